@@ -1,0 +1,52 @@
+"""The error tree. Everything Pyncette raises on purpose is a :class:`PyncetteError`.
+
+A message is one line: what is wrong, which value, what to do. No message contains a password.
+"""
+
+__all__ = [
+    "BackendImportError",
+    "BackendNotInstalledError",
+    "ConfigurationError",
+    "LeaseLostException",
+    "PyncetteError",
+    "RepositoryError",
+    "ScheduleError",
+    "TransientRepositoryError",
+    "UnknownBackendError",
+]
+
+
+class PyncetteError(Exception):
+    """The root of all errors raised by Pyncette."""
+
+
+class ConfigurationError(PyncetteError, ValueError):
+    """A declaration, an option or an argument is wrong; raised where it is given, before anything is stored."""
+
+
+class ScheduleError(ConfigurationError):
+    """A cron expression, an interval, an instant or a time zone can't be understood, or never fires."""
+
+
+class UnknownBackendError(ConfigurationError):
+    """No backend is known for the scheme of a URL."""
+
+
+class BackendNotInstalledError(PyncetteError, ImportError):
+    """The scheme of a URL is known, but the distribution that serves it is not installed."""
+
+
+class BackendImportError(PyncetteError, ImportError):
+    """The distribution that serves a scheme is installed, but failed to import."""
+
+
+class RepositoryError(PyncetteError):
+    """The store refused or failed, and repeating the call would not help."""
+
+
+class TransientRepositoryError(RepositoryError, ConnectionError):
+    """The store could not be reached, was busy or timed out: the call may have been applied, and may be repeated."""
+
+
+class LeaseLostException(PyncetteError):
+    """The lease of a running task is over: another worker may already run the same occurrence."""
