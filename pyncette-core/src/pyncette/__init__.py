@@ -2,3 +2,41 @@
 
 # Backends live in distributions of their own and add their modules to this package.
 __path__ = __import__("pkgutil").extend_path(__path__, __name__)
+
+from pyncette.app import Pyncette
+from pyncette.app_context import AppContext, TaskPage
+from pyncette.errors import (
+    ConfigurationError,
+    LeaseLostException,
+    PyncetteError,
+    RepositoryError,
+    ScheduleError,
+    TransientRepositoryError,
+)
+from pyncette.execution import Context, Middleware
+from pyncette.executors import ConcurrentExecutor, Executor, SynchronousExecutor
+from pyncette.heartbeat import with_heartbeat
+from pyncette.task import ExecutionMode, FailureMode, Instance, ScheduledTask, Task
+
+__all__ = [
+    "AppContext",
+    "ConcurrentExecutor",
+    "ConfigurationError",
+    "Context",
+    "ExecutionMode",
+    "Executor",
+    "FailureMode",
+    "Instance",
+    "LeaseLostException",
+    "Middleware",
+    "Pyncette",
+    "PyncetteError",
+    "RepositoryError",
+    "ScheduleError",
+    "ScheduledTask",
+    "SynchronousExecutor",
+    "Task",
+    "TaskPage",
+    "TransientRepositoryError",
+    "with_heartbeat",
+]

@@ -1,0 +1,423 @@
+"""Pyncette, the application: tasks, fixtures and middlewares are declared on it; it creates what runs them."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias, TypeVar
+
+from pyncette import backends
+from pyncette import schedule as schedules
+from pyncette.app_context import AppContext, check_attribute_name
+from pyncette.clock import AlignedClock, Clock, SystemClock
+from pyncette.engine import Settings
+from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
+from pyncette.execution import Middleware
+from pyncette.executors import ConcurrentExecutor, Executor
+from pyncette.memory import memory_repository
+from pyncette.repository import Repository, SupportsServerTime
+from pyncette.task import (
+    Body,
+    DynamicTask,
+    ExecutionMode,
+    FailureMode,
+    PartitionedTask,
+    PartitionSelector,
+    StaticTask,
+    Task,
+    check_count,
+    check_duration,
+    check_free_arguments,
+    crc32_selector,
+)
+
+__all__ = ["Fixture", "Pyncette"]
+
+logger = logging.getLogger(__name__)
+
+#: An asynchronous generator function with one ``yield``, with or without ``app_context`` as its parameter.
+Fixture: TypeAlias = Callable[..., AsyncIterator[Any]]
+
+_FixtureT = TypeVar("_FixtureT", bound=Fixture)
+_MiddlewareT = TypeVar("_MiddlewareT", bound=Middleware)
+_TaskT = TypeVar("_TaskT", bound=Task)
+
+
+class Pyncette:
+    """An application. Declare tasks on it, then run it: ``app.main()`` in a program, ``await app.run()`` in an event loop.
+
+    :param url: where schedules are kept, for example ``"sqlite:///pyncette.db"``. Without it and without a
+        ``repository_factory``: in memory, or in the SQLite file ``sqlite_database`` if that is given.
+    :param repository_factory: instead of a URL; ``repository_options`` are its options.
+    :param poll_interval: how long a change made by another process may go unnoticed. What is known starts on time all the same.
+    :param concurrency_limit: how many bodies run at once in this process. Nothing is claimed without a free slot.
+    :param batch_size: how many rows are claimed or settled in one call to the store.
+    :param shutdown_timeout: how long running bodies are waited for at shutdown before they are cancelled; None: to their end.
+    :param executor_cls: where bodies run; :class:`~pyncette.SynchronousExecutor` runs them one after another.
+    :param clock: where time comes from; see :mod:`pyncette.testing`.
+
+    Raises :class:`~pyncette.errors.ConfigurationError`, or another :class:`~pyncette.errors.PyncetteError` if the backend
+    can't be had. Nothing is connected to yet.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        repository_factory: backends.RepositoryFactory | None = None,
+        poll_interval: timedelta = timedelta(seconds=1),
+        concurrency_limit: int = 100,
+        batch_size: int = 100,
+        shutdown_timeout: timedelta | None = None,
+        executor_cls: Callable[[int, Callable[[], None]], Executor] = ConcurrentExecutor,
+        clock: Clock | None = None,
+        **repository_options: Any,
+    ) -> None:
+        check_duration(poll_interval, "poll_interval")
+        check_count(concurrency_limit, "concurrency_limit")
+        check_count(batch_size, "batch_size")
+        if shutdown_timeout is not None:
+            check_duration(shutdown_timeout, "shutdown_timeout", zero=True)
+        check_free_arguments(repository_options, _OPTIONS, "Pyncette()")
+        self._settings = Settings(
+            poll_interval=poll_interval,
+            batch_size=batch_size,
+            concurrency_limit=concurrency_limit,
+            shutdown_timeout=shutdown_timeout,
+            executor_cls=executor_cls,
+        )
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._tasks: dict[str, Task] = {}
+        self._fixtures: dict[str, Fixture] = {}
+        self._middlewares: list[Middleware] = []
+        self._open: Callable[[], AbstractAsyncContextManager[Repository]]
+        self.use_repository(url, repository_factory=repository_factory, **repository_options)
+
+    def use_repository(
+        self, url: str | None = None, *, repository_factory: backends.RepositoryFactory | None = None, **repository_options: Any
+    ) -> None:
+        """Replace the store that was chosen when the application was made; for command lines and tests."""
+        if url is not None:
+            if repository_factory is not None or repository_options:
+                raise ConfigurationError("A URL and a repository_factory or its options are given; put the options into the URL")
+            self._open = backends.from_url(url)
+            return
+        if repository_factory is None:
+            repository_factory = memory_repository
+            if repository_options:
+                from pyncette.sqlite import sqlite_repository  # here, since it loads a driver
+
+                repository_factory = sqlite_repository
+        self._open = backends.from_factory(repository_factory, repository_options)
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """All that is declared, in order."""
+        return list(self._tasks.values())
+
+    # --- declaring --------------------------------------------------------------------------------------------------
+
+    def task(
+        self,
+        *,
+        schedule: str | None = None,
+        interval: timedelta | None = None,
+        timezone: str | None = None,
+        name: str | None = None,
+        enabled: bool = True,
+        execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
+        failure_mode: FailureMode = FailureMode.NONE,
+        lease_duration: timedelta = timedelta(seconds=60),
+        fast_forward: bool = False,
+        max_attempts: int | None = None,
+        retry_delay: timedelta | None = None,
+        **args: Any,
+    ) -> Callable[[Body | Task], StaticTask]:
+        """Declare a coroutine function of one :class:`~pyncette.Context` as a task.
+
+        :param schedule: a cron expression of five fields, or six with seconds last; or else
+        :param interval: the time between two occurrences.
+        :param timezone: in which the expression is meant, and in which the body sees ``scheduled_at``; UTC by default.
+        :param name: under which the task is stored; the function's name by default. Needed if one function is several tasks.
+        :param enabled: False: not run by this application.
+        :param execution_mode: AT_LEAST_ONCE or AT_MOST_ONCE.
+        :param failure_mode: what becomes of an occurrence whose body raised.
+        :param lease_duration: after which another worker takes the occurrence over, unless heartbeats extend it.
+        :param fast_forward: when behind, skip the occurrences that were missed instead of running each.
+        :param max_attempts: give an occurrence up after so many claims, and keep the task as failed; None: never.
+        :param retry_delay: the pause before a retry under FailureMode.UNLOCK; one poll interval by default.
+        :param args: any further arguments for the body, serialisable as JSON.
+
+        Raises :class:`~pyncette.errors.ConfigurationError` for anything wrong with them.
+        """
+        check_free_arguments(args, _TASK_OPTIONS, "a task")
+
+        def declare(body: Body | Task) -> StaticTask:
+            parsed = schedules.from_options(schedule=schedule, interval=interval, timezone=timezone)
+            if parsed.first(datetime.now(UTC)) is None:
+                raise ScheduleError(f"The schedule {parsed.text!r} has no occurrence any more; nothing would ever run")
+            return self._add(
+                StaticTask(
+                    name=_name(name, body),
+                    body=_body(body),
+                    args=args,
+                    schedule=parsed,
+                    enabled=enabled,
+                    execution_mode=execution_mode,
+                    failure_mode=failure_mode,
+                    lease_duration=lease_duration,
+                    fast_forward=fast_forward,
+                    max_attempts=max_attempts,
+                    retry_delay=retry_delay,
+                )
+            )
+
+        return declare
+
+    def dynamic_task(
+        self,
+        *,
+        name: str | None = None,
+        enabled: bool = True,
+        execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
+        failure_mode: FailureMode = FailureMode.NONE,
+        lease_duration: timedelta = timedelta(seconds=60),
+        fast_forward: bool = False,
+        max_attempts: int | None = None,
+        retry_delay: timedelta | None = None,
+        **args: Any,
+    ) -> Callable[[Body | Task], DynamicTask]:
+        """Declare a template, of which instances are scheduled at run time. The options are those of :meth:`task`."""
+        check_free_arguments(args, _TASK_OPTIONS, "a dynamic task, which gets its schedule from schedule_task()")
+
+        def declare(body: Body | Task) -> DynamicTask:
+            return self._add(
+                DynamicTask(
+                    name=_name(name, body),
+                    body=_body(body),
+                    args=args,
+                    enabled=enabled,
+                    execution_mode=execution_mode,
+                    failure_mode=failure_mode,
+                    lease_duration=lease_duration,
+                    fast_forward=fast_forward,
+                    max_attempts=max_attempts,
+                    retry_delay=retry_delay,
+                )
+            )
+
+        return declare
+
+    def partitioned_task(
+        self,
+        *,
+        partition_count: int,
+        partition_selector: PartitionSelector = crc32_selector,
+        enabled_partitions: Sequence[int] | None = None,
+        name: str | None = None,
+        enabled: bool = True,
+        execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
+        failure_mode: FailureMode = FailureMode.NONE,
+        lease_duration: timedelta = timedelta(seconds=60),
+        fast_forward: bool = False,
+        max_attempts: int | None = None,
+        retry_delay: timedelta | None = None,
+        **args: Any,
+    ) -> Callable[[Body | Task], PartitionedTask]:
+        """Declare a template whose instances are spread over ``partition_count`` partitions of the store.
+
+        :param partition_count: it is stored, and can't be changed for a template once it has been started.
+        :param partition_selector: ``(partition_count, instance name)`` to an index; a stable hash by default.
+        :param enabled_partitions: the indices that this process polls; all by default.
+
+        The other options are those of :meth:`task`.
+        """
+        check_free_arguments(args, _TASK_OPTIONS, "a partitioned task, which gets its schedule from schedule_task()")
+
+        def declare(body: Body | Task) -> PartitionedTask:
+            return self._add(
+                PartitionedTask(
+                    name=_name(name, body),
+                    body=_body(body),
+                    args=args,
+                    partition_count=partition_count,
+                    partition_selector=partition_selector,
+                    enabled_partitions=enabled_partitions,
+                    enabled=enabled,
+                    execution_mode=execution_mode,
+                    failure_mode=failure_mode,
+                    lease_duration=lease_duration,
+                    fast_forward=fast_forward,
+                    max_attempts=max_attempts,
+                    retry_delay=retry_delay,
+                )
+            )
+
+        return declare
+
+    def fixture(self, name: str | None = None) -> Callable[[_FixtureT], _FixtureT]:
+        """Declare an asynchronous generator function as a fixture: what it yields is ``context.NAME`` in every body.
+
+        Fixtures are set up in order before the first run, and torn down in reverse after the last body ended.
+        """
+
+        def declare(fixture: _FixtureT) -> _FixtureT:
+            self.use_fixture(getattr(fixture, "__name__", "") if name is None else name, fixture)
+            return fixture
+
+        return declare
+
+    def use_fixture(self, name: str, fixture: Fixture) -> None:
+        """Add ``fixture`` under ``name``; see :meth:`fixture`."""
+        check_attribute_name(name)
+        if name in self._fixtures:
+            raise ConfigurationError(f"There is a fixture {name!r} already; pass another name=...")
+        if not inspect.isasyncgenfunction(inspect.unwrap(fixture)):
+            raise ConfigurationError(f"The fixture {name!r} is not an asynchronous generator function; use 'async def' and 'yield'")
+        self._fixtures[name] = fixture
+
+    def middleware(self, middleware: _MiddlewareT) -> _MiddlewareT:
+        """Declare ``async def middleware(context, next)``; it wraps every run, outside those that are declared after it."""
+        self.use_middleware(middleware)
+        return middleware
+
+    def use_middleware(self, middleware: Middleware) -> None:
+        """Add ``middleware``; see :meth:`middleware`."""
+        if not callable(middleware):
+            raise ConfigurationError(f"The middleware {middleware!r} can't be called; pass 'async def middleware(context, next)'")
+        self._middlewares.append(middleware)
+
+    def _add(self, task: _TaskT) -> _TaskT:
+        if task.name in self._tasks:
+            raise ConfigurationError(f"There is a task {task.name!r} already; pass another name=... to one of them")
+        self._tasks[task.name] = task
+        return task
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def create(self, *, clock: Clock | None = None) -> AsyncIterator[AppContext]:
+        """Open the store and set up the fixtures; at the end shut down, tear the fixtures down, and close the store.
+
+        With the context, tasks can be scheduled and looked up, and run with :meth:`AppContext.run`.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            repository = await stack.enter_async_context(self._open())
+            aligned = AlignedClock(self._clock if clock is None else clock)
+            if isinstance(repository, SupportsServerTime):
+                await aligned.align(repository.server_time)
+            app_context = AppContext(repository, aligned, self._settings, self.tasks, self._middlewares)
+            for task in self.tasks:
+                if isinstance(task, PartitionedTask) and task.enabled:
+                    await app_context.check_partition_count(task)
+            for name, fixture in self._fixtures.items():
+                opened = contextlib.asynccontextmanager(fixture)
+                arguments = [app_context] if inspect.signature(fixture).parameters else []
+                app_context.values[name] = await stack.enter_async_context(opened(*arguments))
+            stack.push_async_callback(app_context.close)  # last in, first out: bodies end before fixtures do
+            yield app_context
+
+    async def run(self) -> None:
+        """Create the application and run it until it is shut down; see :meth:`AppContext.run`."""
+        async with self.create() as app_context:
+            await app_context.run()
+
+    def main(self) -> None:
+        """Run as a program: log to standard output; the first SIGINT or SIGTERM drains, the second ends the process.
+
+        With ``USE_UVLOOP=1`` in the environment the event loop is uvloop's. A mistake in the configuration, or a store that
+        can't be reached at the start, is a line on standard error and exit code 1.
+        """
+        if not logging.getLogger().handlers:
+            logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._run_until_signal())
+        except PyncetteError as error:
+            logger.debug("Could not run", exc_info=True)
+            print(f"pyncette: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    async def _run_until_signal(self) -> None:
+        running = asyncio.current_task()
+        assert running is not None
+        started: AppContext | None = None
+
+        def on_signal(number: int) -> None:
+            logger.info("%s: shutting down; once more ends the process at once", signal.Signals(number).name)
+            for each in signals:
+                _restore_signal(each)
+            if started is None:
+                running.cancel()
+            else:
+                started.shutdown()
+
+        signals = [signal.SIGINT, signal.SIGTERM]
+        for each in signals:
+            _catch_signal(each, on_signal)
+        try:
+            async with self.create() as started:
+                await started.run()
+        except asyncio.CancelledError:
+            if started is not None:
+                raise
+        finally:
+            for each in signals:
+                _restore_signal(each)
+
+
+_TASK_OPTIONS = tuple(
+    parameter.name
+    for method in (Pyncette.task, Pyncette.partitioned_task)
+    for parameter in inspect.signature(method).parameters.values()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
+_OPTIONS = tuple(
+    parameter.name
+    for parameter in inspect.signature(Pyncette).parameters.values()
+    if parameter.kind is not parameter.VAR_KEYWORD
+)
+
+
+def _name(name: str | None, body: Body | Task) -> str:
+    if name is not None:
+        return name
+    inferred = getattr(_body(body), "__name__", None)
+    if not isinstance(inferred, str) or inferred == "<lambda>":
+        raise ConfigurationError(f"{body!r} has no name to be stored under; pass name=...")
+    return inferred
+
+
+def _body(body: Body | Task) -> Body:
+    return body.body if isinstance(body, Task) else body
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if os.environ.get("USE_UVLOOP", "").lower() in ("", "0", "false", "no"):
+        return None
+    try:
+        import uvloop
+    except ImportError as error:
+        raise ConfigurationError("USE_UVLOOP is set, but uvloop is not installed: pip install 'pyncette-core[uvloop]'") from error
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _catch_signal(number: signal.Signals, handler: Callable[[int], None]) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(number, handler, number)
+    except NotImplementedError:  # Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(handler, number))
+
+
+def _restore_signal(number: signal.Signals) -> None:
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().remove_signal_handler(number)
+    signal.signal(number, signal.SIG_DFL)

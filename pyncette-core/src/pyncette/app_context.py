@@ -1,0 +1,259 @@
+"""A running application: scheduling, looking up, running, shutting down."""
+
+import asyncio
+import itertools
+import keyword
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pyncette.clock import AlignedClock
+from pyncette.engine import Engine, Settings
+from pyncette.errors import ConfigurationError, PyncetteError, RepositoryError
+from pyncette.execution import Context, Middleware
+from pyncette.repository import Key, Registration, Repository, SupportsPause, Target
+from pyncette.task import (
+    DynamicTask,
+    Instance,
+    PartitionedTask,
+    ScheduledTask,
+    StaticTask,
+    Task,
+    Template,
+    check_free_arguments,
+)
+
+__all__ = ["AppContext", "TaskPage", "check_attribute_name"]
+
+_INSTANCE_OPTIONS = ("schedule", "interval", "execute_at", "timezone", "force")
+#: Rows that are sent to the store in one call.
+_BULK = 1000
+#: When a row that only remembers something would be due.
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """A part of the instances of a template."""
+
+    tasks: Sequence[ScheduledTask]
+    #: To be passed to the next call; None on the last page.
+    continuation_token: str | None
+
+
+class AppContext:
+    """What :meth:`Pyncette.create` gives: an application with its store open and its fixtures set up."""
+
+    def __init__(
+        self, repository: Repository, clock: AlignedClock, settings: Settings, tasks: Sequence[Task], middlewares: Sequence[Middleware]
+    ) -> None:
+        #: The open store.
+        self.repository = repository
+        #: The clock of the process, aligned with the store's.
+        self.clock = clock
+        #: Fixtures and what was added to the context, by name.
+        self.values: dict[str, Any] = {}
+        self._tasks = {id(task) for task in tasks}
+        self._engine = Engine(
+            self, repository, clock, settings, tasks=[task for task in tasks if task.enabled], middlewares=middlewares
+        )
+        self._ran = False
+        self._ended = asyncio.Event()
+        self._ended.set()
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run tasks until :meth:`shutdown`; returns when the last body has ended and its outcome is stored.
+
+        Cancelling it cancels the bodies, which will run again (AT_LEAST_ONCE). Raises the store's error if it fails at the
+        start; later the store is retried. Can be called once.
+        """
+        if self._ran:
+            raise PyncetteError("This application context has run already; make another with app.create()")
+        self._ran = True
+        self._ended.clear()
+        try:
+            await self._engine.run()
+        finally:
+            self._ended.set()
+
+    def shutdown(self) -> None:
+        """Begin to end: nothing more is claimed, and :meth:`run` returns once the running bodies have ended. At once, from any task."""
+        self._engine.stop()
+
+    async def close(self) -> None:
+        """Shut down and wait until :meth:`run` has returned; done by :meth:`Pyncette.create` at its end."""
+        self.shutdown()
+        await self._ended.wait()
+
+    @property
+    def last_tick(self) -> datetime | None:
+        """When everything due had last been polled without an error of the store; None before that."""
+        return self._engine.last_tick
+
+    def add_to_context(self, name: str, value: Any) -> None:
+        """Make ``value`` available as ``context.name``; raises ConfigurationError if that name is taken or not an identifier."""
+        check_attribute_name(name)
+        self.values[name] = value
+
+    # --- scheduling -------------------------------------------------------------------------------------------------
+
+    async def schedule_task(
+        self,
+        template: Task,
+        instance_name: str,
+        /,
+        *,
+        schedule: str | None = None,
+        interval: timedelta | None = None,
+        execute_at: datetime | None = None,
+        timezone: str | None = None,
+        force: bool = False,
+        **args: Any,
+    ) -> None:
+        """Store an instance of ``template`` under ``instance_name``, with exactly one of the three schedules.
+
+        :param schedule: a cron expression of five fields, or six with seconds last.
+        :param interval: the time between two occurrences; the first is one interval from now.
+        :param execute_at: the only occurrence; in the past: at once. A naive one is local time, or wall time in ``timezone``.
+        :param timezone: in which the expression is meant, and in which the body sees ``scheduled_at``; UTC by default.
+        :param force: start the schedule anew even if it is the one stored, and let a run on its way lose its lease.
+        :param args: arguments for the body, stored as JSON; they take precedence over the template's.
+
+        An instance that is stored already gets the new arguments; its next time changes only if the schedule does. When this
+        returns, the instance is stored for good. Safe to repeat when it raised a TransientRepositoryError.
+        Raises ConfigurationError for anything wrong with the arguments; nothing is changed then.
+        """
+        check_free_arguments(args, _INSTANCE_OPTIONS, f"instance {instance_name!r}")
+        instance = Instance(
+            name=instance_name, schedule=schedule, interval=interval, execute_at=execute_at, timezone=timezone, args=args
+        )
+        await self.schedule_tasks(template, [instance], force=force)
+
+    async def schedule_tasks(self, template: Task, instances: Iterable[Instance], *, force: bool = False) -> None:
+        """Store many instances of ``template``, as :meth:`schedule_task` does one; all are checked before the first is stored.
+
+        If it raises a RepositoryError, some may be stored; it is safe to repeat.
+        """
+        owner = self._template(template)
+        now = self.clock.now()
+        registrations: dict[Key, Registration] = {}
+        for instance in instances:
+            registration = owner.registration(instance, now)
+            if registration.key in registrations:
+                raise ConfigurationError(f"The instance {instance.name!r} of {owner.name!r} is given twice; give each once")
+            registrations[registration.key] = registration
+        pending = iter(registrations.values())
+        while batch := list(itertools.islice(pending, _BULK)):
+            await self.repository.register(now, batch, force=force)
+            for registration in batch:
+                self._engine.ready(registration.key.partition, registration.target.execute_after)
+
+    async def unschedule_task(self, template: Task, instance_name: str, /) -> bool:
+        """Remove an instance; whether there was one. A run on its way goes on to its end."""
+        key = self._template(template).key(instance_name)
+        return (await self.repository.unregister(self.clock.now(), [key]))[0]
+
+    async def get_task(self, task: Task, instance_name: str | None = None, /) -> ScheduledTask | None:
+        """What is stored of an instance, or of a static task; None if there is nothing."""
+        row = (await self.repository.get([self._key(task, instance_name)]))[0]
+        return None if row is None else ScheduledTask(task, row)
+
+    async def list_tasks(self, template: Task, /, *, limit: int = 100, continuation_token: str | None = None) -> TaskPage:
+        """The instances of ``template``, page by page: up to ``limit`` from where ``continuation_token`` left off.
+
+        Each instance that is there throughout appears; one that is scheduled or removed meanwhile may.
+        """
+        owner = self._template(template)
+        partitions = owner.all_partitions()
+        index, token = _parse_token(continuation_token, len(partitions))
+        tasks: list[ScheduledTask] = []
+        while True:
+            page = await self.repository.list(partitions[index], limit=limit - len(tasks), token=token)
+            tasks += [ScheduledTask(template, row) for row in page.rows]
+            token = page.token
+            if token is None:
+                index += 1
+            if index == len(partitions):
+                return TaskPage(tasks, None)
+            if len(tasks) >= limit:
+                return TaskPage(tasks, f"{index}:{token or ''}")
+
+    async def pause_task(self, task: Task, instance_name: str | None = None, /) -> bool:
+        """Keep an instance or a static task from running until :meth:`resume_task`; whether there is one.
+
+        A run on its way goes on. Raises RepositoryError where the store can't pause.
+        """
+        return (await self._pausable().pause(self.clock.now(), [self._key(task, instance_name)]))[0]
+
+    async def resume_task(self, task: Task, instance_name: str | None = None, /) -> bool:
+        """Let a paused or failed task run again, at once if it became due meanwhile; whether there is one."""
+        key = self._key(task, instance_name)
+        found = (await self._pausable().resume(self.clock.now(), [key]))[0]
+        self._engine.ready(key.partition, self.clock.now())
+        return found
+
+    def _pausable(self) -> SupportsPause:
+        if not isinstance(self.repository, SupportsPause):
+            raise RepositoryError(f"{type(self.repository).__name__} can't pause tasks; unschedule the task instead")
+        return self.repository
+
+    def _key(self, task: Task, instance_name: str | None) -> Key:
+        if isinstance(task, StaticTask):
+            if instance_name is not None:
+                raise ConfigurationError(f"Task {task.name!r} is static and has no instance {instance_name!r}; leave the name out")
+            return task.key
+        if instance_name is None:
+            raise ConfigurationError(f"Task {task.name!r} is a template; pass the name of the instance, too")
+        return self._template(task).key(instance_name)
+
+    def _template(self, task: Task) -> Template:
+        if not isinstance(task, DynamicTask | PartitionedTask):
+            name = getattr(task, "name", None) or getattr(task, "__name__", task)
+            raise ConfigurationError(f"{name!r} has no instances; declare it with @app.dynamic_task() or @app.partitioned_task()")
+        if id(task) not in self._tasks:
+            raise ConfigurationError(f"The template {task.name!r} belongs to another application; pass one that was declared with this")
+        return task
+
+    async def check_partition_count(self, template: PartitionedTask) -> None:
+        """Refuse another partition count than the stored instances were spread by: they would be looked for elsewhere.
+
+        Of processes that start at once with different counts, at least one sees the other's, and takes its own back.
+        """
+        partition, own = f"partitions:{template.name}", str(template.partition_count)
+        stored = {row.key.name for row in (await self.repository.list(partition, limit=10)).rows}
+        if not stored:
+            now = self.clock.now()
+            key = Key(partition, own)
+            await self.repository.register(now, [Registration(key, "{}", "never", Target(_NEVER, _NEVER))])
+            stored = {row.key.name for row in (await self.repository.list(partition, limit=10)).rows}
+            if stored - {own}:
+                await self.repository.unregister(now, [key])
+        if stored - {own}:
+            counts = ", ".join(sorted(stored - {own}))
+            raise ConfigurationError(
+                f"Task {template.name!r} is declared with partition_count={own}, but its instances are stored with {counts}; "
+                f"use partition_count={counts}, or schedule the instances anew under another task name"
+            )
+
+
+def check_attribute_name(name: object) -> None:
+    """Raise ConfigurationError unless ``name`` can be a further attribute of the context."""
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise ConfigurationError(f"{name!r} can't be an attribute of the context; use a Python identifier")
+    if name.startswith("_") or name in _RESERVED:
+        raise ConfigurationError(f"The name {name!r} is the context's own; choose another for the fixture")
+
+
+_RESERVED = {"task", "args", "scheduled_at", "app_context"} | {name for name in dir(Context) if not name.startswith("_")}
+
+
+def _parse_token(token: str | None, partition_count: int) -> tuple[int, str | None]:
+    if token is None:
+        return 0, None
+    index, colon, inner = token.partition(":")
+    if not colon or not index.isdecimal() or int(index) >= partition_count:
+        raise ConfigurationError(f"{token!r} is not a continuation token of this template; pass that of the page before")
+    return int(index), inner or None

@@ -1,0 +1,101 @@
+"""What time it is: the process's clocks, and the same clock aligned with the store's."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+__all__ = ["AlignedClock", "Clock", "SystemClock", "from_microseconds", "to_microseconds"]
+
+logger = logging.getLogger(__name__)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_microseconds(instant: datetime) -> int:
+    """The whole microseconds from 1970-01-01T00:00Z to an aware ``instant``: how stores keep time, exactly."""
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(microseconds: int) -> datetime:
+    """The aware UTC instant that :func:`to_microseconds` turned into ``microseconds``."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+class Clock(Protocol):
+    """A source of time. Sleeping is left to the event loop."""
+
+    def now(self) -> datetime:
+        """The wall clock: an aware datetime in UTC. It may be stepped by an operator or NTP."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary point. Never goes back, and runs on while the machine is suspended."""
+        ...
+
+
+class SystemClock:
+    """The clocks of the operating system."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    if hasattr(time, "CLOCK_BOOTTIME"):
+
+        def monotonic(self) -> float:
+            # CLOCK_MONOTONIC stands still while a laptop or a virtual machine sleeps, but leases don't.
+            return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    else:
+
+        def monotonic(self) -> float:
+            return time.monotonic()
+
+
+class AlignedClock:
+    """A clock that follows the store's, so that workers with wrong clocks neither steal leases nor run early.
+
+    Until :meth:`align` is first called, and for stores without a clock of their own, it is the wall clock.
+    """
+
+    #: Skews beyond this are worth a warning: they are larger than what NTP leaves.
+    WARN_ABOVE = timedelta(seconds=1)
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._anchor: tuple[datetime, float] | None = None
+        #: How far the local wall clock is ahead of the store's; zero where the store has no clock.
+        self.skew = timedelta()
+        #: Half the round trip of the measurement: how far off the alignment can be.
+        self.error = timedelta()
+
+    def now(self) -> datetime:
+        if self._anchor is None:
+            return self._clock.now()
+        instant, measured_at = self._anchor
+        return instant + timedelta(seconds=self._clock.monotonic() - measured_at)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def align(self, server_time: Callable[[], Awaitable[datetime]], *, samples: int = 3) -> None:
+        """Measure the offset to the store's clock, as NTP does: the sample with the shortest round trip counts.
+
+        Errors of ``server_time`` are raised and leave the previous alignment in force.
+        """
+        best: tuple[float, datetime, float] | None = None
+        for _ in range(samples):
+            sent = self._clock.monotonic()
+            instant = await server_time()
+            received = self._clock.monotonic()
+            if best is None or received - sent < best[0]:
+                best = (received - sent, instant, (sent + received) / 2)
+        assert best is not None
+        round_trip, instant, measured_at = best
+        self._anchor = (instant, measured_at)
+        self.error = timedelta(seconds=round_trip / 2)
+        previous, self.skew = self.skew, self._clock.now() - self.now()
+        if abs(self.skew - previous) > self.WARN_ABOVE:
+            logger.warning("The local clock is %+.3f s off the store's clock; the store's is used", self.skew.total_seconds())

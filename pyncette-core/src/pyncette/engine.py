@@ -1,0 +1,327 @@
+"""The loop: claim what is due, run it, settle it, sleep until something is due again, shut down."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pyncette.clock import AlignedClock
+from pyncette.errors import TransientRepositoryError
+from pyncette.execution import Execution, Middleware, Runner
+from pyncette.executors import Executor
+from pyncette.repository import ClaimResult, Repository, SupportsServerTime
+from pyncette.settlement import Settler
+from pyncette.task import STATIC_PARTITION, StaticTask, Task
+
+if TYPE_CHECKING:
+    from pyncette.app_context import AppContext
+
+__all__ = ["Engine", "Settings"]
+
+logger = logging.getLogger(__name__)
+
+#: Two polls of one partition are at least this far apart (seconds), unless the first brought all it could.
+_FLOOR = 0.005
+#: Timers of the event loop and the store-aligned clock differ by less than this (seconds); waking early would cost a poll.
+_TIMER_SLACK = 0.0005
+#: After an error of the store the next try comes after this long (seconds), then twice as long, up to the limit.
+_FIRST_RETRY_AFTER, _LAST_RETRY_AFTER = 0.1, 2.0
+#: How often the offset to the store's clock is measured (seconds).
+_ALIGN_EVERY = 30.0
+#: How often a store that nobody else writes is polled (seconds): all its changes are known, this is a safety net.
+_POLL_UNSHARED_EVERY = 3600.0
+#: How long cancelled bodies, and what they leave to be stored, are waited for (seconds).
+_CANCELLATION_GRACE = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """Something to claim from: a partition of a template, or static tasks that share a lease duration."""
+
+    partition: str
+    lease_duration: timedelta
+    tasks: Mapping[str, Task] | Task
+    #: When it is to be polled next, on the monotonic clock.
+    due: float = 0.0
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        return None if isinstance(self.tasks, Task) else list(self.tasks)
+
+    def task(self, name: str) -> Task:
+        return self.tasks if isinstance(self.tasks, Task) else self.tasks[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How an application runs; the parameters of :class:`~pyncette.Pyncette`."""
+
+    poll_interval: timedelta
+    batch_size: int
+    concurrency_limit: int
+    shutdown_timeout: timedelta | None
+    executor_cls: Callable[[int, Callable[[], None]], Executor]
+
+
+class Engine:
+    """Runs the tasks of one application until told to stop."""
+
+    def __init__(
+        self,
+        app_context: "AppContext",
+        repository: Repository,
+        clock: AlignedClock,
+        settings: Settings,
+        *,
+        tasks: Sequence[Task],
+        middlewares: Sequence[Middleware],
+    ) -> None:
+        self._repository = repository
+        self._clock = clock
+        self._settler = Settler(repository, clock, settings.batch_size, self._capacity_changed)
+        self._runner = Runner(
+            app_context,
+            middlewares,
+            settler=self._settler,
+            clock=clock,
+            retry_delay=settings.poll_interval,
+            ready=self.ready,
+        )
+        self._executor = settings.executor_cls(settings.concurrency_limit, self._capacity_changed)
+        self._tick_interval = settings.poll_interval.total_seconds()
+        self._poll_interval = self._tick_interval if repository.shared else max(self._tick_interval, _POLL_UNSHARED_EVERY)
+        self._batch_size = settings.batch_size
+        timeout = settings.shutdown_timeout
+        self._shutdown_timeout = None if timeout is None else timeout.total_seconds()
+        self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
+        self._static, self._dynamic = _lanes(tasks)
+        self._lanes: dict[str, list[_Lane]] = {}
+        for lane in (*self._static, *self._dynamic):
+            self._lanes.setdefault(lane.partition, []).append(lane)
+        self._wakeup = asyncio.Event()
+        self._capacity_event = asyncio.Event()
+        self._stopping = False
+        self._unstarted: set[Execution] = set()
+        self._retry_after = 0.0
+        #: When the last pass over all that was due ended well, on the store's clock.
+        self.last_tick: datetime | None = None
+
+    def stop(self) -> None:
+        """Claim nothing more; :meth:`run` returns when the bodies have ended."""
+        self._stopping = self._runner.draining = True
+        self._wakeup.set()
+        self._capacity_event.set()
+
+    def ready(self, partition: str, ready_at: datetime) -> None:
+        """A row of ``partition`` is known to be ready at ``ready_at``: poll no later than that."""
+        now = self._clock.monotonic()
+        for lane in self._lanes.get(partition, ()):
+            if lane.due > now:
+                due = now + (ready_at - self._clock.now()).total_seconds()
+                if due < lane.due:
+                    lane.due = due
+                    self._wakeup.set()
+
+    async def run(self) -> None:
+        """Run until :meth:`stop`, then drain. Cancelling it cancels the bodies and gives back what they were running."""
+        settling = asyncio.create_task(self._settler.run(), name="pyncette-settler")
+        settling.add_done_callback(lambda _: self.stop())  # it ends before it is closed only by a bug: don't hang, raise
+        aligning = asyncio.create_task(self._keep_aligned(), name="pyncette-clock")
+        try:
+            await self._register(self._static_tasks)
+            while not self._stopping:
+                await self._pass()
+                await self._sleep()
+            if not await self._executor.drain(self._shutdown_timeout):
+                logger.warning("Not all bodies ended within the shutdown timeout; cancelling them")
+                await self._cancel_bodies()
+            self._settler.close(give_up_at=self._settle_until())
+            await settling
+        except BaseException:
+            self.stop()
+            await self._cancel_bodies()
+            self._settler.close(give_up_at=self._clock.monotonic() + _CANCELLATION_GRACE)
+            await settling
+            raise
+        finally:
+            settling.cancel()
+            aligning.cancel()
+            await asyncio.gather(settling, aligning, return_exceptions=True)
+
+    def _settle_until(self) -> float:
+        if self._shutdown_timeout is None:
+            return float("inf")  # each outcome is given up when its own lease ends
+        return self._clock.monotonic() + max(self._shutdown_timeout, _CANCELLATION_GRACE)
+
+    async def _cancel_bodies(self) -> None:
+        self._runner.draining = self._runner.cancelling = True
+        self._executor.cancel()
+        if not await self._executor.drain(_CANCELLATION_GRACE):
+            logger.error("Some bodies did not end when they were cancelled; they are left behind")
+        for execution in self._unstarted:  # cancelled before their first step
+            execution.release_unstarted()
+        self._unstarted.clear()
+
+    async def _keep_aligned(self) -> None:
+        if not isinstance(self._repository, SupportsServerTime):
+            return
+        while True:
+            await asyncio.sleep(_ALIGN_EVERY)
+            try:
+                await self._clock.align(self._repository.server_time)
+            except Exception as error:
+                logger.debug("The store's clock could not be read: %s", error)
+
+    # --- one pass ---------------------------------------------------------------------------------------------------
+
+    async def _pass(self) -> None:
+        """Poll each lane that is due, once; the static ones come first and in between, so that no backlog starves them."""
+        started = self._clock.monotonic()
+        try:
+            for lane in self._turns(started):
+                if not await self._slot():
+                    return
+                await self._poll(lane)
+        except TransientRepositoryError as error:
+            # The other lanes are in the same store: not worth a timeout each.
+            self._back_off(error)
+            return
+        if self._retry_after:
+            logger.warning("The store is back")
+            self._retry_after = 0.0
+        self.last_tick = self._clock.now()
+
+    def _turns(self, started: float) -> Iterator[_Lane]:
+        def due_static() -> Iterator[_Lane]:
+            now = self._clock.monotonic()
+            return (lane for lane in self._static if lane.due <= now)
+
+        yield from due_static()
+        for _ in range(len(self._dynamic)):
+            lane = self._dynamic[0]
+            self._dynamic.rotate(-1)  # when a pass ends early, the next one goes on behind the last lane served
+            if lane.due <= started:
+                yield lane
+                yield from due_static()
+
+    async def _slot(self) -> bool:
+        """Wait until something may be claimed; False if the engine is to stop instead."""
+        while not self._stopping:
+            if self._capacity() > 0:
+                return True
+            self._capacity_event.clear()
+            await self._capacity_event.wait()
+        return False
+
+    def _capacity_changed(self) -> None:
+        self._capacity_event.set()
+
+    def _capacity(self) -> int:
+        """How much may be claimed: what can start at once, while at most one batch waits to be settled."""
+        if self._settler.pending >= self._batch_size:
+            return 0
+        return min(self._batch_size, self._executor.free_slots)
+
+    async def _poll(self, lane: _Lane) -> None:
+        limit = self._capacity()
+        sent, now = self._clock.monotonic(), self._clock.now()
+        # If the claim fails, it may still have been applied: its rows come back when the lease ends.
+        lane.due = sent + self._poll_interval
+        try:
+            result = await self._claim(lane, now, sent, limit)
+            self._plan(lane, result, limit, sent, now)
+            await self._start(self._executions(lane, result, now, sent))
+            if result.missing and not self._stopping:
+                logger.debug("Registering static tasks that the store does not have: %s", result.missing)
+                missing = set(result.missing)
+                await self._register([task for task in self._static_tasks if task.name in missing])
+        except TransientRepositoryError:
+            raise
+        except Exception:
+            # No other partition is to suffer for this one.
+            logger.exception("Partition %r can't be polled", lane.partition)
+
+    async def _claim(self, lane: _Lane, now: datetime, sent: float, limit: int) -> ClaimResult:
+        call = asyncio.ensure_future(
+            self._repository.claim(now, lane.partition, lease_duration=lane.lease_duration, limit=limit, names=lane.names)
+        )
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            # What it brings has to be given back, or it would stay leased without a body.
+            await asyncio.wait([call], timeout=_CANCELLATION_GRACE)
+            if call.done() and not call.cancelled() and call.exception() is None:
+                self._unstarted.update(self._executions(lane, call.result(), now, sent))
+            call.cancel()
+            raise
+
+    def _executions(self, lane: _Lane, result: ClaimResult, claimed_at: datetime, sent: float) -> list[Execution]:
+        deadline = sent + lane.lease_duration.total_seconds()
+        return [Execution(self._runner, lane.task(claim.key.name), claim, claimed_at, deadline) for claim in result.claims]
+
+    async def _start(self, executions: Sequence[Execution]) -> None:
+        self._unstarted.update(executions)
+        for execution in executions:
+            await self._executor.spawn(self._execute(execution))
+
+    async def _execute(self, execution: Execution) -> None:
+        self._unstarted.discard(execution)
+        await execution.run()
+
+    def _plan(self, lane: _Lane, result: ClaimResult, limit: int, sent: float, now: datetime) -> None:
+        """When to poll the lane again."""
+        if len(result.claims) >= limit:
+            lane.due = sent
+            return
+        # A claim that is neither settled nor extended becomes ready when its lease ends.
+        ready = lane.lease_duration.total_seconds() if result.claims else self._poll_interval
+        if result.next_ready_at is not None:
+            ready = min(ready, (result.next_ready_at - now).total_seconds())
+        lane.due = max(sent + _FLOOR, min(lane.due, sent + ready + _TIMER_SLACK))
+
+    async def _register(self, tasks: Sequence[StaticTask]) -> None:
+        if tasks:
+            now = self._clock.now()
+            registrations = [task.registration(now) for task in tasks]
+            await self._repository.register(now, registrations)
+            for registration in registrations:
+                self.ready(STATIC_PARTITION, registration.target.execute_after)
+
+    # --- between passes -----------------------------------------------------------------------------------------------
+
+    async def _sleep(self) -> None:
+        """Until a lane is due, or somebody wakes the loop."""
+        while not self._stopping:
+            self._wakeup.clear()
+            lanes = (*self._static, *self._dynamic)
+            delay = min((lane.due for lane in lanes), default=float("inf")) - self._clock.monotonic()
+            if delay <= 0:
+                await asyncio.sleep(0)  # let bodies start, also if no claim ever suspends
+                return
+            try:
+                async with asyncio.timeout(min(delay, self._tick_interval)):
+                    await self._wakeup.wait()
+            except TimeoutError:
+                return
+
+    def _back_off(self, error: Exception) -> None:
+        if not self._retry_after:
+            logger.warning("The store can't be reached; trying again until it can: %s", error)
+        self._retry_after = min(2 * self._retry_after or _FIRST_RETRY_AFTER, _LAST_RETRY_AFTER)
+        due = self._clock.monotonic() + self._retry_after
+        for lane in (*self._static, *self._dynamic):
+            lane.due = due
+
+
+def _lanes(tasks: Sequence[Task]) -> tuple[list[_Lane], deque[_Lane]]:
+    static: dict[timedelta, dict[str, Task]] = {}
+    dynamic: deque[_Lane] = deque()
+    for task in tasks:
+        if isinstance(task, StaticTask):
+            static.setdefault(task.lease_duration, {})[task.name] = task
+        else:
+            dynamic.extend(_Lane(partition, task.lease_duration, task) for partition in task.partitions())
+    return [_Lane(STATIC_PARTITION, lease, names) for lease, names in static.items()], dynamic

@@ -1,0 +1,152 @@
+"""Group commit of outcomes: whatever is settled while a call to the store is on its way goes into the next one.
+
+So a lone outcome is written at once, and under load the batches grow by themselves.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pyncette.clock import AlignedClock
+from pyncette.errors import RepositoryError, TransientRepositoryError
+from pyncette.repository import Outcome, Repository, Settlement
+
+__all__ = ["Answer", "Settler"]
+
+logger = logging.getLogger(__name__)
+
+_FIRST_RETRY_AFTER = 0.05
+_LAST_RETRY_AFTER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a settlement, once that is known or given up."""
+
+    #: None if the store could not be reached in time, or refused.
+    outcome: Outcome | None
+    #: True if an earlier try may have been applied although it failed.
+    resent: bool
+    error: BaseException | None = None
+
+
+Done: TypeAlias = Callable[[Answer], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    settlement: Settlement
+    #: Until when a transient error is worth another try, on the monotonic clock; the first try is made in any case.
+    give_up_at: float
+    done: Done
+    resent: bool = False
+
+
+class Settler:
+    """Collects settlements and sends them, one batch at a time."""
+
+    def __init__(self, repository: Repository, clock: AlignedClock, batch_size: int, progress: Callable[[], None]) -> None:
+        """``progress`` is called whenever :attr:`pending` has fallen."""
+        self._repository = repository
+        self._clock = clock
+        self._batch_size = batch_size
+        self._progress = progress
+        self._queue: deque[_Entry] = deque()
+        self._in_flight = 0
+        self._wakeup = asyncio.Event()
+        self._closing = False
+        self._give_up_at = float("inf")
+
+    @property
+    def pending(self) -> int:
+        """How many settlements are not settled yet."""
+        return len(self._queue) + self._in_flight
+
+    def put(self, settlement: Settlement, give_up_at: float, done: Done) -> None:
+        """Have ``settlement`` sent; ``done`` is called exactly once, later, with the answer. It must not raise."""
+        self._queue.append(_Entry(settlement, give_up_at, done))
+        self._wakeup.set()
+
+    async def submit(self, settlement: Settlement, give_up_at: float) -> Answer:
+        """Have ``settlement`` sent, and wait for the answer. If cancelled, it may be sent all the same."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(result: Answer) -> None:
+            if not answer.done():
+                answer.set_result(result)
+
+        self.put(settlement, give_up_at, done)
+        return await answer
+
+    def close(self, give_up_at: float) -> None:
+        """Let :meth:`run` end when all is settled, or could not be by ``give_up_at`` on the monotonic clock."""
+        self._closing = True
+        self._give_up_at = give_up_at
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Send what comes, until closed."""
+        retry_after = _FIRST_RETRY_AFTER
+        while True:
+            while not self._queue:
+                if self._closing:
+                    return
+                self._wakeup.clear()
+                await self._wakeup.wait()
+            batch = self._next_batch()
+            self._in_flight = len(batch)
+            again = await self._send(batch)
+            self._in_flight = 0
+            self._queue.extendleft(reversed(again))
+            self._progress()
+            if again:
+                await asyncio.sleep(retry_after)
+                retry_after = min(2 * retry_after, _LAST_RETRY_AFTER)
+            else:
+                retry_after = _FIRST_RETRY_AFTER
+
+    def _next_batch(self) -> list[_Entry]:
+        batch: list[_Entry] = []
+        keys = set()
+        while self._queue and len(batch) < self._batch_size:
+            key = self._queue[0].settlement.claim.key
+            if key in keys:
+                break  # a heartbeat and the commit of the same run: a key stands at most once in a batch
+            keys.add(key)
+            batch.append(self._queue.popleft())
+        return batch
+
+    async def _send(self, batch: Sequence[_Entry]) -> list[_Entry]:
+        """Settle ``batch``; returns what is to be sent again. What fails for good is split until the bad element is alone."""
+        try:
+            outcomes = await self._repository.settle(self._clock.now(), [entry.settlement for entry in batch])
+            if len(outcomes) != len(batch):
+                raise RepositoryError(f"The store answered {len(outcomes)} outcomes to {len(batch)} settlements")
+        except TransientRepositoryError as error:
+            logger.warning("%d outcomes could not be stored: %s", len(batch), error)
+            return self._unless_too_late(batch, error)
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].done(Answer(None, batch[0].resent, error))
+                return []
+            for entry in batch:
+                entry.resent = True  # a batch that raised may have been applied in part
+            middle = len(batch) // 2
+            return await self._send(batch[:middle]) + await self._send(batch[middle:])
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            entry.done(Answer(outcome, entry.resent))
+        return []
+
+    def _unless_too_late(self, batch: Sequence[_Entry], error: TransientRepositoryError) -> list[_Entry]:
+        now = self._clock.monotonic()
+        again = []
+        for entry in batch:
+            entry.resent = True
+            if now < min(entry.give_up_at, self._give_up_at):
+                again.append(entry)
+            else:
+                entry.done(Answer(None, True, error))
+        return again

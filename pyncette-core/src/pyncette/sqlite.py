@@ -1,0 +1,440 @@
+"""The embedded store: one SQLite file, shared by any number of processes of one machine.
+
+The rules of a row's life are :mod:`pyncette.lifecycle`: a call reads its rows, applies the rules and writes them back inside one
+write transaction. WAL with ``synchronous=FULL``: readers and the writer don't block each other, and what was acknowledged
+survives a power cut. SQLite has one writer at a time; a call that meets another one waits for it, up to a timeout.
+"""
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import json
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias, TypeVar
+
+import aiosqlite
+
+from pyncette import lifecycle
+from pyncette.backends import Backend, BackendURL
+from pyncette.clock import from_microseconds, to_microseconds
+from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.repository import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement, State, Stats
+
+__all__ = ["SQLiteRepository", "backend", "schema", "sqlite_repository"]
+
+T = TypeVar("T")
+#: What a call makes of one row: the row to be stored (None: none) and the answer.
+Change: TypeAlias = Callable[[Row | None], tuple[Row | None, T]]
+
+#: Raised whenever what is stored changes its meaning; kept in a table beside ours, because ``PRAGMA user_version`` is the user's.
+FORMAT = 1
+
+_SCHEMA = (
+    # Without a rowid the row lies in the primary key's own tree: one search fewer for each row that is read or written.
+    """CREATE TABLE IF NOT EXISTS {table} (
+    partition TEXT NOT NULL COLLATE BINARY,
+    name TEXT NOT NULL COLLATE BINARY,
+    spec TEXT NOT NULL,
+    schedule TEXT NOT NULL,
+    occurrence INTEGER NOT NULL,
+    execute_after INTEGER NOT NULL,
+    ready_at INTEGER,
+    lease TEXT,
+    locked_until INTEGER,
+    epoch INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    error TEXT,
+    PRIMARY KEY (partition, name)
+) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS {index} ON {table} (partition, ready_at)",
+    "CREATE TABLE IF NOT EXISTS {format} (version INTEGER NOT NULL)",
+    f"INSERT INTO {{format}} SELECT {FORMAT} WHERE NOT EXISTS (SELECT * FROM {{format}})",
+)
+
+_FIELDS = (
+    *("partition", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
+    *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error"),
+)
+_READY_AT = _FIELDS.index("ready_at")
+_COLUMNS = ", ".join(f"t.{field}" for field in _FIELDS)
+
+# The cross joins and `json_each` over one parameter: the statement, and so its plan, is one for any number of keys.
+_ROWS = f"""SELECT {_COLUMNS} FROM json_each(?) AS k CROSS JOIN {{table}} AS t
+ON t.partition = json_extract(k.value, '$[0]') AND t.name = json_extract(k.value, '$[1]')"""
+_NAMED = "FROM json_each(:names) AS n CROSS JOIN {table} AS t ON t.partition = :partition AND t.name = n.value"
+_PEEK_NAMED = f"SELECT t.name, t.ready_at {_NAMED}"
+_TAKE_NAMED = f"SELECT {_COLUMNS} {_NAMED}"
+_PEEK = "SELECT name, ready_at FROM {table} WHERE partition = :partition AND ready_at IS NOT NULL ORDER BY ready_at LIMIT 1"
+# One due row more than can be taken, and the first that is not due: the one or the other is ready next.
+_TAKE = f"""SELECT * FROM (SELECT {_COLUMNS} FROM {{table}} AS t
+WHERE partition = :partition AND ready_at <= :now ORDER BY ready_at LIMIT :limit + 1)
+UNION ALL SELECT * FROM (SELECT {_COLUMNS} FROM {{table}} AS t
+WHERE partition = :partition AND ready_at > :now ORDER BY ready_at LIMIT 1)"""
+_PUT = f"""INSERT INTO {{table}} ({", ".join(_FIELDS)}) VALUES ({", ".join("?" * len(_FIELDS))})
+ON CONFLICT (partition, name) DO UPDATE SET {", ".join(f"{field} = excluded.{field}" for field in _FIELDS[2:])}"""
+_DELETE = "DELETE FROM {table} WHERE partition = ? AND name = ?"
+_LIST = f"SELECT {_COLUMNS} FROM {{table}} AS t WHERE partition = ? AND name >= ? ORDER BY name LIMIT ? + 1"
+_STATS = """SELECT (SELECT count(*) FROM {table} WHERE partition = :partition),
+(SELECT count(*) FROM {table} WHERE partition = :partition AND ready_at <= :now),
+(SELECT min(ready_at) FROM {table} WHERE partition = :partition AND ready_at <= :now),
+(SELECT count(*) FROM {table} WHERE partition = :partition AND ready_at IS NULL AND state = 'failed')"""
+# One search for each partition; DISTINCT would read every row.
+_PARTITIONS = """WITH RECURSIVE p (partition) AS (SELECT min(partition) FROM {table}
+UNION ALL SELECT (SELECT min(t.partition) FROM {table} AS t WHERE t.partition > p.partition) FROM p WHERE p.partition IS NOT NULL)
+SELECT partition FROM p WHERE partition IS NOT NULL"""
+
+#: Another connection is in the way, and soon won't be. These are not raised but tried again until the timeout.
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+#: Nothing is wrong with the call, and all the other calls fail alike until somebody helps: so they are to be repeated.
+_TRANSIENT = {
+    sqlite3.SQLITE_FULL: "has no room left; free some space on its disk",
+    sqlite3.SQLITE_IOERR: "can't be read or written; check its disk",
+}
+_PERMANENT = {
+    sqlite3.SQLITE_CANTOPEN: "can't be opened; check that its directory exists, that it is a file, and the permissions of both",
+    sqlite3.SQLITE_READONLY: "can't be written to; check the permissions of the file and of its directory",
+    sqlite3.SQLITE_NOTADB: "is not a SQLite database; choose another file",
+    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup",
+}
+
+
+class SQLiteRepository(Repository):
+    """Rows in a table of a SQLite database, through one connection. Opened by :func:`sqlite_repository`."""
+
+    def __init__(self, database: str, table: str, timeout: float) -> None:
+        self._database = database
+        self._table = table
+        self._timeout = timeout
+        self._names = _identifiers(table)
+        # A read of one call must not see what another call has written but not committed: they take turns.
+        self._turn = asyncio.Lock()
+        self._closed = False
+        self._db: aiosqlite.Connection | None = None
+
+    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
+        def change(registration: Registration) -> Change[None]:
+            return lambda row: (lifecycle.register(row, now, registration, force=force), None)
+
+        await self._update([(registration.key, change(registration)) for registration in registrations])
+
+    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        return await self._update([(key, lambda row: (None, row is not None)) for key in keys])
+
+    async def claim(
+        self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
+    ) -> ClaimResult:
+        at = to_microseconds(now)
+        among = {"partition": partition, "now": at, "limit": limit, "names": _json(names)}
+        peek, take = (_PEEK, _TAKE) if names is None else (_PEEK_NAMED, _TAKE_NAMED)
+
+        def missing(found: set[str]) -> Sequence[str]:
+            return [name for name in names or () if name not in found]
+
+        async with self._taking_turns():
+            # An idle poll ends here: it has taken no write lock, and waits for nobody's.
+            seen = await self._fetch(peek, among)
+            first = min((ready_at for _, ready_at in seen if ready_at is not None), default=None)
+            if first is None or first > at:
+                return ClaimResult([], _instant(first), missing({name for name, _ in seen}))
+            async with self._transaction():
+                found = await self._fetch(take, among)
+                ready = sorted((row for row in found if row[_READY_AT] is not None), key=lambda row: row[_READY_AT])
+                due = [_decode(row) for row in ready[:limit] if row[_READY_AT] <= at]
+                lease = lifecycle.new_lease()
+                taken = [claimed for row in due if (claimed := lifecycle.claim(row, now, lease_duration, lease)) is not None]
+                await self._write([(row.key, row) for row, _ in taken])
+        left = ready[len(taken) :]
+        return ClaimResult(
+            [claim for _, claim in taken], _instant(left[0][_READY_AT]) if left else None, missing({row[1] for row in found})
+        )
+
+    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
+        return await self._update(
+            [(each.claim.key, functools.partial(lifecycle.settle, now=now, settlement=each)) for each in settlements]
+        )
+
+    async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
+        if not keys:
+            return []
+        async with self._taking_turns():
+            rows = await self._rows(keys)
+        return [rows.get(key) for key in keys]
+
+    async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
+        async with self._taking_turns():
+            rows = await self._fetch(_LIST, (partition, token or "", limit))
+        # The token is the name that the next page begins with: at once or, if it is removed meanwhile, with the one after it.
+        return Page([_decode(row) for row in rows[:limit]], rows[limit][1] if len(rows) > limit else None)
+
+    async def stats(self, now: datetime, partition: str) -> Stats:
+        async with self._taking_turns():
+            [[rows, due, oldest, failed]] = await self._fetch(_STATS, {"partition": partition, "now": to_microseconds(now)})
+        return Stats(rows=rows, due=due, oldest_due=_instant(oldest), failed=failed)
+
+    async def partitions(self) -> Sequence[str]:
+        async with self._taking_turns():
+            return [partition for (partition,) in await self._fetch(_PARTITIONS)]
+
+    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        return await self._update([(key, lambda row: (row and lifecycle.pause(row), row is not None)) for key in keys])
+
+    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        return await self._update([(key, lambda row: (row and lifecycle.resume(row), row is not None)) for key in keys])
+
+    async def open(self, *, create: bool) -> None:
+        """Connect, and create or check the table; called once, by :func:`sqlite_repository`."""
+
+        async def connect() -> None:
+            # No waiting in SQLite (timeout=0): a thread that sleeps there can't be cancelled. No implicit transactions.
+            self._db = await aiosqlite.connect(self._database, timeout=0, isolation_level=None)
+
+        async with self._taking_turns():
+            # To the end even if cancelled: only a connection that is known can be closed, and its thread would outlive us.
+            await _to_the_end(connect)
+            await self._fetch("PRAGMA journal_mode = WAL")
+            await self._fetch("PRAGMA synchronous = FULL")
+            async with self._transaction():
+                for statement in _SCHEMA if create else ():
+                    await self._fetch(statement)
+                [[version]] = await self._fetch("SELECT max(version) FROM {format}")
+                if version is None or version > FORMAT:
+                    raise RepositoryError(
+                        f"The table {self._table!r} in {self._database!r} has the stored format {version}, "
+                        f"but this Pyncette knows only {FORMAT}; upgrade pyncette-core"
+                    )
+                # Fails unless there are our columns and our key.
+                await self._fetch(f"EXPLAIN {_PUT}", (None,) * len(_FIELDS))
+
+    async def close(self) -> None:
+        """Let the call that has its turn end, refuse all others, and close the connection."""
+        self._closed = True
+
+        async def close() -> None:
+            async with self._turn:
+                if self._db is not None:
+                    await self._db.close()
+
+        await _to_the_end(close)
+
+    @contextlib.asynccontextmanager
+    async def _taking_turns(self) -> AsyncIterator[None]:
+        """The connection for the caller alone, with no transaction open before or after, however the caller ends."""
+        try:
+            async with asyncio.timeout(self._timeout), self._turn:
+                self._check_open()
+                try:
+                    yield
+                except BaseException:
+                    # aiosqlite's thread works in order: this comes after whatever statement the caller was cancelled in.
+                    with contextlib.suppress(sqlite3.Error):
+                        await _to_the_end(self._roll_back)
+                    raise
+        except TimeoutError as error:
+            raise TransientRepositoryError(
+                f"The SQLite database {self._database!r} was busy for {self._timeout:g} s; "
+                "look for a connection that keeps it locked, or raise sqlite_timeout"
+            ) from error
+        except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
+            raise self._translate(error) from error
+
+    async def _roll_back(self) -> None:
+        if self._db is not None:
+            await self._db.rollback()  # does nothing where no transaction is open
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        # IMMEDIATE: a transaction that begins with a read can't be raised to a write once somebody else has written.
+        await self._fetch("BEGIN IMMEDIATE")
+        yield
+        await self._fetch("COMMIT")
+
+    async def _update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
+        """Apply each change to the row of its key; the answers, in order."""
+        if not changes:
+            return []
+        async with self._taking_turns(), self._transaction():
+            before = await self._rows([key for key, _ in changes])
+            after: dict[Key, Row | None] = dict(before)
+            answers = []
+            for key, change in changes:
+                after[key], answer = change(after.get(key))
+                answers.append(answer)
+            await self._write([(key, row) for key, row in after.items() if row != before.get(key)])
+        return answers
+
+    async def _rows(self, keys: Sequence[Key]) -> dict[Key, Row]:
+        return {row.key: row for row in map(_decode, await self._fetch(_ROWS, (_json(keys),)))}
+
+    async def _write(self, rows: Sequence[tuple[Key, Row | None]]) -> None:
+        if kept := [_encode(row) for _, row in rows if row is not None]:
+            await self._patiently(lambda db: db.executemany(_PUT.format_map(self._names), kept))
+        if removed := [key for key, row in rows if row is None]:
+            await self._patiently(lambda db: db.executemany(_DELETE.format_map(self._names), removed))
+
+    async def _fetch(self, sql: str, parameters: Any = ()) -> Any:
+        return await self._patiently(lambda db: db.execute_fetchall(sql.format_map(self._names), parameters))
+
+    async def _patiently(self, statement: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
+        """The result of a statement, again and again while other connections are in its way; only a timeout or closing ends it."""
+        assert self._db is not None
+        for attempt in itertools.count():
+            try:
+                return await statement(self._db)
+            except sqlite3.OperationalError as error:
+                if _code(error) not in _BUSY:
+                    raise
+            await asyncio.sleep(random.uniform(0, min(0.001 * 2**attempt, 0.02)))
+            self._check_open()
+        raise AssertionError
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RepositoryError(f"The repository of {self._database!r} is closed; use it within its context")
+
+    def _translate(self, error: Exception) -> RepositoryError:
+        what = f"The SQLite database {self._database!r}"
+        code = _code(error)
+        if code in _TRANSIENT:
+            return TransientRepositoryError(f"{what} {_TRANSIENT[code]} ({error})")
+        if code in _PERMANENT:
+            return RepositoryError(f"{what} {_PERMANENT[code]} ({error})")
+        if code == sqlite3.SQLITE_ERROR:
+            return RepositoryError(
+                f"The table {self._table!r} in {self._database!r} is missing or not one of Pyncette's ({error}); "
+                "let Pyncette create it, or choose another sqlite_table_name"
+            )
+        return RepositoryError(f"{what} refused ({type(error).__name__}: {error})")
+
+
+def schema(table: str) -> Sequence[str]:
+    """The statements that create the table called ``table`` and what belongs to it, for those who use ``sqlite_skip_table_create``.
+
+    Raises :class:`ConfigurationError` if a table can't be called so.
+    """
+    names = _identifiers(table)
+    return [statement.format_map(names) for statement in _SCHEMA]
+
+
+@contextlib.asynccontextmanager
+async def sqlite_repository(
+    *,
+    sqlite_database: str = ":memory:",
+    sqlite_table_name: str = "pyncette_tasks",
+    sqlite_timeout: float = 30.0,
+    sqlite_skip_table_create: bool = False,
+) -> AsyncIterator[SQLiteRepository]:
+    """Tasks in a SQLite database.
+
+    :param sqlite_database: path of the file, which is created if it is absent; ``":memory:"`` is gone when it is closed.
+    :param sqlite_table_name: name of the table. Two more are derived from it: ``NAME_format`` and the index ``NAME_ready``.
+    :param sqlite_timeout: seconds that a call may take, most of which it waits for other processes to end their writes.
+    :param sqlite_skip_table_create: the table exists, created by the statements of :func:`schema`; don't try to create it.
+    :raises ConfigurationError: an option makes no sense.
+    :raises RepositoryError: the file can't be used, or has another table of this name.
+    """
+    if not sqlite_database or "\0" in sqlite_database:
+        raise ConfigurationError(f"sqlite_database={sqlite_database!r} is not the path of a file; write for example 'pyncette.db'")
+    if not sqlite_timeout > 0:
+        raise ConfigurationError(f"sqlite_timeout={sqlite_timeout!r} is not a number of seconds above 0")
+    repository = SQLiteRepository(sqlite_database, sqlite_table_name, sqlite_timeout)
+    try:
+        await repository.open(create=not sqlite_skip_table_create)
+        yield repository
+    finally:
+        await repository.close()
+
+
+def _from_url(url: BackendURL) -> Mapping[str, Any]:
+    if url.hosts or url.username is not None or url.password is not None:
+        raise ConfigurationError(
+            f"A SQLite URL has no host, but {url} has; write sqlite:///relative/path.db or sqlite:////absolute/path.db"
+        )
+    return {"sqlite_database": url.path[1:] or ":memory:"}
+
+
+async def _to_the_end(call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Await ``call()`` however often the caller is cancelled meanwhile; a cancellation is raised after it."""
+    cancelled = False
+    task = asyncio.ensure_future(call())
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+        if task.cancelled():  # itself: when a loop ends, all its tasks are cancelled
+            task = asyncio.ensure_future(call())
+    if not cancelled:
+        task.result()
+    elif task.exception() is None or cancelled:
+        raise asyncio.CancelledError
+
+
+def _identifiers(table: str) -> Mapping[str, str]:
+    if not table or "\0" in table or table.lower().startswith("sqlite_"):
+        raise ConfigurationError(
+            f"sqlite_table_name={table!r} can't be the name of a table; it must not be empty, contain NUL or begin with 'sqlite_'"
+        )
+    names = {"table": table, "index": f"{table}_ready", "format": f"{table}_format"}
+    return {role: '"' + name.replace('"', '""') + '"' for role, name in names.items()}
+
+
+def _encode(row: Row) -> tuple[Any, ...]:
+    key, spec, schedule, occurrence, execute_after, ready_at, lease, locked_until, epoch, revision, attempt, state, error = row
+    return (
+        *key,
+        spec,
+        schedule,
+        to_microseconds(occurrence),
+        to_microseconds(execute_after),
+        None if ready_at is None else to_microseconds(ready_at),
+        lease,
+        None if locked_until is None else to_microseconds(locked_until),
+        epoch,
+        revision,
+        attempt,
+        state.value,
+        error,
+    )
+
+
+def _decode(values: Sequence[Any]) -> Row:
+    # Spelt out: a hundred of these run in a claim and a hundred in its settlement.
+    (partition, name, spec, schedule, occurrence, execute_after, ready_at) = values[:7]
+    (lease, locked_until, epoch, revision, attempt, state, error) = values[7:]
+    return Row(
+        key=Key(partition, name),
+        spec=spec,
+        schedule=schedule,
+        occurrence=from_microseconds(occurrence),
+        execute_after=from_microseconds(execute_after),
+        ready_at=_instant(ready_at),
+        lease=lease,
+        locked_until=_instant(locked_until),
+        epoch=epoch,
+        revision=revision,
+        attempt=attempt,
+        state=State(state),
+        error=error,
+    )
+
+
+def _instant(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else from_microseconds(microseconds)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 for errors of other origin."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+backend = Backend(contract_version=1, factory=sqlite_repository, prefix="sqlite_", from_url=_from_url)

@@ -1,0 +1,93 @@
+"""For tests of your own tasks: a clock that you set, and an event loop in which hours pass in milliseconds.
+
+In :meth:`VirtualClock.run` nothing ever waits: whenever all that runs is waiting for time to pass, time jumps to the next moment
+at which something is to happen. So ``await asyncio.sleep(3600)`` returns at once, after everything that had to happen within
+that hour has happened, in order. Only threads and the network still take their real time, and are not waited for.
+"""
+
+import asyncio
+import contextlib
+import selectors
+from collections.abc import AsyncIterator, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from pyncette.app import Pyncette
+from pyncette.app_context import AppContext
+from pyncette.errors import ConfigurationError
+
+__all__ = ["VirtualClock", "running"]
+
+_T = TypeVar("_T")
+
+
+class VirtualClock:
+    """A clock that stands still while code runs, and jumps when all of it waits.
+
+    :param start: the first instant, aware.
+    """
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        if start.tzinfo is None:
+            raise ConfigurationError(f"The start {start} of the clock has no time zone; pass for example datetime(..., tzinfo=UTC)")
+        self._origin = start.astimezone(UTC)
+        #: Seconds that have passed in the event loop.
+        self.elapsed = 0.0
+
+    def now(self) -> datetime:
+        return self._origin + timedelta(seconds=self.elapsed)
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    async def advance(self, duration: timedelta) -> None:
+        """Let ``duration`` pass, with all that happens in it."""
+        await asyncio.sleep(duration.total_seconds())
+
+    def set(self, now: datetime) -> None:
+        """Step the wall clock to ``now`` without letting time pass, as an operator or NTP would."""
+        self._origin = now.astimezone(UTC) - timedelta(seconds=self.elapsed)
+
+    def run(self, main: Coroutine[Any, Any, _T]) -> _T:
+        """Run ``main`` to its end in an event loop of this clock's own, and return its result."""
+        with asyncio.Runner(loop_factory=self.loop_factory) as runner:
+            return runner.run(main)
+
+    def loop_factory(self) -> asyncio.AbstractEventLoop:
+        """An event loop that lives in this clock's time."""
+        return _VirtualLoop(self)
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(_JumpingSelector(clock))
+        self._virtual_clock = clock
+
+    def time(self) -> float:
+        return self._virtual_clock.elapsed
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Instead of waiting ``timeout`` seconds for input, looks for input once and lets the clock jump."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(None if timeout is None else 0)
+        if not events and timeout:
+            self._clock.elapsed += timeout
+        return events
+
+
+@contextlib.asynccontextmanager
+async def running(app: Pyncette, clock: VirtualClock | None = None) -> AsyncIterator[AppContext]:
+    """``app``, created and running in the background until the end of the block, in the time of ``clock`` if one is given."""
+    async with app.create(clock=clock) as app_context:
+        run = asyncio.create_task(app_context.run())
+        try:
+            yield app_context
+        finally:
+            app_context.shutdown()
+            await run
