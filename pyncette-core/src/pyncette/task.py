@@ -61,7 +61,7 @@ class ExecutionMode(enum.Enum):
     #: Commit, then run: nothing runs twice, but a worker that dies in between loses the run.
     AT_MOST_ONCE = "at_most_once"
     #: An alias of AT_MOST_ONCE.
-    BEST_EFFORT = "at_most_once"
+    BEST_EFFORT = "at_most_once"  # noqa: PIE796 - meant as an alias
 
 
 class FailureMode(enum.Enum):

@@ -18,7 +18,7 @@ __all__ = ["find_zone", "instant_of", "set_back_at", "wall_of"]
 # "zone.tab") depends on the machine, counts leap seconds or is no zone at all.
 _IANA = re.compile(r"[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", re.ASCII)
 
-_OFFSET = r"[-+]?\d{1,2}(:?\d\d)?"
+_OFFSET = r"[-+]?[01]?\d(:?\d\d)?"
 _RULE = r",(J?\d{1,3}|M\d{1,2}\.\d\.\d)(/\d{1,2}(:\d\d){0,2})?"
 _POSIX = re.compile(rf"[A-Za-z]{{3,}}{_OFFSET}([A-Za-z]{{3,}}({_OFFSET})?({_RULE}{_RULE})?)?", re.ASCII)
 
@@ -48,12 +48,10 @@ def find_zone(name: str) -> tzinfo:
     if _POSIX.fullmatch(name):
         try:
             rules = tz.tzstr(name)
-            for month in range(1, 13):
-                datetime(2000, month, 1, tzinfo=rules).utcoffset()  # offsets of a day and more fail only when used
-        except Exception:  # whatever the parser of dateutil makes of a month 13
-            pass
-        else:
+            datetime(2000, 1, 1, tzinfo=rules).utcoffset()  # a month 13 fails only when it is used
             return rules
+        except Exception:  # whatever dateutil makes of numbers that mean nothing
+            pass
     raise ScheduleError(f"unknown time zone {name[:100]!r}{_suggestion(name)}")
 
 
