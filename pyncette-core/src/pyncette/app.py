@@ -114,7 +114,7 @@ class Pyncette:
                 from pyncette.sqlite import sqlite_repository  # here, since it loads a driver
 
                 repository_factory = sqlite_repository
-        self._open = backends.from_factory(repository_factory, repository_options)
+        self._open = backends.from_factory(repository_factory, repository_options, _OPTIONS)
 
     @property
     def tasks(self) -> Sequence[Task]:
@@ -266,6 +266,8 @@ class Pyncette:
 
         Fixtures are set up in order before the first run, and torn down in reverse after the last body ended.
         """
+        if name is not None:
+            check_attribute_name(name)  # here, since it is the function itself where the parentheses were left out
 
         def declare(fixture: _FixtureT) -> _FixtureT:
             self.use_fixture(getattr(fixture, "__name__", "") if name is None else name, fixture)
@@ -280,10 +282,14 @@ class Pyncette:
             raise ConfigurationError(f"There is a fixture {name!r} already; pass another name=...")
         if not inspect.isasyncgenfunction(inspect.unwrap(fixture)):
             raise ConfigurationError(f"The fixture {name!r} is not an asynchronous generator function; use 'async def' and 'yield'")
+        try:
+            inspect.signature(fixture).bind(*_arguments(fixture, None))
+        except TypeError as error:
+            raise ConfigurationError(f"The fixture {name!r} can't be called with app_context alone: {error}") from None
         self._fixtures[name] = fixture
 
     def middleware(self, middleware: _MiddlewareT) -> _MiddlewareT:
-        """Declare ``async def middleware(context, next)``; it wraps every run, outside those that are declared after it."""
+        """Declare a function of ``(context, next)`` that wraps every run, outside those that are declared after it."""
         self.use_middleware(middleware)
         return middleware
 
@@ -312,14 +318,13 @@ class Pyncette:
             aligned = AlignedClock(self._clock if clock is None else clock)
             if isinstance(repository, SupportsServerTime):
                 await aligned.align(repository.server_time)
-            app_context = AppContext(repository, aligned, self._settings, self.tasks, self._middlewares)
+            app_context = AppContext(repository, aligned, self._settings, self.tasks, self._middlewares, self._fixtures)
             for task in self.tasks:
                 if isinstance(task, PartitionedTask) and task.enabled:
                     await app_context.check_partition_count(task)
             for name, fixture in self._fixtures.items():
                 opened = contextlib.asynccontextmanager(fixture)
-                arguments = [app_context] if inspect.signature(fixture).parameters else []
-                app_context.values[name] = await stack.enter_async_context(opened(*arguments))
+                app_context.values[name] = await stack.enter_async_context(opened(*_arguments(fixture, app_context)))
             stack.push_async_callback(app_context.close)  # last in, first out: bodies end before fixtures do
             yield app_context
 
@@ -341,7 +346,7 @@ class Pyncette:
                 runner.run(self._run_until_signal())
         except PyncetteError as error:
             logger.debug("Could not run", exc_info=True)
-            print(f"pyncette: {error}", file=sys.stderr)
+            sys.stderr.write(f"pyncette: {error}\n")
             raise SystemExit(1) from None
 
     async def _run_until_signal(self) -> None:
@@ -351,15 +356,15 @@ class Pyncette:
 
         def on_signal(number: int) -> None:
             logger.info("%s: shutting down; once more ends the process at once", signal.Signals(number).name)
-            for each in signals:
-                _restore_signal(each)
+            for each in before:
+                _restore_signal(each, signal.SIG_DFL)
             if started is None:
                 running.cancel()
             else:
                 started.shutdown()
 
-        signals = [signal.SIGINT, signal.SIGTERM]
-        for each in signals:
+        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        for each in before:
             _catch_signal(each, on_signal)
         try:
             async with self.create() as started:
@@ -368,8 +373,8 @@ class Pyncette:
             if started is not None:
                 raise
         finally:
-            for each in signals:
-                _restore_signal(each)
+            for each, handler in before.items():
+                _restore_signal(each, handler)
 
 
 _TASK_OPTIONS = tuple(
@@ -379,9 +384,7 @@ _TASK_OPTIONS = tuple(
     if parameter.kind is parameter.KEYWORD_ONLY
 )
 _OPTIONS = tuple(
-    parameter.name
-    for parameter in inspect.signature(Pyncette).parameters.values()
-    if parameter.kind is not parameter.VAR_KEYWORD
+    parameter.name for parameter in inspect.signature(Pyncette).parameters.values() if parameter.kind is not parameter.VAR_KEYWORD
 )
 
 
@@ -392,6 +395,10 @@ def _name(name: str | None, body: Body | Task) -> str:
     if not isinstance(inferred, str) or inferred == "<lambda>":
         raise ConfigurationError(f"{body!r} has no name to be stored under; pass name=...")
     return inferred
+
+
+def _arguments(fixture: Fixture, app_context: AppContext | None) -> Sequence[AppContext | None]:
+    return [app_context] if inspect.signature(fixture).parameters else []
 
 
 def _body(body: Body | Task) -> Body:
@@ -417,7 +424,7 @@ def _catch_signal(number: signal.Signals, handler: Callable[[int], None]) -> Non
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(handler, number))
 
 
-def _restore_signal(number: signal.Signals) -> None:
+def _restore_signal(number: signal.Signals, handler: Any) -> None:
     with contextlib.suppress(NotImplementedError):
         asyncio.get_running_loop().remove_signal_handler(number)
-    signal.signal(number, signal.SIG_DFL)
+    signal.signal(number, signal.SIG_DFL if handler is None else handler)

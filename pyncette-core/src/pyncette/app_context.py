@@ -21,6 +21,7 @@ from pyncette.task import (
     StaticTask,
     Task,
     Template,
+    check_count,
     check_free_arguments,
 )
 
@@ -46,7 +47,13 @@ class AppContext:
     """What :meth:`Pyncette.create` gives: an application with its store open and its fixtures set up."""
 
     def __init__(
-        self, repository: Repository, clock: AlignedClock, settings: Settings, tasks: Sequence[Task], middlewares: Sequence[Middleware]
+        self,
+        repository: Repository,
+        clock: AlignedClock,
+        settings: Settings,
+        tasks: Sequence[Task],
+        middlewares: Sequence[Middleware],
+        fixtures: Iterable[str] = (),
     ) -> None:
         #: The open store.
         self.repository = repository
@@ -54,11 +61,13 @@ class AppContext:
         self.clock = clock
         #: Fixtures and what was added to the context, by name.
         self.values: dict[str, Any] = {}
+        self._fixtures = frozenset(fixtures)
         self._tasks = {id(task) for task in tasks}
         self._engine = Engine(
             self, repository, clock, settings, tasks=[task for task in tasks if task.enabled], middlewares=middlewares
         )
         self._ran = False
+        self._running: asyncio.Task[Any] | None = None
         self._ended = asyncio.Event()
         self._ended.set()
 
@@ -74,9 +83,11 @@ class AppContext:
             raise PyncetteError("This application context has run already; make another with app.create()")
         self._ran = True
         self._ended.clear()
+        self._running = asyncio.current_task()
         try:
             await self._engine.run()
         finally:
+            self._running = None
             self._ended.set()
 
     def shutdown(self) -> None:
@@ -84,9 +95,18 @@ class AppContext:
         self._engine.stop()
 
     async def close(self) -> None:
-        """Shut down and wait until :meth:`run` has returned; done by :meth:`Pyncette.create` at its end."""
+        """Shut down and wait until :meth:`run` has returned; done by :meth:`Pyncette.create` at its end.
+
+        Cancelling it cancels the bodies, as cancelling :meth:`run` does, and waits for their end: what comes next tears down what they use.
+        """
         self.shutdown()
-        await self._ended.wait()
+        try:
+            await self._ended.wait()
+        except asyncio.CancelledError:
+            if self._running is not None:
+                self._running.cancel()
+            await self._ended.wait()
+            raise
 
     @property
     def last_tick(self) -> datetime | None:
@@ -94,8 +114,13 @@ class AppContext:
         return self._engine.last_tick
 
     def add_to_context(self, name: str, value: Any) -> None:
-        """Make ``value`` available as ``context.name``; raises ConfigurationError if that name is taken or not an identifier."""
+        """Make ``value`` available as ``context.name``, instead of what was added by that name before.
+
+        Raises ConfigurationError if that name is not an identifier, or is a fixture's or the context's own.
+        """
         check_attribute_name(name)
+        if name in self._fixtures:
+            raise ConfigurationError(f"There is a fixture {name!r} already; add the value under another name")
         self.values[name] = value
 
     # --- scheduling -------------------------------------------------------------------------------------------------
@@ -141,6 +166,8 @@ class AppContext:
         now = self.clock.now()
         registrations: dict[Key, Registration] = {}
         for instance in instances:
+            if not isinstance(instance, Instance):
+                raise ConfigurationError(f"An instance of {owner.name!r} is given as {instance!r}; pass an Instance(name=...)")
             registration = owner.registration(instance, now)
             if registration.key in registrations:
                 raise ConfigurationError(f"The instance {instance.name!r} of {owner.name!r} is given twice; give each once")
@@ -167,6 +194,7 @@ class AppContext:
         Each instance that is there throughout appears; one that is scheduled or removed meanwhile may.
         """
         owner = self._template(template)
+        check_count(limit, "limit")
         partitions = owner.all_partitions()
         index, token = _parse_token(continuation_token, len(partitions))
         tasks: list[ScheduledTask] = []
@@ -205,16 +233,19 @@ class AppContext:
             if instance_name is not None:
                 raise ConfigurationError(f"Task {task.name!r} is static and has no instance {instance_name!r}; leave the name out")
             return task.key
+        template = self._template(task)
         if instance_name is None:
-            raise ConfigurationError(f"Task {task.name!r} is a template; pass the name of the instance, too")
-        return self._template(task).key(instance_name)
+            raise ConfigurationError(f"Task {template.name!r} is a template; pass the name of the instance, too")
+        return template.key(instance_name)
 
     def _template(self, task: Task) -> Template:
         if not isinstance(task, DynamicTask | PartitionedTask):
             name = getattr(task, "name", None) or getattr(task, "__name__", task)
             raise ConfigurationError(f"{name!r} has no instances; declare it with @app.dynamic_task() or @app.partitioned_task()")
         if id(task) not in self._tasks:
-            raise ConfigurationError(f"The template {task.name!r} belongs to another application; pass one that was declared with this")
+            raise ConfigurationError(
+                f"The template {task.name!r} belongs to another application; pass one that was declared with this"
+            )
         return task
 
     async def check_partition_count(self, template: PartitionedTask) -> None:
@@ -244,7 +275,7 @@ def check_attribute_name(name: object) -> None:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ConfigurationError(f"{name!r} can't be an attribute of the context; use a Python identifier")
     if name.startswith("_") or name in _RESERVED:
-        raise ConfigurationError(f"The name {name!r} is the context's own; choose another for the fixture")
+        raise ConfigurationError(f"The name {name!r} is the context's own; choose another")
 
 
 _RESERVED = {"task", "args", "scheduled_at", "app_context"} | {name for name in dir(Context) if not name.startswith("_")}

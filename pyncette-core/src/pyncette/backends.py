@@ -6,12 +6,12 @@ A distribution offers backends through the entry-point group ``pyncette.backends
 
 import difflib
 import functools
-import importlib.metadata
 import inspect
+import re
 import types
 import typing
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -60,6 +60,10 @@ class BackendURL:
     @classmethod
     def parse(cls, url: str) -> "BackendURL":
         """Parse ``url``; raises :class:`ConfigurationError` if it has no scheme or can't be parsed."""
+        if not isinstance(url, str):
+            raise ConfigurationError(
+                f"The URL of the store is of type {type(url).__name__}; pass a str such as 'sqlite:///pyncette.db'"
+            )
         scheme, separator, rest = url.partition("://")
         if not separator or not scheme:
             raise ConfigurationError(
@@ -70,6 +74,11 @@ class BackendURL:
         authority, slash, path = location.partition("/")
         credentials, at, hosts = authority.rpartition("@")
         username, colon, password = credentials.partition(":")
+        if _may_hide_credentials(authority, path, query):
+            # Parsed as it stands, half a password would be a host, and be shown.
+            raise ConfigurationError(
+                f"The {scheme}:// URL has an '@' after a '/' or '?'; write them as %40, %2F and %3F in credentials, paths and options"
+            )
         pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
         options = dict(pairs)
         if len(options) < len(pairs):
@@ -86,17 +95,18 @@ class BackendURL:
 
     def hostname(self, default: str = "localhost") -> str:
         """The only host, without its port."""
-        return self._split().hostname or default
+        return self._host_and_port()[0] or default
 
     def port(self, default: int) -> int:
         """The only host's port."""
-        try:
-            return self._split().port or default
-        except ValueError:
-            raise ConfigurationError(f"{self.hosts!r} has no valid port, in {self}; write HOST:PORT") from None
+        return self._host_and_port()[1] or default
 
-    def _split(self) -> urllib.parse.SplitResult:
-        return urllib.parse.urlsplit(f"//{self.hosts}")
+    def _host_and_port(self) -> tuple[str | None, int | None]:
+        try:
+            split = urllib.parse.urlsplit(f"//{self.hosts}")
+            return split.hostname, split.port
+        except ValueError:
+            raise ConfigurationError(f"{self.hosts!r} is not one host and port, in {self}; write HOST:PORT") from None
 
     def unparse(self, scheme: str | None = None) -> str:
         """The URL without its options and WITH the password, for a driver that takes URLs; never to be shown."""
@@ -143,20 +153,28 @@ def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
         if name not in known:
             raise ConfigurationError(f"Unknown option {name!r} in the URL {parsed}; {_known(name, known)}")
         options[known[name]] = _convert(name, text, parameters[known[name]])
-    return functools.partial(backend.factory, **options)
+    return from_factory(backend.factory, options)
 
 
-def from_factory(factory: RepositoryFactory, options: Mapping[str, Any]) -> Callable[[], AbstractAsyncContextManager[Repository]]:
-    """The repository that ``factory`` makes with ``options``, yet to be opened.
+def from_factory(
+    factory: RepositoryFactory, options: Mapping[str, Any], besides: Iterable[str] = ()
+) -> Callable[[], AbstractAsyncContextManager[Repository]]:
+    """The repository that ``factory`` makes with ``options``, yet to be opened. ``besides``: what else the caller would have known.
 
-    Raises :class:`ConfigurationError` for an option that the factory does not have, or one that it lacks.
+    Raises :class:`ConfigurationError` for an option that the factory does not have, one that it lacks, or one of another type.
     """
+    if not callable(factory):
+        raise ConfigurationError(
+            f"The repository_factory is of type {type(factory).__name__}; pass a function such as sqlite_repository"
+        )
     signature = inspect.signature(factory)
     known = _options_of(factory)
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
-        for name in options:
-            if name not in known:
-                raise ConfigurationError(f"Unknown option {name!r}; {_known(name, known)}")
+    free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    for name, value in options.items():
+        if name in known:
+            _check_type(name, value, known[name])
+        elif not free:
+            raise ConfigurationError(f"Unknown option {name!r}; {_known(name, {*known, *besides})}")
     for name, parameter in signature.parameters.items():
         if name in known and parameter.default is parameter.empty and name not in options:
             raise ConfigurationError(f"The option {name!r} of the repository is missing; pass {name}=...")
@@ -165,12 +183,15 @@ def from_factory(factory: RepositoryFactory, options: Mapping[str, Any]) -> Call
 
 def load(scheme: str) -> Backend:
     """The backend that is installed for ``scheme``; raises as :func:`from_url` does."""
-    entries = [entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP) if entry.name == scheme]
+    from importlib.metadata import entry_points  # here, since it costs a sixth of what importing this package may
+
+    offered = entry_points(group=ENTRY_POINT_GROUP)
+    entries = [entry for entry in offered if entry.name == scheme]
     if not entries:
         if scheme in _DISTRIBUTIONS:
             package = _DISTRIBUTIONS[scheme]
             raise BackendNotInstalledError(f"{scheme}:// needs the package {package}. Install it with: pip install {package}")
-        schemes = {entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+        schemes = {entry.name for entry in offered}
         raise UnknownBackendError(f"No backend is known for {scheme}://; {_known(scheme, schemes | _DISTRIBUTIONS.keys())}")
     owners = sorted({entry.dist.name if entry.dist else entry.value for entry in entries})
     if len(owners) > 1:
@@ -179,7 +200,7 @@ def load(scheme: str) -> Backend:
         backend = entries[0].load()
     except Exception as error:
         raise BackendImportError(
-            f"{scheme}:// is served by {owners[0]}, which failed to import ({type(error).__name__}: {error}); "
+            f"{scheme}:// is served by {owners[0]}, which failed to import ({type(error).__name__}: {' '.join(str(error).split())}); "
             f"try: pip install --force-reinstall {owners[0]}"
         ) from error
     if not isinstance(backend, Backend):
@@ -205,15 +226,38 @@ def _known(name: str, known: Iterable[str]) -> str:
 
 
 def _options_of(factory: RepositoryFactory) -> dict[str, Any]:
-    """The keyword parameters of ``factory`` with their types."""
-    hints = typing.get_type_hints(factory)
+    """The keyword parameters of ``factory`` with their types, Any where that can't be told."""
+    try:
+        hints = typing.get_type_hints(factory.func if isinstance(factory, functools.partial) else factory)
+    except (NameError, TypeError):  # what is imported for type checkers only, or an object that is no function
+        hints = {}
     parameters = inspect.signature(factory).parameters.values()
-    return {p.name: hints.get(p.name, str) for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+
+
+_ACCEPTED: Mapping[Any, Any] = {float: (int, float)}
+
+
+def _kinds(annotation: Any) -> Sequence[Any]:
+    """What a union consists of."""
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    return typing.get_args(annotation) if union else [annotation]
+
+
+def _check_type(name: str, value: object, annotation: Any) -> None:
+    kinds = _kinds(annotation)
+    if not all(kind in (str, int, float, bool, timedelta, types.NoneType) for kind in kinds):
+        return  # the factory's own business
+    if not any(isinstance(value, _ACCEPTED.get(kind, kind)) and (kind is bool or not isinstance(value, bool)) for kind in kinds):
+        # Without the value, which may be a password.
+        expected = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in kinds)
+        raise ConfigurationError(f"The option {name!r} is of type {type(value).__name__}; pass {expected}")
 
 
 def _convert(name: str, text: str, annotation: Any) -> Any:
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        annotation = next(kind for kind in typing.get_args(annotation) if kind is not types.NoneType)
+    annotation = next(kind for kind in _kinds(annotation) if kind is not types.NoneType)
+    if annotation is Any:
+        return text
     try:
         if annotation is bool:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
@@ -223,6 +267,14 @@ def _convert(name: str, text: str, annotation: Any) -> Any:
     except (KeyError, ValueError, OverflowError):
         expected = "true or false" if annotation is bool else "a number" if annotation in (int, float) else "a number of seconds"
         raise ConfigurationError(f"The option {name}={text!r} of the URL is not {expected}") from None
+
+
+def _may_hide_credentials(authority: str, path: str, query: str) -> bool:
+    """Whether credentials seem to contain a slash or a question mark: the rest of them is then in the path or the query."""
+    if "@" in query.partition("=")[0] or (authority and "@" in path):
+        return True
+    no_port = re.search(r":(?!\d*(,|$))[^]]*$", authority) is not None
+    return no_port and "@" in query and "@" not in authority
 
 
 def _without_credentials(url: str) -> str:

@@ -122,6 +122,7 @@ def _calendar(fields: list[str]) -> Calendar:
 
     texts = [f"{before} {day} {months} {weekday}{after}" for day, weekday in dates]
     alternatives = [croniter(text, _EPOCH, day_or=False) for text in texts]
+    # One that never matches is searched for fifty years, in vain, and must not be searched again for each occurrence.
     possible = [alternative for alternative in alternatives if _next(alternative, _EPOCH) is not None]
     if not possible:
         raise ScheduleError("no day ever matches it: check the days against the months")
@@ -147,13 +148,11 @@ def _ways(field: _Field, text: str) -> list[str]:
 def _numbers(field: _Field, terms: Sequence[str]) -> str:
     """The numbers that the terms stand for, as a list, or ``*`` for all of them."""
     numbers = {number for term in terms for number in _range(field, term)}
-    if field is _WEEKDAY:
+    everything = field.high - field.low + 1
+    if field is _WEEKDAY:  # both 0 and 7 are Sunday
         numbers = {number % 7 for number in numbers}
-    return "*" if len(numbers) == len(_every(field)) else ",".join(map(str, sorted(numbers)))
-
-
-def _every(field: _Field) -> range:
-    return range(7) if field is _WEEKDAY else range(field.low, field.high + 1)
+        everything = 7
+    return "*" if len(numbers) == everything else ",".join(map(str, sorted(numbers)))
 
 
 def _range(field: _Field, term: str) -> range:
@@ -164,7 +163,7 @@ def _range(field: _Field, term: str) -> range:
     if step == 0:
         raise ScheduleError(f"the step of {field.name} {term!r} must be at least 1")
     if low is None:
-        return _every(field)[::step]
+        return range(field.low, field.high + 1, step)
     first = _number(field, low, term)
     if high is not None:
         last = _number(field, high, term)

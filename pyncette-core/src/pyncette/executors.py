@@ -63,15 +63,14 @@ class ConcurrentExecutor:
 
 
 class SynchronousExecutor:
-    """Each execution ends before the next is started: for tests that want one thing after another."""
+    """Each execution ends before the next is claimed: for tests that want one thing after another."""
 
     def __init__(self, concurrency_limit: int, slot_freed: Callable[[], None]) -> None:
-        self._limit = concurrency_limit
         self._task: asyncio.Task[None] | None = None
 
     @property
     def free_slots(self) -> int:
-        return self._limit
+        return 1  # of several, all but the first would wait while their leases tick
 
     async def spawn(self, execution: Coroutine[Any, Any, None]) -> None:
         self._task = asyncio.create_task(execution)

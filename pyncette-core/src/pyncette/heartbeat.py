@@ -7,7 +7,7 @@ from typing import Any
 
 from pyncette.errors import ConfigurationError, LeaseLostException
 from pyncette.execution import Context
-from pyncette.task import ExecutionMode
+from pyncette.task import ExecutionMode, Task
 
 __all__ = ["with_heartbeat"]
 
@@ -21,10 +21,15 @@ def with_heartbeat(
     :param cancel_on_lease_lost: cancel the body when the lease is over, also because the store could not be reached until
         then; the run fails with :class:`LeaseLostException`. Otherwise the body goes on, although another worker may run too.
     """
-    if not 0 < lease_remaining_ratio < 1:
+    if not isinstance(lease_remaining_ratio, int | float) or not 0 < lease_remaining_ratio < 1:
         raise ConfigurationError(f"The lease_remaining_ratio is {lease_remaining_ratio!r}; it must be between 0 and 1")
 
     def decorate(body: Callable[[Context], Awaitable[Any]]) -> Callable[[Context], Awaitable[Any]]:
+        if isinstance(body, Task):
+            raise ConfigurationError(
+                f"with_heartbeat() of task {body.name!r} comes too late; write it below the declaration of the task"
+            )
+
         @functools.wraps(body)
         async def with_heartbeat(context: Context) -> Any:
             if context.task.execution_mode is ExecutionMode.AT_MOST_ONCE:

@@ -1,15 +1,16 @@
 """What the user declares: tasks, templates of dynamic tasks, and the instances that are stored of them."""
 
+import contextlib
 import copy
 import enum
+import functools
 import hashlib
 import inspect
 import json
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyncette import schedule as schedules
@@ -214,8 +215,18 @@ class PartitionedTask(Template):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count(self.partition_count, f"partition_count of task {self.name!r}")
-        for index in self.enabled_partitions or ():
-            if not isinstance(index, int) or not 0 <= index < self.partition_count:
+        if not callable(self.partition_selector):
+            raise ConfigurationError(
+                f"The partition_selector of task {self.name!r} is {self.partition_selector!r}; pass a function"
+            )
+        if self.enabled_partitions is None:
+            return
+        if not isinstance(self.enabled_partitions, Collection) or isinstance(self.enabled_partitions, str | bytes):
+            raise ConfigurationError(
+                f"enabled_partitions of task {self.name!r} is {self.enabled_partitions!r}; pass a list of indices"
+            )
+        for index in self.enabled_partitions:
+            if not self._is_index(index):
                 raise ConfigurationError(
                     f"enabled_partitions of task {self.name!r} contains {index!r}; use indices from 0 to {self.partition_count - 1}"
                 )
@@ -230,12 +241,16 @@ class PartitionedTask(Template):
 
     def partition_of(self, name: str) -> str:
         index = self.partition_selector(self.partition_count, name)
-        if not isinstance(index, int) or not 0 <= index < self.partition_count:
+        if not self._is_index(index):
             raise ConfigurationError(
                 f"The partition_selector of task {self.name!r} returned {index!r} for {name!r}; "
                 f"it must return an index from 0 to {self.partition_count - 1}"
             )
         return self._partition(index)
+
+    def _is_index(self, index: object) -> bool:
+        # Not a bool: its text in the name of a partition would be another.
+        return isinstance(index, int) and not isinstance(index, bool) and 0 <= index < self.partition_count
 
     def _partition(self, index: int) -> str:
         return f"partitioned:{index}:{self.name}"  # the index first: a name may contain anything
@@ -265,12 +280,12 @@ class ScheduledTask:
         """The name of the instance, or of the static task."""
         return self.row.key.name
 
-    @cached_property
+    @functools.cached_property
     def schedule(self) -> Schedule:
         """The stored schedule; raises :class:`ScheduleError` if it can't be understood."""
         return schedules.parse(self.row.schedule)
 
-    @cached_property
+    @functools.cached_property
     def args(self) -> dict[str, Any]:
         """The arguments that a run would get; raises ValueError if what is stored is not JSON."""
         return self.task.arguments(self.row.spec)
@@ -354,13 +369,16 @@ def check_free_arguments(args: Mapping[str, Any], options: Sequence[str], what: 
 
 def dump_arguments(args: Mapping[str, Any], what: str) -> str:
     """``args`` as the JSON that is stored; raises ConfigurationError naming the argument that would not survive it."""
-    try:
+    if not isinstance(args, Mapping):
+        raise ConfigurationError(f"The arguments of {what} are of type {type(args).__name__}; pass a dict")
+    args = dict(args)
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
         text = _dumps(args)
         if json.loads(text) == args:
             return text
-    except (TypeError, ValueError, RecursionError):
-        pass
     for name, value in args.items():
+        if not isinstance(name, str):
+            raise ConfigurationError(f"The argument {name!r} of {what} has a name of type {type(name).__name__}; use strings")
         try:
             # Tuples become lists, which is expected of JSON; keys that become strings are not.
             if json.loads(_dumps(value)) == _with_lists(value):
@@ -369,7 +387,7 @@ def dump_arguments(args: Mapping[str, Any], what: str) -> str:
         except (TypeError, ValueError, RecursionError) as error:
             problem = f"can't be stored as JSON ({error})"
         raise ConfigurationError(f"The argument {name!r} of {what}, of type {type(value).__name__}, {problem}; pass plain values")
-    return text
+    return _dumps(args)
 
 
 def _dumps(value: Any) -> str:
@@ -391,6 +409,6 @@ def _check_type(value: object, kind: type, what: str) -> None:
 
 
 def _is_async(body: object) -> bool:
-    while hasattr(body, "func"):  # functools.partial
+    while isinstance(body, functools.partial):
         body = body.func
     return inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(getattr(body, "__call__", None))  # noqa: B004

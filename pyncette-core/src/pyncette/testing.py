@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pyncette.app import Pyncette
 from pyncette.app_context import AppContext
 from pyncette.errors import ConfigurationError
+from pyncette.task import check_duration
 
 __all__ = ["VirtualClock", "running"]
 
@@ -28,9 +29,7 @@ class VirtualClock:
     """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
-        if start.tzinfo is None:
-            raise ConfigurationError(f"The start {start} of the clock has no time zone; pass for example datetime(..., tzinfo=UTC)")
-        self._origin = start.astimezone(UTC)
+        self._origin = _in_utc(start)
         #: Seconds that have passed in the event loop.
         self.elapsed = 0.0
 
@@ -42,11 +41,12 @@ class VirtualClock:
 
     async def advance(self, duration: timedelta) -> None:
         """Let ``duration`` pass, with all that happens in it."""
+        check_duration(duration, "duration to advance", zero=True)
         await asyncio.sleep(duration.total_seconds())
 
     def set(self, now: datetime) -> None:
         """Step the wall clock to ``now`` without letting time pass, as an operator or NTP would."""
-        self._origin = now.astimezone(UTC) - timedelta(seconds=self.elapsed)
+        self._origin = _in_utc(now) - timedelta(seconds=self.elapsed)
 
     def run(self, main: Coroutine[Any, Any, _T]) -> _T:
         """Run ``main`` to its end in an event loop of this clock's own, and return its result."""
@@ -56,6 +56,12 @@ class VirtualClock:
     def loop_factory(self) -> asyncio.AbstractEventLoop:
         """An event loop that lives in this clock's time."""
         return _VirtualLoop(self)
+
+
+def _in_utc(instant: datetime) -> datetime:
+    if instant.utcoffset() is None:
+        raise ConfigurationError(f"{instant!r}, to set the clock to, has no time zone; pass for example datetime(..., tzinfo=UTC)")
+    return instant.astimezone(UTC)
 
 
 class _VirtualLoop(asyncio.SelectorEventLoop):

@@ -59,7 +59,7 @@ def _suggestion(name: str) -> str:
     known = _known_zones()
     if not known:
         return ": no time zone database is installed here; install one with: pip install tzdata"
-    close = difflib.get_close_matches(name[:100].lower().replace(" ", "_"), known, n=1)
+    close = difflib.get_close_matches(name[:100].lower(), known, n=1)
     return f": did you mean {known[close[0]]!r}?" if close else ": write the name of a zone such as 'Europe/London'"
 
 
@@ -70,7 +70,7 @@ def _known_zones() -> dict[str, str]:
 
 def wall_of(instant: datetime, zone: tzinfo) -> datetime:
     """What the clock of ``zone`` shows at ``instant`` (aware), as a naive datetime."""
-    return instant.astimezone(zone).replace(tzinfo=None, fold=0)
+    return instant.astimezone(zone).replace(tzinfo=None)
 
 
 def instant_of(wall: datetime, zone: tzinfo) -> datetime:

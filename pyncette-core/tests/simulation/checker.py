@@ -1,0 +1,557 @@
+"""The judge: a pure function from what was seen to what was wrong with it. It knows the rules, but nothing of the engine.
+
+Schedules are expanded here independently; what a user may expect is in RELIABILITY.md's invariants I1 to I12, which violations cite.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from pyncette.repository import Commit, Extend, Fail, Key, Outcome, Release, Row, State
+from pyncette.task import FailureMode
+from simulation import log
+
+__all__ = ["Rules", "TaskRules", "Violation", "check"]
+
+#: By how much an alignment with the store's clock may be wrong here: half of the longest ordinary round trip (seconds).
+_CLOCK_ERROR = 0.01
+#: What the simulated network and event loop may take (seconds).
+_MOMENT = 0.05
+#: The longest pause between two tries to settle (seconds).
+_LONGEST_RETRY = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRules:
+    """What was declared of a task."""
+
+    lease: float
+    at_most_once: bool = False
+    failure_mode: FailureMode = FailureMode.NONE
+    fast_forward: bool = False
+    max_attempts: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the log is judged by."""
+
+    #: The instant of ``at == 0``.
+    origin: datetime
+    #: By the name of the task.
+    tasks: Mapping[str, TaskRules]
+    poll_interval: float = 1.0
+    #: After which a call to the store fails (seconds).
+    timeout: float = 1.0
+    concurrency_limit: int = 100
+    shutdown_timeout: float | None = None
+    #: Several processes write the store.
+    shared: bool = True
+    #: Workers' clocks differ, and the store has none to go by.
+    unaligned: bool = False
+    #: Neither store nor workers fail, and only bodies and rows do.
+    calm: bool = False
+    #: There are more slots than rows.
+    ample: bool = False
+
+    @property
+    def recovery(self) -> float:
+        """Within how many seconds of the last fault everything has to be on time again."""
+        longest_lease = max(task.lease for task in self.tasks.values())
+        return 12 + 4 * longest_lease + self.poll_interval + (35 if self.unaligned else 0)
+
+    @property
+    def tolerance(self) -> float:
+        return 1000.0 if self.unaligned else _CLOCK_ERROR
+
+    def of(self, key: Key) -> TaskRules:
+        """The rules for the row ``key``."""
+        kind, _, rest = key.partition.partition(":")
+        return self.tasks[key.name if kind == "static" else rest.partition(":")[2] if kind == "partitioned" else rest]
+
+
+class Violation(NamedTuple):
+    """Something that must not happen, and when it was seen."""
+
+    at: float
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.at:9.4f} s: {self.invariant}: {self.text}"
+
+
+def check(events: Sequence[log.Event], rules: Rules) -> list[Violation]:
+    """All violations, in order."""
+    checker = _Checker(rules)
+    for event in events:
+        checker.see(event)
+    return checker.violations
+
+
+@dataclass(slots=True)
+class _Worker:
+    up_at: float
+    running: set[log.Run] = field(default_factory=set)
+    frozen: list[list[float]] = field(default_factory=list)
+    stopping_at: float | None = None
+    cancelled: bool = False
+    down: str | None = None
+    #: When settlements of it failed: sent, and known to have failed.
+    failures: list[tuple[float, float]] = field(default_factory=list)
+
+    def was_frozen(self, begin: float, end: float) -> bool:
+        return any(since <= end and until >= begin for since, until in self.frozen)
+
+
+class _Generation(NamedTuple):
+    """One schedule of one row: a later registration begins another."""
+
+    key: Key
+    incarnation: int
+    revision: int
+
+
+@dataclass(slots=True)
+class _Claim:
+    worker: str
+    generation: _Generation
+    row: Row
+    #: When the lease ends, for the worker.
+    deadline: float
+    delivered_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    how: str | None = None
+    committed_at: float | None = None
+    #: Calls that carried a settlement of it.
+    sent: list[int] = field(default_factory=list)
+    answers: list[Outcome] = field(default_factory=list)
+    #: The row was taken away: forced or removed.
+    revoked: bool = False
+
+    @property
+    def occurrence(self) -> tuple[_Generation, datetime]:
+        return self.generation, self.row.occurrence
+
+
+@dataclass(slots=True)
+class _Call:
+    worker: str
+    method: str
+    at: float
+    runs: tuple[log.Run, ...]
+    fault: str | None = None
+    failed_at: float | None = None
+    refused: bool = False
+
+
+class _Checker:
+    def __init__(self, rules: Rules) -> None:
+        self.violations: list[Violation] = []
+        self._rules = rules
+        self._at = 0.0
+        self._rows: dict[Key, Row] = {}
+        self._changed_at: dict[Key, float] = {}
+        self._incarnations: defaultdict[Key, int] = defaultdict(int)
+        self._claims: dict[log.Run, _Claim] = {}
+        self._attempts: defaultdict[tuple[_Generation, datetime], list[_Claim]] = defaultdict(list)
+        self._commits: set[tuple[_Generation, datetime]] = set()
+        self._epochs: dict[Key, int] = {}
+        self._at_most_once: set[tuple[object, ...]] = set()
+        self._calls: dict[int, _Call] = {}
+        self._workers: dict[str, _Worker] = {}
+        #: Since when at least one worker has been up without a break.
+        self._served_since = float("inf")
+        self._healed = False
+        self._backlog_judged = False
+        self._idle_calls: defaultdict[tuple[str, int], int] = defaultdict(int)
+
+    def see(self, event: log.Event) -> None:
+        self._at = event.at
+        match event:
+            case log.Changed():
+                self._changed(event)
+            case log.Sent():
+                self._sent(event)
+            case log.Failed():
+                self._calls[event.call].fault = event.fault
+            case log.Delivered():
+                self._delivered(event)
+            case log.Started():
+                self._started(event)
+            case log.Ended():
+                self._ended(event)
+            case log.Up():
+                self._workers[event.worker] = _Worker(event.at)
+                self._count_served()
+            case log.Frozen():
+                self._worker(event.worker).frozen.append([event.at, float("inf")])
+            case log.Thawed():
+                self._worker(event.worker).frozen[-1][1] = event.at
+            case log.Stopping():
+                self._stopping(event)
+            case log.Down():
+                self._down(event)
+            case log.Unexpected():
+                self._report("unexpected", event.message)
+            case log.Healed():
+                self._healed = True
+            case log.Finished():
+                self._finished()
+
+    def _report(self, invariant: str, text: str) -> None:
+        self.violations.append(Violation(self._at, invariant, text))
+
+    def _worker(self, name: str) -> _Worker:
+        return self._workers.setdefault(name, _Worker(0.0))
+
+    def _true(self, instant: datetime) -> float:
+        return (instant - self._rules.origin).total_seconds()
+
+    def _count_served(self) -> None:
+        if not any(worker.stopping_at is None and worker.down is None for worker in self._workers.values()):
+            self._served_since = float("inf")
+        elif self._served_since == float("inf"):
+            self._served_since = self._at
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def _changed(self, event: log.Changed) -> None:
+        key, before, after = event.key, event.before, event.after
+        if before != self._rows.get(key):
+            self._report("log", f"{key} is not what it was: {before} instead of {self._rows.get(key)}")
+        if event.operation == "claim":
+            self._claimed(event)
+        elif event.operation == "settle":
+            self._settled(event)
+        elif event.operation in ("register", "force"):
+            self._registered(event)
+        elif event.operation == "unregister" and before is not None:
+            self._revoke(key)
+        if event.operation not in ("unregister", "poison", "settle") and after is None and before is not None:
+            self._report("I3 no loss", f"{key} was removed by a {event.operation}")
+        if before is None and after is not None:
+            self._incarnations[key] += 1
+        if after is None:
+            self._rows.pop(key, None)
+        else:
+            self._rows[key] = after
+        if before != after:
+            self._changed_at[key] = event.at
+
+    def _generation(self, row: Row) -> _Generation:
+        return _Generation(row.key, self._incarnations[row.key], row.revision)
+
+    def _revoke(self, key: Key) -> None:
+        for (claimed, _), claim in self._claims.items():
+            if claimed == key:
+                claim.revoked = True
+
+    def _registered(self, event: log.Changed) -> None:
+        before, after = event.before, event.after
+        assert after is not None
+        forced = event.operation == "force"
+        if forced:
+            self._revoke(event.key)
+        if before is None or before.schedule != after.schedule or forced:
+            if before is not None and after.revision <= before.revision:
+                self._report("I3 no loss", f"the revision of {event.key} was not raised by another schedule")
+            first = _first(after.schedule, event.now)
+            kept = before is not None and event.key.partition == "static" and after.occurrence == before.occurrence <= event.now
+            if first is not None and after.occurrence != first and not kept:
+                self._report("I9", f"{event.key} was registered for {after.occurrence} instead of {first}")
+        elif after != before._replace(spec=after.spec):
+            self._report("I9", f"registering {event.key} with the same schedule changed more than its arguments")
+
+    def _claimed(self, event: log.Changed) -> None:
+        before, after, rules = event.before, event.after, self._rules
+        assert before is not None and after is not None and after.lease is not None
+        key, tolerance = event.key, rules.tolerance
+        if (key, after.lease) in self._claims or after.epoch <= self._epochs.get(key, -1 if not rules.unaligned else before.epoch):
+            self._report("I1 fencing", f"{key}: epoch {after.epoch} or lease {after.lease} is not new")
+        self._epochs[key] = after.epoch
+        if before.locked_until is not None and (before.locked_until > event.now or self._true(before.locked_until) > event.at + tolerance):
+            self._report("I2 exclusion", f"{key} was claimed by {event.worker}, but leased until {before.locked_until}")
+        if before.ready_at is None or before.ready_at > event.now or self._true(before.execute_after) > event.at + tolerance:
+            self._report("I4 early", f"{key} was claimed by {event.worker}, but is for {before.execute_after}")
+        sent_at = self._calls[event.call].at
+        claim = _Claim(event.worker, self._generation(after), after, sent_at + rules.of(key).lease)
+        others = self._attempts[claim.occurrence]
+        if not rules.of(key).at_most_once:
+            for other in others:
+                if self._completed(other) and not self._excused(other):
+                    self._report("I7 extra", f"{key} of {after.occurrence} ran to its end under {other.worker}, but was claimed again")
+                if other.started_at is not None and other.ended_at is None and not self._may_overlap(other):
+                    self._report("I2 concurrent", f"{key} was claimed by {event.worker} while it ran under {other.worker}")
+        others.append(claim)
+        self._claims[key, after.lease] = claim
+        if before.ready_at is not None:
+            self._judge_lateness(key, before, event)
+
+    def _completed(self, claim: _Claim) -> bool:
+        failure_mode = self._rules.of(claim.row.key).failure_mode
+        return claim.how == "returned" or (claim.how == "raised" and failure_mode is FailureMode.COMMIT)
+
+    def _may_overlap(self, claim: _Claim) -> bool:
+        """Whether a body that still runs may have lost its row: its lease ended, or a user took the row away."""
+        return claim.revoked or self._at >= claim.deadline - self._rules.tolerance or self._worker(claim.worker).down is not None
+
+    def _excused(self, claim: _Claim) -> bool:
+        """Whether there is a cause for a completed run not to have been committed while its lease lasted."""
+        assert claim.ended_at is not None
+        worker = self._worker(claim.worker)
+        if claim.revoked or claim.ended_at >= claim.deadline - self._rules.tolerance:
+            return True
+        if worker.down is not None or worker.was_frozen(claim.ended_at, claim.deadline):
+            return True
+        calls = [self._calls[call] for call in claim.sent]
+        if any(call.refused and len(call.runs) == 1 for call in calls):
+            return True  # for good
+        if any(call.fault is not None and call.failed_at is None for call in calls):
+            return True  # still on its way
+        # Tries have to go on for as long as the lease.
+        patience = _LONGEST_RETRY + 2 * self._rules.timeout + _MOMENT
+        tries = [call.failed_at for call in calls if call.failed_at is not None]
+        tries += [failed_at for sent_at, failed_at in worker.failures if failed_at >= claim.ended_at]
+        if not self._rules.ample:
+            patience = float("inf")
+        return any(failed_at >= claim.deadline - patience for failed_at in tries)
+
+    def _judge_lateness(self, key: Key, before: Row, event: log.Changed) -> None:
+        rules = self._rules
+        if not rules.calm or not rules.ample or before.ready_at is None:
+            return
+        since = max(self._true(before.ready_at), self._changed_at.get(key, 0.0), self._served_since + 0.1)
+        if event.at - since > rules.poll_interval + 0.2:
+            self._report("I10 isolation", f"{key} was due at {since:.3f} s and claimed only at {event.at:.3f} s")
+
+    def _settled(self, event: log.Changed) -> None:
+        before, after, settlement = event.before, event.after, event.settlement
+        assert settlement is not None
+        key, claim = event.key, self._claims.get((event.key, settlement.claim.lease))
+        if claim is None:
+            return self._report("I1 fencing", f"{key}: a settlement of a lease that nobody had")
+        if before is None or before.lease != settlement.claim.lease or before.locked_until is None:
+            if after != before:
+                self._report("I1 stale write", f"{key}: {settlement} of {claim.worker} came too late, but wrote {after}")
+            return None
+        same = before.revision == settlement.claim.revision
+        advances = isinstance(settlement, Commit) and same
+        if advances != (event.outcome is Outcome.APPLIED and isinstance(settlement, Commit)):
+            self._report("I1 stale write", f"{key}: {settlement} was {event.outcome}")
+        if not advances and not isinstance(settlement, Fail):
+            kept = after is not None and _identity(after) == _identity(before)
+            if not kept:
+                self._report("I3 no loss", f"{key}: {settlement} of another revision wrote {after}")
+        if isinstance(settlement, Extend):
+            if event.outcome is Outcome.APPLIED:
+                claim.deadline = max(claim.deadline, self._true(settlement.until) if not self._rules.unaligned else float("inf"))
+        elif isinstance(settlement, Release) and event.outcome is Outcome.APPLIED:
+            if not settlement.started and claim.started_at is not None:
+                self._report("I12 shutdown", f"{key} was given back as not started by {claim.worker}, but it was")
+            if claim.started_at is not None and claim.ended_at is None:
+                self._report("I2 concurrent", f"{key} was given back by {claim.worker} while it still ran")
+        elif isinstance(settlement, Fail) and event.outcome is Outcome.APPLIED:
+            limit = self._rules.of(key).max_attempts
+            if limit is None or settlement.claim.attempt < limit:
+                self._report("I3 no loss", f"{key} was given up after attempt {settlement.claim.attempt}")
+        elif isinstance(settlement, Commit) and advances:
+            self._committed(event, claim, settlement)
+        return None
+
+    def _committed(self, event: log.Changed, claim: _Claim, commit: Commit) -> None:
+        key, before, after, task = event.key, event.before, event.after, self._rules.of(event.key)
+        assert before is not None
+        if claim.occurrence in self._commits:
+            self._report("I5 one advance", f"{key} of {before.occurrence} was committed twice")
+        self._commits.add(claim.occurrence)
+        claim.committed_at = event.at
+        if not task.at_most_once and not self._completed(claim):
+            self._report("I3 no loss", f"{key} of {before.occurrence} was committed by {claim.worker}, but not run to its end: {claim.how}")
+        if task.at_most_once and claim.started_at is not None:
+            self._report("I6 at most once", f"{key} of {before.occurrence} was committed only after it was started")
+        interval = _interval(before.schedule)
+        if after is None:
+            if interval is not None:
+                self._report("I3 no loss", f"{key} was removed, but its schedule goes on")
+            return
+        if interval is None:
+            return self._report("I8 once-off", f"{key} goes on to {after.occurrence} after its only occurrence")
+        steps, rest = divmod(after.occurrence - before.occurrence, interval)
+        skipping = task.fast_forward and after.occurrence - interval <= event.now + timedelta(seconds=2 * self._rules.tolerance)
+        if rest or (steps != 1 and not (steps > 1 and skipping)):
+            self._report("I7 missed", f"{key} went on from {before.occurrence} to {after.occurrence}")
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def _sent(self, event: log.Sent) -> None:
+        worker = self._worker(event.worker)
+        self._calls[event.call] = _Call(event.worker, event.method, event.at, event.runs)
+        for run in event.runs:
+            if run in self._claims:
+                self._claims[run].sent.append(event.call)
+        error = max(_CLOCK_ERROR, 0.0)
+        if abs(event.stale) > error and not worker.was_frozen(event.at - abs(event.stale), event.at) and not self._steps_may_show(event):
+            self._report("I2 exclusion", f"{event.worker} passed a time to {event.method} that is {event.stale:.3f} s old")
+        second = int(event.at)
+        self._idle_calls[event.worker, second] += 1
+        if self._idle_calls[event.worker, second] == 500:
+            self._report("busy loop", f"{event.worker} called the store 500 times in a second")
+
+    def _steps_may_show(self, event: log.Sent) -> bool:
+        """A wall clock that is stepped between being read and the call makes an honest time look old."""
+        return self._rules.unaligned
+
+    def _delivered(self, event: log.Delivered) -> None:
+        call = self._calls[event.call]
+        if event.error is not None:
+            call.failed_at, call.refused = event.at, event.refused
+            if call.method == "settle":
+                self._worker(call.worker).failures.append((call.at, event.at))
+        for claim in event.claims:
+            self._claims[claim.key, claim.lease].delivered_at = event.at
+        for run, outcome in zip(call.runs, event.outcomes, strict=False):
+            if run in self._claims:
+                self._claims[run].answers.append(outcome)
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    def _started(self, event: log.Started) -> None:
+        claim, (key, _), rules = self._claims.get(event.run), event.run, self._rules
+        if claim is None or claim.worker != event.worker or claim.delivered_at is None:
+            return self._report("I1 fencing", f"{event.worker} runs {key}, which it did not claim")
+        worker, task, row = self._worker(event.worker), self._rules.of(key), claim.row
+        if claim.started_at is not None:
+            self._report("I6 at most once", f"{event.worker} started {key} twice under one lease")
+        claim.started_at = event.at
+        worker.running.add(event.run)
+        if len(worker.running) > rules.concurrency_limit:
+            self._report("slots", f"{event.worker} runs {len(worker.running)} bodies at once")
+        if event.scheduled_at != row.occurrence or self._true(row.occurrence) > event.at + rules.tolerance:
+            self._report("I4 early", f"{key} was started for {event.scheduled_at}, was claimed for {row.occurrence}")
+        if _arguments(row.spec) != event.args:
+            self._report("I9", f"{key} was started with {event.args}, but claimed with {row.spec}")
+        if task.at_most_once:
+            self._started_at_most_once(claim)
+        else:
+            if event.at > claim.deadline + rules.tolerance:
+                self._report("I2 exclusion", f"{key} was started {event.at - claim.deadline:.3f} s after its lease ended")
+            if event.at > claim.delivered_at + _MOMENT and not worker.was_frozen(claim.delivered_at, event.at):
+                self._report("slots", f"{key} was claimed {event.at - claim.delivered_at:.3f} s before it was started")
+            if worker.stopping_at is not None and event.at > worker.stopping_at + 1e-4 and not worker.was_frozen(worker.stopping_at, event.at):
+                self._report("I12 shutdown", f"{key} was started by {event.worker} after it had been told to stop")
+        return None
+
+    def _started_at_most_once(self, claim: _Claim) -> None:
+        key = claim.row.key
+        # A static task's occurrence that is due already survives another schedule; other rows begin anew with one.
+        same = claim.generation[:2] if key.partition == "static" else claim.generation
+        occurrence = (same, claim.row.occurrence)
+        if occurrence in self._at_most_once:
+            self._report("I6 at most once", f"{key} of {claim.row.occurrence} was started twice")
+        self._at_most_once.add(occurrence)
+        if claim.committed_at is None:
+            self._report("I6 at most once", f"{key} of {claim.row.occurrence} was started without having been committed")
+
+    def _ended(self, event: log.Ended) -> None:
+        claim = self._claims[event.run]
+        claim.ended_at, claim.how = event.at, event.how
+        self._worker(event.worker).running.discard(event.run)
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def _stopping(self, event: log.Stopping) -> None:
+        worker = self._worker(event.worker)
+        worker.stopping_at, worker.cancelled = event.at, event.cancelled
+        self._count_served()
+        if self._healed and not self._backlog_judged:
+            self._backlog_judged = True
+            self._judge_backlog()
+
+    def _judge_backlog(self) -> None:
+        for row in self._rows.values():
+            if row.state is State.SCHEDULED and row.ready_at is not None and self._understood(row):
+                late = self._at - self._true(row.ready_at)
+                if late > 2 * self._rules.poll_interval + 1:
+                    self._report("I7 missed", f"{row.key} has been due for {late:.3f} s, although all is well again")
+
+    def _understood(self, row: Row) -> bool:
+        if _arguments(row.spec) is None:
+            return False
+        try:
+            _interval(row.schedule)
+        except ValueError:
+            return False
+        return True
+
+    def _down(self, event: log.Down) -> None:
+        worker = self._worker(event.worker)
+        worker.down = event.how
+        self._count_served()
+        if event.how == "killed":
+            worker.running.clear()
+            return
+        if worker.stopping_at is None and event.how == "ended":
+            self._report("unexpected", f"{event.worker} ended without having been told")
+        if worker.stopping_at is not None and event.at - worker.stopping_at > 60 and not worker.was_frozen(worker.stopping_at, event.at):
+            self._report("I12 shutdown", f"{event.worker} took {event.at - worker.stopping_at:.1f} s to end")
+        for (key, lease), claim in self._claims.items():
+            row = self._rows.get(key)
+            if claim.worker != event.worker or row is None or row.lease != lease or row.locked_until is None:
+                continue
+            if claim.delivered_at is not None and event.at < claim.deadline and not self._may_stay_leased(claim, worker):
+                self._report("I12 shutdown", f"{event.worker} ended and left the lease of {key}: {claim}")
+
+    def _may_stay_leased(self, claim: _Claim, worker: _Worker) -> bool:
+        task = self._rules.of(claim.row.key)
+        if not self._understood(claim.row) or (claim.started_at is not None and claim.ended_at is None):
+            return True
+        if claim.how == "raised" and task.failure_mode is FailureMode.NONE:
+            return True
+        if any(self._calls[call].fault is not None or self._calls[call].failed_at is not None for call in claim.sent):
+            return True
+        since = claim.ended_at if claim.ended_at is not None else claim.delivered_at
+        assert since is not None
+        return any(failed_at >= since for _, failed_at in worker.failures) or worker.was_frozen(since, self._at)
+
+    def _finished(self) -> None:
+        for claim in self._claims.values():
+            worker = self._worker(claim.worker)
+            told = Outcome.APPLIED in claim.answers or Outcome.ALREADY in claim.answers
+            lost = self._rules.of(claim.row.key).at_most_once and claim.committed_at is not None and claim.started_at is None
+            if lost and told and worker.down != "killed" and not worker.cancelled and self._rules.shutdown_timeout is None:
+                self._report("I7 missed", f"{claim.row.key} of {claim.row.occurrence} was committed by {claim.worker}, but not started")
+
+
+def _identity(row: Row) -> tuple[object, ...]:
+    """What no settlement but a commit of the row's own revision may touch."""
+    return row.key, row.spec, row.schedule, row.occurrence, row.execute_after, row.revision, row.epoch, row.lease
+
+
+def _arguments(spec: str) -> object:
+    try:
+        arguments = json.loads(spec)
+    except ValueError:
+        return None
+    return arguments if isinstance(arguments, dict) else None
+
+
+def _interval(schedule: str) -> timedelta | None:
+    """The time between two occurrences; None for a once-off. ValueError if the text is neither."""
+    if re.fullmatch(r"once \S+ @UTC #\w+", schedule):
+        return None
+    found = re.fullmatch(r"interval (\d+)(?:\.(\d+))? @UTC", schedule)
+    if found is None:
+        raise ValueError(schedule)
+    return timedelta(seconds=int(found[1]), microseconds=int((found[2] or "").ljust(6, "0")))
+
+
+def _first(schedule: str, now: datetime) -> datetime | None:
+    """The first occurrence of an interval that is registered at ``now``."""
+    interval = _interval(schedule)
+    return None if interval is None else now + interval

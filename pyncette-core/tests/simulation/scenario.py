@@ -1,0 +1,500 @@
+"""What happens in a simulation, drawn from its seed: applications, users, faults, and the bodies' behaviour."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+from pyncette import (
+    AppContext,
+    ConcurrentExecutor,
+    Context,
+    ExecutionMode,
+    FailureMode,
+    Pyncette,
+    SynchronousExecutor,
+    Task,
+)
+from pyncette.errors import LeaseLostException, RepositoryError, TransientRepositoryError
+from pyncette.repository import Key, Repository, Row, State
+from pyncette.testing import VirtualClock
+from simulation.checker import Rules, TaskRules
+from simulation.log import Down, Ended, Event, Finished, Frozen, Healed, Started, Stopping, Thawed, Unexpected, Up
+from simulation.loop import OUTSIDE, ProcessClock, ProcessLoop
+from simulation.store import Faults, Log, Outage, Remote, RemoteWithClock, Store
+
+__all__ = ["Simulation", "simulate"]
+
+_ALO, _AMO = ExecutionMode.AT_LEAST_ONCE, ExecutionMode.AT_MOST_ONCE
+_SECOND = timedelta(seconds=1)
+_CLIENT = "client"
+
+
+@dataclass(frozen=True, slots=True)
+class _Declaration:
+    name: str
+    #: static, dynamic or partitioned
+    kind: str
+    options: dict[str, Any]
+
+
+_STATIC = [
+    _Declaration("steady", "static", {}),
+    _Declaration("at most once", "static", {"execution_mode": _AMO}),
+    _Declaration("skipping", "static", {"fast_forward": True, "failure_mode": FailureMode.UNLOCK, "retry_delay": _SECOND / 2}),
+    _Declaration("short lease", "static", {"lease_duration": 2 * _SECOND, "failure_mode": FailureMode.COMMIT}),
+]
+_TEMPLATES = [
+    _Declaration("plain", "dynamic", {}),
+    _Declaration("unlocking", "dynamic", {"failure_mode": FailureMode.UNLOCK}),
+    _Declaration("committing", "dynamic", {"failure_mode": FailureMode.COMMIT, "fast_forward": True}),
+    _Declaration("amo", "dynamic", {"execution_mode": _AMO}),
+    _Declaration("amo parts", "partitioned", {"execution_mode": _AMO, "partition_count": 2}),
+    _Declaration("limited", "dynamic", {"failure_mode": FailureMode.UNLOCK, "max_attempts": 3, "retry_delay": _SECOND / 3}),
+    _Declaration("parts", "partitioned", {"partition_count": 3}),
+]
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One life of one process."""
+
+    name: str
+    machine: str
+    task: "asyncio.Task[None] | None" = None
+    context: AppContext | None = None
+    stopping: bool = False
+    ended: bool = False
+    #: Set while it is frozen.
+    thaw: Callable[[], None] | None = None
+
+    @property
+    def up(self) -> bool:
+        return self.context is not None and not self.stopping and not self.ended
+
+
+@dataclass(slots=True)
+class Simulation:
+    """A run that has ended: what was seen, and the rules by which to judge it."""
+
+    seed: int
+    rules: Rules
+    events: list[Event] = field(default_factory=list)
+
+
+def simulate(seed: int) -> Simulation:
+    """Run the scenario of ``seed``."""
+    scenario = _Scenario(seed)
+    # What the engine logs is not judged here, and formatting it would cost more than the simulation.
+    with _silence(), asyncio.Runner(loop_factory=scenario.loop_factory) as runner:
+        runner.run(scenario.main())
+    return Simulation(seed, scenario.rules, scenario.log.events)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+class _Scenario:
+    def __init__(self, seed: int) -> None:
+        self.random = random = Random(seed)
+        self.clock = VirtualClock()
+        self.log = Log(self.clock)
+        calm = random.random() < 0.25
+        server_time = random.random() < 0.7
+        shared = random.random() < 0.9
+        ample = random.random() < 0.5
+        self.machines = ["A", "B", "C"][: random.choice((2, 2, 3)) if shared else 1]
+        self.active = random.uniform(15, 30)
+        self.lease = timedelta(seconds=random.choice((3, 4, 6)))
+        skewed = not calm and random.random() < (0.5 if server_time else 0.3)
+        self.clocks = {
+            machine: ProcessClock(
+                self.clock, timedelta(seconds=random.uniform(-30, 30) if skewed else 0), random.uniform(0, 1e6)
+            )
+            for machine in (*self.machines, _CLIENT)
+        }
+        self.skewed = skewed
+        self.store = Store(self.log, self.clock, shared=shared, server_time=server_time)
+        self.faults = Faults(
+            Random(random.random()),
+            rate=0.0 if calm else random.choice((0.0, 0.02, 0.1, 0.3)),
+            timeout=random.choice((0.5, 1.5, 5.0)),
+            delay=2.5 * self.lease.total_seconds(),
+        )
+        self.settings: dict[str, Any] = {
+            "poll_interval": timedelta(seconds=random.choice((0.5, 1.0, 2.0))),
+            "concurrency_limit": 50 if ample else random.choice((1, 2, 4)),
+            "batch_size": 50 if ample else random.choice((1, 3, 50)),
+            "shutdown_timeout": random.choice((None, None, timedelta(), _SECOND / 2, 3 * _SECOND)),
+            "executor_cls": SynchronousExecutor if not ample and random.random() < 0.2 else ConcurrentExecutor,
+        }
+        self.declarations = random.sample(_STATIC, random.randint(1, 2)) + random.sample(_TEMPLATES, random.randint(1, 2))
+        self.intervals = {each.name: random.choice((1, 2, 3)) * _SECOND for each in self.declarations}
+        #: How often bodies do other than return at once.
+        self.mischief = random.choice((0.0, 0.1, 0.3))
+        self.calm, self.healed = calm, False
+        self.workers: list[_Worker] = []
+        self.apps: dict[str, tuple[Pyncette, dict[str, Task]]] = {}
+        self.client: AppContext | None = None
+        self.client_done = asyncio.Event()
+        self.markers = 0
+        self.rules = self._rules(ample=ample)
+
+    def loop_factory(self) -> asyncio.AbstractEventLoop:
+        return ProcessLoop(self.clock, Random(self.random.random()))
+
+    @property
+    def loop(self) -> ProcessLoop:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ProcessLoop)
+        return loop
+
+    def _rules(self, *, ample: bool) -> Rules:
+        tasks = {
+            each.name: TaskRules(
+                at_most_once=each.options.get("execution_mode") is _AMO,
+                failure_mode=each.options.get("failure_mode", FailureMode.NONE),
+                fast_forward=each.options.get("fast_forward", False),
+                max_attempts=each.options.get("max_attempts"),
+                lease=each.options.get("lease_duration", self.lease).total_seconds(),
+            )
+            for each in self.declarations
+        }
+        poll = self.settings["poll_interval"].total_seconds()
+        unaligned = self.skewed and not self.store.server_time
+        return Rules(
+            origin=self.clock.now(),
+            tasks=tasks,
+            poll_interval=poll,
+            timeout=self.faults.timeout,
+            concurrency_limit=1 if self.settings["executor_cls"] is SynchronousExecutor else self.settings["concurrency_limit"],
+            shutdown_timeout=None if self.settings["shutdown_timeout"] is None else self.settings["shutdown_timeout"].total_seconds(),
+            shared=self.store.shared,
+            unaligned=unaligned,
+            calm=self.calm,
+            ample=ample,
+        )
+
+    # --- applications ------------------------------------------------------------------------------------------------
+
+    def _app(self, version: int, open_store: Callable[[], Any]) -> tuple[Pyncette, dict[str, Task]]:
+        """The application, with its tasks by name; in another version, static tasks have other schedules."""
+        app = Pyncette(repository_factory=open_store, **self.settings)
+        app.use_middleware(self._observe)
+        tasks: dict[str, Task] = {}
+        for each in self.declarations:
+            options = {"lease_duration": self.lease, **each.options, "name": each.name}
+            declare: Callable[..., Any]
+            if each.kind == "static":
+                declare = app.task(interval=self.intervals[each.name] + version * _SECOND, **options)
+            else:
+                declare = app.dynamic_task(**options) if each.kind == "dynamic" else app.partitioned_task(**options)
+            tasks[each.name] = declare(self._body)
+        return app, tasks
+
+    async def _observe(self, context: Context, following: Callable[[], Awaitable[None]]) -> None:
+        claim = context._execution.claim
+        run, worker = (claim.key, claim.lease), context.app_context.values["worker"]
+        self.log.append(Started(self.log.now, worker, run, context.scheduled_at, context.args))
+        how = "raised"
+        try:
+            await following()
+            how = "returned"
+        except asyncio.CancelledError:
+            how = "cancelled"
+            raise
+        finally:
+            self.log.append(Ended(self.log.now, worker, run, how))
+
+    async def _body(self, context: Context) -> None:
+        random = self.random
+        lease = context.task.lease_duration.total_seconds()
+        if random.random() < 0.5:
+            await asyncio.sleep(random.random() * 0.02)
+        if self.healed or random.random() >= self.mischief:
+            return
+        match random.randrange(8):
+            case 0 | 1:
+                raise ValueError("the body fails")
+            case 2:
+                await asyncio.sleep(random.random() * 1.5)
+            case 3:  # longer than its lease, unawares
+                await asyncio.sleep(random.uniform(0.9, 2) * lease)
+            case 4 | 5:
+                with contextlib.suppress(LeaseLostException):
+                    for _ in range(random.randint(1, 4)):
+                        await asyncio.sleep(random.uniform(0.2, 0.9) * lease)
+                        await context.heartbeat()
+            case 6:  # refuses to be cancelled
+                try:
+                    await asyncio.sleep(random.random() * lease)
+                except asyncio.CancelledError:
+                    await asyncio.sleep(random.choice((0.1, 8)))
+                    if random.random() < 0.5:
+                        raise
+            case 7:
+                await self._act(context.app_context, random)
+
+    def _open(self, name: str, machine: str) -> Callable[[], Any]:
+        remote = RemoteWithClock if self.store.server_time else Remote
+
+        @contextlib.asynccontextmanager
+        async def open_store() -> AsyncIterator[Repository]:
+            yield remote(self.store, self.faults, Random(self.random.random()), name, machine, self.clocks[machine])
+
+        return open_store
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def _start(self, machine: str) -> None:
+        life = sum(worker.machine == machine for worker in self.workers) + 1
+        worker = _Worker(f"{machine}{life}", machine)
+        self.workers.append(worker)
+        self.log.append(Up(self.log.now, worker.name))
+        version = self.random.randrange(2) if not self.healed and self.random.random() < 0.3 else 0
+        worker.task = self.loop.spawn(worker.name, self._live(worker, version))
+
+    async def _live(self, worker: _Worker, version: int) -> None:
+        app, tasks = self._app(version, self._open(worker.name, worker.machine))
+        self.apps[worker.name] = app, tasks
+        how = "ended"
+        try:
+            async with app.create(clock=self.clocks[worker.machine]) as context:
+                context.add_to_context("worker", worker.name)
+                worker.context = context
+                await context.run()
+        except RepositoryError:
+            how = "crashed"
+        except asyncio.CancelledError:
+            how = "ended"  # as it was told
+        except Exception as error:
+            how = "crashed"
+            self.log.append(Unexpected(self.log.now, f"{worker.name} ended with {error!r}"))
+        finally:
+            worker.ended = True
+            self.log.append(Down(self.log.now, worker.name, how))
+
+    async def _live_as_client(self) -> None:
+        app, tasks = self._app(0, self._open(_CLIENT, _CLIENT))
+        self.apps[_CLIENT] = app, tasks
+        while True:
+            with contextlib.suppress(RepositoryError):
+                async with app.create(clock=self.clocks[_CLIENT]) as context:
+                    context.add_to_context("worker", _CLIENT)
+                    self.client = context
+                    await self.client_done.wait()
+                    return
+
+    def _end(self, worker: _Worker, *, cancelled: bool) -> None:
+        assert worker.context is not None and worker.task is not None
+        if not worker.stopping:
+            worker.stopping = True
+            self.log.append(Stopping(self.log.now, worker.name, cancelled))
+            if cancelled:
+                worker.task.cancel()
+            else:
+                worker.context.shutdown()
+
+    def _kill(self, worker: _Worker) -> None:
+        self.loop.freeze(worker.name)
+        worker.ended = True
+        self.log.append(Down(self.log.now, worker.name, "killed"))
+
+    async def _supervise(self, machine: str, random: Random) -> None:
+        """Start a worker again whenever there is none."""
+        while not self.client_done.is_set():
+            if all(worker.ended for worker in self.workers if worker.machine == machine):
+                await asyncio.sleep(random.choice((0.0, 0.5, 3.0)))
+                self._start(machine)
+            await asyncio.sleep(0.5)
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    async def main(self) -> None:
+        loop = self.loop
+        loop.set_exception_handler(self._unexpected)
+        client = loop.spawn(_CLIENT, self._live_as_client())
+        supervisors = [
+            loop.spawn(OUTSIDE, self._supervise(machine, Random(self.random.random()))) for machine in self.machines
+        ]
+        try:
+            await self._direct()
+            self.client_done.set()
+            await asyncio.gather(client, *supervisors)
+            await self._stop_all()
+            self.log.append(Finished(self.log.now))
+        finally:
+            self.log.closed = True
+            for worker in self.workers:
+                loop.thaw(worker.name)
+
+    async def _direct(self) -> None:
+        random = Random(self.random.random())
+        weights = {self._user: 8, self._reconfigure: 1}
+        if not self.calm:
+            weights |= {self._disturb: 5, self._cut: 2}
+        moments = sorted(random.random() * self.active for _ in range(random.randint(5, 40)))
+        for _ in range(6):
+            self._user(random)
+        for moment in moments:
+            await asyncio.sleep(max(0.0, moment - self.log.now))
+            for _ in range(random.randrange(6)):
+                await asyncio.sleep(0)  # also in the middle of what happens at one moment
+            random.choices(list(weights), list(weights.values()))[0](random)
+        await asyncio.sleep(max(0.0, self.active - self.log.now))
+        self._heal()
+        await asyncio.sleep(self.rules.recovery + 5)
+
+    def _heal(self) -> None:
+        self.healed = True
+        self.faults.heal()
+        for clock in self.clocks.values():
+            if not self.store.server_time:
+                clock.wrong_by = timedelta()
+        for worker in self.workers:
+            if worker.thaw is not None:
+                worker.thaw()
+        self.log.append(Healed(self.log.now))
+
+    async def _stop_all(self) -> None:
+        for worker in self.workers:
+            if worker.up:
+                self._end(worker, cancelled=False)
+        for worker in self.workers:
+            if not worker.ended and worker.task is not None:
+                done, _ = await asyncio.wait([worker.task], timeout=30)
+                if not done:
+                    self.log.append(Unexpected(self.log.now, f"{worker.name} does not end"))
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.log.append(Unexpected(self.log.now, f"{context['message']}: {context.get('exception')!r}"))
+
+    def _user(self, random: Random) -> None:
+        """A user does something, in a process of their own or in a worker."""
+        workers = [worker for worker in self.workers if worker.up]
+        if self.client is not None and self.store.shared and random.random() < 0.7:
+            self.loop.spawn(_CLIENT, self._act(self.client, random))
+        elif workers:
+            worker = random.choice(workers)
+            assert worker.context is not None
+            self.loop.spawn(worker.name, self._act(worker.context, random))
+
+    async def _act(self, context: AppContext, random: Random) -> None:
+        tasks = self.apps[context.values["worker"]][1]
+        templates = [tasks[each.name] for each in self.declarations if each.kind != "static"]
+        template, name = random.choice(templates), random.choice("abcdefgh")
+        self.markers += 1
+        marker = self.markers
+        action = random.randrange(20)
+        with contextlib.suppress(RepositoryError):
+            if action < 12:
+                options: dict[str, Any] = {"interval": random.choice((1, 2, 3, 5)) * _SECOND, "force": random.random() < 0.1}
+                if random.random() < 0.4:
+                    at = context.clock.now() + timedelta(seconds=random.uniform(-2, 6))
+                    options = {"execute_at": at, "force": options["force"]}
+                for _ in range(10):
+                    try:
+                        return await context.schedule_task(template, name, **options, v=marker)
+                    except TransientRepositoryError:
+                        await asyncio.sleep(random.random())
+            elif action < 15:
+                await context.unschedule_task(template, name)
+            else:
+                task, *instance = (template, name) if random.random() < 0.7 else (tasks[self.declarations[0].name],)
+                await context.pause_task(task, *instance)
+                await asyncio.sleep(random.random() * 3)
+                for _ in range(20):
+                    with contextlib.suppress(TransientRepositoryError):
+                        return void(await context.resume_task(task, *instance))
+                    await asyncio.sleep(0.5)
+
+    def _reconfigure(self, random: Random) -> None:
+        """An operator ends a worker gently, or damages a row."""
+        workers = [worker for worker in self.workers if worker.up]
+        if random.random() < 0.5 and len(workers) > 1:
+            self._end(random.choice(workers), cancelled=False)
+        elif self.store.shared:
+            self._damage(random)
+
+    def _damage(self, random: Random) -> None:
+        rows = [row for row in self.store.rows if row.state is State.SCHEDULED and row.key.partition != "static"]
+        if rows and random.random() < 0.7:
+            row = random.choice(rows)
+            broken: dict[str, Any] = random.choice(({"spec": "{"}, {"spec": "7"}, {"schedule": "whenever"}, {"schedule": ""}))
+            poisoned = row._replace(key=Key(row.key.partition, "poison"), **broken, lease=None, locked_until=None, ready_at=row.execute_after)
+            self.store.poison(poisoned, poisoned.key)
+        else:
+            static = [row for row in self.store.rows if row.key.partition == "static"]
+            if static:
+                self.store.poison(None, random.choice(static).key)
+
+    def _disturb(self, random: Random) -> None:
+        """A worker is killed, frozen, cancelled, shut down, or has its clock stepped."""
+        workers = [worker for worker in self.workers if worker.up]
+        if not workers:
+            return
+        worker = random.choice(workers)
+        match random.randrange(5 if self.store.shared else 4):
+            case 0:
+                if self.store.shared or not self.store.server_time:
+                    self._step(worker.machine, random)
+            case 1:
+                self._end(worker, cancelled=False)
+            case 2:
+                self._end(worker, cancelled=True)
+            case 3:
+                self._freeze(worker, random.choice((0.3, 1.1, 2.5)) * self.lease.total_seconds())
+            case 4:
+                self._kill(worker)
+
+    def _step(self, machine: str, random: Random) -> None:
+        if self.store.server_time or self.skewed:
+            self.clocks[machine].wrong_by = timedelta(seconds=random.uniform(-30, 30))
+
+    def _freeze(self, worker: _Worker, seconds: float) -> None:
+        def thaw() -> None:
+            if not worker.ended and worker.thaw is thaw:
+                worker.thaw = None
+                self.log.append(Thawed(self.log.now, worker.name))
+                self.loop.thaw(worker.name)
+
+        if worker.thaw is not None:
+            return
+        worker.thaw = thaw
+        self.loop.freeze(worker.name)
+        self.log.append(Frozen(self.log.now, worker.name))
+        self.loop.call_later(seconds, thaw)
+
+    def _cut(self, random: Random) -> None:
+        """The store, or the way to it, fails for a while; or refuses one row."""
+        rows = self.store.rows
+        if rows and random.random() < 0.3:
+            self.faults.refused.add(random.choice(rows).key)
+            return
+        begin = self.log.now
+        partitions = sorted({row.key.partition for row in rows})
+        limits: dict[str, str] = random.choice(
+            (
+                {},
+                {"method": random.choice(("claim", "settle", "register"))},
+                {"partition": random.choice(partitions or ["static"])},
+                {"machine": random.choice(self.machines)},
+            )
+        )
+        length = random.choice((0.2, 2.0, 8.0))
+        self.faults.outages.append(Outage(begin, begin + length, random.choice(("refused", "refused", "hung", "lost")), **limits))
+
+
+def void(_: object) -> None:
+    return None
