@@ -100,9 +100,9 @@ early = field(0, 4)  # most clocks change in the small hours
 days = field(1, 31) | st.sampled_from(["L", "1,L", "29", "31", "30,31"])
 weekdays = field(0, 7, WEEKDAYS) | st.sampled_from(["5L", "0L", "7L", "MON#1", "7#5", "1#1,3#2", "2,5L", "MON-FRI,0#2"])
 often = st.just("*")
-expressions = st.tuples(
-    minutes, hours | early, often | often | days, often | often | months, often | often | weekdays
-).map(" ".join)
+expressions = st.tuples(minutes, hours | early, often | often | days, often | often | months, often | often | weekdays).map(
+    " ".join
+)
 daily = st.tuples(minutes, hours | early | early, st.just("* * *")).map(" ".join)
 
 
@@ -150,15 +150,10 @@ def simulate(expression: str, zone: str, last: datetime, until: datetime) -> lis
     """Look at the clock once a minute, as a cron daemon does."""
     info = zoneinfo.ZoneInfo(zone)
     rule = CronSim(expression, datetime(2000, 1, 1))
-    elapsed = expression.split()[0].startswith("*") or expression.split()[1].startswith("*")
+    elapsed = any(part.startswith("*") for part in expression.split()[:2])
 
     def matches(wall: datetime) -> bool:
-        return (
-            wall.minute in rule.minutes
-            and wall.hour in rule.hours
-            and wall.month in rule.months
-            and rule.match_day(wall.date())
-        )
+        return wall.minute in rule.minutes and wall.hour in rule.hours and wall.month in rule.months and rule.match_day(wall.date())
 
     found = []
     now = last.replace(second=0, microsecond=0) - timedelta(days=1)
@@ -264,9 +259,7 @@ def test_nothing_is_between_two_occurrences(expression: str, where: tuple[str, d
 
 @few
 @given(schedule=schedules, where=changing(), late=st.timedeltas(timedelta(days=-2), timedelta(days=2)))
-def test_fast_forward_is_next_repeated_until_after_now(
-    schedule: Schedule, where: tuple[str, datetime], late: timedelta
-) -> None:
+def test_fast_forward_is_next_repeated_until_after_now(schedule: Schedule, where: tuple[str, datetime], late: timedelta) -> None:
     _, last = where
     if isinstance(schedule, Interval):
         assume(abs(late) / schedule.duration < 3000)

@@ -9,17 +9,25 @@ conformance suite compares.
 """
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pyncette.clock import to_microseconds
 from pyncette.repository import Claim, Extend, Fail, Outcome, Registration, Release, Row, Settlement, State
 
-__all__ = ["claim", "new_lease", "pause", "register", "resume", "settle"]
+__all__ = ["claim", "lease_end", "new_lease", "pause", "register", "resume", "settle"]
 
 
 def new_lease() -> str:
     """A random id for the rows of one claim call: a row is claimed at most once in a call, so one id serves them all."""
     return uuid.uuid4().hex
+
+
+def lease_end(now: datetime, lease_duration: timedelta) -> datetime:
+    """When a lease that is claimed at ``now`` ends: no later than time itself."""
+    try:
+        return now + lease_duration
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def register(row: Row | None, now: datetime, registration: Registration, *, force: bool = False) -> Row:
@@ -62,7 +70,7 @@ def claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tup
     """The row under a new ``lease``, and the claim to it; None if the row is not ready at ``now``."""
     if row.ready_at is None or row.ready_at > now:
         return None
-    locked_until = now + lease_duration
+    locked_until = lease_end(now, lease_duration)
     row = row._replace(
         ready_at=locked_until, lease=lease, locked_until=locked_until, epoch=_raised(row.epoch, now), attempt=row.attempt + 1
     )
@@ -103,8 +111,8 @@ def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row 
 
 
 def pause(row: Row) -> Row:
-    """The row out of claims. A held row stays held, so that the run on its way can be settled."""
-    return row._replace(state=State.PAUSED, ready_at=None)
+    """The row out of claims. A held row stays held, so that the run on its way can be settled. A failed row's error is forgotten."""
+    return _revived(row)._replace(state=State.PAUSED, ready_at=None)
 
 
 def resume(row: Row) -> Row:

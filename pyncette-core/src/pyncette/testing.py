@@ -7,6 +7,7 @@ that hour has happened, in order. Only threads and the network still take their 
 
 import asyncio
 import contextlib
+import math
 import selectors
 from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -70,6 +71,9 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual_clock = clock
 
     def time(self) -> float:
+        # What is due at this very instant is due, also after a year, when asyncio's own nanosecond is lost in rounding: it would
+        # look for ever. And nothing is due before its time: what waits in small steps for an instant would never see it come.
+        self._clock_resolution = math.ulp(self._virtual_clock.elapsed)
         return self._virtual_clock.elapsed
 
 

@@ -5,6 +5,7 @@ import difflib
 import re
 import zoneinfo
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 
@@ -41,17 +42,14 @@ def find_zone(name: str) -> tzinfo:
     if name == "UTC":
         return UTC
     if _IANA.fullmatch(name):
-        try:
+        # Not for a region ("Europe"), a file that is no zone, a name that no file can have.
+        with suppress(OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
             return zoneinfo.ZoneInfo(name)
-        except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
-            pass  # a region ("Europe"), a file that is no zone, a name no file can have
     if _POSIX.fullmatch(name):
-        try:
+        with suppress(Exception):  # whatever dateutil makes of numbers that mean nothing
             rules = tz.tzstr(name)
             datetime(2000, 1, 1, tzinfo=rules).utcoffset()  # a month 13 fails only when it is used
             return rules
-        except Exception:  # whatever dateutil makes of numbers that mean nothing
-            pass
     raise ScheduleError(f"unknown time zone {name[:100]!r}{_suggestion(name)}")
 
 

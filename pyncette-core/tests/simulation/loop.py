@@ -47,41 +47,58 @@ class ProcessLoop(_VirtualLoop):
 
     def freeze(self, process: str) -> None:
         """Let nothing of ``process`` run until it is thawed, while time goes on."""
-        self._queue.stopped.add(process)
+        self._queue.stop(process)
 
     def thaw(self, process: str) -> None:
         """Let ``process`` go on with all that became due meanwhile."""
-        self._queue.stopped.discard(process)
+        self._queue.go_on(process)
 
 
 class _Ready:
     """The queue of callbacks, in place of the event loop's deque."""
 
     def __init__(self, random: Random) -> None:
-        self.stopped: set[str] = set()
         self._random = random
-        self._queues: dict[str, deque[asyncio.Handle]] = {}
+        self._running: dict[str, deque[asyncio.Handle]] = {}
+        self._stopped: dict[str, deque[asyncio.Handle]] = {}
+        self._length = 0
         self._nothing = asyncio.Handle(print, (), _NoLoop())  # type: ignore[arg-type]
         self._nothing.cancel()
 
+    def stop(self, process: str) -> None:
+        if process not in self._stopped:
+            self._stopped[process] = self._running.pop(process, deque())
+            self._length -= len(self._stopped[process])
+
+    def go_on(self, process: str) -> None:
+        if process in self._stopped:
+            self._running[process] = self._stopped.pop(process)
+            self._length += len(self._running[process])
+
     def append(self, handle: asyncio.Handle) -> None:
         process = handle._context.get(_process, OUTSIDE)  # type: ignore[attr-defined]
-        queue = self._queues.get(process)
-        if queue is None:
-            queue = self._queues[process] = deque()
-        queue.append(handle)
+        if process in self._stopped:
+            self._stopped[process].append(handle)
+            return
+        if process not in self._running:
+            self._running[process] = deque()
+        self._running[process].append(handle)
+        self._length += 1
 
     def popleft(self) -> asyncio.Handle:
-        runnable = [queue for process, queue in self._queues.items() if queue and process not in self.stopped]
+        runnable = [queue for queue in self._running.values() if queue]
         if not runnable:
             return self._nothing  # a process was stopped by a callback before
+        self._length -= 1
         return (runnable[int(self._random.random() * len(runnable))] if len(runnable) > 1 else runnable[0]).popleft()
 
     def clear(self) -> None:
-        self._queues.clear()
+        self._running.clear()
+        self._stopped.clear()
+        self._length = 0
 
     def __len__(self) -> int:
-        return sum(len(queue) for process, queue in self._queues.items() if process not in self.stopped)
+        return self._length
 
 
 class _NoLoop:

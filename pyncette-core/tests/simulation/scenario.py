@@ -46,7 +46,7 @@ _STATIC = [
     _Declaration("steady", "static", {}),
     _Declaration("at most once", "static", {"execution_mode": _AMO}),
     _Declaration("skipping", "static", {"fast_forward": True, "failure_mode": FailureMode.UNLOCK, "retry_delay": _SECOND / 2}),
-    _Declaration("short lease", "static", {"lease_duration": 2 * _SECOND, "failure_mode": FailureMode.COMMIT}),
+    _Declaration("short lease", "static", {"lease_duration": 1.5 * _SECOND, "failure_mode": FailureMode.COMMIT}),
 ]
 _TEMPLATES = [
     _Declaration("plain", "dynamic", {}),
@@ -115,8 +115,8 @@ class _Scenario:
         shared = random.random() < 0.9
         ample = random.random() < 0.5
         self.machines = ["A", "B", "C"][: random.choice((2, 2, 3)) if shared else 1]
-        self.active = random.uniform(15, 30)
-        self.lease = timedelta(seconds=random.choice((3, 4, 6)))
+        self.active = random.uniform(8, 20)
+        self.lease = timedelta(seconds=random.choice((2, 3, 4)))
         skewed = not calm and random.random() < (0.5 if server_time else 0.3)
         self.clocks = {
             machine: ProcessClock(
@@ -233,7 +233,7 @@ class _Scenario:
                 await asyncio.sleep(random.uniform(0.9, 2) * lease)
             case 4 | 5:
                 with contextlib.suppress(LeaseLostException):
-                    for _ in range(random.randint(1, 4)):
+                    for _ in range(random.randint(1, 3)):
                         await asyncio.sleep(random.uniform(0.2, 0.9) * lease)
                         await context.heartbeat()
             case 6:  # refuses to be cancelled
@@ -354,7 +354,7 @@ class _Scenario:
             random.choices(list(weights), list(weights.values()))[0](random)
         await asyncio.sleep(max(0.0, self.active - self.log.now))
         self._heal()
-        await asyncio.sleep(self.rules.recovery + 5)
+        await asyncio.sleep(self.rules.recovery)
 
     def _heal(self) -> None:
         self.healed = True
@@ -432,7 +432,7 @@ class _Scenario:
         if rows and random.random() < 0.7:
             row = random.choice(rows)
             broken: dict[str, Any] = random.choice(({"spec": "{"}, {"spec": "7"}, {"schedule": "whenever"}, {"schedule": ""}))
-            poisoned = row._replace(key=Key(row.key.partition, "poison"), **broken, lease=None, locked_until=None, ready_at=row.execute_after)
+            poisoned = row._replace(key=Key(row.key.partition, "poison"), **broken, lease=None, locked_until=None, ready_at=row.execute_after, epoch=row.epoch + 10**9)
             self.store.poison(poisoned, poisoned.key)
         else:
             static = [row for row in self.store.rows if row.key.partition == "static"]

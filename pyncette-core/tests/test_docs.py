@@ -1,0 +1,180 @@
+"""The documentation is true: its snippets run, its links lead somewhere, its commands work."""
+
+import asyncio
+import contextlib
+import doctest
+import inspect
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import Program
+
+import pyncette
+from pyncette import Context, Pyncette
+from pyncette.testing import VirtualClock, running
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "examples/*.md", "*/README.md")
+    for path in ROOT.glob(pattern)
+)
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+
+
+def blocks(page: str, language: str) -> Iterator[tuple[int, str]]:
+    """The fenced blocks of a page in a language, with the lines at which they begin."""
+    text = (ROOT / page).read_text()
+    for block in FENCED.finditer(text):
+        if block[1] == language:
+            yield text.count("\n", 0, block.start(2)), block[2]
+
+
+def first_command(heading: str) -> str:
+    text = (ROOT / "README.md").read_text()
+    found = FENCED.search(text, text.index(f"\n## {heading}\n"))
+    assert found is not None
+    (line,) = found[2].splitlines()
+    return line
+
+
+# --- snippets -------------------------------------------------------------------------------------------------------------
+
+
+class Snippets:
+    """The snippets of one page, executed one after another in one namespace, as a reader types them into one file.
+
+    Applications are in memory and in virtual time. A coroutine function called ``main`` is run, for two days at most;
+    functions called ``test_...`` are called. At the end every application runs until each of its tasks has run.
+    """
+
+    LIMIT = timedelta(days=40)
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = VirtualClock()
+        self.apps: list[Pyncette] = []
+        self.namespace: dict[str, Any] = {"__name__": "snippets"}
+        snippets = self
+
+        class Recorded(Pyncette):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, clock=snippets.clock, **kwargs)
+                self.use_repository()
+                self.ran: set[str] = set()
+                self.use_middleware(self._record)
+                snippets.apps.append(self)
+
+            async def _record(self, context: Context, next: Callable[[], Awaitable[None]]) -> None:
+                self.ran.add(context.task.name)
+                await next()
+
+        monkeypatch.setattr(pyncette, "Pyncette", Recorded)
+
+    def execute(self, page: str, line: int, source: str) -> None:
+        if source.lstrip().startswith(">>>"):
+            test = doctest.DocTestParser().get_doctest(source, self.namespace, page, page, line)
+            assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, clear_globs=False).failed == 0
+            return
+        before = dict(self.namespace)
+        # The line numbers are those of the page.
+        exec(compile("\n" * line + source, str(ROOT / page), "exec"), self.namespace)
+        for name, value in list(self.namespace.items()):
+            if before.get(name) is value:
+                continue
+            if name.startswith("test_"):
+                value()
+            elif name == "main" and inspect.iscoroutinefunction(value):
+                self.clock.run(self._for_two_days(value()))
+
+    async def _for_two_days(self, main: Awaitable[None]) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(main, timedelta(days=2).total_seconds())
+
+    def run_all(self) -> None:
+        for app in self.apps:
+            self.clock.run(self._until_all_ran(app))
+
+    async def _until_all_ran(self, app: Any) -> None:
+        enabled = {task.name for task in app.tasks if task.enabled}
+        end = self.clock.now() + self.LIMIT
+        async with running(app, self.clock):
+            while enabled - app.ran and self.clock.now() < end:
+                await self.clock.advance(timedelta(minutes=10))
+        assert enabled - app.ran == set(), "bodies that never ran"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page, "python"))])
+def test_snippets(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.WARNING)
+    snippets = Snippets(monkeypatch)
+    for line, source in blocks(page, "python"):
+        snippets.execute(page, line, source)
+    snippets.run_all()
+    for record in caplog.records:
+        # Failures that a page is about have exceptions that it defines.
+        kind = record.exc_info[0] if record.exc_info else None
+        assert kind is not None, record.getMessage()
+        assert kind.__module__ == "snippets", record.exc_info
+
+
+# --- links ----------------------------------------------------------------------------------------------------------------
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links(page: str) -> None:
+    source = ROOT / page
+    for link in LINK.findall(FENCED.sub("", source.read_text())):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, fragment = link.partition("#")
+        target = source.parent / path if path else source
+        assert target.exists(), link
+        if fragment:
+            assert fragment in map(anchor, HEADING.findall(FENCED.sub("", target.read_text()))), link
+
+
+# --- commands -------------------------------------------------------------------------------------------------------------
+
+
+def test_ci_runs_the_tests_of_the_readme() -> None:
+    commands = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line and not line.startswith("#")]
+    assert commands[-1] == first_command("Tests")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the command is for a POSIX shell")
+def test_quick_start(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.db*", "dist", "build")
+    shutil.copytree(ROOT, clone, ignore=ignored)
+    # As in a fresh shell: not in the environment of this test.
+    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
+    own = os.environ.get("VIRTUAL_ENV")
+    if own:
+        parts = environment["PATH"].split(os.pathsep)
+        environment["PATH"] = os.pathsep.join(part for part in parts if not part.startswith(own))
+    with Program(["bash", "-c", first_command("Quick start")], clone, environment) as program:
+        program.wait_for(r"refresh: meant for", r"count: meant for")
+        program.signal(signal.SIGINT)
+        assert program.wait() == 0
+        assert "SIGINT: shutting down" in program.stdout
+        assert "Traceback" not in program.stderr
+    if (ROOT / ".git").exists():
+        left = subprocess.run(["git", "status", "--porcelain", "--ignored"], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert left.returncode == 0
