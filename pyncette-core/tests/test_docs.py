@@ -24,9 +24,7 @@ from pyncette.testing import VirtualClock, running
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    str(path.relative_to(ROOT))
-    for pattern in ("*.md", "docs/*.md", "examples/*.md", "*/README.md")
-    for path in ROOT.glob(pattern)
+    {str(path.relative_to(ROOT)) for pattern in ("*.md", "docs/*.md", "*/README.md") for path in ROOT.glob(pattern)},
 )
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -70,7 +68,8 @@ class Snippets:
 
         class Recorded(Pyncette):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
-                super().__init__(*args, clock=snippets.clock, **kwargs)
+                # An app wakes once in each poll interval, which makes days of virtual time long.
+                super().__init__(*args, clock=snippets.clock, **{"poll_interval": timedelta(hours=1), **kwargs})
                 self.use_repository()
                 self.ran: set[str] = set()
                 self.use_middleware(self._record)

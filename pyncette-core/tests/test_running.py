@@ -428,6 +428,7 @@ def test_a_backlog_of_one_task_does_not_hold_up_another(make_app, clock):
 
     async def record(context):
         order.append(context.name)
+        await asyncio.sleep(0.01)
 
     app = make_app(concurrency_limit=1, batch_size=1)
     for name in ("a", "b"):
@@ -439,8 +440,8 @@ def test_a_backlog_of_one_task_does_not_hold_up_another(make_app, clock):
 
     clock.run(nothing())
     run_for(app, clock, SECOND / 4)
-    assert sorted(order[:2]) == ["a", "b"]
-    assert all(first != second for first, second in zip(order[::2], order[1::2]))
+    assert len(order) > 20
+    assert all(first != second for first, second in zip(order, order[1:]))
 
 
 def test_fast_forward_runs_the_oldest_and_skips_the_rest(make_app, clock):
@@ -540,11 +541,9 @@ def test_a_row_of_a_static_task_that_the_store_lost_comes_back(app, clock, store
 
     async def main():
         async with running(app):
-            await clock.advance(90 * SECOND)
+            await clock.advance(90.5 * SECOND)
             await store.unregister(clock.now(), [task.key])
             await clock.advance(90 * SECOND)
 
     clock.run(main())
-    assert [run[0] for run in body.runs][:1] == [60.0]
-    assert len(body.runs) == 2
-    assert 151 <= body.runs[1][0] <= 152  # one interval after the poll that missed it
+    assert body.runs == [(60.0, 1, 60.0), (151.0, 1, 151.0)]  # one interval after the poll that missed it

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from croniter import croniter
 
 from pyncette.cronexpr import Calendar, read
 from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
@@ -781,6 +782,19 @@ class TestCost:
         found = {parse("cron 0 9 * * * @Europe/London").next(last) for _ in range(1000)}
         assert found == {utc("2031-05-06 08:00")}
         assert len(computed) == 1
+
+    def test_a_way_that_never_matches_is_not_searched(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calendar = read("0 0 30 2 1")
+        calls: list[Any] = []
+        search = croniter.get_next
+
+        def get_next(*args: Any) -> Any:
+            calls.append(args)
+            return search(*args)
+
+        monkeypatch.setattr(croniter, "get_next", get_next)
+        assert calendar.after(datetime(2026, 1, 1)) == datetime(2026, 2, 2)
+        assert len(calls) == 1
 
     def test_a_stored_text_is_read_once(self) -> None:
         assert parse("cron 1 9 * * * @Europe/London") is parse("cron 1 9 * * * @Europe/London")

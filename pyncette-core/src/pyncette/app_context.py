@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import keyword
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -251,23 +252,45 @@ class AppContext:
     async def check_partition_count(self, template: PartitionedTask) -> None:
         """Refuse another partition count than the stored instances were spread by: they would be looked for elsewhere.
 
-        Of processes that start at once with different counts, at least one sees the other's, and takes its own back.
+        A count is stored for good once a process had announced it and then saw no other announced. So of processes that start at
+        once with different counts, those of one count at most go on.
         """
         partition, own = f"partitions:{template.name}", str(template.partition_count)
-        stored = {row.key.name for row in (await self.repository.list(partition, limit=10)).rows}
-        if not stored:
-            now = self.clock.now()
-            key = Key(partition, own)
-            await self.repository.register(now, [Registration(key, "{}", "never", Target(_NEVER, _NEVER))])
-            stored = {row.key.name for row in (await self.repository.list(partition, limit=10)).rows}
-            if stored - {own}:
-                await self.repository.unregister(now, [key])
-        if stored - {own}:
-            counts = ", ".join(sorted(stored - {own}))
+        names = await self._names(partition)
+        if own in names:
+            return
+        others = {name for name in names if " " not in name}
+        if not others:
+            # Each process has an announcement of its own: one that gives way must not take away what another one relies on.
+            announcement = Key(partition, f"{own} {uuid.uuid4().hex}")
+            try:
+                await self._remember(announcement)
+                # Twice, as a listing under way may miss both the announcement that goes and the count that comes instead.
+                names = await self._names(partition) | await self._names(partition)
+                others = {name.partition(" ")[0] for name in names} - {own}
+                if not others:
+                    await self._remember(Key(partition, own))
+            finally:
+                await self.repository.unregister(self.clock.now(), [announcement])
+        if others:
+            counts = ", ".join(sorted(others))
             raise ConfigurationError(
                 f"Task {template.name!r} is declared with partition_count={own}, but its instances are stored with {counts}; "
                 f"use partition_count={counts}, or schedule the instances anew under another task name"
             )
+
+    async def _names(self, partition: str) -> set[str]:
+        names: set[str] = set()
+        token = None
+        while True:
+            page = await self.repository.list(partition, limit=_BULK, token=token)
+            names.update(row.key.name for row in page.rows)
+            token = page.token
+            if token is None:
+                return names
+
+    async def _remember(self, key: Key) -> None:
+        await self.repository.register(self.clock.now(), [Registration(key, "{}", "never", Target(_NEVER, _NEVER))])
 
 
 def check_attribute_name(name: object) -> None:

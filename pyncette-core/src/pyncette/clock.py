@@ -94,8 +94,12 @@ class AlignedClock:
                 best = (received - sent, instant, (sent + received) / 2)
         assert best is not None
         round_trip, instant, measured_at = best
-        self._anchor = (instant, measured_at)
-        self.error = timedelta(seconds=round_trip / 2)
+        error = timedelta(seconds=round_trip / 2)
+        if self._anchor is not None and error > self.error:
+            known = self._anchor[0] + timedelta(seconds=measured_at - self._anchor[1])
+            if abs(known - instant) <= error:
+                return  # the network is slow just now: what is known agrees, and is better
+        self._anchor, self.error = (instant, measured_at), error
         previous, self.skew = self.skew, self._clock.now() - self.now()
         if abs(self.skew - previous) > self.WARN_ABOVE:
             logger.warning("The local clock is %+.3f s off the store's clock; the store's is used", self.skew.total_seconds())

@@ -52,7 +52,7 @@ _LAST_WEEKDAY = re.compile(r"L([0-7])|([0-7])L", re.ASCII)
 
 # Fixed, so that an expression that is accepted today is accepted for ever. Whatever matches at all matches within the
 # fifty years that croniter looks ahead: the longest pause is 40 years, of a 29 February on a certain day of the week.
-_EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001: a calendar has no time zone
+_EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001
 
 
 class Calendar:

@@ -23,7 +23,8 @@ __all__ = ["Engine", "Settings"]
 
 logger = logging.getLogger(__name__)
 
-#: Two polls of one partition are at least this far apart (seconds), unless the first brought all it could.
+#: Two polls of one partition are at least this far apart (seconds), unless the first brought all it could; farther, while rows
+#: are due that can't be had, since somebody else has them in hand.
 _FLOOR = 0.005
 #: Timers of the event loop and the store-aligned clock differ by less than this (seconds); waking early would cost a poll.
 _TIMER_SLACK = 0.0005
@@ -31,8 +32,8 @@ _TIMER_SLACK = 0.0005
 _FIRST_RETRY_AFTER, _LAST_RETRY_AFTER = 0.1, 2.0
 #: How often the offset to the store's clock is measured (seconds).
 _ALIGN_EVERY = 30.0
-#: How often a store that nobody else writes is polled (seconds): all its changes are known, this is a safety net.
-_POLL_UNSHARED_EVERY = 3600.0
+#: How often a store that nobody else writes is polled (seconds): its changes are known, but not those of the wall clock.
+_POLL_UNSHARED_EVERY = 10.0
 #: How long cancelled bodies, and what they leave to be stored, are waited for (seconds).
 _CANCELLATION_GRACE = 5.0
 
@@ -46,6 +47,8 @@ class _Lane:
     tasks: Mapping[str, Task] | Task
     #: When it is to be polled next, on the monotonic clock.
     due: float = 0.0
+    #: The next poll comes no sooner than this (seconds) after the last, unless that brought all it could.
+    pause: float = _FLOOR
 
     @property
     def names(self) -> Sequence[str] | None:
@@ -104,9 +107,12 @@ class Engine:
         self._wakeup = asyncio.Event()
         self._capacity_event = asyncio.Event()
         self._stopping = False
-        self._unstarted: set[Execution] = set()
+        self._unstarted: dict[Execution, None] = {}
+        #: The partitions whose last poll failed: for the time being, and for another reason.
+        self._failing: set[str] = set()
+        self._broken: set[str] = set()
         self._retry_after = 0.0
-        #: When the last pass over all that was due ended well, on the store's clock.
+        #: When the last pass over all that was due ended well, or all slots were taken, on the store's clock.
         self.last_tick: datetime | None = None
 
     def stop(self) -> None:
@@ -120,7 +126,8 @@ class Engine:
         now = self._clock.monotonic()
         for lane in self._lanes.get(partition, ()):
             if lane.due > now:
-                due = now + (ready_at - self._clock.now()).total_seconds()
+                wait = (ready_at - self._clock.now()).total_seconds()
+                due = now + (wait + _TIMER_SLACK if wait > 0 else 0.0)
                 if due < lane.due:
                     lane.due = due
                     self._wakeup.set()
@@ -139,12 +146,13 @@ class Engine:
                 logger.warning("Not all bodies ended within the shutdown timeout; cancelling them")
                 await self._cancel_bodies()
             self._settler.close(give_up_at=self._settle_until())
-            await settling
+            await asyncio.wait([settling])  # if this is cancelled, what is to be stored is not
+            settling.result()
         except BaseException:
             self.stop()
             await self._cancel_bodies()
             self._settler.close(give_up_at=self._clock.monotonic() + _CANCELLATION_GRACE)
-            await settling
+            await asyncio.wait([settling])
             raise
         finally:
             settling.cancel()
@@ -179,20 +187,28 @@ class Engine:
 
     async def _pass(self) -> None:
         """Poll each lane that is due, once; the static ones come first and in between, so that no backlog starves them."""
-        started = self._clock.monotonic()
-        try:
-            for lane in self._turns(started):
-                if not await self._slot():
-                    return
+        failures = 0
+        for lane in self._turns(self._clock.monotonic()):
+            if not await self._slot():
+                return
+            try:
                 await self._poll(lane)
-        except TransientRepositoryError as error:
-            # The other lanes are in the same store: not worth a timeout each.
-            self._back_off(error)
-            return
-        if self._retry_after:
-            logger.warning("The store is back")
-            self._retry_after = 0.0
-        self.last_tick = self._clock.now()
+            except TransientRepositoryError as error:
+                failures += 1
+                self._back_off(lane, error, everywhere=failures > 1)
+                if failures > 1:
+                    return
+            except Exception:
+                # No other partition is to suffer for this one.
+                logger.exception("Partition %r can't be polled", lane.partition)
+                lane.due = min(lane.due, self._clock.monotonic() + self._tick_interval)
+                self._broken.add(lane.partition)
+                failures = 0
+            else:
+                self._succeeded(lane)
+                failures = 0
+        if not self._failing and not self._broken:
+            self.last_tick = self._clock.now()
 
     def _turns(self, started: float) -> Iterator[_Lane]:
         def due_static() -> Iterator[_Lane]:
@@ -213,7 +229,12 @@ class Engine:
             if self._capacity() > 0:
                 return True
             self._capacity_event.clear()
-            await self._capacity_event.wait()
+            try:
+                async with asyncio.timeout(self._tick_interval):
+                    await self._capacity_event.wait()
+            except TimeoutError:
+                if not self._executor.free_slots and not self._failing and not self._broken:
+                    self.last_tick = self._clock.now()  # busy, but well
         return False
 
     def _capacity_changed(self) -> None:
@@ -230,19 +251,13 @@ class Engine:
         sent, now = self._clock.monotonic(), self._clock.now()
         # If the claim fails, it may still have been applied: its rows come back when the lease ends.
         lane.due = sent + self._poll_interval
-        try:
-            result = await self._claim(lane, now, sent, limit)
-            self._plan(lane, result, limit, sent, now)
-            await self._start(self._executions(lane, result, now, sent))
-            if result.missing and not self._stopping:
-                logger.debug("Registering static tasks that the store does not have: %s", result.missing)
-                missing = set(result.missing)
-                await self._register([task for task in self._static_tasks if task.name in missing])
-        except TransientRepositoryError:
-            raise
-        except Exception:
-            # No other partition is to suffer for this one.
-            logger.exception("Partition %r can't be polled", lane.partition)
+        result = await self._claim(lane, now, sent, limit)
+        self._plan(lane, result, limit, sent, now)
+        await self._start(self._executions(lane, result, now, sent))
+        if result.missing and not self._stopping:
+            logger.debug("Registering static tasks that the store does not have: %s", result.missing)
+            missing = set(result.missing)
+            await self._register([task for task in self._static_tasks if task.name in missing])
 
     async def _claim(self, lane: _Lane, now: datetime, sent: float, limit: int) -> ClaimResult:
         call = asyncio.ensure_future(
@@ -252,35 +267,45 @@ class Engine:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
             # What it brings has to be given back, or it would stay leased without a body.
-            await asyncio.wait([call], timeout=_CANCELLATION_GRACE)
+            try:
+                await asyncio.wait([call], timeout=_CANCELLATION_GRACE)
+            finally:
+                call.cancel()
+            await asyncio.wait([call], timeout=_CANCELLATION_GRACE)  # for a driver to throw its connection away
             if call.done() and not call.cancelled() and call.exception() is None:
-                self._unstarted.update(self._executions(lane, call.result(), now, sent))
-            call.cancel()
+                self._unstarted.update(dict.fromkeys(self._executions(lane, call.result(), now, sent)))
             raise
 
     def _executions(self, lane: _Lane, result: ClaimResult, claimed_at: datetime, sent: float) -> list[Execution]:
         deadline = sent + lane.lease_duration.total_seconds()
-        return [Execution(self._runner, lane.task(claim.key.name), claim, claimed_at, deadline) for claim in result.claims]
+        executions = []
+        for claim in result.claims:
+            try:
+                executions.append(Execution(self._runner, lane.task(claim.key.name), claim, claimed_at, deadline))
+            except KeyError:
+                logger.error("The store gave %s, which was not asked for; it is left alone", claim.key)  # noqa: TRY400
+        return executions
 
     async def _start(self, executions: Sequence[Execution]) -> None:
-        self._unstarted.update(executions)
+        self._unstarted.update(dict.fromkeys(executions))
         for execution in executions:
             await self._executor.spawn(self._execute(execution))
 
     async def _execute(self, execution: Execution) -> None:
-        self._unstarted.discard(execution)
+        self._unstarted.pop(execution, None)
         await execution.run()
 
     def _plan(self, lane: _Lane, result: ClaimResult, limit: int, sent: float, now: datetime) -> None:
         """When to poll the lane again."""
         if len(result.claims) >= limit:
-            lane.due = sent
+            lane.due, lane.pause = sent, _FLOOR
             return
         # A claim that is neither settled nor extended becomes ready when its lease ends.
         ready = lane.lease_duration.total_seconds() if result.claims else self._poll_interval
         if result.next_ready_at is not None:
             ready = min(ready, (result.next_ready_at - now).total_seconds())
-        lane.due = max(sent + _FLOOR, min(lane.due, sent + ready + _TIMER_SLACK))
+        lane.pause = _FLOOR if result.claims or ready > 0 else min(2 * lane.pause, self._tick_interval)
+        lane.due = max(sent + lane.pause, min(lane.due, sent + ready + _TIMER_SLACK))
 
     async def _register(self, tasks: Sequence[StaticTask]) -> None:
         if tasks:
@@ -307,13 +332,26 @@ class Engine:
             except TimeoutError:
                 return
 
-    def _back_off(self, error: Exception) -> None:
-        if not self._retry_after:
+    def _back_off(self, lane: _Lane, error: Exception, *, everywhere: bool) -> None:
+        """Try ``lane`` again later; if the one before it failed, too, the whole store seems to be away: not worth a timeout each."""
+        if not self._failing:
             logger.warning("The store can't be reached; trying again until it can: %s", error)
+        self._failing.add(lane.partition)
         self._retry_after = min(2 * self._retry_after or _FIRST_RETRY_AFTER, _LAST_RETRY_AFTER)
         due = self._clock.monotonic() + self._retry_after
-        for lane in (*self._static, *self._dynamic):
-            lane.due = due
+        for each in self._lanes[lane.partition]:
+            each.due = due
+        if everywhere:
+            for each in (*self._static, *self._dynamic):
+                each.due = max(each.due, due)
+
+    def _succeeded(self, lane: _Lane) -> None:
+        self._broken.discard(lane.partition)
+        if lane.partition in self._failing:
+            self._failing.discard(lane.partition)
+            if not self._failing:
+                logger.warning("The store is back")
+                self._retry_after = 0.0
 
 
 def _lanes(tasks: Sequence[Task]) -> tuple[list[_Lane], deque[_Lane]]:

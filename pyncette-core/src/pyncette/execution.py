@@ -185,9 +185,9 @@ class Execution:
             target = self._target(schedule)
             answer = await self._runner.settler.submit(Commit(claim, target), self.deadline)
             self._log(answer)
+            self._settled(answer, target)
             if answer.outcome is not Outcome.APPLIED and not (answer.outcome is Outcome.ALREADY and answer.resent):
                 return
-            self._ready(target)
         elif self.remaining() <= 0:
             logger.warning("%s is not started: its lease ended before", self)
             return
@@ -260,14 +260,17 @@ class Execution:
 
         def done(answer: Answer) -> None:
             self._log(answer)
-            if answer.outcome is Outcome.APPLIED:
-                self._ready(target)
+            self._settled(answer, target)
 
         self._runner.settler.put(settlement, self.deadline, done)
 
-    def _ready(self, target: Target | None) -> None:
-        if target is not None:
-            self._runner.ready(self.claim.key.partition, target.execute_after)
+    def _settled(self, answer: Answer, target: Target | None) -> None:
+        """Say when the row is ready next, if that is known."""
+        partition = self.claim.key.partition
+        if answer.outcome is Outcome.SUPERSEDED:  # by a schedule whose time may have come while the row was held
+            self._runner.ready(partition, self._runner.clock.now())
+        elif target is not None and answer.outcome in (Outcome.APPLIED, Outcome.ALREADY):
+            self._runner.ready(partition, target.execute_after)
 
     def _log(self, answer: Answer) -> None:
         if answer.outcome is Outcome.APPLIED or answer.outcome is Outcome.ALREADY:

@@ -37,7 +37,7 @@ class ConcurrentExecutor:
     def __init__(self, concurrency_limit: int, slot_freed: Callable[[], None]) -> None:
         self._limit = concurrency_limit
         self._slot_freed = slot_freed
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], None] = {}  # in the order in which they were started
 
     @property
     def free_slots(self) -> int:
@@ -45,11 +45,11 @@ class ConcurrentExecutor:
 
     async def spawn(self, execution: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(execution)
-        self._running.add(task)
+        self._running[task] = None
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._slot_freed()
 
     async def drain(self, timeout: float | None) -> bool:

@@ -55,19 +55,25 @@ class Settler:
         self._batch_size = batch_size
         self._progress = progress
         self._queue: deque[_Entry] = deque()
-        self._in_flight = 0
+        self._in_flight: set[_Entry] = set()
+        #: How many are sent at once: fewer after each failure, so that one that always fails holds up the others less and less.
+        self._limit = batch_size
         self._wakeup = asyncio.Event()
-        self._closing = False
+        self._closing = self._ended = False
         self._give_up_at = float("inf")
 
     @property
     def pending(self) -> int:
         """How many settlements are not settled yet."""
-        return len(self._queue) + self._in_flight
+        return len(self._queue) + len(self._in_flight)
 
     def put(self, settlement: Settlement, give_up_at: float, done: Done) -> None:
         """Have ``settlement`` sent; ``done`` is called exactly once, later, with the answer. It must not raise."""
-        self._queue.append(_Entry(settlement, give_up_at, done))
+        entry = _Entry(settlement, give_up_at, done)
+        if self._ended:  # from a body that was left behind: it would wait for ever
+            asyncio.get_running_loop().call_soon(done, Answer(None, False, RepositoryError("The application has been shut down")))
+            return
+        self._queue.append(entry)
         self._wakeup.set()
 
     async def submit(self, settlement: Settlement, give_up_at: float) -> Answer:
@@ -89,6 +95,14 @@ class Settler:
 
     async def run(self) -> None:
         """Send what comes, until closed."""
+        try:
+            await self._run()
+        finally:
+            self._ended = True
+            for entry in (*self._in_flight, *self._queue):  # only if cut short: nobody is to wait for ever
+                entry.done(Answer(None, True, RepositoryError("The application was shut down before this was settled")))
+
+    async def _run(self) -> None:
         retry_after = _FIRST_RETRY_AFTER
         while True:
             while not self._queue:
@@ -97,21 +111,23 @@ class Settler:
                 self._wakeup.clear()
                 await self._wakeup.wait()
             batch = self._next_batch()
-            self._in_flight = len(batch)
+            self._in_flight.update(batch)
             again = await self._send(batch)
-            self._in_flight = 0
-            self._queue.extendleft(reversed(again))
+            self._in_flight.clear()
+            self._queue.extend(again)  # behind those that wait: one that always fails must not keep them from being sent
             self._progress()
             if again:
+                self._limit = max(1, len(batch) // 2)
                 await asyncio.sleep(retry_after)
                 retry_after = min(2 * retry_after, _LAST_RETRY_AFTER)
             else:
+                self._limit = min(2 * self._limit, self._batch_size)
                 retry_after = _FIRST_RETRY_AFTER
 
     def _next_batch(self) -> list[_Entry]:
         batch: list[_Entry] = []
         keys = set()
-        while self._queue and len(batch) < self._batch_size:
+        while self._queue and len(batch) < self._limit:
             key = self._queue[0].settlement.claim.key
             if key in keys:
                 break  # a heartbeat and the commit of the same run: a key stands at most once in a batch
@@ -130,15 +146,19 @@ class Settler:
             return self._unless_too_late(batch, error)
         except Exception as error:
             if len(batch) == 1:
-                batch[0].done(Answer(None, batch[0].resent, error))
+                self._answer(batch[0], Answer(None, batch[0].resent, error))
                 return []
             for entry in batch:
                 entry.resent = True  # a batch that raised may have been applied in part
             middle = len(batch) // 2
             return await self._send(batch[:middle]) + await self._send(batch[middle:])
         for entry, outcome in zip(batch, outcomes, strict=True):
-            entry.done(Answer(outcome, entry.resent))
+            self._answer(entry, Answer(outcome, entry.resent))
         return []
+
+    def _answer(self, entry: _Entry, answer: Answer) -> None:
+        self._in_flight.remove(entry)
+        entry.done(answer)
 
     def _unless_too_late(self, batch: Sequence[_Entry], error: TransientRepositoryError) -> list[_Entry]:
         now = self._clock.monotonic()
@@ -148,5 +168,5 @@ class Settler:
             if now < min(entry.give_up_at, self._give_up_at):
                 again.append(entry)
             else:
-                entry.done(Answer(None, True, error))
+                self._answer(entry, Answer(None, True, error))
         return again

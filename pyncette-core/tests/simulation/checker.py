@@ -5,7 +5,7 @@ Schedules are expanded here independently; what a user may expect is in RELIABIL
 
 import json
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -30,6 +30,7 @@ class TaskRules:
     """What was declared of a task."""
 
     lease: float
+    static: bool = False
     at_most_once: bool = False
     failure_mode: FailureMode = FailureMode.NONE
     fast_forward: bool = False
@@ -63,10 +64,6 @@ class Rules:
         """Within how many seconds of the last fault everything has to be on time again."""
         longest_lease = max(task.lease for task in self.tasks.values())
         return 6 + 2.5 * longest_lease + self.timeout + self.poll_interval + (35 if self.unaligned else 0)
-
-    @property
-    def tolerance(self) -> float:
-        return 1000.0 if self.unaligned else _CLOCK_ERROR
 
     def of(self, key: Key) -> TaskRules:
         """The rules for the row ``key``."""
@@ -103,6 +100,8 @@ class _Worker:
     down: str | None = None
     #: Calls of settle() that were hit by a fault, or failed.
     failures: "list[_Call]" = field(default_factory=list)
+    #: How long its last three readings of the store's clock took (seconds).
+    readings: deque[float] = field(default_factory=lambda: deque(maxlen=3))
 
     def was_frozen(self, begin: float, end: float) -> bool:
         return any(since <= end and until >= begin for since, until in self.frozen)
@@ -155,6 +154,8 @@ class _Checker:
         self.violations: list[Violation] = []
         self._rules = rules
         self._at = 0.0
+        #: By how much an honest worker may be wrong about the time (seconds).
+        self._tolerance = 1000.0 if rules.unaligned else _CLOCK_ERROR
         self._rows: dict[Key, Row] = {}
         self._changed_at: dict[Key, float] = {}
         self._incarnations: defaultdict[Key, int] = defaultdict(int)
@@ -274,7 +275,7 @@ class _Checker:
     def _claimed(self, event: log.Changed) -> None:
         before, after, rules = event.before, event.after, self._rules
         assert before is not None and after is not None and after.lease is not None
-        key, tolerance = event.key, rules.tolerance
+        key, tolerance = event.key, self._tolerance
         # Over a removal, tokens rise as far as the clocks agree.
         slack = int(2e6 * tolerance) if self._incarnations[key] > 1 and before.attempt == 0 else 0
         if (key, after.lease) in self._claims or after.epoch <= max(self._epochs.get(key, 0) - slack, before.epoch):
@@ -304,13 +305,13 @@ class _Checker:
 
     def _may_overlap(self, claim: _Claim) -> bool:
         """Whether a body that still runs may have lost its row: its lease ended, or a user took the row away."""
-        return claim.revoked or self._at >= claim.deadline - self._rules.tolerance or self._worker(claim.worker).down is not None
+        return claim.revoked or self._at >= claim.deadline - self._tolerance or self._worker(claim.worker).down is not None
 
     def _excused(self, claim: _Claim) -> bool:
         """Whether there is a cause for a completed run not to have been committed while its lease lasted."""
         assert claim.ended_at is not None
         worker = self._worker(claim.worker)
-        if claim.revoked or claim.ended_at >= claim.deadline - self._rules.tolerance:
+        if claim.revoked or claim.ended_at >= claim.deadline - self._tolerance:
             return True
         if worker.down is not None or worker.was_frozen(claim.ended_at, claim.deadline):
             return True
@@ -382,7 +383,7 @@ class _Checker:
         if interval is None:
             return self._report("I8 once-off", f"{key} goes on to {after.occurrence} after its only occurrence")
         steps, rest = divmod(after.occurrence - before.occurrence, interval)
-        skipping = task.fast_forward and after.occurrence - interval <= event.now + timedelta(seconds=2 * self._rules.tolerance)
+        skipping = task.fast_forward and after.occurrence - interval <= event.now + timedelta(seconds=2 * self._tolerance)
         if rest or (steps != 1 and not (steps > 1 and skipping)):
             self._report("I7 missed", f"{key} went on from {before.occurrence} to {after.occurrence}")
 
@@ -394,21 +395,21 @@ class _Checker:
         for run in event.runs:
             if run in self._claims:
                 self._claims[run].sent.append(event.call)
-        error = max(_CLOCK_ERROR, 0.0)
-        if abs(event.stale) > error and not worker.was_frozen(event.at - abs(event.stale), event.at) and not self._steps_may_show(event):
+        if abs(event.stale) > self._tolerance and not worker.was_frozen(event.at - abs(event.stale), event.at):
             self._report("I2 exclusion", f"{event.worker} passed a time to {event.method} that is {event.stale:.3f} s old")
         second = int(event.at)
         self._idle_calls[event.worker, second] += 1
         if self._idle_calls[event.worker, second] == 500:
             self._report("busy loop", f"{event.worker} called the store 500 times in a second")
 
-    def _steps_may_show(self, event: log.Sent) -> bool:
-        """A wall clock that is stepped between being read and the call makes an honest time look old."""
-        return self._rules.unaligned
-
     def _delivered(self, event: log.Delivered) -> None:
         call = self._calls[event.call]
         call.answered_at = event.at
+        if call.method == "server_time" and event.error is None:
+            readings = self._worker(call.worker).readings
+            readings.append(event.at - call.at)
+            if len(readings) == 3:
+                self._tolerance = max(self._tolerance, min(readings) / 2 + 0.001)
         if event.error is not None:
             call.refused = event.refused
             if call.method == "settle" and call.fault is None:
@@ -432,14 +433,14 @@ class _Checker:
         worker.running.add(event.run)
         if len(worker.running) > rules.concurrency_limit:
             self._report("slots", f"{event.worker} runs {len(worker.running)} bodies at once")
-        if event.scheduled_at != row.occurrence or self._true(row.occurrence) > event.at + rules.tolerance:
+        if event.scheduled_at != row.occurrence or self._true(row.occurrence) > event.at + self._tolerance:
             self._report("I4 early", f"{key} was started for {event.scheduled_at}, was claimed for {row.occurrence}")
         if _arguments(row.spec) != event.args:
             self._report("I9", f"{key} was started with {event.args}, but claimed with {row.spec}")
         if task.at_most_once:
             self._started_at_most_once(claim)
         else:
-            if event.at > claim.deadline + rules.tolerance:
+            if event.at > claim.deadline + self._tolerance:
                 self._report("I2 exclusion", f"{key} was started {event.at - claim.deadline:.3f} s after its lease ended")
             if event.at > claim.delivered_at + _MOMENT and not worker.was_frozen(claim.delivered_at, event.at):
                 self._report("slots", f"{key} was claimed {event.at - claim.delivered_at:.3f} s before it was started")
@@ -474,6 +475,9 @@ class _Checker:
             self._judge_backlog()
 
     def _judge_backlog(self) -> None:
+        for name, task in self._rules.tasks.items():
+            if task.static and Key("static", name) not in self._rows:
+                self._report("I3 no loss", f"the static task {name!r} has no row, although all is well again")
         for row in self._rows.values():
             if row.state is State.SCHEDULED and row.ready_at is not None and self._understood(row):
                 late = self._at - self._true(row.ready_at)

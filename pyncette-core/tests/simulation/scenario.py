@@ -19,6 +19,7 @@ from pyncette import (
     SynchronousExecutor,
     Task,
 )
+from pyncette.clock import to_microseconds
 from pyncette.errors import LeaseLostException, RepositoryError, TransientRepositoryError
 from pyncette.repository import Key, Repository, Row, State
 from pyncette.testing import VirtualClock
@@ -163,6 +164,7 @@ class _Scenario:
     def _rules(self, *, ample: bool) -> Rules:
         tasks = {
             each.name: TaskRules(
+                static=each.kind == "static",
                 at_most_once=each.options.get("execution_mode") is _AMO,
                 failure_mode=each.options.get("failure_mode", FailureMode.NONE),
                 fast_forward=each.options.get("fast_forward", False),
@@ -295,6 +297,7 @@ class _Scenario:
                     self.client = context
                     await self.client_done.wait()
                     return
+            await asyncio.sleep(0.5)
 
     def _end(self, worker: _Worker, *, cancelled: bool) -> None:
         assert worker.context is not None and worker.task is not None
@@ -432,7 +435,14 @@ class _Scenario:
         if rows and random.random() < 0.7:
             row = random.choice(rows)
             broken: dict[str, Any] = random.choice(({"spec": "{"}, {"spec": "7"}, {"schedule": "whenever"}, {"schedule": ""}))
-            poisoned = row._replace(key=Key(row.key.partition, "poison"), **broken, lease=None, locked_until=None, ready_at=row.execute_after, epoch=row.epoch + 10**9)
+            poisoned = row._replace(
+                key=Key(row.key.partition, "poison"),
+                **broken,
+                lease=None,
+                locked_until=None,
+                ready_at=row.execute_after,
+                epoch=to_microseconds(self.clock.now() + timedelta(minutes=2)),
+            )
             self.store.poison(poisoned, poisoned.key)
         else:
             static = [row for row in self.store.rows if row.key.partition == "static"]

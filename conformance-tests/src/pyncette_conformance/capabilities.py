@@ -1,0 +1,38 @@
+"""What a store says about itself: the only reasons for which a test of the suite may be excused."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Capabilities"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What the suite may expect of a store. The defaults describe a database: nothing is excused.
+
+    What is declared to be lacking is still tried: a test that passes in spite of its declaration fails, so that no
+    declaration outlives its reason.
+    """
+
+    #: What was written is still there after the repository is closed and opened again. Not so for memory.
+    durable: bool = True
+
+    #: Repositories opened from the same factory see each other's rows. Not so for memory, and for SQLite's ":memory:".
+    #: Where they don't, the suite's workers are several callers of one repository.
+    shared: bool = True
+
+    #: The longest ``spec``, in UTF-8 bytes, that a row can hold; None if it is longer than the suite tries (200,000). The
+    #: contract wants 65,536 or more.
+    max_spec_bytes: int | None = None
+
+    #: Each of the optional protocols: True if the store must have it, False if it must not, None to go by what it has.
+    supports_server_time: bool | None = None
+    #: See :attr:`supports_server_time`.
+    supports_stats: bool | None = None
+    #: See :attr:`supports_server_time`.
+    supports_partitions: bool | None = None
+    #: See :attr:`supports_server_time`.
+    supports_pause: bool | None = None
+
+    #: Tests that are known to fail, by ``Class.test`` ("TestNames.test_names_are_told_apart_byte_by_byte"), with the reason.
+    exclusions: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,92 @@
+"""Which stores a run of the suite tests."""
+
+import functools
+import importlib.metadata
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from pyncette.backends import ENTRY_POINT_GROUP, BackendURL, from_url
+from pyncette.repository import Repository
+from pyncette_conformance.capabilities import Capabilities
+
+__all__ = ["BackendUnderTest", "discover", "untested"]
+
+_ENVIRONMENT = re.compile(r"PYNCETTE_TEST_([A-Z0-9_]+)_URL")
+#: Stands in a URL for a directory that is made for the run.
+_DIRECTORY = "{directory}"
+#: The backends that need no server, by scheme.
+_SELF_CONTAINED: Mapping[str, Mapping[str, str]] = {
+    "memory": {"memory": "memory://"},
+    "sqlite": {"sqlite-memory": "sqlite://", "sqlite-file": f"sqlite:///{_DIRECTORY}/conformance.db"},
+}
+#: What lives in the process, and ends with the repository.
+_TRANSIENT = Capabilities(durable=False, shared=False)
+
+
+class BackendUnderTest:
+    """A repository factory with a name and the capabilities of what it opens."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self._url = url
+        self.capabilities = _TRANSIENT if _is_transient(url) else Capabilities()
+        self._directory: Path | None = None
+
+    @property
+    def needs_directory(self) -> bool:
+        """Whether :meth:`within` has to be called before it is opened."""
+        return _DIRECTORY in self._url
+
+    def within(self, directory: Path) -> None:
+        """Keep files in ``directory``."""
+        self._directory = directory
+
+    def check(self) -> None:
+        """Raise the :class:`~pyncette.errors.PyncetteError` that opening the URL would raise before it connects."""
+        from_url(self._url)
+
+    def __call__(self) -> AbstractAsyncContextManager[Repository]:
+        return from_url(self._url.replace(_DIRECTORY, str(self._directory)))()
+
+    def __repr__(self) -> str:
+        # Shown with the values of a failing test, so without the password.
+        return f"<{self.name}: {BackendURL.parse(self._url)}>"
+
+
+def discover(urls: Sequence[str], environment: Mapping[str, str]) -> Sequence[BackendUnderTest]:
+    """A backend for each of ``urls``; without any, those that need no server and those that ``environment`` names."""
+    if urls:
+        named = [(BackendURL.parse(url).scheme, url) for url in urls]
+    else:
+        installed = _installed()
+        named = [pair for scheme, found in _SELF_CONTAINED.items() if scheme in installed for pair in found.items()]
+        named += _from_environment(environment)
+    count: dict[str, int] = {}
+    backends = []
+    for name, url in named:
+        count[name] = count.get(name, 0) + 1
+        backends.append(BackendUnderTest(name if count[name] == 1 else f"{name}-{count[name]}", url))
+    return backends
+
+
+def untested(urls: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
+    """The schemes that are installed but of which :func:`discover` finds no store."""
+    tested = {BackendURL.parse(url).scheme for url in urls or [url for _, url in _from_environment(environment)]}
+    return sorted(_installed() - tested - _SELF_CONTAINED.keys())
+
+
+def _installed() -> set[str]:
+    return {entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    found = sorted((match[1], url) for name, url in environment.items() if url and (match := _ENVIRONMENT.fullmatch(name)))
+    return [(name.lower().replace("_", "-"), url) for name, url in found]
+
+
+@functools.cache
+def _is_transient(url: str) -> bool:
+    parsed = BackendURL.parse(url)
+    return parsed.scheme == "memory" or (parsed.scheme == "sqlite" and parsed.path in ("", "/", "/:memory:"))

@@ -1,0 +1,32 @@
+"""Run scenarios by hand: ``python -m pyncette_conformance.faults --url URL [SCENARIO ...]``.
+
+``{}`` in the URL stands for a name that is new for each scenario, so that each gets a store of its own.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+from pyncette_conformance.faults import scenarios
+
+parser = argparse.ArgumentParser(prog="python -m pyncette_conformance.faults", description=__doc__)
+parser.add_argument("--url", required=True)
+parser.add_argument("--times", type=int, default=1)
+parser.add_argument("scenario", nargs="*", help=f"by default all of: {', '.join(scenarios.SCENARIOS)}")
+arguments = parser.parse_args()
+failed = 0
+for _ in range(arguments.times):
+    for name in arguments.scenario or scenarios.SCENARIOS:
+        directory = Path(tempfile.mkdtemp(prefix="pyncette-faults-"))
+        url = arguments.url.replace("{}", uuid.uuid4().hex)
+        report = asyncio.run(getattr(scenarios, name)(url, directory))
+        print(report.summary(), flush=True)
+        for violation in report.violations[:20]:
+            print(f"  {violation}", flush=True)
+        if report.violations:
+            failed += 1
+            print(f"  the log is in {directory}", flush=True)
+sys.exit(bool(failed))

@@ -1,0 +1,159 @@
+"""Faults at named points of a worker's calls to its store.
+
+A fault is written ``SITE=ACTION``, then optionally ``%PERCENT`` (how often; always by default) or ``@N`` (only the N-th time),
+then optionally ``:SECONDS``. Sites are the methods of the repository for what happens to a call, and ``METHOD.before`` and
+``METHOD.after`` for what happens around it::
+
+    settle=applied-then-error%30     of ten settlements three are applied, but the caller is told that they failed
+    register.before=stop@1           the process stops itself (SIGSTOP) before its first insert; somebody has to continue it
+    claim.after=kill@3               the process dies with its third claim in hand
+    settle=duplicate-late%20:0.5     the call is delivered once more half a second later
+"""
+
+import asyncio
+import enum
+import os
+import random
+import re
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pyncette.errors import TransientRepositoryError
+from pyncette.repository import Repository, Settlement
+from pyncette_conformance.faults.recorder import Wrapper, claim_fields
+from pyncette_conformance.faults.runlog import RunLog, What
+
+__all__ = ["Action", "Failpoints", "Fault"]
+
+T = TypeVar("T")
+
+_METHODS = ("register", "unregister", "claim", "settle", "get", "list")
+
+
+class Action(enum.StrEnum):
+    """What goes wrong."""
+
+    # To a call:
+    #: It fails before it has any effect.
+    ERROR = "error"
+    #: It takes effect, but its answer is lost.
+    APPLIED_THEN_ERROR = "applied-then-error"
+    #: It is delivered twice; the caller gets the first answer.
+    DUPLICATE = "duplicate"
+    #: The same, with the second delivery some time after the first.
+    DUPLICATE_LATE = "duplicate-late"
+
+    # Before or after a call:
+    DELAY = "delay"
+    STOP = "stop"
+    KILL = "kill"
+
+
+_AROUND = {Action.DELAY, Action.STOP, Action.KILL}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An action at a site."""
+
+    site: str
+    action: Action
+    #: Between 0 and 1.
+    rate: float = 1.0
+    #: Only this time that the site is passed, counted from 1; 0: any time.
+    nth: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Fault":
+        """Read the notation that the module's docstring describes."""
+        match = re.fullmatch(r"([a-z]+)(\.before|\.after)?=([a-z-]+)(?:%([\d.]+)|@(\d+))?(?::([\d.]+))?", text)
+        if match is None:
+            raise ValueError(f"{text!r} is not a fault; write for example 'settle=applied-then-error%30' or 'claim.after=stop@1'")
+        method, around, action, percent, nth, seconds = match.groups()
+        fault = cls(
+            site=method + (around or ""),
+            action=Action(action),
+            rate=float(percent or 100) / 100,
+            nth=int(nth or 0),
+            seconds=float(seconds or 0),
+        )
+        if method not in _METHODS or (around is not None) != (fault.action in _AROUND):
+            raise ValueError(f"{text!r}: {action} can't be at {fault.site!r}")
+        return fault
+
+
+class Failpoints(Wrapper):
+    """A repository with ``faults`` in the way to it."""
+
+    def __init__(self, inner: Repository, faults: Sequence[Fault], log: RunLog, seed: int) -> None:
+        super().__init__(inner)
+        self._faults = faults
+        self._log = log
+        self._random = random.Random(seed)
+        self._passed: Counter[str] = Counter()
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def _call(self, method: str, call: Callable[[], Awaitable[T]], settlements: Sequence[Settlement] = ()) -> T:
+        await self._around(f"{method}.before")
+        fault = self._draw(method)
+        if fault is not None:
+            self._record(fault, settlements)
+            if fault.action is Action.ERROR:
+                raise TransientRepositoryError(f"{method}() failed on purpose, without effect")
+        result = await call()
+        if fault is not None:
+            if fault.action is Action.APPLIED_THEN_ERROR:
+                raise TransientRepositoryError(f"{method}() failed on purpose, after taking effect")
+            if fault.action is Action.DUPLICATE:
+                await call()
+            else:
+                self._later(call, fault.seconds)
+        await self._around(f"{method}.after")
+        return result
+
+    async def aclose(self) -> None:
+        """Deliver nothing more."""
+        for task in self._late:
+            task.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
+
+    def _draw(self, site: str) -> Fault | None:
+        self._passed[site] += 1
+        for fault in self._faults:
+            if fault.site == site and fault.nth in (0, self._passed[site]) and self._random.random() < fault.rate:
+                return fault
+        return None
+
+    async def _around(self, site: str) -> None:
+        fault = self._draw(site)
+        if fault is None:
+            return
+        self._record(fault)
+        if fault.action is Action.DELAY:
+            await asyncio.sleep(fault.seconds)
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP if fault.action is Action.STOP else signal.SIGKILL)
+
+    def _record(self, fault: Fault, settlements: Sequence[Settlement] = ()) -> None:
+        if settlements:
+            self._log.write_all(
+                self._log.event(
+                    What.FAULT, kind=fault.site, outcome=fault.action, note=type(each).__name__.lower(), **claim_fields(each.claim)
+                )
+                for each in settlements
+            )
+        else:
+            self._log.write(What.FAULT, kind=fault.site, outcome=fault.action)
+
+    def _later(self, call: Callable[[], Awaitable[T]], seconds: float) -> None:
+        async def deliver() -> None:
+            await asyncio.sleep(seconds)
+            await call()
+
+        task = asyncio.create_task(deliver())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)

@@ -1,0 +1,49 @@
+"""The errors of a store's own driver, raised below the repository: what it does with them is tested, too."""
+
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["INJECTORS", "inject"]
+
+
+def inject(scheme: str, rate: float, seed: int) -> None:
+    """Have a share ``rate`` of the statements that this process sends to stores of ``scheme`` fail."""
+    try:
+        injector = INJECTORS[scheme]
+    except KeyError:
+        raise ValueError(f"No native errors are known for {scheme}://; known are: {', '.join(sorted(INJECTORS))}") from None
+    injector(rate, random.Random(seed))
+
+
+def _sqlite(rate: float, chance: random.Random) -> None:
+    import sqlite3
+
+    import aiosqlite
+
+    def error(code: int, message: str) -> sqlite3.OperationalError:
+        raised = sqlite3.OperationalError(message)
+        raised.sqlite_errorcode = code  # SQLite itself sets it on real ones
+        return raised
+
+    commits = itertools.count()
+
+    def busy(original: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(connection: aiosqlite.Connection, sql: str, *parameters: Any) -> Any:
+            if chance.random() < rate:
+                raise error(sqlite3.SQLITE_BUSY, "database is locked")
+            result = await original(connection, sql, *parameters)
+            # Rarer, since the caller has to begin anew: committed, and yet an error. Not at the start, which it is meant to end.
+            if sql == "COMMIT" and next(commits) > 10 and chance.random() < rate / 5:
+                raise error(sqlite3.SQLITE_IOERR, "disk I/O error")
+            return result
+
+        return call
+
+    for name in ("execute", "execute_fetchall", "executemany"):
+        setattr(aiosqlite.Connection, name, busy(getattr(aiosqlite.Connection, name)))
+
+
+#: By URL scheme: ``(rate, random numbers)``. A backend of its own distribution adds its own, through a worker's ``--plugin``.
+INJECTORS: dict[str, Callable[[float, random.Random], None]] = {"sqlite": _sqlite}

@@ -1,0 +1,131 @@
+"""A TCP proxy that stands between workers and a store, and does to their connections what networks do."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import Self
+
+__all__ = ["Proxy"]
+
+_CHUNK = 1 << 16
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """A client, and what it talks to."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    #: Clear while nothing is to get through. The peers see a connection that is open and silent.
+    thawed: asyncio.Event = field(default_factory=asyncio.Event)
+    #: The next bytes from the server are dropped, and the connection with them.
+    cut: bool = False
+
+    def abort(self) -> None:
+        for writer in (self.client, self.server):
+            writer.transport.abort()
+
+
+class Proxy:
+    """Forwards connections to ``host`` and ``port``. An asynchronous context manager; it listens at :attr:`port` of 127.0.0.1.
+
+    Everything may be changed at any time, by calls from the same event loop.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._connections: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        #: Whether new connections get through; if not, they are closed at once.
+        self.accepting = True
+        #: Whether new connections are silent from their beginning.
+        self.freeze_new = False
+        #: Seconds by which each piece of data is late, in either direction.
+        self.delay = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.drop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def port(self) -> int:
+        """Where the proxy listens."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections)
+
+    def freeze(self) -> None:
+        """Let nothing more through on the connections that are open now; new ones work."""
+        for connection in self._connections:
+            connection.thawed.clear()
+
+    def thaw(self) -> None:
+        """Let everything through that was held back."""
+        self.freeze_new = False
+        for connection in self._connections:
+            connection.thawed.set()
+
+    def cut_replies(self) -> None:
+        """Break each open connection at its next reply: the server has done what was asked, and nobody will hear of it."""
+        for connection in self._connections:
+            connection.cut = True
+
+    def drop(self) -> None:
+        """Reset all open connections."""
+        for connection in list(self._connections):
+            connection.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        if not self.accepting:
+            client.transport.abort()
+            return
+        try:
+            server_reader, server = await asyncio.open_connection(*self._target)
+        except OSError:
+            client.transport.abort()
+            return
+        connection = _Connection(client, server)
+        if not self.freeze_new:
+            connection.thawed.set()
+        self._connections.add(connection)
+        pumps = {
+            asyncio.create_task(self._pump(connection, reader, server, replies=False)),
+            asyncio.create_task(self._pump(connection, server_reader, client, replies=True)),
+        }
+        self._tasks |= pumps
+        try:
+            await asyncio.wait(pumps)
+        finally:
+            connection.abort()
+            self._connections.discard(connection)
+            self._tasks -= pumps
+
+    async def _pump(
+        self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_CHUNK):
+                await connection.thawed.wait()
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                if replies and connection.cut:
+                    connection.abort()
+                    return
+                writer.write(data)
+                await writer.drain()
+            await connection.thawed.wait()  # a frozen network does not tell that the other side is gone
+            writer.write_eof()

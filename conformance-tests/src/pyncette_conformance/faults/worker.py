@@ -1,0 +1,83 @@
+"""One worker process: ``python -m pyncette_conformance.faults.worker --url URL --plan FILE --log FILE``.
+
+It runs until it is told to stop by a signal, as any application with ``app.main()`` does.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pyncette_conformance.faults import native
+from pyncette_conformance.faults.application import WrongClock, build
+from pyncette_conformance.faults.failpoints import Fault
+from pyncette_conformance.faults.plan import Plan
+from pyncette_conformance.faults.runlog import RunLog
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a worker with the options that ``--help`` describes."""
+    parser = argparse.ArgumentParser(prog="python -m pyncette_conformance.faults.worker", description=__doc__)
+    parser.add_argument("--url", required=True, help="of the store")
+    parser.add_argument("--plan", required=True, type=Path, help="file with the tasks, written by Plan.write()")
+    parser.add_argument("--log", required=True, type=Path, help="file to which events are appended")
+    parser.add_argument("--poll-interval", type=float, default=0.2, metavar="SECONDS")
+    parser.add_argument("--concurrency", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--shutdown-timeout", type=float, metavar="SECONDS")
+    parser.add_argument("--fault", type=Fault.parse, action="append", default=[], metavar="SITE=ACTION[%%PERCENT|@N][:SECONDS]")
+    parser.add_argument("--native", type=float, metavar="PERCENT", help="share of the driver's statements that fail")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is left to chance")
+    parser.add_argument("--clock-ahead", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--clock-step", type=_step, action="append", default=[], metavar="WHEN:SECONDS")
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE_OR_MODULE:FUNCTION", help="called first")
+    parser.add_argument("--mutant", dest="plugin", action="append", metavar="FILE:FUNCTION", help="a plugin that breaks something")
+    options = parser.parse_args(arguments)
+
+    for plugin in options.plugin:
+        _load(plugin)()
+    if options.native:
+        native.inject(options.url.partition("://")[0], options.native / 100, options.seed)
+    timeout = options.shutdown_timeout
+    app = build(
+        options.url,
+        Plan.read(options.plan),
+        RunLog(options.log),
+        faults=options.fault,
+        seed=options.seed,
+        poll_interval=timedelta(seconds=options.poll_interval),
+        concurrency_limit=options.concurrency,
+        batch_size=options.batch,
+        shutdown_timeout=None if timeout is None else timedelta(seconds=timeout),
+        clock=WrongClock(options.clock_ahead, options.clock_step),
+    )
+    app.main()
+
+
+def _step(text: str) -> tuple[float, float]:
+    when, _, seconds = text.partition(":")
+    return float(when), float(seconds)
+
+
+def _load(plugin: str) -> Callable[[], Any]:
+    place, _, name = plugin.rpartition(":")
+    if place.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(place)
+    function: Callable[[], Any] = getattr(module, name)
+    return function
+
+
+if __name__ == "__main__":
+    main()

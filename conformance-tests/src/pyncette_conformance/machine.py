@@ -1,0 +1,339 @@
+"""Random histories of calls, compared step by step with the reference store.
+
+Hypothesis invents the calls: from several workers, with clocks that lag, with settlements of any age, sent again or never. After each
+call the store must have answered as the reference does and hold the same rows, but for the random lease ids. Besides, a
+ledger checks what has to hold whatever the reference says: so that an error that both share is found, too.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+
+from pyncette.memory import MemoryRepository
+from pyncette.repository import (
+    Claim,
+    Commit,
+    Extend,
+    Fail,
+    Key,
+    Outcome,
+    Registration,
+    Release,
+    Repository,
+    Row,
+    Settlement,
+    State,
+    Stats,
+    SupportsPause,
+    SupportsStats,
+    Target,
+)
+from pyncette_conformance.builders import LEASE, T0, TICK, epoch_at
+from pyncette_conformance.store import Session, all_rows
+
+__all__ = ["WORKERS", "RepositoryMachine"]
+
+WORKERS = 3
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A claim as the store made it, and the reference's for the same row."""
+
+    claim: Claim
+    reference: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A settlement that was sent, to be sent again."""
+
+    twin: Twin
+    settlement: Settlement
+
+
+@dataclass(slots=True)
+class Life:
+    """What the ledger knows of a row since it was inserted."""
+
+    born: datetime
+    #: The last token that was handed out.
+    epoch: int | None = None
+    #: The lease that is neither settled nor taken away, and its end.
+    live: tuple[str, datetime] | None = None
+    #: The occurrences that were committed, by the revision they belong to.
+    advanced: set[tuple[int, datetime]] | None = None
+
+
+workers = st.integers(0, WORKERS - 1)
+#: Two partitions and names that a store may confuse; few, so that calls meet.
+numbers = st.integers(0, 3)
+some_numbers = st.lists(numbers, min_size=1, max_size=3, unique=True)
+seconds = st.sampled_from([0, 1, 30, 60, 90, -30, -600])
+jitters = st.sampled_from([0, 2])
+schedules = st.sampled_from(["A", "B", "a"])
+specs = st.sampled_from(["{}", "[1]", '"é\\u0000"'])
+#: A clock that lags behind, or a call that was long on its way.
+lags = st.sampled_from([timedelta(), TICK, timedelta(seconds=30), LEASE, timedelta(hours=1)])
+spans = st.sampled_from([TICK, timedelta(seconds=1), timedelta(seconds=30), LEASE, timedelta(hours=1)])
+
+
+class RepositoryMachine(RuleBasedStateMachine):
+    """Calls of several workers on a few rows. Subclass it with the session of an open store."""
+
+    session: ClassVar[Session]
+
+    claims: Bundle[Twin] = Bundle("claims")
+    sent: Bundle[Sent] = Bundle("sent")
+
+    def __init__(self) -> None:
+        super().__init__()
+        store = self.session.store
+        self.reference = MemoryRepository()
+        self.now = T0
+        one = store.partition()
+        self.partitions = [one, store.adopt(one + ":")]
+        self.keys = [Key(one, "a"), Key(one, "A"), Key(one, "a "), Key(self.partitions[1], "a")]
+        self.leases: dict[tuple[Key, str], str] = {}
+        self.lives: dict[Key, Life] = {}
+
+    # -- the calls --
+
+    @rule(span=spans)
+    def time_passes(self, span: timedelta) -> None:
+        self.now += span
+
+    @rule(
+        worker=workers,
+        some=some_numbers,
+        schedule=schedules,
+        spec=specs,
+        delay=seconds,
+        jitter=jitters,
+        keep_overdue=st.booleans(),
+        force=st.booleans(),
+        lag=lags,
+    )
+    def register(
+        self,
+        worker: int,
+        some: list[int],
+        schedule: str,
+        spec: str,
+        delay: int,
+        jitter: int,
+        keep_overdue: bool,
+        force: bool,
+        lag: timedelta,
+    ) -> None:
+        now = self.now - lag
+        occurrence = self.now + timedelta(seconds=delay)
+        target = Target(occurrence, occurrence + timedelta(seconds=jitter))
+        batch = [Registration(self.keys[number], spec, schedule, target, keep_overdue=keep_overdue) for number in some]
+        self.both(worker, lambda repository: repository.register(now, batch, force=force))
+        for registration in batch:
+            life = self.lives.setdefault(registration.key, Life(now))
+            if force:
+                life.live = None
+
+    @rule(worker=workers, some=some_numbers)
+    def unregister(self, worker: int, some: list[int]) -> None:
+        keys = [self.keys[number] for number in some]
+        removed, expected = self.both(worker, lambda repository: repository.unregister(self.now, keys))
+        assert list(removed) == list(expected)
+        for key in keys:
+            self.lives.pop(key, None)
+
+    @rule(
+        target=claims,
+        worker=workers,
+        second_partition=st.booleans(),
+        limit=st.integers(1, 3),
+        some=st.none() | st.lists(numbers, max_size=3, unique=True),
+        lag=lags,
+        lease=st.sampled_from([LEASE, timedelta(seconds=1), timedelta(hours=2)]),
+    )
+    def claim(
+        self, worker: int, second_partition: bool, limit: int, some: list[int] | None, lag: timedelta, lease: timedelta
+    ) -> Any:
+        partition = self.partitions[second_partition]
+        names = None if some is None else list(dict.fromkeys(self.keys[number].name for number in some))
+        now = self.now - lag
+        asked = {row.key: row for row in self.reference_rows(partition) if names is None or row.key.name in names}
+        ready = {key: row.ready_at for key, row in asked.items() if row.ready_at is not None}
+        result = self.session.call(
+            self.session.workers[worker].claim(now, partition, lease_duration=lease, limit=limit, names=names)
+        )
+        # Of several that are ready since the same instant a store may take any.
+        assert [ready.get(claim.key) for claim in result.claims] == sorted(at for at in ready.values() if at <= now)[:limit]
+        taken = [claim.key for claim in result.claims]
+        assert len(set(taken)) == len(taken)
+        assert result.next_ready_at == min((at for key, at in ready.items() if key not in taken), default=None)
+        assert sorted(result.missing) == sorted({*(names or [])} - {key.name for key in asked})
+        twins = []
+        for claim in result.claims:
+            expected = self.session.call(
+                self.reference.claim(now, partition, lease_duration=lease, limit=1, names=[claim.key.name])
+            ).claims[0]
+            assert claim == expected._replace(lease=claim.lease)
+            assert (claim.key, claim.lease) not in self.leases, "a lease id was used before"
+            self.leases[claim.key, claim.lease] = expected.lease
+            self.note_claim(claim, now, now + lease)
+            twins.append(Twin(claim, expected))
+        return multiple(*twins)
+
+    @rule(target=sent, worker=workers, twin=claims, delay=seconds, jitter=jitters, lag=lags)
+    def commit(self, worker: int, twin: Twin, delay: int, jitter: int, lag: timedelta) -> Sent:
+        occurrence = twin.claim.occurrence + timedelta(seconds=abs(delay) + 1)
+        following = Target(occurrence, occurrence + timedelta(seconds=jitter))
+        return self.settle(worker, Sent(twin, Commit(twin.claim, following)), lag)
+
+    @rule(target=sent, worker=workers, twin=claims)
+    def last_commit(self, worker: int, twin: Twin) -> Sent:
+        return self.settle(worker, Sent(twin, Commit(twin.claim, None)))
+
+    @rule(target=sent, worker=workers, twin=claims, delay=seconds, started=st.booleans(), lag=lags)
+    def release(self, worker: int, twin: Twin, delay: int, started: bool, lag: timedelta) -> Sent:
+        retry_at = self.now + timedelta(seconds=delay)
+        return self.settle(worker, Sent(twin, Release(twin.claim, retry_at, started=started)), lag)
+
+    @rule(target=sent, worker=workers, twin=claims)
+    def fail(self, worker: int, twin: Twin) -> Sent:
+        return self.settle(worker, Sent(twin, Fail(twin.claim, "it broke")))
+
+    @rule(target=sent, worker=workers, twin=claims, delay=seconds)
+    def extend(self, worker: int, twin: Twin, delay: int) -> Sent:
+        return self.settle(worker, Sent(twin, Extend(twin.claim, self.now + timedelta(seconds=delay))))
+
+    @rule(worker=workers, before=sent, lag=lags)
+    def send_again(self, worker: int, before: Sent, lag: timedelta) -> None:
+        self.settle(worker, before, lag)
+
+    @rule(worker=workers, batch=st.lists(sent, min_size=2, max_size=4, unique_by=lambda each: each.twin.claim.key))
+    def send_many_again(self, worker: int, batch: list[Sent]) -> None:
+        self.settle_all(worker, batch, self.now)
+
+    @rule(worker=workers, some=some_numbers, resume=st.booleans())
+    def pause_or_resume(self, worker: int, some: list[int], resume: bool) -> None:
+        keys = [self.keys[number] for number in some]
+        if not isinstance(self.session.workers[worker], SupportsPause):
+            return
+
+        def change(repository: Repository) -> Awaitable[Sequence[bool]]:
+            assert isinstance(repository, SupportsPause)
+            return repository.resume(self.now, keys) if resume else repository.pause(self.now, keys)
+
+        found, expected = self.both(worker, change)
+        assert list(found) == list(expected)
+
+    # -- what has to hold after each --
+
+    @invariant()
+    def rows_are_those_of_the_reference(self) -> None:
+        reader = self.session.workers[0]
+        for partition in self.partitions:
+            # Page by page, so that tokens are used as well.
+            stored = {row.key: row for row in self.session.call(all_rows(reader, partition, limit=2))}
+            assert {key: self.translated(row) for key, row in stored.items()} == {
+                row.key: row for row in self.reference_rows(partition)
+            }
+            for row in stored.values():
+                self.check_row(row)
+        stored_rows = list(self.session.call(self.session.workers[-1].get(self.keys)))
+        assert [row and self.translated(row) for row in stored_rows] == self.session.call(self.reference.get(self.keys))
+
+    @invariant()
+    def counts_are_those_of_the_rows(self) -> None:
+        reader = self.session.workers[0]
+        if not isinstance(reader, SupportsStats):
+            return
+        for partition in self.partitions:
+            rows = self.reference_rows(partition)
+            due = [row.ready_at for row in rows if row.ready_at is not None and row.ready_at <= self.now]
+            failed = sum(row.state is State.FAILED for row in rows)
+            expected = Stats(rows=len(rows), due=len(due), oldest_due=min(due, default=None), failed=failed)
+            assert self.session.call(reader.stats(self.now, partition)) == expected
+
+    def check_row(self, row: Row) -> None:
+        """What a row must look like, whatever happened to it."""
+        assert (row.ready_at is None) == (row.state is not State.SCHEDULED)
+        assert (row.error is None) == (row.state is not State.FAILED)
+        assert row.locked_until is None or row.lease is not None
+        if row.ready_at is not None:
+            assert row.ready_at >= row.execute_after, "I4: it could start early"
+            assert row.locked_until is None or row.ready_at >= row.locked_until, "I2: it could be claimed under a live lease"
+
+    def note_claim(self, claim: Claim, now: datetime, until: datetime) -> None:
+        """Enter a claim into the ledger, which knows what nobody may claim."""
+        life = self.lives[claim.key]
+        assert claim.execute_after <= now, "I4: claimed early"
+        assert claim.epoch > (epoch_at(life.born) if life.epoch is None else life.epoch), "I1: the token did not rise"
+        assert life.live is None or life.live[1] <= now, "I2: claimed under a live lease"
+        life.epoch, life.live = claim.epoch, (claim.lease, until)
+
+    def note_outcome(self, settlement: Settlement, outcome: Outcome) -> None:
+        """Enter an outcome into the ledger, which knows who may be told what."""
+        claim = settlement.claim
+        life = self.lives.get(claim.key)
+        holds = life is not None and life.live is not None and life.live[0] == claim.lease
+        assert (outcome is Outcome.GONE) == (life is None), "I3: a row came or went by itself"
+        if life is None:
+            return
+        if isinstance(settlement, Extend):
+            assert (outcome is Outcome.APPLIED) == holds, "I2: a lease was extended that was over"
+            if life.live is not None and holds:
+                life.live = claim.lease, max(life.live[1], settlement.until)
+            return
+        assert (outcome is Outcome.APPLIED) <= holds, "I1, I5: a settlement was applied that was over"
+        if not holds:
+            return
+        assert outcome in (Outcome.APPLIED, Outcome.SUPERSEDED), "I3: the holder's settlement had no effect"
+        life.live = None
+        if isinstance(settlement, Commit) and outcome is Outcome.APPLIED:
+            life.advanced = life.advanced or set()
+            assert (claim.revision, claim.occurrence) not in life.advanced, "I5: advanced twice"
+            life.advanced.add((claim.revision, claim.occurrence))
+            if settlement.next is None:
+                del self.lives[claim.key]
+
+    # -- the two stores --
+
+    def both(self, worker: int, call: Callable[[Repository], Awaitable[T]]) -> tuple[T, T]:
+        """The answers of the store and of the reference."""
+        return self.session.call(call(self.session.workers[worker])), self.session.call(call(self.reference))
+
+    def settle(self, worker: int, settlement: Sent, lag: timedelta = timedelta()) -> Sent:
+        """Send one settlement."""
+        self.settle_all(worker, [settlement], self.now - lag)
+        return settlement
+
+    def settle_all(self, worker: int, batch: Sequence[Sent], now: datetime) -> None:
+        """Send settlements, each with its own claim to the store and with its twin to the reference."""
+        settlements = [each.settlement for each in batch]
+        outcomes = self.session.call(self.session.workers[worker].settle(now, settlements))
+        expected = self.session.call(
+            self.reference.settle(now, [replace(each.settlement, claim=each.twin.reference) for each in batch])
+        )
+        assert list(outcomes) == list(expected)
+        for settlement, outcome in zip(settlements, outcomes, strict=True):
+            self.note_outcome(settlement, outcome)
+
+    def reference_rows(self, partition: str) -> Sequence[Row]:
+        """What the store ought to have stored."""
+        return self.session.call(all_rows(self.reference, partition))
+
+    def translated(self, row: Row) -> Row:
+        """A row of the store with the reference's lease in place of its own."""
+        return row if row.lease is None else row._replace(lease=self.leases[row.key, row.lease])
+
+    def teardown(self) -> None:
+        with contextlib.suppress(Exception):  # where the store is broken, the step that found it out is to be reported
+            self.session.call(self.session.workers[0].unregister(self.now, self.keys))
+            for partition in self.partitions:
+                self.session.store.disown(partition)

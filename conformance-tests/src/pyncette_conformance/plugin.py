@@ -1,0 +1,117 @@
+"""The pytest plugin: options, the stores to be tested, and the table of what they do.
+
+It is loaded in every pytest run of an environment it is installed in. So until a test asks for one of its fixtures it does
+nothing, and imports nothing but pytest.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pyncette_conformance.capabilities import Capabilities
+
+if TYPE_CHECKING:
+    from pyncette_conformance.discovery import BackendUnderTest
+
+__all__: Sequence[str] = []
+
+_BACKENDS = pytest.StashKey[Sequence["BackendUnderTest"]]()
+_FIXTURE = "pyncette_backend"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("pyncette", "conformance of Pyncette's stores")
+    group.addoption(
+        "--pyncette-url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="test the store at URL; may be given several times. Without it: all that need no server, and those named by the "
+        "environment variables PYNCETTE_TEST_*_URL",
+    )
+    group.addoption(
+        "--pyncette-examples",
+        type=int,
+        default=None,
+        metavar="N",
+        help="compare each store with the reference in N random histories instead of a few",
+    )
+    group.addoption(
+        "--pyncette-support-table",
+        nargs="?",
+        const="-",
+        default=None,
+        metavar="FILE",
+        help="print a Markdown table of what each store does, or write it to FILE (with '=')",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    destination = config.getoption("--pyncette-support-table")
+    if destination is not None:
+        from pyncette_conformance.support_table import SupportTable
+
+        config.pluginmanager.register(SupportTable(destination), "pyncette-support-table")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if _FIXTURE in metafunc.fixturenames:
+        backends = _backends(metafunc.config)
+        metafunc.parametrize(_FIXTURE, backends, ids=[backend.name for backend in backends], indirect=True, scope="session")
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    backends = config.stash.get(_BACKENDS, None)
+    if backends is None:
+        return []
+    from pyncette_conformance.discovery import untested
+
+    lines = [f"stores: {', '.join(backend.name for backend in backends)}"]
+    for scheme in untested(config.getoption("--pyncette-url"), os.environ):
+        lines.append(f"not tested: {scheme}:// is installed; set PYNCETTE_TEST_{_variable(scheme)}_URL")
+    return lines
+
+
+@pytest.fixture(scope="session")
+def pyncette_backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The store under test, of those that the options and the environment name."""
+    backend = request.param
+    if backend.needs_directory:
+        backend.within(tmp_path_factory.mktemp("pyncette"))
+    return backend
+
+
+@pytest.fixture
+def repository_factory(pyncette_backend: Any) -> Any:
+    """Opens a repository: a callable without parameters that returns an asynchronous context manager of it.
+
+    Override it to test a store of your own. All that it opens must be on one store, where the store can be shared.
+    """
+    return pyncette_backend
+
+
+@pytest.fixture
+def repository_capabilities(repository_factory: Any) -> Capabilities:
+    """What the suite may expect of the store. Override it where the defaults don't hold."""
+    return getattr(repository_factory, "capabilities", Capabilities())
+
+
+def _backends(config: pytest.Config) -> Sequence["BackendUnderTest"]:
+    if _BACKENDS not in config.stash:
+        from pyncette.errors import PyncetteError
+        from pyncette_conformance.discovery import discover
+
+        try:
+            backends = discover(config.getoption("--pyncette-url"), os.environ)
+            for backend in backends:
+                backend.check()
+        except PyncetteError as error:
+            raise pytest.UsageError(str(error)) from error
+        config.stash[_BACKENDS] = backends
+    return config.stash[_BACKENDS]
+
+
+def _variable(scheme: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in scheme.upper())

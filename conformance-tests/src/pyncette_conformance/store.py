@@ -1,0 +1,244 @@
+"""The store under test: opened as often as a test wants, used in partitions of the test's own, and left as it was found.
+
+A store may hold other people's rows. So each test works in partitions with random names and afterwards removes what it finds
+listed there, and nothing else.
+"""
+
+import asyncio
+import contextlib
+import functools
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, TypeVar
+
+import pytest
+
+from pyncette.repository import (
+    Key,
+    Repository,
+    Row,
+    SupportsPartitions,
+    SupportsPause,
+    SupportsServerTime,
+    SupportsStats,
+)
+from pyncette_conformance.builders import T0
+from pyncette_conformance.capabilities import Capabilities
+
+__all__ = ["RepositoryFactory", "Requirement", "Session", "Store", "all_rows", "excusable", "opened", "scenario"]
+
+RepositoryFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[Repository]]
+Requirement: TypeAlias = Literal[
+    "durable", "shared", "supports_server_time", "supports_stats", "supports_partitions", "supports_pause"
+]
+
+_PROTOCOLS: dict[str, type] = {
+    "supports_server_time": SupportsServerTime,
+    "supports_stats": SupportsStats,
+    "supports_partitions": SupportsPartitions,
+    "supports_pause": SupportsPause,
+}
+
+#: A guard against stores that hang; no test comes near it.
+_TIMEOUT_SECONDS = 120
+
+T = TypeVar("T")
+
+
+class Store:
+    """One store as a test sees it. Enter it within an event loop; :func:`scenario` does."""
+
+    def __init__(self, factory: RepositoryFactory, capabilities: Capabilities) -> None:
+        self.factory = factory
+        self.capabilities = capabilities
+        self._prefix = f"conformance-{uuid.uuid4().hex}"
+        self._partitions: list[str] = []
+        self._stack = contextlib.AsyncExitStack()
+        self._repository: Repository | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        self._repository = await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            for partition in self._partitions:
+                if rows := await all_rows(self.repository, partition):
+                    await self.repository.unregister(T0, [row.key for row in rows])
+        except Exception:
+            # A test that failed may have left the store in any state; its own error is the one to be seen.
+            if error is None:
+                raise
+        finally:
+            await self._stack.aclose()
+
+    @property
+    def repository(self) -> Repository:
+        """The repository that serves most tests."""
+        assert self._repository is not None, "the store is not open"
+        return self._repository
+
+    async def open(self) -> Repository:
+        """One more repository on the store, closed at the end of the test."""
+        return await self._stack.enter_async_context(self.factory())
+
+    async def workers(self, count: int) -> Sequence[Repository]:
+        """``count`` repositories of the same rows: each with connections of its own, where the store can be shared."""
+        if not self.capabilities.shared:
+            return [self.repository] * count
+        return [self.repository, *[await self.open() for _ in range(count - 1)]]
+
+    def partition(self, suffix: str = "") -> str:
+        """The name of a partition that nobody else uses; cleaned up at the end."""
+        return self.adopt(f"{self._prefix}-{len(self._partitions)}{suffix}")
+
+    def adopt(self, partition: str) -> str:
+        """Take care of a partition that the test names itself, beginning with the name of one of its own."""
+        self._partitions.append(partition)
+        return partition
+
+    def disown(self, partition: str) -> None:
+        """Leave a partition as it is: the test has cleaned it up."""
+        self._partitions.remove(partition)
+
+    def key(self, name: str = "task") -> Key:
+        """A key in a new partition."""
+        return Key(self.partition(), name)
+
+    def keys(self, count: int) -> Sequence[Key]:
+        """Keys in one new partition."""
+        partition = self.partition()
+        return [Key(partition, f"task-{number:05}") for number in range(count)]
+
+    async def row(self, key: Key) -> Row:
+        """What is stored under ``key``, where something must be."""
+        [row] = await self.repository.get([key])
+        assert row is not None, f"nothing is stored under {key}"
+        return row
+
+    async def rows(self, keys: Sequence[Key]) -> Sequence[Row | None]:
+        """What is stored under ``keys``."""
+        return await self.repository.get(keys)
+
+    def excused(self, test: str, requires: Sequence[Requirement]) -> str | None:
+        """Why ``test`` is expected to fail, None if it has to pass."""
+        if test in self.capabilities.exclusions:
+            return f"excluded: {self.capabilities.exclusions[test]}"
+        for name in requires:
+            if name not in _PROTOCOLS and not getattr(self.capabilities, name):
+                return f"declared {name}=False"
+        return None
+
+    def skip_unsupported(self, requires: Sequence[Requirement]) -> None:
+        """Skip a test of an optional protocol that the store does not have, unless it should have it."""
+        for name in requires:
+            if name not in _PROTOCOLS:
+                continue
+            declared: bool | None = getattr(self.capabilities, name)
+            found = isinstance(self.repository, _PROTOCOLS[name])
+            if declared is not None and declared is not found:
+                pytest.fail(f"{name}={declared} is declared, but the repository {'has' if found else 'lacks'} it")
+            if not found:
+                pytest.skip(f"optional: the store does not have {_PROTOCOLS[name].__name__}")
+
+
+async def all_rows(repository: Repository, partition: str, limit: int = 500) -> Sequence[Row]:
+    """Everything that is listed in ``partition``."""
+    rows: list[Row] = []
+    token = None
+    while True:
+        page = await repository.list(partition, limit=limit, token=token)
+        rows += page.rows
+        token = page.token
+        if token is None:
+            return rows
+
+
+def scenario(*requires: Requirement) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
+    """Make an asynchronous test method with a ``store`` parameter a plain one, run in an event loop of its own.
+
+    What it ``requires`` of the store, by the names of :class:`Capabilities`, excuses its failure where it is lacking.
+    """
+
+    def decorate(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+        async def body(self: Any, store: Store, **others: Any) -> None:
+            async with asyncio.timeout(_TIMEOUT_SECONDS), store:
+                store.skip_unsupported(requires)
+                await test(self, store=store, **others)
+
+        @functools.wraps(test)
+        def run(self: Any, store: Store, **others: Any) -> None:
+            with excusable(store, test.__qualname__, *requires):
+                asyncio.run(body(self, store, **others))
+
+        return run
+
+    return decorate
+
+
+@contextlib.contextmanager
+def excusable(store: Store, test: str, *requires: Requirement) -> Iterator[None]:
+    """A test that is expected to fail if the store declares that it lacks what it requires: if it passes all the same, it fails."""
+    reason = store.excused(test, requires)
+    if reason is None:
+        yield
+        return
+    try:
+        yield
+    except (Exception, pytest.fail.Exception):
+        pytest.xfail(reason)
+    pytest.fail(f"{test} passes, although it is {reason}; remove the declaration")
+
+
+class Session:
+    """A store that is open while plain code runs, as Hypothesis' is, and the means to call it from there."""
+
+    def __init__(self, runner: asyncio.Runner, store: Store, workers: Sequence[Repository]) -> None:
+        self._runner = runner
+        self.store = store
+        self.workers = workers
+
+    def call(self, awaitable: Awaitable[T]) -> T:
+        """The result of ``awaitable``."""
+
+        async def wait() -> T:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                return await awaitable
+
+        return self._runner.run(wait())
+
+
+@contextlib.contextmanager
+def opened(store: Store, *, workers: int) -> Iterator[Session]:
+    """Keep ``store`` open for the length of the block. It is opened and closed in one task, as some drivers want it."""
+
+    async def hold(workers_are_open: asyncio.Future[Sequence[Repository]], is_over: asyncio.Event) -> None:
+        try:
+            async with store:
+                workers_are_open.set_result(await store.workers(workers))
+                await is_over.wait()
+        except BaseException as error:
+            if workers_are_open.done():
+                raise
+            workers_are_open.set_exception(error)
+
+    async def start() -> tuple[Sequence[Repository], asyncio.Task[None], asyncio.Event]:
+        workers_are_open, is_over = asyncio.get_running_loop().create_future(), asyncio.Event()
+        holder = asyncio.create_task(hold(workers_are_open, is_over))
+        return await workers_are_open, holder, is_over
+
+    async def stop(holder: asyncio.Task[None], is_over: asyncio.Event) -> None:
+        is_over.set()
+        await holder
+
+    with asyncio.Runner() as runner:
+        repositories, holder, is_over = runner.run(start())
+        try:
+            yield Session(runner, store, repositories)
+        finally:
+            runner.run(stop(holder, is_over))

@@ -1,0 +1,271 @@
+"""The one entry to all checks: ``nox`` runs what every change has to pass, ``nox -s full`` each interpreter and both ends
+of the dependency ranges, ``nox -l`` lists the sessions.
+"""
+
+import atexit
+import contextlib
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests", "conformance", "wheels", "examples"]
+nox.options.reuse_venv = "yes"
+
+#: The distributions with stores in them, and the URLs at which the conformance suite finds these; none: stores that need
+#: no server. A new backend is one line here.
+BACKENDS: Mapping[str, Sequence[str]] = {
+    "pyncette-core": [],
+}
+
+ROOT = Path(__file__).resolve().parent
+#: Every folder with a pyproject.toml is a distribution.
+DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("*/pyproject.toml"))
+TESTED = [name for name in DISTRIBUTIONS if (ROOT / name / "tests").is_dir()]
+SUITE = "conformance-tests"
+
+# Exact versions of what judges the code: a new release of a linter must not fail an old commit.
+LINTERS = ["ruff==0.17.6"]
+TYPE_CHECKERS = ["mypy==2.4.1", "pyright[nodejs]==1.1.414", "types-croniter", "types-python-dateutil"]
+BUILDERS = ["build", "hatchling>=1.26", "editables"]
+TEST_REQUIREMENTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "cronsim>=2.6"]
+
+#: Tests of core's folder that are about the repository as a whole, and have sessions of their own.
+CORE_TESTS = Path("pyncette-core", "tests")
+EXAMPLE_TESTS = [str(CORE_TESTS / "test_examples.py"), str(CORE_TESTS / "test_docs.py")]
+WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
+
+OLDEST_MINOR, NEWEST_MINOR = 11, 15
+REPORTS = ROOT / ".nox" / "reports"
+
+
+# --- the summary --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Result:
+    """What became of one session. One that runs no tests counts as one test itself."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+RESULTS: dict[str, Result] = {}
+
+
+def session(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """``nox.session`` for sessions that are counted in the summary."""
+
+    def declare(function: Callable[..., None]) -> Any:
+        @functools.wraps(function)
+        def counted(session: nox.Session, *args: Any, **kwargs: Any) -> None:
+            shutil.rmtree(_reports(session), ignore_errors=True)
+            with _counting(session):
+                function(session, *args, **kwargs)
+
+        return nox.session(**options)(counted)
+
+    return declare
+
+
+@contextlib.contextmanager
+def _counting(session: nox.Session) -> Iterator[None]:
+    begun = time.monotonic()
+    ended_well = False
+    try:
+        yield
+        ended_well = True
+    finally:
+        result = _read_reports(session)
+        if not ended_well and not result.failed:
+            result.failed = 1
+        elif not result.passed + result.failed + result.skipped:
+            result.passed = 1
+        result.seconds = time.monotonic() - begun
+        RESULTS[session.name] = result
+
+
+def _reports(session: nox.Session) -> Path:
+    return REPORTS / re.sub(r"[^\w.]+", "-", session.name).strip("-")
+
+
+def _read_reports(session: nox.Session) -> Result:
+    result = Result()
+    for report in _reports(session).glob("*.xml"):
+        for suite in ET.parse(report).getroot().iter("testsuite"):
+            total, failed, errors, skipped = (int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped"))
+            result.passed += total - failed - errors - skipped
+            result.failed += failed + errors
+            result.skipped += skipped
+    return result
+
+
+def _counts(results: Sequence[Result]) -> str:
+    passed, failed, skipped = (sum(getattr(result, name) for result in results) for name in ("passed", "failed", "skipped"))
+    return f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "")
+
+
+@atexit.register  # nox has no hook after the last session, and this is to be the last that one reads
+def _summarise() -> None:
+    if not RESULTS:
+        return
+    sys.stderr.flush()
+    width = max(map(len, RESULTS))
+    print()
+    for name, result in RESULTS.items():
+        print(f"{name:{width}}  {result.seconds:6.1f} s  {_counts([result])}")
+    if any(name.startswith("full") for name in RESULTS) and MISSING_INTERPRETERS:
+        print(f"Not tested, since there is no such interpreter here: {', '.join(MISSING_INTERPRETERS)}")
+    print(_counts(list(RESULTS.values())), flush=True)
+
+
+# --- what sessions do ---------------------------------------------------------------------------------------------------
+
+
+def _pytest(session: nox.Session, *args: str, report: str = "report", success_codes: Sequence[int] = (0,)) -> None:
+    session.run("python", "-m", "pytest", f"--junitxml={_reports(session) / report}.xml", *args, success_codes=success_codes)
+
+
+def _install(session: nox.Session, distributions: Sequence[str], *requirements: str) -> None:
+    editables = [argument for name in distributions for argument in ("-e", f"./{name}")]
+    session.install(*editables, *requirements)
+
+
+def _build(session: nox.Session, distributions: Sequence[str]) -> Path:
+    """The folder with a wheel of each distribution, built by way of its sdist, as for a release."""
+    session.install(*BUILDERS)
+    target = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(target, ignore_errors=True)
+    for name in distributions:
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(target), name, silent=True)
+    return target
+
+
+@session()
+def lint(session: nox.Session) -> None:
+    """ruff: the linter, and whether everything is formatted."""
+    session.install(*LINTERS)
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@session()
+def types(session: nox.Session) -> None:
+    """mypy --strict over the sources, pyright over the examples with the wheels installed, as a user has them."""
+    session.install(*TYPE_CHECKERS, "nox", "uvloop", *TEST_REQUIREMENTS)
+    wheels = list(map(str, _build(session, DISTRIBUTIONS).glob("*.whl")))
+    session.install("--force-reinstall", "--no-deps", *wheels)
+    session.install(*wheels)  # what they depend on
+    session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python", "examples")
+    # Several source folders contribute to one package, so mypy has to be told of all of them.
+    sources = [str(ROOT / name / "src") for name in DISTRIBUTIONS]
+    session.run("mypy", *sources, "examples", "noxfile.py", env={"MYPYPATH": os.pathsep.join(sources)})
+
+
+@session()
+@nox.parametrize("distribution", TESTED, ids=TESTED)
+def tests(session: nox.Session, distribution: str) -> None:
+    """The tests of one distribution: nox -s "tests(pyncette-core)" -- -k heartbeat."""
+    _install(session, DISTRIBUTIONS, *TEST_REQUIREMENTS)
+    apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
+    _pytest(session, f"{distribution}/tests", *apart, *session.posargs)
+
+
+@session()
+@nox.parametrize("distribution", list(BACKENDS), ids=list(BACKENDS))
+def conformance(session: nox.Session, distribution: str) -> None:
+    """The conformance suite on all stores of one distribution."""
+    _install(session, list(dict.fromkeys(["pyncette-core", SUITE, distribution])), *TEST_REQUIREMENTS)
+    urls = [f"--pyncette-url={url}" for url in BACKENDS[distribution]]
+    _pytest(session, "--pyargs", "pyncette_conformance.suite", *urls, *session.posargs)
+
+
+@session()
+def wheels(session: nox.Session) -> None:
+    """Build every distribution, look into the wheels, and install them in mixes of wheel and editable."""
+    session.install(*TEST_REQUIREMENTS, *BUILDERS, *(each for each in TYPE_CHECKERS if each.startswith("mypy")))
+    _pytest(session, *WHEEL_TESTS, *session.posargs)
+
+
+@session()
+def examples(session: nox.Session) -> None:
+    """Each example as a real process, each snippet of the documentation, and the README's quick start."""
+    _install(session, DISTRIBUTIONS, *TEST_REQUIREMENTS)
+    # They mostly wait, so more of them than cores.
+    _pytest(session, "-n", "4", *EXAMPLE_TESTS, *session.posargs)
+
+
+# --- every interpreter, both ends of the dependency ranges -----------------------------------------------------------------
+
+
+def _interpreters() -> Mapping[str, str]:
+    """The interpreters of this machine by version: those on the PATH, those of pyenv, and the one that runs nox."""
+    found: dict[str, str] = {}
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for minor in range(OLDEST_MINOR, NEWEST_MINOR + 1):
+        version = f"3.{minor}"
+        # pyenv's own folders before the PATH, where it has shims of which some refuse to run.
+        candidates = [sys.executable, *map(str, pyenv.glob(f"{version}*/bin/python{version}")), shutil.which(f"python{version}")]
+        for candidate in candidates:
+            if candidate is not None and _version(candidate) == version:
+                found[version] = candidate
+                break
+    return found
+
+
+@functools.cache
+def _version(executable: str) -> str | None:
+    script = "import sys; print('%d.%d' % sys.version_info[:2])"
+    ended = subprocess.run([executable, "-c", script], capture_output=True, text=True, check=False)
+    return ended.stdout.strip() if ended.returncode == 0 else None
+
+
+def _lower_bounds() -> Sequence[str]:
+    """Each dependency of the distributions at the lowest version that it allows."""
+    requirements = [
+        requirement
+        for name in DISTRIBUTIONS
+        for requirement in tomllib.loads((ROOT / name / "pyproject.toml").read_text())["project"]["dependencies"]
+    ]
+    bounds = (re.match(r"([\w.-]+)>=([\w.]+)", requirement) for requirement in requirements)
+    return [f"{bound[1]}=={bound[2]}" for bound in bounds if bound is not None and not bound[1].startswith("pyncette")]
+
+
+INTERPRETERS = _interpreters()
+MISSING_INTERPRETERS = [
+    version for version in (f"3.{minor}" for minor in range(OLDEST_MINOR, NEWEST_MINOR + 1)) if version not in INTERPRETERS
+]
+
+
+@session(reuse_venv=False)
+@nox.parametrize(
+    "python,end",
+    [nox.param(path, end, id=f"{version}-{end}") for version, path in INTERPRETERS.items() for end in ("lowest", "newest")],
+)
+def full(session: nox.Session, end: str) -> None:
+    """All tests, with each interpreter found and both ends of the dependency ranges."""
+    session.install(*(f"./{name}" for name in DISTRIBUTIONS), *TEST_REQUIREMENTS, *(_lower_bounds() if end == "lowest" else []))
+    session.run("python", "-m", "pip", "freeze", "--all")
+    # Failing tests of one part are no reason not to run the others.
+    for name in TESTED:
+        apart = [f"--ignore={path}" for path in WHEEL_TESTS]
+        _pytest(session, f"{name}/tests", *apart, report=name, success_codes=(0, 1))
+    for name, urls in BACKENDS.items():
+        arguments = ["--pyargs", "pyncette_conformance.suite", *(f"--pyncette-url={url}" for url in urls)]
+        _pytest(session, *arguments, report=f"suite-{name}", success_codes=(0, 1))
+    if _read_reports(session).failed:
+        session.error("Some tests failed")

@@ -1,0 +1,205 @@
+"""A base for stores that can change one row at a time, and only on a condition.
+
+A key-value store with a conditional write is all that it takes: :class:`CompareAndSetRepository` makes the repository of four
+methods for single rows. The rules stay those of :mod:`pyncette.lifecycle`.
+"""
+
+import abc
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
+
+from pyncette import lifecycle
+from pyncette.errors import TransientRepositoryError
+from pyncette.repository import Claim, ClaimResult, Key, Outcome, Registration, Repository, Row, Settlement
+
+__all__ = ["CompareAndSetRepository", "Stored"]
+
+logger = logging.getLogger(__name__)
+
+A = TypeVar("A")
+B = TypeVar("B")
+#: What a call makes of one row: the row to be stored (None: none) and the answer. Applied anew if the row changes meanwhile.
+Change: TypeAlias = Callable[[Row | None], tuple[Row | None, B]]
+
+
+class Stored(NamedTuple):
+    """A row, and what tells this state of it from every other."""
+
+    row: Row
+    #: Opaque, not None. Never the same for two states of a key, not even if the row is removed and inserted again between them.
+    version: object
+
+
+class CompareAndSetRepository(Repository):
+    """A repository made of :meth:`read`, :meth:`write`, :meth:`ready` and :meth:`list`.
+
+    Each row of a batch is read, changed and written back on the condition that it has not changed since; if it has, it is read
+    again. Rows of one batch go side by side, and one that fails keeps no other from being finished.
+    """
+
+    #: Rows of one batch that are read and written at the same time.
+    concurrency: ClassVar[int] = 16
+    #: Times that a row is tried while others change it, with growing pauses; then the call fails as a transient error.
+    attempts: ClassVar[int] = 30
+
+    @abc.abstractmethod
+    async def read(self, key: Key) -> Stored | None:
+        """The row as the last write has left it: an eventually consistent read will not do. None if there is none."""
+
+    @abc.abstractmethod
+    async def write(self, key: Key, expected: object | None, row: Row | None) -> bool:
+        """Replace the row whose version is ``expected`` by ``row``, in one atomic step and durably; False if it is not so.
+
+        ``expected`` None: there must be no row yet. ``row`` None: remove it. A write whose outcome is unknown raises
+        :class:`~pyncette.errors.TransientRepositoryError` and is not sent again, neither here nor by the driver: turn its retries
+        off. A second attempt would find the condition broken by the first, and an APPLIED would become an ALREADY.
+        """
+
+    @abc.abstractmethod
+    async def ready(self, partition: str, limit: int) -> Sequence[Stored]:
+        """The up to ``limit`` rows of ``partition`` with the smallest ``ready_at``, ascending; none where it is None.
+
+        They may be somewhat out of date, since each is written on condition of its version.
+        """
+
+    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
+        def change(registration: Registration) -> Change[None]:
+            return lambda row: (lifecycle.register(row, now, registration, force=force), None)
+
+        await self._batch((each.key, change(each)) for each in registrations)
+
+    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        return await self._batch((key, lambda row: (None, row is not None)) for key in keys)
+
+    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
+        def change(settlement: Settlement) -> Change[Outcome]:
+            return lambda row: lifecycle.settle(row, now, settlement)
+
+        return await self._batch((each.claim.key, change(each)) for each in settlements)
+
+    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        """See :class:`~pyncette.repository.SupportsPause`."""
+        return await self._batch((key, lambda row: (row and lifecycle.pause(row), row is not None)) for key in keys)
+
+    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        """See :class:`~pyncette.repository.SupportsPause`."""
+        return await self._batch((key, lambda row: (row and lifecycle.resume(row), row is not None)) for key in keys)
+
+    async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
+        return [stored and stored.row for stored in _all(await self._side_by_side(self.read, keys))]
+
+    async def claim(
+        self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
+    ) -> ClaimResult:
+        missing: set[str] = set()
+        errors: list[Exception] = []
+        found: list[Stored] = []
+        if names is None:
+            found += await self.ready(partition, limit + 1)  # the one more is what comes next
+        else:
+            for name, stored in zip(
+                names, await self._side_by_side(lambda name: self.read(Key(partition, name)), names), strict=True
+            ):
+                if isinstance(stored, Exception):
+                    errors.append(stored)
+                elif stored is None:
+                    missing.add(name)
+                else:
+                    found.append(stored)
+        ready = sorted(((each.row.ready_at, each) for each in found if each.row.ready_at is not None), key=lambda pair: pair[0])
+        due = [each for at, each in ready[:limit] if at <= now]
+        left = [at for at, _ in ready[len(due) :]]
+        lease = lifecycle.new_lease()
+
+        def take() -> Change[Claim | None]:
+            attempted: Claim | None = None
+
+            def change(row: Row | None) -> tuple[Row | None, Claim | None]:
+                nonlocal attempted
+                if row is not None and row.lease == lease:
+                    return row, attempted  # it was written, although the write said that it was not
+                taken = row and lifecycle.claim(row, now, lease_duration, lease)
+                row, attempted = taken or (row, None)
+                return row, attempted
+
+            return change
+
+        claims: list[Claim] = []
+        taken = await self._side_by_side(lambda each: self._update(each.row.key, take(), each), due)
+        for each, result in zip(due, taken, strict=True):
+            if isinstance(result, Exception):
+                errors.append(result)
+                left += [each.row.ready_at] if each.row.ready_at else []
+                continue
+            row, claim = result
+            if claim is not None:
+                claims.append(claim)
+            elif row is None:
+                missing.add(each.row.key.name)
+            elif row.ready_at is not None:  # somebody else was faster
+                left.append(row.ready_at)
+        if errors and not claims:
+            raise _first(errors)
+        for error in errors:
+            # Raised, it would cost the claims that were made their lease, again and again if it is the fault of one row.
+            logger.warning("Some rows of the partition %r could not be claimed: %s", partition, error)
+        return ClaimResult(claims, min(left, default=None), [name for name in names or () if name in missing])
+
+    async def _batch(self, changes: Iterable[tuple[Key, Change[B]]]) -> Sequence[B]:
+        """Apply each change to the row of its key; the answers in order, or an error when all have come to their end."""
+
+        async def update(change: tuple[Key, Change[B]]) -> B:
+            key, apply = change
+            return (await self._update(key, apply, await self.read(key)))[1]
+
+        return _all(await self._side_by_side(update, list(changes)))
+
+    async def _update(self, key: Key, change: Change[B], stored: Stored | None) -> tuple[Row | None, B]:
+        """Apply ``change`` to a row, as it is ``stored`` or has become since; the row after it, and the answer."""
+        for attempt in range(self.attempts):
+            row = stored and stored.row
+            after, answer = change(row)
+            if after == row or await self.write(key, stored and stored.version, after):
+                return after, answer
+            await asyncio.sleep(random.uniform(0, 0.002 * attempt))
+            stored = await self.read(key)
+        raise TransientRepositoryError(f"{key} was changed by others {self.attempts} times in a row; try again")
+
+    async def _side_by_side(self, call: Callable[[A], Awaitable[B]], items: Sequence[A]) -> Sequence[B | Exception]:
+        """The result of ``call`` for each item, in order, or what it raised. When this ends, all the calls have."""
+        results: dict[int, B | Exception] = {}
+        waiting = enumerate(items)
+
+        async def work() -> None:
+            for index, item in waiting:
+                try:
+                    results[index] = await call(item)
+                except Exception as error:
+                    results[index] = error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.concurrency, len(items))):
+                group.create_task(work())
+        return [results[index] for index in range(len(items))]
+
+
+def _all(results: Sequence[B | Exception]) -> list[B]:
+    answers = []
+    errors = []
+    for result in results:
+        if isinstance(result, Exception):
+            errors.append(result)
+        else:
+            answers.append(result)
+    if errors:
+        raise _first(errors)
+    return answers
+
+
+def _first(errors: Sequence[Exception]) -> Exception:
+    """The error that stands for all: a transient one if there is any, since then repeating the batch is of use."""
+    return next((error for error in errors if isinstance(error, TransientRepositoryError)), errors[0])

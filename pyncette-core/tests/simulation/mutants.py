@@ -1,0 +1,262 @@
+"""Mistakes that others made, put into the engine one at a time: the simulation has to find each of them."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from unittest import mock
+
+from pyncette import lifecycle
+from pyncette.clock import AlignedClock
+from pyncette.engine import Engine, _Lane
+from pyncette.errors import TransientRepositoryError
+from pyncette.execution import Execution
+from pyncette.executors import ConcurrentExecutor
+from pyncette.repository import ClaimResult, Commit, Extend, Outcome, Release, Row, Settlement
+from pyncette.settlement import Answer, Settler, _Entry
+
+__all__ = ["MUTANTS"]
+
+
+def starts_after_the_lease() -> Any:
+    """A body is started without a look at what is left of its lease."""
+    return mock.patch.object(Execution, "remaining", lambda self: 1.0)
+
+
+@contextlib.contextmanager
+def one_now_for_a_pass() -> Iterator[None]:
+    """The time is read once for all polls of a pass, which may wait for slots in between."""
+    original_pass, original_claim = Engine._pass, Engine._claim
+    read: dict[Engine, datetime] = {}
+
+    async def _pass(self: Engine) -> None:
+        read[self] = self._clock.now()
+        await original_pass(self)
+
+    async def _claim(self: Engine, lane: _Lane, now: datetime, sent: float, limit: int) -> ClaimResult:
+        return await original_claim(self, lane, read[self], sent, limit)
+
+    with mock.patch.multiple(Engine, _pass=_pass, _claim=_claim):
+        yield
+
+
+@contextlib.contextmanager
+def claims_without_a_slot() -> Iterator[None]:
+    """Bodies are limited by a semaphore, and leases tick in front of it."""
+    semaphores: dict[ConcurrentExecutor, asyncio.Semaphore] = {}
+    original = ConcurrentExecutor.spawn
+
+    async def spawn(self: ConcurrentExecutor, execution: Coroutine[Any, Any, None]) -> None:
+        semaphore = semaphores.setdefault(self, asyncio.Semaphore(self._limit))
+
+        async def limited() -> None:
+            async with semaphore:
+                await execution
+
+        await original(self, limited())
+
+    with mock.patch.object(ConcurrentExecutor, "spawn", spawn), mock.patch.object(Engine, "_capacity", lambda self: self._batch_size):
+        yield
+
+
+def _settling(rule: Callable[[Row | None, datetime, Settlement], tuple[Row | None, Outcome] | None]) -> Any:
+    """With a store that settles by ``rule`` where that says something."""
+    original = lifecycle.settle
+
+    def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
+        return rule(row, now, settlement) or original(row, now, settlement)
+
+    return mock.patch.object(lifecycle, "settle", settle)
+
+
+def commits_any_revision() -> Any:
+    """A commit wins over a schedule that was registered while it ran."""
+    original = lifecycle.settle
+
+    def rule(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome] | None:
+        if row is None or not isinstance(settlement, Commit):
+            return None
+        return original(row, now, replace(settlement, claim=settlement.claim._replace(revision=row.revision)))
+
+    return _settling(rule)
+
+
+def extends_after_the_commit() -> Any:
+    """A heartbeat that comes late takes a row again that was given back."""
+
+    def rule(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome] | None:
+        if row is None or not isinstance(settlement, Extend) or row.lease != settlement.claim.lease or row.locked_until is not None:
+            return None
+        return row._replace(locked_until=settlement.until, ready_at=max(row.execute_after, settlement.until)), Outcome.APPLIED
+
+    return _settling(rule)
+
+
+def releases_any_lease() -> Any:
+    """A release frees the row, whoever has it."""
+    original = lifecycle.settle
+
+    def rule(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome] | None:
+        if row is None or row.lease is None or not isinstance(settlement, Release):
+            return None
+        return original(row, now, replace(settlement, claim=settlement.claim._replace(lease=row.lease)))
+
+    return _settling(rule)
+
+
+def _answering(change: Callable[[Answer], Answer]) -> Any:
+    """With outcomes that are understood as ``change`` says."""
+    original = Settler.submit
+
+    async def submit(self: Settler, settlement: Settlement, give_up_at: float) -> Answer:
+        return change(await original(self, settlement, give_up_at))
+
+    return mock.patch.object(Settler, "submit", submit)
+
+
+def takes_gone_for_applied() -> Any:
+    """AT_MOST_ONCE runs when its commit is sent again and finds no row."""
+    return _answering(lambda answer: replace(answer, outcome=Outcome.APPLIED) if answer.outcome is Outcome.GONE and answer.resent else answer)
+
+
+def takes_superseded_for_applied() -> Any:
+    """AT_MOST_ONCE runs although its commit met another schedule."""
+    return _answering(lambda answer: replace(answer, outcome=Outcome.APPLIED) if answer.outcome is Outcome.SUPERSEDED else answer)
+
+
+def takes_lost_for_applied() -> Any:
+    """AT_MOST_ONCE runs although its lease was taken over."""
+    return _answering(lambda answer: replace(answer, outcome=Outcome.APPLIED) if answer.outcome is Outcome.LOST else answer)
+
+
+def forgets_that_it_resends() -> Any:
+    """AT_MOST_ONCE does not run when the answer to its commit was lost and the next is ALREADY."""
+    return _answering(lambda answer: replace(answer, resent=False))
+
+
+def drops_settlements_that_fail() -> Any:
+    """An outcome that the store did not take at once is given up."""
+
+    def _unless_too_late(self: Settler, batch: Sequence[_Entry], error: TransientRepositoryError) -> list[_Entry]:
+        for entry in batch:
+            self._answer(entry, Answer(None, True, error))
+        return []
+
+    return mock.patch.object(Settler, "_unless_too_late", _unless_too_late)
+
+
+def drops_a_batch_for_one_bad_row() -> Any:
+    """A batch that can't be settled because of one row is given up as a whole."""
+    original = Settler._send
+
+    async def _send(self: Settler, batch: Sequence[_Entry]) -> list[_Entry]:
+        outer, self._repository = self._repository, mock.Mock(wraps=self._repository)
+
+        async def settle(now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
+            try:
+                return await outer.settle(now, settlements)
+            except TransientRepositoryError:
+                raise
+            except Exception:
+                return [Outcome.LOST for _ in settlements]
+
+        self._repository.settle = settle  # type: ignore[method-assign]
+        try:
+            return await original(self, batch)
+        finally:
+            self._repository = outer
+
+    return mock.patch.object(Settler, "_send", _send)
+
+
+def keeps_unstarted_claims() -> Any:
+    """What was claimed but not started at shutdown stays leased."""
+    return mock.patch.object(Execution, "release_unstarted", lambda self: None)
+
+
+def keeps_cancelled_leases() -> Any:
+    """Bodies that are cancelled at shutdown keep their leases."""
+    original = Settler.put
+
+    def put(self: Settler, settlement: Settlement, give_up_at: float, done: Callable[[Answer], None]) -> None:
+        if not (isinstance(settlement, Release) and settlement.started and settlement.retry_at <= self._clock.now()):
+            original(self, settlement, give_up_at, done)
+
+    return mock.patch.object(Settler, "put", put)
+
+
+def starts_while_draining() -> Any:
+    """Bodies are started that were claimed before the shutdown."""
+    return mock.patch.object(Engine, "stop", _stop_without_draining)
+
+
+def _stop_without_draining(self: Engine) -> None:
+    self._stopping = True
+    self._wakeup.set()
+    self._capacity_event.set()
+
+
+def commits_what_failed() -> Any:
+    """A run that raised counts as done."""
+
+    def _failed(self: Execution, error: BaseException, schedule: Any) -> None:
+        target = self._target(schedule)
+        self._settle(Commit(self.claim, target), target)
+
+    return mock.patch.object(Execution, "_failed", _failed)
+
+
+def trusts_the_local_clock() -> Any:
+    """The store's clock is not asked."""
+
+    async def align(self: AlignedClock, server_time: object) -> None:
+        return None
+
+    return mock.patch.object(AlignedClock, "align", align)
+
+
+def forgets_lost_static_rows() -> Any:
+    """Static tasks are registered at the start only."""
+    original = Engine._claim
+
+    async def _claim(self: Engine, lane: _Lane, now: datetime, sent: float, limit: int) -> ClaimResult:
+        return replace(await original(self, lane, now, sent, limit), missing=())
+
+    return mock.patch.object(Engine, "_claim", _claim)
+
+
+def sleeps_through_supersession() -> Any:
+    """A row that comes free with a new schedule is not polled for."""
+    original = Execution._settled
+
+    def _settled(self: Execution, answer: Answer, target: Any) -> None:
+        if answer.outcome is not Outcome.SUPERSEDED:
+            original(self, answer, target)
+
+    return mock.patch.object(Execution, "_settled", _settled)
+
+
+#: Each mistake, with a seed that is known to find it, tried first.
+MUTANTS: dict[Callable[[], Any], int] = {
+    starts_after_the_lease: 0,
+    one_now_for_a_pass: 0,
+    claims_without_a_slot: 0,
+    commits_any_revision: 0,
+    extends_after_the_commit: 0,
+    releases_any_lease: 0,
+    takes_gone_for_applied: 0,
+    takes_superseded_for_applied: 0,
+    takes_lost_for_applied: 0,
+    forgets_that_it_resends: 0,
+    drops_settlements_that_fail: 0,
+    drops_a_batch_for_one_bad_row: 0,
+    keeps_unstarted_claims: 0,
+    keeps_cancelled_leases: 0,
+    starts_while_draining: 0,
+    commits_what_failed: 0,
+    trusts_the_local_clock: 0,
+    forgets_lost_static_rows: 0,
+    sleeps_through_supersession: 0,
+}

@@ -1,0 +1,5 @@
+"""Redis as a store of Pyncette: a single server, Sentinel, Redis Cluster, and what speaks like them (Valkey)."""
+
+from pyncette.redis.repository import RedisRepository, backend, redis_repository
+
+__all__ = ["RedisRepository", "backend", "redis_repository"]
