@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,31 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "tests", "conformance", "wheels", "examples"]
 nox.options.reuse_venv = "yes"
 
-#: The distributions with stores in them, and the URLs at which the conformance suite finds these; none: stores that need
-#: no server. A new backend is one line here.
-BACKENDS: Mapping[str, Sequence[str]] = {
-    "pyncette-core": [],
+
+@dataclass(frozen=True)
+class Distribution:
+    """What the sessions need to know of a folder with a pyproject.toml."""
+
+    #: The URLs at which the conformance suite finds its stores; empty: those that need no server; None: it has no stores.
+    stores: Sequence[str] | None = None
+    #: What mypy needs to know the types of its dependencies.
+    stubs: Sequence[str] = ()
+
+
+#: A new backend is one line here.
+DISTRIBUTIONS: Mapping[str, Distribution] = {
+    "pyncette-core": Distribution(stores=[], stubs=["types-croniter", "types-python-dateutil", "uvloop"]),
+    "conformance-tests": Distribution(),
 }
 
 ROOT = Path(__file__).resolve().parent
-#: Every folder with a pyproject.toml is a distribution.
-DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("*/pyproject.toml"))
-TESTED = [name for name in DISTRIBUTIONS if (ROOT / name / "tests").is_dir()]
-SUITE = "conformance-tests"
+TESTED = [name for name in DISTRIBUTIONS if any((ROOT / name / "tests").glob("test_*.py"))]
+WITH_STORES = [name for name, distribution in DISTRIBUTIONS.items() if distribution.stores is not None]
 
 # Exact versions of what judges the code: a new release of a linter must not fail an old commit.
 LINTERS = ["ruff==0.17.6"]
-TYPE_CHECKERS = ["mypy==2.4.1", "pyright[nodejs]==1.1.414", "types-croniter", "types-python-dateutil"]
+MYPY = ["mypy==2.4.1"]
+PYRIGHT = ["pyright[nodejs]==1.1.414"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
 TEST_REQUIREMENTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "cronsim>=2.6"]
 
@@ -136,21 +146,30 @@ def _summarise() -> None:
 # --- what sessions do ---------------------------------------------------------------------------------------------------
 
 
-def _pytest(session: nox.Session, *args: str, report: str = "report", success_codes: Sequence[int] = (0,)) -> None:
-    session.run("python", "-m", "pytest", f"--junitxml={_reports(session) / report}.xml", *args, success_codes=success_codes)
+def _pytest(session: nox.Session, *args: str, report: str = "report", **options: Any) -> None:
+    session.run("python", "-m", "pytest", f"--junitxml={_reports(session) / report}.xml", *args, **options)
 
 
-def _install(session: nox.Session, distributions: Sequence[str], *requirements: str) -> None:
+def _install(session: nox.Session, distributions: Iterable[str]) -> None:
     editables = [argument for name in distributions for argument in ("-e", f"./{name}")]
-    session.install(*editables, *requirements)
+    session.install(*editables, *TEST_REQUIREMENTS)
 
 
-def _build(session: nox.Session, distributions: Sequence[str]) -> Path:
+def _suite_on(distribution: str) -> Sequence[str]:
+    """The conformance suite as arguments for pytest."""
+    return [
+        "--pyargs",
+        "pyncette_conformance.suite",
+        *(f"--pyncette-url={url}" for url in DISTRIBUTIONS[distribution].stores or []),
+    ]
+
+
+def _build(session: nox.Session) -> Path:
     """The folder with a wheel of each distribution, built by way of its sdist, as for a release."""
     session.install(*BUILDERS)
     target = Path(session.create_tmp()) / "dist"
     shutil.rmtree(target, ignore_errors=True)
-    for name in distributions:
+    for name in DISTRIBUTIONS:
         session.run("python", "-m", "build", "--no-isolation", "--outdir", str(target), name, silent=True)
     return target
 
@@ -166,8 +185,9 @@ def lint(session: nox.Session) -> None:
 @session()
 def types(session: nox.Session) -> None:
     """mypy --strict over the sources, pyright over the examples with the wheels installed, as a user has them."""
-    session.install(*TYPE_CHECKERS, "nox", "uvloop", *TEST_REQUIREMENTS)
-    wheels = list(map(str, _build(session, DISTRIBUTIONS).glob("*.whl")))
+    stubs = [stub for distribution in DISTRIBUTIONS.values() for stub in distribution.stubs]
+    session.install(*MYPY, *PYRIGHT, *stubs, "nox", *TEST_REQUIREMENTS)
+    wheels = list(map(str, _build(session).glob("*.whl")))
     session.install("--force-reinstall", "--no-deps", *wheels)
     session.install(*wheels)  # what they depend on
     session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python", "examples")
@@ -180,31 +200,30 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("distribution", TESTED, ids=TESTED)
 def tests(session: nox.Session, distribution: str) -> None:
     """The tests of one distribution: nox -s "tests(pyncette-core)" -- -k heartbeat."""
-    _install(session, DISTRIBUTIONS, *TEST_REQUIREMENTS)
+    _install(session, DISTRIBUTIONS)
     apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
-    _pytest(session, f"{distribution}/tests", *apart, *session.posargs)
+    _pytest(session, "-n", "2", f"{distribution}/tests", *apart, *session.posargs)
 
 
 @session()
-@nox.parametrize("distribution", list(BACKENDS), ids=list(BACKENDS))
+@nox.parametrize("distribution", WITH_STORES, ids=WITH_STORES)
 def conformance(session: nox.Session, distribution: str) -> None:
     """The conformance suite on all stores of one distribution."""
-    _install(session, list(dict.fromkeys(["pyncette-core", SUITE, distribution])), *TEST_REQUIREMENTS)
-    urls = [f"--pyncette-url={url}" for url in BACKENDS[distribution]]
-    _pytest(session, "--pyargs", "pyncette_conformance.suite", *urls, *session.posargs)
+    _install(session, list(dict.fromkeys(["pyncette-core", "conformance-tests", distribution])))
+    _pytest(session, "-n", "2", *_suite_on(distribution), *session.posargs)
 
 
 @session()
 def wheels(session: nox.Session) -> None:
     """Build every distribution, look into the wheels, and install them in mixes of wheel and editable."""
-    session.install(*TEST_REQUIREMENTS, *BUILDERS, *(each for each in TYPE_CHECKERS if each.startswith("mypy")))
-    _pytest(session, *WHEEL_TESTS, *session.posargs)
+    session.install("-e", "./pyncette-core", *TEST_REQUIREMENTS, *BUILDERS, *MYPY)
+    _pytest(session, *WHEEL_TESTS, *session.posargs, env={"PYNCETTE_DISTRIBUTIONS": " ".join(DISTRIBUTIONS)})
 
 
 @session()
 def examples(session: nox.Session) -> None:
     """Each example as a real process, each snippet of the documentation, and the README's quick start."""
-    _install(session, DISTRIBUTIONS, *TEST_REQUIREMENTS)
+    _install(session, DISTRIBUTIONS)
     # They mostly wait, so more of them than cores.
     _pytest(session, "-n", "4", *EXAMPLE_TESTS, *session.posargs)
 
@@ -261,11 +280,10 @@ def full(session: nox.Session, end: str) -> None:
     session.install(*(f"./{name}" for name in DISTRIBUTIONS), *TEST_REQUIREMENTS, *(_lower_bounds() if end == "lowest" else []))
     session.run("python", "-m", "pip", "freeze", "--all")
     # Failing tests of one part are no reason not to run the others.
+    on = {"success_codes": (0, 1)}
     for name in TESTED:
-        apart = [f"--ignore={path}" for path in WHEEL_TESTS]
-        _pytest(session, f"{name}/tests", *apart, report=name, success_codes=(0, 1))
-    for name, urls in BACKENDS.items():
-        arguments = ["--pyargs", "pyncette_conformance.suite", *(f"--pyncette-url={url}" for url in urls)]
-        _pytest(session, *arguments, report=f"suite-{name}", success_codes=(0, 1))
+        _pytest(session, "-n", "2", f"{name}/tests", *(f"--ignore={path}" for path in WHEEL_TESTS), report=name, **on)
+    for name in WITH_STORES:
+        _pytest(session, "-n", "2", *_suite_on(name), report=f"suite-{name}", **on)
     if _read_reports(session).failed:
         session.error("Some tests failed")

@@ -83,7 +83,9 @@ backend = Backend(contract_version=1, factory=factory, prefix="fake_", from_url=
 @pytest.fixture
 def fake(install):
     """A backend that works, for ``fake://`` and ``fake+tls://``. Gives what it was opened with."""
-    install("pyncette-fake", {"fake": "fake_backend:backend", "fake+tls": "fake_backend:backend"}, module="fake_backend", code=WORKING)
+    install(
+        "pyncette-fake", {"fake": "fake_backend:backend", "fake+tls": "fake_backend:backend"}, module="fake_backend", code=WORKING
+    )
 
     def opened(url):
         opening = from_url(url)
@@ -304,7 +306,14 @@ def test_the_parts_of_a_url_cannot_be_changed():
 
 @pytest.mark.parametrize(
     ("hosts", "hostname", "port"),
-    [("", "localhost", 6379), ("h", "h", 6379), ("h:1", "h", 1), ("[::1]", "::1", 6379), ("[::1]:65535", "::1", 65535), (":7", "localhost", 7)],
+    [
+        ("", "localhost", 6379),
+        ("h", "h", 6379),
+        ("h:1", "h", 1),
+        ("[::1]", "::1", 6379),
+        ("[::1]:65535", "::1", 65535),
+        (":7", "localhost", 7),
+    ],
 )
 def test_the_only_host_and_its_port(hosts, hostname, port):
     url = BackendURL.parse(f"redis://user:p@{hosts}/0")
@@ -320,7 +329,9 @@ def test_a_wrong_port_is_named_and_the_password_is_not(hosts):
         assert "horse" not in message
 
 
-@pytest.mark.parametrize("url", ["", "pyncette.db", "redis", "redis:", "redis:/host", "://host", f"user:{QUOTED}@host", "redis:/u:horse@h"])
+@pytest.mark.parametrize(
+    "url", ["", "pyncette.db", "redis", "redis:", "redis:/host", "://host", f"user:{QUOTED}@host", "redis:/u:horse@h"]
+)
 def test_what_is_no_url_is_refused(url):
     message = error_of(lambda: Pyncette(url))
     assert "sqlite:///" in message
@@ -377,7 +388,7 @@ def test_neither_str_nor_repr_shows_a_password():
     url = BackendURL.parse(f"redis://user:{QUOTED}@host:1/0?namespace=x")
     assert str(url) == "redis://user:***@host:1/0"
     assert "user" in repr(url)
-    for shown in (str(url), repr(url), f"{url}", "%s %r" % (url, url)):
+    for shown in (str(url), repr(url), f"{url} {url!r}"):
         assert "horse" not in shown
     assert "horse" in url.unparse(), "but a driver gets it"
 
@@ -430,7 +441,7 @@ def test_whatever_is_given_as_a_url_is_parsed_or_refused(url):
     try:
         str(BackendURL.parse(url))
     except ConfigurationError as error:
-        assert "\n" not in str(error) or "\n" in url  # noqa: PT017
+        assert "\n" not in str(error) or "\n" in url
 
 
 # --- factories and their options ----------------------------------------------------------------------------------------

@@ -228,7 +228,9 @@ def test_what_a_run_does_to_its_arguments_is_its_own_affair(app, clock):
     options = {"failure_mode": FailureMode.UNLOCK, "retry_delay": timedelta()}
     app.task(interval=20 * SECOND, name="static", nested=shared, **options)(body)
     template = app.dynamic_task(name="template", nested=shared, **options)(body)
-    run_for(app, clock, 50 * SECOND, (template, "a", {"interval": 20 * SECOND, "own": []}), (template, "b", {"interval": 20 * SECOND}))
+    run_for(
+        app, clock, 50 * SECOND, (template, "a", {"interval": 20 * SECOND, "own": []}), (template, "b", {"interval": 20 * SECOND})
+    )
     assert len(seen) == 3 * 2 * 2
     assert all(each["nested"] == {"items": [1]} and "more" not in each and not each.get("own") for each in seen)
     assert shared == {"items": [1]}

@@ -161,7 +161,14 @@ def test_a_template_takes_no_schedule(app, option):
 
 
 def test_further_arguments_are_free(app):
-    args = {"username": "bill", "greeting": "hello", "nested": {"a": [1, 2.5, None, True]}, "retries": 3, "zone": "x", "day": "\ud800"}
+    args = {
+        "username": "bill",
+        "greeting": "hello",
+        "nested": {"a": [1, 2.5, None, True]},
+        "retries": 3,
+        "zone": "x",
+        "day": "\ud800",
+    }
     assert app.task(interval=SECOND, **args)(body).args == args
 
 
@@ -220,7 +227,9 @@ def test_a_wrong_partition_count_is_refused(app, count):
 @pytest.mark.parametrize("indices", [[0, 4], [-1], ["0"], [0.0], [True]])
 def test_a_wrong_index_in_enabled_partitions_is_refused(app, indices):
     wrong = repr(indices[-1])
-    refused(lambda: app.partitioned_task(partition_count=4, enabled_partitions=indices)(body), "enabled_partitions", wrong, "0 to 3")
+    refused(
+        lambda: app.partitioned_task(partition_count=4, enabled_partitions=indices)(body), "enabled_partitions", wrong, "0 to 3"
+    )
 
 
 @pytest.mark.parametrize("given", [2, "01", iter([0, 1])])
@@ -358,13 +367,17 @@ OF_AN_APPLICATION = {
 }
 
 
-@pytest.mark.parametrize(("options", "words"), [(each[0], each[1:]) for each in OF_AN_APPLICATION.values()], ids=list(OF_AN_APPLICATION))
+@pytest.mark.parametrize(
+    ("options", "words"), [(each[0], each[1:]) for each in OF_AN_APPLICATION.values()], ids=list(OF_AN_APPLICATION)
+)
 def test_a_wrong_option_of_the_application_is_refused(options, words):
     refused(lambda: Pyncette(**options), *words)
 
 
 def test_the_smallest_values_are_taken(clock):
-    app = Pyncette(batch_size=1, concurrency_limit=1, poll_interval=timedelta(milliseconds=1), shutdown_timeout=timedelta(), clock=clock)
+    app = Pyncette(
+        batch_size=1, concurrency_limit=1, poll_interval=timedelta(milliseconds=1), shutdown_timeout=timedelta(), clock=clock
+    )
     runs = []
 
     @app.task(interval=SECOND, lease_duration=timedelta(milliseconds=1), max_attempts=1, retry_delay=timedelta())

@@ -89,7 +89,8 @@ def test_many_instances_can_be_scheduled_at_once(app, clock, template, runs):
         async with running(app) as context:
             await context.schedule_tasks(template, [])
             await context.schedule_tasks(
-                template, (Instance(name=str(number), execute_at=at(60 + number % 7), args={"number": number}) for number in range(2500))
+                template,
+                (Instance(name=str(number), execute_at=at(60 + number % 7), args={"number": number}) for number in range(2500)),
             )
             await clock.advance(100 * SECOND)
 
@@ -117,7 +118,9 @@ def test_what_is_known_starts_at_its_time_also_between_two_polls(app, clock):
     assert all(timedelta() <= each < SECOND / 50 for each in late)
 
 
-@pytest.mark.parametrize("name", ["a:b", "a", "A", "å", "a\u030a", "a ", " a", "\U0001f600" * 250, "n" * 255, "1:a", "dynamic:template"])
+@pytest.mark.parametrize(
+    "name", ["a:b", "a", "A", "å", "a\u030a", "a ", " a", "\U0001f600" * 250, "n" * 255, "1:a", "dynamic:template"]
+)
 def test_names_come_back_exactly(app, clock, store, template, runs, name):
     # I13
     async def main():
@@ -377,14 +380,18 @@ def during_a_run(app, clock, template, change, *, until, **schedule):
 
 def test_the_same_schedule_during_a_run_lets_it_commit(app, clock, slow):
     # I5, I9
-    after = during_a_run(app, clock, slow, lambda c: c.schedule_task(slow, "one", interval=MINUTE, number=2), interval=MINUTE, until=140)
+    after = during_a_run(
+        app, clock, slow, lambda c: c.schedule_task(slow, "one", interval=MINUTE, number=2), interval=MINUTE, until=140
+    )
     assert slow.body.begun == [(60.0, 60.0, 1, 1), (120.0, 120.0, 1, 2)]
     assert (after.scheduled_at, after.locked_until) == (at(120), None)
 
 
 def test_another_schedule_during_a_run_is_kept_and_does_not_overlap_it(app, clock, slow):
     # I2, I3: the run's commit must not advance, or remove, what was scheduled meanwhile.
-    after = during_a_run(app, clock, slow, lambda c: c.schedule_task(slow, "one", interval=SECOND * 4, number=2), interval=MINUTE, until=75)
+    after = during_a_run(
+        app, clock, slow, lambda c: c.schedule_task(slow, "one", interval=SECOND * 4, number=2), interval=MINUTE, until=75
+    )
     assert slow.body.begun == [(60.0, 60.0, 1, 1), (70.0, 67.0, 1, 2)]
     assert after.schedule == Interval(4 * SECOND)
 

@@ -268,7 +268,9 @@ def test_the_body_keeps_its_name_and_its_documentation():
     assert (body.__name__, body.__doc__) == ("body", "What it does.")
 
 
-@pytest.mark.parametrize("error", [LookupError("of the body"), asyncio.CancelledError(), LeaseLostException("of the body")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [LookupError("of the body"), asyncio.CancelledError(), LeaseLostException("of the body")], ids=repr
+)
 def test_an_error_of_the_body_passes_through(app, clock, error):
     seen = []
 

@@ -180,7 +180,9 @@ def test_failure_mode_none_leaves_the_lease_and_runs_again_when_it_ends(app, clo
     clock.run(main())
     assert body.runs == [(60.0, 1, 60.0), (60.0, 2, 70.0), (60.0, 3, 80.0), (120.0, 1, 120.0)]
     # Not before the lease's end, as a lease that was released would allow.
-    assert all(later.lease_expires_at - earlier.lease_expires_at >= 10 * SECOND for earlier, later in zip(body.contexts, body.contexts[1:]))
+    assert all(
+        later.lease_expires_at - earlier.lease_expires_at >= 10 * SECOND for earlier, later in zip(body.contexts, body.contexts[1:])
+    )
 
 
 def test_failure_mode_unlock_runs_again_after_one_poll_interval(make_app, clock, store):
@@ -269,7 +271,9 @@ def test_at_most_once_commits_before_the_body(app, clock, store, mode):
 def test_at_most_once_does_not_run_again_after_a_failure(app, clock, failure_mode):
     # I6
     body = Body(clock, fails=99)
-    app.task(interval=MINUTE, name="task", execution_mode=ExecutionMode.AT_MOST_ONCE, lease_duration=SECOND, failure_mode=failure_mode)(body)
+    app.task(
+        interval=MINUTE, name="task", execution_mode=ExecutionMode.AT_MOST_ONCE, lease_duration=SECOND, failure_mode=failure_mode
+    )(body)
     run_for(app, clock, 190 * SECOND)
     assert body.runs == [(60.0, 1, 60.0), (120.0, 1, 120.0), (180.0, 1, 180.0)]
 
@@ -485,7 +489,9 @@ def test_fast_forward_keeps_the_place_of_a_failed_occurrence(make_app, clock):
 
 def test_fast_forward_over_a_year_of_cron_takes_no_time(make_app, clock):
     body = Body(clock)
-    downtime(make_app, clock, body, before=30 * SECOND, down=timedelta(days=365), after=SECOND, schedule="* * * * *", fast_forward=True)
+    downtime(
+        make_app, clock, body, before=30 * SECOND, down=timedelta(days=365), after=SECOND, schedule="* * * * *", fast_forward=True
+    )
     assert len(body.runs) == 1
 
 

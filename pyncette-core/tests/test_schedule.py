@@ -409,6 +409,7 @@ class TestRefusals:
             ({"execute_at": NEW_YEAR, "digest": "a#b"}, "a digest consists of letters, digits"),
             ({"schedule": "@daily", "timezone": ""}, "timezone must be the name of a zone"),
             ({"schedule": "@daily", "timezone": UTC}, "timezone must be the name of a zone"),
+            ({"schedule": "@daily", "timezone": ["UTC"]}, "timezone must be the name of a zone"),
             ({"interval": timedelta(1), "timezone": "Nowhere"}, "unknown time zone 'Nowhere'"),
             ({"execute_at": datetime(2026, 1, 1), "timezone": "Nowhere"}, "unknown time zone 'Nowhere'"),
         ],
@@ -615,6 +616,7 @@ class TestCanonicalText:
             "\x00",
             None,
             7,
+            [],
         ],
     )
     def test_anything_else_is_refused(self, text: Any) -> None:

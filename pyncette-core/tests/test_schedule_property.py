@@ -53,20 +53,20 @@ instants = st.datetimes(datetime(1980, 1, 1), datetime(2090, 1, 1), timezones=st
 
 @cache
 def changes(zone: str) -> list[datetime]:
-    """The instants, to the minute, at which the offset of a zone changes."""
+    """The instants, to the minute, at which the offset of a zone changes, as far as three occurrences may lie ahead."""
     info = zoneinfo.ZoneInfo(zone)
     found = []
     low = datetime(1980, 1, 1, tzinfo=UTC)
-    while low.year < 2060:
+    offset = low.astimezone(info).utcoffset()
+    while low.year < 2140:
         high = low + timedelta(days=7)
-        if low.astimezone(info).utcoffset() != high.astimezone(info).utcoffset():
+        if (after := high.astimezone(info).utcoffset()) != offset:
             start, end = low, high
             while end - start > MINUTE:
                 middle = start + (end - start) // 2
-                same = middle.astimezone(info).utcoffset() == start.astimezone(info).utcoffset()
-                start, end = (middle, end) if same else (start, middle)
+                start, end = (middle, end) if middle.astimezone(info).utcoffset() == offset else (start, middle)
             found.append(end.replace(second=0, microsecond=0))
-        low = high
+        low, offset = high, after
     return found
 
 
@@ -74,8 +74,8 @@ def changes(zone: str) -> list[datetime]:
 def changing(draw: st.DrawFn) -> tuple[str, datetime]:
     """A zone and an instant within a day and a half of a change of its clock."""
     zone = draw(zones)
-    assume(changes(zone))
-    change = draw(st.sampled_from(changes(zone)))
+    assume(changes(zone) and changes(zone)[0].year < 2060)
+    change = draw(st.sampled_from([change for change in changes(zone) if change.year < 2060]))
     before = draw(st.sampled_from([0, 1, 30, 60, 61, 90, 120, 600]) | st.integers(-2160, 2160))
     return zone, change - before * MINUTE + timedelta(microseconds=draw(st.sampled_from([-1, 0, 1])))
 
@@ -117,8 +117,8 @@ def cron(expression: str, zone: str) -> Cron:
 def cronsim_stumbles(expression: str, zone: str, last: datetime, results: list[datetime]) -> bool:
     """Whether cronsim may miss the definition (``simulate``), as it does for some expressions that follow elapsed time.
 
-    It goes by the hour from where it is: after a change by half an hour it stands at half past, and misses the first
-    half of the next hour that matches. And it begins a day at 00:00 even where the clock skips that.
+    It goes by the hour from where it is: after a change by half an hour, or at one minute past, it misses a part of the
+    next hour that matches. And it begins a day at 00:00 even where the clock skips that.
     """
     if not any(part.startswith("*") for part in expression.split()[:2]):
         return False
@@ -126,7 +126,7 @@ def cronsim_stumbles(expression: str, zone: str, last: datetime, results: list[d
     for change in changes(zone):
         if last - timedelta(days=1) < change < max(results, default=last) + timedelta(days=1):
             before, after = ((change + n * MINUTE).astimezone(info).replace(tzinfo=None) for n in (-1, 0))
-            if (after - before - MINUTE) % timedelta(hours=1) or before.date() != after.date():
+            if after.minute or (before + MINUTE).minute or before.date() != after.date():
                 return True
     return False
 

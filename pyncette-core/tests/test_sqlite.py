@@ -325,12 +325,16 @@ def assert_threads_end():
         assert not thread.is_alive()
 
 
-@types.coroutine
-def interrupted(coroutine, cancellations):
+async def interrupted(coroutine, cancellations):
     """Run a coroutine; ``cancellations`` maps its n-th suspension to when it is cancelled there.
 
     ``"sent"``: what it waits for has been handed over; ``"done"``: it has happened, but the coroutine does not know yet.
     """
+    return await _interrupted(coroutine, cancellations)
+
+
+@types.coroutine
+def _interrupted(coroutine, cancellations):
     task = asyncio.current_task()
     suspensions, resume = 0, lambda: coroutine.send(None)
     while True:
@@ -343,9 +347,7 @@ def interrupted(coroutine, cancellations):
         if when == "sent":
             task.cancel()
         elif when == "done" and awaited is not None:
-            awaited._asyncio_future_blocking, blocking = False, awaited._asyncio_future_blocking
             awaited.add_done_callback(lambda _: task.cancel())
-            awaited._asyncio_future_blocking = blocking
         try:
             value = yield awaited
         except BaseException as error:

@@ -339,6 +339,9 @@ class Pyncette:
         With ``USE_UVLOOP=1`` in the environment the event loop is uvloop's. A mistake in the configuration, or a store that
         can't be reached at the start, is a line on standard error and exit code 1.
         """
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            raise PyncetteError("main() starts an event loop, but one runs here already; use 'await app.run()'")
         if not logging.getLogger().handlers:
             logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         try:

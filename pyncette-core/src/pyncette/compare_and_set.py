@@ -8,13 +8,14 @@ import abc
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from pyncette import lifecycle
 from pyncette.errors import TransientRepositoryError
-from pyncette.repository import Claim, ClaimResult, Key, Outcome, Registration, Repository, Row, Settlement
+from pyncette.repository import Claim, ClaimResult, Key, Row
+from pyncette.rowwise import Change, RowwiseRepository
 
 __all__ = ["CompareAndSetRepository", "Stored"]
 
@@ -22,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 A = TypeVar("A")
 B = TypeVar("B")
-#: What a call makes of one row: the row to be stored (None: none) and the answer. Applied anew if the row changes meanwhile.
-Change: TypeAlias = Callable[[Row | None], tuple[Row | None, B]]
 
 
 class Stored(NamedTuple):
@@ -34,7 +33,7 @@ class Stored(NamedTuple):
     version: object
 
 
-class CompareAndSetRepository(Repository):
+class CompareAndSetRepository(RowwiseRepository):
     """A repository made of :meth:`read`, :meth:`write`, :meth:`ready` and :meth:`list`.
 
     Each row of a batch is read, changed and written back on the condition that it has not changed since; if it has, it is read
@@ -66,29 +65,6 @@ class CompareAndSetRepository(Repository):
         They may be somewhat out of date, since each is written on condition of its version.
         """
 
-    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
-        def change(registration: Registration) -> Change[None]:
-            return lambda row: (lifecycle.register(row, now, registration, force=force), None)
-
-        await self._batch((each.key, change(each)) for each in registrations)
-
-    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self._batch((key, lambda row: (None, row is not None)) for key in keys)
-
-    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
-        def change(settlement: Settlement) -> Change[Outcome]:
-            return lambda row: lifecycle.settle(row, now, settlement)
-
-        return await self._batch((each.claim.key, change(each)) for each in settlements)
-
-    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        """See :class:`~pyncette.repository.SupportsPause`."""
-        return await self._batch((key, lambda row: (row and lifecycle.pause(row), row is not None)) for key in keys)
-
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        """See :class:`~pyncette.repository.SupportsPause`."""
-        return await self._batch((key, lambda row: (row and lifecycle.resume(row), row is not None)) for key in keys)
-
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
         return [stored and stored.row for stored in _all(await self._side_by_side(self.read, keys))]
 
@@ -99,7 +75,9 @@ class CompareAndSetRepository(Repository):
         errors: list[Exception] = []
         found: list[Stored] = []
         if names is None:
-            found += await self.ready(partition, limit + 1)  # the one more is what comes next
+            found += await self.ready(partition, 1)
+            if found and found[0].row.ready_at is not None and found[0].row.ready_at <= now:  # an idle poll reads no more than that
+                found = [*await self.ready(partition, limit + 1)]  # the one more is what comes next
         else:
             for name, stored in zip(
                 names, await self._side_by_side(lambda name: self.read(Key(partition, name)), names), strict=True
@@ -129,7 +107,7 @@ class CompareAndSetRepository(Repository):
             return change
 
         claims: list[Claim] = []
-        taken = await self._side_by_side(lambda each: self._update(each.row.key, take(), each), due)
+        taken = await self._side_by_side(lambda each: self._update_one(each.row.key, take(), each), due)
         for each, result in zip(due, taken, strict=True):
             if isinstance(result, Exception):
                 errors.append(result)
@@ -149,16 +127,15 @@ class CompareAndSetRepository(Repository):
             logger.warning("Some rows of the partition %r could not be claimed: %s", partition, error)
         return ClaimResult(claims, min(left, default=None), [name for name in names or () if name in missing])
 
-    async def _batch(self, changes: Iterable[tuple[Key, Change[B]]]) -> Sequence[B]:
-        """Apply each change to the row of its key; the answers in order, or an error when all have come to their end."""
-
+    async def _update(self, changes: Sequence[tuple[Key, Change[B]]]) -> Sequence[B]:
+        # All come to their end, also if one fails.
         async def update(change: tuple[Key, Change[B]]) -> B:
             key, apply = change
-            return (await self._update(key, apply, await self.read(key)))[1]
+            return (await self._update_one(key, apply, await self.read(key)))[1]
 
-        return _all(await self._side_by_side(update, list(changes)))
+        return _all(await self._side_by_side(update, changes))
 
-    async def _update(self, key: Key, change: Change[B], stored: Stored | None) -> tuple[Row | None, B]:
+    async def _update_one(self, key: Key, change: Change[B], stored: Stored | None) -> tuple[Row | None, B]:
         """Apply ``change`` to a row, as it is ``stored`` or has become since; the row after it, and the answer."""
         for attempt in range(self.attempts):
             row = stored and stored.row

@@ -95,6 +95,10 @@ class Context:
                 pass
         raise AttributeError(f"The context has no {name!r}; a fixture of that name would provide it")
 
+    if TYPE_CHECKING:
+        # Middlewares may set attributes of their own.
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
     def __repr__(self) -> str:
         return f"Context({self.task.name!r}, {self.name!r}, scheduled_at={self.scheduled_at}, attempt={self.attempt})"
 

@@ -194,13 +194,13 @@ def parse(text: str) -> Schedule:
 
     :raises ScheduleError: the text is not the canonical text of a schedule.
     """
+    if not isinstance(text, str):
+        raise ScheduleError(f"a stored schedule must be text, not {text!r}")
     return _parse(text)
 
 
 @lru_cache(maxsize=1 << 14)
 def _parse(text: str) -> Schedule:
-    if not isinstance(text, str):
-        raise ScheduleError(f"a stored schedule must be text, not {text!r}")
     kind, _, rest = text.partition(" ")
     body, _, tail = rest.rpartition(" @")
     zone, _, digest = tail.partition(" #")

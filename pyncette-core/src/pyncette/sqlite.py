@@ -9,7 +9,6 @@ survives a power cut. SQLite has one writer at a time; a call that meets another
 
 import asyncio
 import contextlib
-import functools
 import json
 import os
 import random
@@ -17,7 +16,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
@@ -25,13 +24,12 @@ from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
 from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
-from pyncette.repository import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement, State, Stats
+from pyncette.repository import ClaimResult, Key, Page, Row, State, Stats
+from pyncette.rowwise import Change, RowwiseRepository
 
 __all__ = ["SQLiteRepository", "backend", "schema", "sqlite_repository"]
 
 T = TypeVar("T")
-#: What a call makes of one row: the row to be stored (None: none) and the answer.
-Change: TypeAlias = Callable[[Row | None], tuple[Row | None, T]]
 
 #: Raised whenever what is stored changes its meaning; kept in a table beside ours, because ``PRAGMA user_version`` is the user's.
 FORMAT = 1
@@ -109,7 +107,7 @@ _PERMANENT = {
 }
 
 
-class SQLiteRepository(Repository):
+class SQLiteRepository(RowwiseRepository):
     """Rows in a table of a SQLite database, through one connection. Opened by :func:`sqlite_repository`."""
 
     def __init__(self, database: str, table: str, timeout: float) -> None:
@@ -122,15 +120,6 @@ class SQLiteRepository(Repository):
         self._turn = asyncio.Lock()
         self._closed = False
         self._db: aiosqlite.Connection | None = None
-
-    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
-        def change(registration: Registration) -> Change[None]:
-            return lambda row: (lifecycle.register(row, now, registration, force=force), None)
-
-        await self._update([(registration.key, change(registration)) for registration in registrations])
-
-    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self._update([(key, lambda row: (None, row is not None)) for key in keys])
 
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
@@ -160,11 +149,6 @@ class SQLiteRepository(Repository):
             [claim for _, claim in taken], _instant(left[0][_READY_AT]) if left else None, missing({row[1] for row in found})
         )
 
-    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
-        return await self._update(
-            [(each.claim.key, functools.partial(lifecycle.settle, now=now, settlement=each)) for each in settlements]
-        )
-
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
         if not keys:
             return []
@@ -174,9 +158,9 @@ class SQLiteRepository(Repository):
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
         async with self._turns():
-            rows = await self._fetch(_LIST, (partition, token or "", limit))
+            rows = [_decode(row) for row in await self._fetch(_LIST, (partition, token or "", limit))]
         # The token is the name that the next page begins with: at once or, if it is removed meanwhile, with the one after it.
-        return Page([_decode(row) for row in rows[:limit]], rows[limit][1] if len(rows) > limit else None)
+        return Page(rows[:limit], rows[limit].key.name if len(rows) > limit else None)
 
     async def stats(self, now: datetime, partition: str) -> Stats:
         async with self._turns():
@@ -186,12 +170,6 @@ class SQLiteRepository(Repository):
     async def partitions(self) -> Sequence[str]:
         async with self._turns():
             return [partition for (partition,) in await self._fetch(_PARTITIONS)]
-
-    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self._update([(key, lambda row: (row and lifecycle.pause(row), row is not None)) for key in keys])
-
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self._update([(key, lambda row: (row and lifecycle.resume(row), row is not None)) for key in keys])
 
     async def _open(self, *, create: bool) -> None:
         async def connect() -> None:
@@ -207,7 +185,7 @@ class SQLiteRepository(Repository):
                 for statement in _SCHEMA if create else ():
                     await self._fetch(statement)
                 [[version]] = await self._fetch("SELECT max(version) FROM {format}")
-                if version is None or version > FORMAT:
+                if version is not None and version > FORMAT:
                     raise RepositoryError(
                         f"The table {self._table!r} in {self._where} has the stored format {version}, "
                         f"but this Pyncette knows only {FORMAT}; upgrade pyncette-core"
@@ -257,7 +235,6 @@ class SQLiteRepository(Repository):
         await self._fetch("COMMIT")
 
     async def _update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
-        """Apply each change to the row of its key; the answers, in order."""
         if not changes:
             return []
         async with self._turns(), self._transaction():
@@ -398,10 +375,8 @@ def _encode(row: Row) -> tuple[Any, ...]:
 
 def _decode(values: Sequence[Any]) -> Row:
     # Positional and without detours: of all that a claim or a settlement does in Python, this takes the most time.
-    partition, name, spec, schedule, occurrence, execute_after, ready, lease, locked, epoch, revision, attempt, state, error = (
-        values
-    )
-    times = from_microseconds(occurrence), from_microseconds(execute_after), None if ready is None else from_microseconds(ready)
+    partition, name, spec, schedule, occurrence, after, ready, lease, locked, epoch, revision, attempt, state, error = values
+    times = from_microseconds(occurrence), from_microseconds(after), None if ready is None else from_microseconds(ready)
     until = None if locked is None else from_microseconds(locked)
     return Row(Key(partition, name), spec, schedule, *times, lease, until, epoch, revision, attempt, _STATES[state], error)
 

@@ -27,7 +27,6 @@ _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 
 
-@lru_cache(maxsize=1024)
 def find_zone(name: str) -> tzinfo:
     """Find a time zone by its name.
 
@@ -39,6 +38,11 @@ def find_zone(name: str) -> tzinfo:
     """
     if not isinstance(name, str) or not name:
         raise ScheduleError(f"timezone must be the name of a zone such as 'Europe/London', not {name!r}")
+    return _load(name)
+
+
+@lru_cache(maxsize=1024)
+def _load(name: str) -> tzinfo:
     if name == "UTC":
         return UTC
     if _IANA.fullmatch(name):

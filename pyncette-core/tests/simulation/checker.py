@@ -350,7 +350,7 @@ class _Checker:
                 self._report("I3 no loss", f"{key}: {settlement} of another revision wrote {after}")
         if isinstance(settlement, Extend):
             if event.outcome is Outcome.APPLIED:
-                claim.deadline = max(claim.deadline, self._true(settlement.until) if not self._rules.unaligned else float("inf"))
+                claim.deadline = max(claim.deadline, self._true(settlement.until))
         elif isinstance(settlement, Release) and event.outcome is Outcome.APPLIED:
             if not settlement.started and claim.started_at is not None:
                 self._report("I12 shutdown", f"{key} was given back as not started by {claim.worker}, but it was")

@@ -111,7 +111,7 @@ class _Scenario:
         self.random = random = Random(seed)
         self.clock = VirtualClock()
         self.log = Log(self.clock)
-        calm = random.random() < 0.25
+        calm = random.random() < 0.2
         server_time = random.random() < 0.7
         shared = random.random() < 0.9
         ample = random.random() < 0.5
@@ -129,7 +129,7 @@ class _Scenario:
         self.store = Store(self.log, self.clock, shared=shared, server_time=server_time)
         self.faults = Faults(
             Random(random.random()),
-            rate=0.0 if calm else random.choice((0.0, 0.02, 0.1, 0.3)),
+            rate=0.0 if calm else random.choice((0.0, 0.03, 0.1, 0.3)),
             timeout=random.choice((0.5, 1.5, 5.0)),
             delay=2.5 * self.lease.total_seconds(),
         )
@@ -140,10 +140,12 @@ class _Scenario:
             "shutdown_timeout": random.choice((None, None, timedelta(), _SECOND / 2, 3 * _SECOND)),
             "executor_cls": SynchronousExecutor if not ample and random.random() < 0.2 else ConcurrentExecutor,
         }
+        #: What a call takes at least, in seconds.
+        self.distance = 0.0 if calm else random.choice((0.0, 0.0, 0.05))
         self.declarations = random.sample(_STATIC, random.randint(1, 2)) + random.sample(_TEMPLATES, random.randint(1, 2))
         self.intervals = {each.name: random.choice((1, 2, 3)) * _SECOND for each in self.declarations}
         #: How often bodies do other than return at once.
-        self.mischief = random.choice((0.0, 0.1, 0.3))
+        self.mischief = random.choice((0.1, 0.3, 0.6))
         self.calm, self.healed = calm, False
         self.workers: list[_Worker] = []
         self.apps: dict[str, tuple[Pyncette, dict[str, Task]]] = {}
@@ -227,17 +229,25 @@ class _Scenario:
         if self.healed or random.random() >= self.mischief:
             return
         match random.randrange(8):
-            case 0 | 1:
+            case 0:
                 raise ValueError("the body fails")
-            case 2:
+            case 1:
                 await asyncio.sleep(random.random() * 1.5)
-            case 3:  # longer than its lease, unawares
+            case 2:  # longer than its lease, unawares
                 await asyncio.sleep(random.uniform(0.9, 2) * lease)
-            case 4 | 5:
+            case 3:
+                await asyncio.sleep(random.uniform(0.9, 2) * lease)
+                raise ValueError("the body fails late")
+            case 4:
                 with contextlib.suppress(LeaseLostException):
                     for _ in range(random.randint(1, 3)):
                         await asyncio.sleep(random.uniform(0.2, 0.9) * lease)
                         await context.heartbeat()
+            case 5:  # ends while a heartbeat is on its way
+                beat = asyncio.create_task(context.heartbeat())
+                for _ in range(random.randrange(3)):
+                    await asyncio.sleep(0)
+                beat.add_done_callback(lambda beat: beat.cancelled() or beat.exception())
             case 6:  # refuses to be cancelled
                 try:
                     await asyncio.sleep(random.random() * lease)
@@ -253,7 +263,7 @@ class _Scenario:
 
         @contextlib.asynccontextmanager
         async def open_store() -> AsyncIterator[Repository]:
-            yield remote(self.store, self.faults, Random(self.random.random()), name, machine, self.clocks[machine])
+            yield remote(self.store, self.faults, Random(self.random.random()), name, machine, self.clocks[machine], self.distance)
 
         return open_store
 
@@ -347,7 +357,7 @@ class _Scenario:
         weights = {self._user: 8, self._reconfigure: 1}
         if not self.calm:
             weights |= {self._disturb: 5, self._cut: 2}
-        moments = sorted(random.random() * self.active for _ in range(random.randint(5, 40)))
+        moments = sorted(random.random() * self.active for _ in range(random.randint(10, 60)))
         for _ in range(6):
             self._user(random)
         for moment in moments:
@@ -396,7 +406,7 @@ class _Scenario:
     async def _act(self, context: AppContext, random: Random) -> None:
         tasks = self.apps[context.values["worker"]][1]
         templates = [tasks[each.name] for each in self.declarations if each.kind != "static"]
-        template, name = random.choice(templates), random.choice("abcdefgh")
+        template, name = random.choice(templates), random.choice("abcd")
         self.markers += 1
         marker = self.markers
         action = random.randrange(20)

@@ -186,7 +186,9 @@ class Store:
 class Remote(Repository):
     """The store as one worker sees it: through a network, and with a timeout for every call."""
 
-    def __init__(self, store: Store, faults: Faults, random: Random, worker: str, machine: str, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, faults: Faults, random: Random, worker: str, machine: str, clock: Clock, distance: float
+    ) -> None:
         self.shared = store.shared
         self._store = store
         self._faults = faults
@@ -194,6 +196,7 @@ class Remote(Repository):
         self._worker = worker
         self._machine = machine
         self._clock = clock
+        self._distance = distance
         self._underway: set[asyncio.Task[None]] = set()
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
@@ -252,7 +255,7 @@ class Remote(Repository):
 
     async def _latency(self) -> None:
         if self._random.random() < 0.3:
-            await asyncio.sleep(self._random.random() * 0.003)
+            await asyncio.sleep(self._random.random() * (0.003 + self._distance))
         else:
             await asyncio.sleep(0)
 

@@ -15,6 +15,8 @@ from pyncette_conformance.faults import scenarios
 parser = argparse.ArgumentParser(prog="python -m pyncette_conformance.faults", description=__doc__)
 parser.add_argument("--url", required=True)
 parser.add_argument("--times", type=int, default=1)
+parser.add_argument("--patience", type=float, default=scenarios.PATIENCE, help="seconds that everything may take after the faults")
+parser.add_argument("--worker", action="append", default=[], help="an option for each worker, for example --worker=--batch=5")
 parser.add_argument("scenario", nargs="*", help=f"by default all of: {', '.join(scenarios.SCENARIOS)}")
 arguments = parser.parse_args()
 failed = 0
@@ -22,7 +24,7 @@ for _ in range(arguments.times):
     for name in arguments.scenario or scenarios.SCENARIOS:
         directory = Path(tempfile.mkdtemp(prefix="pyncette-faults-"))
         url = arguments.url.replace("{}", uuid.uuid4().hex)
-        report = asyncio.run(getattr(scenarios, name)(url, directory))
+        report = asyncio.run(getattr(scenarios, name)(url, directory, options=arguments.worker, patience=arguments.patience))
         print(report.summary(), flush=True)
         for violation in report.violations[:20]:
             print(f"  {violation}", flush=True)

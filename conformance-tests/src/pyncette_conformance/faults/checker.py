@@ -144,6 +144,7 @@ def check(
         _check_runs(history, report, clock_error),
         _check_bodies_apart(history, clock_error),
         _check_claims_apart(history),
+        _check_deadlines(history, clock_error),
         _check_tokens(history),
         _check_settlements(history),
         _check_resource(history, report, clock_error),
@@ -322,6 +323,23 @@ def _check_claims_apart(history: History) -> Iterator[Violation]:
                 "I2",
                 f"{name} was claimed at {following.now / 1e6:.6f} (token {following.token}), although its lease of token {claim.token} "
                 f"ran until {until / 1e6:.6f}",
+            )
+
+
+def _check_deadlines(history: History, clock_error: float) -> Iterator[Violation]:
+    """No worker believes in its lease for longer than the store grants it, as it would if it had claimed with a time long past."""
+    for run in history.runs:
+        claim = history.claim_of(run)
+        if claim is None or run.start.name in history.at_most_once or history.stopped(run.start.pid, claim.sent, run.start.mono):
+            continue
+        granted = claim.mono + (claim.until - claim.wall) / 1e6
+        # A process may have had to wait for the processor between reading the one clock and the other.
+        if run.start.deadline > granted + 0.1 + clock_error:
+            yield Violation(
+                Category.CONCURRENT,
+                "I2",
+                f"{_at(run.occurrence)} (pid {run.start.pid}, token {run.start.token}) believes in its lease for "
+                f"{run.start.deadline - granted:.3f} s longer than the store does",
             )
 
 

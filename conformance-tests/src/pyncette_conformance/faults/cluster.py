@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pyncette import AppContext, Instance, Pyncette
 from pyncette.clock import from_microseconds
@@ -28,6 +28,8 @@ from pyncette_conformance.faults.plan import GENERATION, Plan
 from pyncette_conformance.faults.runlog import Event, LogReader, RunLog, What
 
 __all__ = ["Cluster", "Worker", "microseconds"]
+
+T = TypeVar("T")
 
 #: How often the log is looked at (seconds).
 _GLANCE = 0.05
@@ -151,12 +153,17 @@ class Cluster:
 
     async def until(self, condition: Callable[[Sequence[Event]], bool], timeout: float, what: str) -> None:
         """Wait until the log fulfils ``condition``; raises AssertionError, with what the workers printed, if it never does."""
+        await self.until_some(lambda events: condition(events) or None, timeout, what)
+
+    async def until_some(self, find: Callable[[Sequence[Event]], T | None], timeout: float, what: str) -> T:
+        """Wait until ``find`` finds something in the log, and return that; raises as :meth:`until`."""
         try:
             async with asyncio.timeout(timeout):
-                while not condition(self.events()):
+                while (found := find(self.events())) is None:
                     await asyncio.sleep(_GLANCE)
                     if self._look_for_crashes():
                         raise AssertionError(f"{self._violations[-1]}, before {what}")
+                return found
         except TimeoutError:
             raise AssertionError(f"It did not happen within {timeout} s that {what}" + "".join(map(_tail, self.workers))) from None
 
@@ -217,9 +224,13 @@ class Cluster:
         await asyncio.sleep(max(0.0, (horizon - microseconds()) / 1e6))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while any(each.name not in ignore for each in missed(self.plan, self.events(), horizon)):
+                while True:
+                    began = time.monotonic()
+                    if all(each.name in ignore for each in missed(self.plan, self.events(), horizon)):
+                        return
                     self._look_for_crashes()
-                    await asyncio.sleep(_LOOK)
+                    # The workers need the processor more than the one who waits for them.
+                    await asyncio.sleep(max(_LOOK, 4 * (time.monotonic() - began)))
 
     async def verdict(
         self,

@@ -58,16 +58,18 @@ _FIELDS = (
     *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error"),
 )
 _COLUMNS = ", ".join(f"t.{field}" for field in _FIELDS)
-_NAMED = "`partition` = %s AND name IN %s"
 _READY = "`partition` = %s AND ready_at IS NOT NULL"
 _SELECT = f"SELECT {_COLUMNS} FROM {{table}} AS t WHERE"
 _PEEK = f"SELECT NULL, ready_at FROM {{table}} WHERE {_READY} ORDER BY ready_at LIMIT 1"
-_PEEK_NAMED = f"SELECT name, ready_at FROM {{table}} WHERE {_NAMED}"
+_PEEK_NAMED = "SELECT name, ready_at FROM {table} WHERE `partition` = %s AND name IN ({names})"
 _DUE = " AND ready_at <= %s ORDER BY ready_at LIMIT %s FOR UPDATE SKIP LOCKED"
 _TAKE = f"{_SELECT} `partition` = %s{_DUE}"
-_TAKE_NAMED = f"{_SELECT} {_NAMED}{_DUE}"
+_TAKE_NAMED = f"{_SELECT} `partition` = %s AND name IN ({{names}}){_DUE}"
 _CLAIM = "UPDATE {table} SET lease = %s, locked_until = %s, ready_at = %s, epoch = GREATEST(epoch + 1, %s), attempt = attempt + 1"
-_NEXT = " AND ready_at IS NOT NULL AND NOT lease <=> %s ORDER BY ready_at LIMIT 1"
+_NEXT = f"SELECT ready_at FROM {{table}} WHERE {_READY} AND NOT lease <=> %s ORDER BY ready_at LIMIT 1"
+_NEXT_NAMED = (
+    f"SELECT ready_at FROM {{table}} WHERE {_READY} AND name IN ({{names}}) AND NOT lease <=> %s ORDER BY ready_at LIMIT 1"
+)
 _INSERT = f"INSERT INTO {{table}} ({', '.join(_FIELDS)}) VALUES "
 # The key, the arguments and their schedule come first in a row: what runs change comes after, and arguments may be large.
 _CHANGED = _FIELDS[4:]
@@ -113,9 +115,12 @@ class MySQLRepository(RowwiseRepository):
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
     ) -> ClaimResult:
         at = to_microseconds(now)
-        among = [partition] if names is None else [partition, list(names)]
+        among = [partition] if names is None else [partition, *names]
 
-        async def claim(run: _Run) -> ClaimResult:
+        async def claim(execute: _Run) -> ClaimResult:
+            async def run(sql: str, parameters: Any) -> Sequence[Any]:
+                return await execute(sql.replace("{names}", ", ".join(["%s"] * len(names or ()))), parameters)
+
             # An idle poll ends here, with nothing locked.
             seen = await run(_PEEK if names is None else _PEEK_NAMED, among) if names is None or names else []
             known = {name.decode() for name, _ in seen} if names is not None else set()
@@ -128,10 +133,9 @@ class MySQLRepository(RowwiseRepository):
             taken = [claimed for row in rows if (claimed := lifecycle.claim(row, now, lease_duration, lease)) is not None]
             if taken:
                 until = to_microseconds(lifecycle.lease_end(now, lease_duration))
-                claimed_names = [claim.key.name for _, claim in taken]
-                await run(f"{_CLAIM} WHERE {_NAMED}", [lease, until, until, at, partition, claimed_names])
-            where = "`partition` = %s" if names is None else _NAMED
-            following = await run(f"SELECT ready_at FROM {{table}} WHERE {where}{_NEXT}", [*among, lease])
+                where, parameters = _where([claim.key for _, claim in taken])
+                await run(f"{_CLAIM} WHERE {where}", [lease, until, until, at, *parameters])
+            following = await run(_NEXT if names is None else _NEXT_NAMED, [*among, lease])
             return ClaimResult([claim for _, claim in taken], _instant(following[0][0] if following else None), missing)
 
         return await self._transaction(claim)
@@ -190,7 +194,8 @@ class MySQLRepository(RowwiseRepository):
                 where, parameters = _where(removed)
                 await run(f"DELETE FROM {{table}} WHERE {where}", parameters)
             if inserted:
-                await run(_INSERT + ", ".join(["%s"] * len(inserted)), inserted)
+                row_of_parameters = f"({', '.join(['%s'] * len(_FIELDS))})"
+                await run(_INSERT + ", ".join([row_of_parameters] * len(inserted)), [value for row in inserted for value in row])
             return answers
 
         return await self._transaction(update)
@@ -310,7 +315,7 @@ async def mysql_repository(
         raise ConfigurationError(f"mysql_pool_size={mysql_pool_size!r} is below 1; use 5 or so")
     if not mysql_timeout > 0:
         raise ConfigurationError(f"mysql_timeout={mysql_timeout!r} is not a number of seconds above 0")
-    pool = aiomysql.Pool(
+    pool = await aiomysql.create_pool(
         minsize=0,  # the first call connects, and says what is wrong
         maxsize=mysql_pool_size,
         pool_recycle=3600,
@@ -346,7 +351,8 @@ def _where(keys: Sequence[Key]) -> tuple[str, list[Any]]:
     partitions: dict[str, list[str]] = {}
     for partition, name in sorted(keys):
         partitions.setdefault(partition, []).append(name)
-    return " OR ".join([f"({_NAMED})"] * len(partitions)), [value for pair in partitions.items() for value in pair]
+    alternatives = [f"(`partition` = %s AND name IN ({', '.join(['%s'] * len(names))}))" for names in partitions.values()]
+    return " OR ".join(alternatives), [value for partition, names in partitions.items() for value in (partition, *names)]
 
 
 def _encode(row: Row) -> tuple[Any, ...]:

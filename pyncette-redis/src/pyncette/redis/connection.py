@@ -16,7 +16,7 @@ from redis import exceptions as driver
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError
+from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from pyncette.backends import BackendURL
@@ -24,7 +24,7 @@ from pyncette.errors import ConfigurationError, RepositoryError, TransientReposi
 
 __all__ = ["Command", "Connections"]
 
-Command: TypeAlias = tuple[str | int, ...]
+Command: TypeAlias = tuple[str | bytes | int, ...]
 
 #: By a code, that errors begin with or that is ours: whether the call may be repeated, what is wrong and what to do.
 _MEANINGS: Mapping[str, tuple[bool, str]] = {
@@ -120,10 +120,10 @@ class Connections:
         self._limit = limit
         self._slots = asyncio.Semaphore(limit)
         self._closed = False
-        self._retired: dict[Any, asyncio.Task[None]] = {}
         self._client = self._connect(self._addresses)
+        self._retired: dict[Any, asyncio.Task[None]] = {}
 
-    def call(self, keys: Sequence[str], *arguments: str) -> Command:
+    def call(self, keys: Sequence[str], *arguments: str | bytes) -> Command:
         """The command that runs the script; the keys must be of one slot."""
         return "EVALSHA", self._sha, len(keys), *keys, *arguments
 
@@ -195,7 +195,8 @@ class Connections:
         if self._kind == "cluster":
             return RedisCluster(startup_nodes=[ClusterNode(*address) for address in addresses], **self._options)
         if self._kind == "sentinel":
-            return Sentinel(addresses, sentinel_kwargs=self._sentinel_options, **self._options).master_for(self._master)
+            sentinel = Sentinel(addresses, sentinel_kwargs=self._sentinel_options, **self._options)  # type: ignore[no-untyped-call]
+            return sentinel.master_for(self._master)
         [(host, port)] = addresses
         return Redis(host=host, port=port, **self._options)
 
@@ -215,7 +216,10 @@ class Connections:
 
 
 async def _disconnect(client: Any) -> None:
-    # A connection that does not answer is not waited for: it is closed on this side.
-    with contextlib.suppress(driver.RedisError, OSError):
-        async with asyncio.timeout(1):
-            await client.aclose()
+    pool = getattr(client, "connection_pool", None)
+    clients = [client, *pool.sentinel_manager.sentinels] if isinstance(pool, SentinelConnectionPool) else [client]
+    for each in clients:
+        # A server that does not answer is not waited for: the connection is closed on this side.
+        with contextlib.suppress(driver.RedisError, OSError):
+            async with asyncio.timeout(1):
+                await each.aclose()

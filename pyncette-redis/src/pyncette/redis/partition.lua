@@ -138,67 +138,64 @@ function call.unregister(names)
 end
 
 function call.claim(now, locked_until, lease, limit, names)
+  local by_name = names ~= cjson.null
   local claims, missing, next_ready_at = {}, {}, nil
 
-  -- The names of the rows that are due, and these, in the order in which they are to be claimed.
+  -- What is due: the names, under what READY, and the rows; in the order in which they are to be claimed.
   local function due_of_index()
-    local due = {}
+    local due, since = {}, {}
     next_ready_at = nil
-    for _, entry in ipairs(redis.call('ZRANGE', INDEX, 0, limit - #claims)) do
-      local ready_at = entry:find('^%d') and entry:sub(1, #now)
-      if ready_at and ready_at <= now and #due < limit - #claims then
-        due[#due + 1] = {entry:sub(#now + 1), ready_at}
-      else
-        next_ready_at = ready_at
-        break
-      end
+    for i, entry in ipairs(redis.call('ZRANGE', INDEX, 0, limit)) do
+      local ready_at = entry:sub(1, #now)
+      if entry:byte() > 57 then break end  -- no digit: a state, as all that follow
+      if i > limit or ready_at > now then next_ready_at = ready_at break end
+      due[i], since[i] = entry:sub(#now + 1), ready_at
     end
-    local found = fetch_rows(column(due, 1))
-    for i, each in ipairs(due) do each[3] = found[i] end
-    return due
+    return due, since, fetch_rows(due)
   end
 
   local function due_of_names()
-    local waiting, due = {}, {}
+    local waiting, due, since, rows = {}, {}, {}, {}
     for i, row in ipairs(fetch_rows(names)) do
       if not row then
         missing[#missing + 1] = names[i]
       elseif not STATES[row[READY]] then
-        waiting[#waiting + 1] = {names[i], row[READY], row}
+        waiting[#waiting + 1] = {names[i], row}
       end
     end
-    table.sort(waiting, function(one, other) return one[2] < other[2] end)
+    table.sort(waiting, function(one, other) return one[2][READY] < other[2][READY] end)
     for i, each in ipairs(waiting) do
-      if each[2] <= now and i <= limit then due[i] = each else next_ready_at = each[2] break end
+      local ready_at = each[2][READY]
+      if i > limit or ready_at > now then next_ready_at = ready_at break end
+      due[i], since[i], rows[i] = each[1], ready_at, each[2]
     end
-    return due
+    return due, since, rows
   end
 
-  -- Again where the index was wrong, so that what is due gets claimed; a few times, so that the server isn't held up for long.
-  for _ = 1, names == cjson.null and 10 or 1 do
-    local due = names == cjson.null and due_of_index() or due_of_names()
-    local found, wrong = fetch(SPECS, column(due, 1)), false
-    for i, each in ipairs(due) do
-      local name, was, row = unpack(each)
-      if row and found[i] and row[READY] == was then
-        row[READY], row[LEASE], row[LOCKED_UNTIL] = locked_until, lease, locked_until
-        row[EPOCH], row[ATTEMPT] = raised(row[EPOCH], now), row[ATTEMPT] + 1
+  -- Again if the index was so wrong that nothing was claimed; a few times, so that the server is not held up for long.
+  for _ = 1, 10 do
+    local wrong = false
+    local due, since, found = (by_name and due_of_names or due_of_index)()
+    local texts = fetch(SPECS, due)
+    for i, name in ipairs(due) do
+      local row, spec, was = found[i], texts[i], since[i]
+      if row and spec and row[READY] == was then
+        local epoch, attempt = raised(row[EPOCH], now), row[ATTEMPT] + 1
+        row[READY], row[LEASE], row[LOCKED_UNTIL], row[EPOCH], row[ATTEMPT] = locked_until, lease, locked_until, epoch, attempt
         put(name, row, was)
-        claims[#claims + 1] = {
-          name, found[i], row[SCHEDULE], row[OCCURRENCE], row[EXECUTE_AFTER], row[EPOCH], row[ATTEMPT], row[REVISION],
-        }
+        claims[#claims + 1] = {name, spec, row[SCHEDULE], row[OCCURRENCE], row[EXECUTE_AFTER], epoch, attempt, row[REVISION]}
       else
         wrong = true
         stale[#stale + 1] = was .. name
-        if row and found[i] then
+        if row and spec then
           enter(name, row)
-        elseif names ~= cjson.null then
+        elseif by_name then
           missing[#missing + 1] = name
         end
       end
     end
     write()
-    if not wrong then break end
+    if by_name or #claims > 0 or not wrong then break end
   end
   return {claims, next_ready_at or cjson.null, missing}
 end

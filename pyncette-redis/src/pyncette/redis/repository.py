@@ -76,7 +76,7 @@ class RedisRepository(Repository):
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
     ) -> ClaimResult:
         lease = lifecycle.new_lease()
-        among = None if names is None else list(names)
+        among = None if names is None else list(dict.fromkeys(names))
         locked_until = now + min(lease_duration, _LAST - now)
         answer = await self._one("claim", partition, _encode(now), _encode(locked_until), lease, limit, among)
         taken, next_ready_at, missing = answer
@@ -161,8 +161,7 @@ class RedisRepository(Repository):
 
     def _command(self, call: str, partition: str, *arguments: Any) -> Command:
         try:
-            text = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
-            text.encode()
+            text = json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode()
             return self._connections.call(self._keys(partition), call, text)
         except UnicodeEncodeError as error:
             raise RepositoryError(f"A partition, name or argument can't be stored as UTF-8 ({error})") from error
@@ -207,7 +206,7 @@ async def redis_repository(
     """
     url = BackendURL.parse(redis_url)
     if url.options:
-        raise ConfigurationError(f"redis_url has the options {', '.join(url.options)}; pass redis_{next(iter(url.options))}=... instead")
+        raise ConfigurationError(f"redis_url={str(url)!r} has options; pass them as redis_{', redis_'.join(url.options)}")
     if not redis_timeout > 0:
         raise ConfigurationError(f"redis_timeout={redis_timeout!r} is not a number of seconds above 0")
     if redis_max_connections < 1:
@@ -268,11 +267,11 @@ def _settlement(settlement: Settlement) -> Sequence[Any]:
     claim = settlement.claim
     of = claim.key.name, claim.lease, str(claim.revision)
     match settlement:
-        case Commit(next=None):
-            return *of, "remove"
-        case Commit(next=(occurrence, execute_after)):
-            at = _encode(occurrence)
-            return *of, "commit", at, at if execute_after == occurrence else _encode(execute_after)
+        case Commit(next=target):
+            if target is None:
+                return *of, "remove"
+            at = _encode(target.occurrence)
+            return *of, "commit", at, at if target.execute_after == target.occurrence else _encode(target.execute_after)
         case Release(retry_at=retry_at, started=started):
             return *of, "release", _encode(retry_at), started
         case Fail(error=error):

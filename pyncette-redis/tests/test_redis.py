@@ -1,0 +1,501 @@
+"""What is Redis' own; the contract itself is the conformance suite's."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pyncette import lifecycle
+from pyncette.errors import RepositoryError, TransientRepositoryError
+from pyncette.redis import redis_repository
+from pyncette.repository import ClaimResult, Commit, Extend, Fail, Key, Outcome, Registration, Release, State, Target
+from redis.asyncio.connection import AbstractConnection
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+TICK = timedelta(microseconds=1)
+FIRST = datetime(1, 1, 1, tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
+
+
+def registration(name, at=NOW, *, partition="p", spec="{}", schedule="s"):
+    return Registration(Key(partition, name), spec, schedule, Target(at, at))
+
+
+def claim(repository, now=NOW, *, partition="p", limit=100, names=None):
+    return repository.claim(now, partition, lease_duration=MINUTE, limit=limit, names=names)
+
+
+def advanced(claims):
+    return [Commit(each, Target(each.occurrence + MINUTE, each.occurrence + MINUTE)) for each in claims]
+
+
+def on(url, namespace, **options):
+    return redis_repository(redis_url=url, redis_namespace=namespace, **options)
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """What the driver writes to sockets, one entry for each time that it does."""
+    written = []
+    original = AbstractConnection.send_packed_command
+
+    async def send(connection, command, **options):
+        written.append(b"".join([command] if isinstance(command, bytes) else command))
+        await original(connection, command, **options)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", send)
+    return written
+
+
+class TestRoundTrips:
+    @pytest.mark.parametrize("size", [1, 2, 100, 2500])
+    def test_there_is_one_for_each_call_whatever_the_size_of_its_batch(self, server_url, namespace, writes, size):
+        async def test():
+            async with on(server_url, namespace) as repository:
+                keys = [Key("p" if i % 2 else "q", f"{i:04}") for i in range(size)]
+                mine = [key.name for key in keys if key.partition == "q"]
+                calls = {
+                    "register": lambda: repository.register(NOW, [registration(k.name, partition=k.partition) for k in keys]),
+                    "get": lambda: repository.get(keys),
+                    "claim": lambda: claim(repository, partition="p", limit=size),
+                    "claim by name": lambda: claim(repository, partition="q", limit=size, names=mine),
+                    "pause": lambda: repository.pause(NOW, keys),
+                    "resume": lambda: repository.resume(NOW, keys),
+                    "stats": lambda: repository.stats(NOW, "p"),
+                    "server_time": repository.server_time,
+                    "settle": None,
+                    "unregister": lambda: repository.unregister(NOW, keys),
+                }
+                results, scripts = {}, {}
+                for name, call in calls.items():
+                    claims = [each for one in ("claim", "claim by name") if one in results for each in results[one].claims]
+                    writes.clear()
+                    results[name] = await (call() if call else repository.settle(NOW, advanced(claims)))
+                    # What ends up in one write may be more than one run of the script, for the sake of the server's other clients.
+                    scripts[name] = sum(each.count(b"EVALSHA") for each in writes)
+                    assert len(writes) == 1, name
+                assert results["settle"] == [Outcome.APPLIED] * size
+                assert results["unregister"] == [True] * size
+                partitions = min(size, 2)
+                assert scripts["claim"] == scripts["claim by name"] == 1
+                assert scripts["register"] == scripts["settle"] == scripts["get"] == partitions * (2 if size == 2500 else 1)
+
+        asyncio.run(test())
+
+    def test_an_idle_claim_is_one_and_changes_nothing(self, servers, writes, raw):
+        server = servers.start()
+
+        async def test():
+            async with on(server.url, "") as repository:
+                await repository.register(NOW, [registration("later", NOW + MINUTE)])
+                changes = raw(server.url).info("persistence")["rdb_changes_since_last_save"]
+                writes.clear()
+                assert await claim(repository) == ClaimResult([], NOW + MINUTE, [])
+                assert await claim(repository, names=["later", "no"]) == ClaimResult([], NOW + MINUTE, ["no"])
+                assert await claim(repository, partition="empty") == ClaimResult([], None, [])
+                assert len(writes) == 3
+                assert raw(server.url).info("persistence")["rdb_changes_since_last_save"] == changes
+
+        asyncio.run(test())
+
+    @pytest.mark.parametrize("size", [1, 100, 2500])
+    def test_in_a_cluster_there_is_one_to_each_node_at_the_same_time(self, cluster_url, namespace, writes, size):
+        async def test():
+            async with on(cluster_url, namespace) as repository:
+                keys = [Key(f"p:{i % 30}", str(i)) for i in range(size)]
+                await repository.register(NOW, [registration(k.name, partition=k.partition) for k in keys])
+                writes.clear()
+                assert all(await repository.get(keys))
+                assert len(writes) == min(3, size)
+                writes.clear()
+                await claim(repository, partition="p:0")
+                assert len(writes) == 1
+
+        asyncio.run(test())
+
+    def test_an_empty_batch_is_none_at_all(self, server_url, namespace, writes):
+        async def test():
+            async with on(server_url, namespace) as repository:
+                writes.clear()
+                await repository.register(NOW, [])
+                assert [*await repository.settle(NOW, []), *await repository.unregister(NOW, []), *await repository.get([])] == []
+                assert writes == []
+
+        asyncio.run(test())
+
+
+class TestScripts:
+    def test_are_loaded_again_when_they_are_gone(self, url, namespace, raw):
+        async def test():
+            async with on(url, namespace) as repository:
+                keys = [Key(f"p:{i}", "a") for i in range(20)]
+                for i in range(3):
+                    raw(url).script_flush()
+                    await repository.register(NOW, [registration(k.name, partition=k.partition, spec=str(i)) for k in keys])
+                    raw(url).script_flush()
+                    assert [row.spec for row in await repository.get(keys)] == [str(i)] * 20
+                raw(url).script_flush()
+                assert len((await claim(repository, partition="p:7")).claims) == 1
+                # Those that ran before the script was missed must not run again.
+                assert await repository.unregister(NOW, keys) == [True] * 20
+
+        asyncio.run(test())
+
+    def test_touch_one_slot_each_whatever_the_partition_is_called(self, cluster_url, namespace, raw):
+        names = ["", "p", "{", "}", "{}", "{a}", "}{", "a}b{c", "a:b", "%7B", "ü", "🗓", " ", "\n", "\\"]
+
+        async def test():
+            for space in (namespace, f"{namespace}{{x}}", f"{namespace}}}{{"):
+                async with on(cluster_url, space) as repository:
+                    keys = [Key(partition, name) for partition in names for name in ("", "{x}")]
+                    await repository.register(NOW, [Registration(key, str(key), "s", Target(NOW, NOW)) for key in keys])
+                    assert [row.spec for row in await repository.get(keys)] == [str(key) for key in keys]
+                    assert sorted(await repository.partitions()) == sorted(names)
+                    slots = [{raw(cluster_url).cluster_keyslot(key) for key in repository._keys(name)} for name in names]
+                    assert all(len(each) == 1 for each in slots)
+                    assert len(set().union(*slots)) == len(names)  # so that partitions spread over the nodes
+
+        asyncio.run(test())
+
+
+class TestStored:
+    def test_what_is_stored_is_pinned(self, server_url, namespace, raw):
+        # A change here is a change of the stored format: raise FORMAT, and read what older versions have written.
+        async def test():
+            async with on(server_url, namespace) as repository:
+                rows = [registration("a", NOW + MINUTE, spec='{"x": "é/"}', schedule="*/5"), registration("b"), registration("c")]
+                await repository.register(NOW, [*rows, registration("d", partition="q {é}")])
+                held, failed = (await claim(repository, names=["b", "c"])).claims
+                await repository.settle(NOW, [Fail(failed, "it broke")])
+                await repository.pause(NOW, [Key("p", "a")])
+                return held.lease
+
+        lease = asyncio.run(test())
+        client = raw(server_url)
+        at, later, until = "0063907963200123457", "0063907963260123457", "0063907963260123457"
+        tag, other = f"{namespace}:{{pyncette:p}}", f"{namespace}:{{pyncette:q %7B%C3%A9%7D}}"
+        assert sorted(client.scan_iter(f"{namespace}*", count=1000)) == sorted(
+            [
+                f"{namespace}:pyncette:format",
+                f"{namespace}:pyncette:partitions",
+                *(f"{each}:{part}" for each in (tag, other) for part in ("index", "rows", "specs")),
+            ]
+        )
+        assert client.get(f"{namespace}:pyncette:format") == "1"
+        assert client.smembers(f"{namespace}:pyncette:partitions") == {"p", "q {é}"}
+        assert client.zrange(f"{tag}:index", 0, -1, withscores=True) == [(f"{until}b", 0), ("failedc", 0), ("pauseda", 0)]
+        assert client.hgetall(f"{tag}:specs") == {"a": '{"x": "é/"}', "b": "{}", "c": "{}"}
+        epoch = "0063907963200123458"
+        assert {name: json.loads(row) for name, row in client.hgetall(f"{tag}:rows").items()} == {
+            "a": [later, later, "paused", "", "", at, "0", 0, "*/5"],
+            "b": [at, at, until, lease, until, epoch, "0", 1, "s"],
+            "c": [at, at, "failed", lease, "", epoch, "0", 1, "s", "it broke"],
+        }
+        assert client.hgetall(f"{other}:rows") == {"d": f'["{at}","{at}","{at}","","","{at}","0",0,"s"]'}
+
+    def test_a_namespace_may_be_empty(self, servers, raw):
+        server = servers.start()
+
+        async def test():
+            async with redis_repository(redis_url=server.url) as repository:
+                await repository.register(NOW, [registration("a")])
+
+        asyncio.run(test())
+        keys = ["pyncette:format", "pyncette:partitions", "{pyncette:p}:index", "{pyncette:p}:rows", "{pyncette:p}:specs"]
+        assert sorted(raw(server.url).keys()) == sorted(keys)
+
+    @pytest.mark.parametrize("found", ["2", "10", "x"])
+    def test_another_format_is_refused_at_the_start(self, server_url, namespace, raw, found):
+        async def start():
+            async with on(server_url, namespace):
+                pass
+
+        asyncio.run(start())
+        raw(server_url).set(f"{namespace}:pyncette:format", found)
+        with pytest.raises(RepositoryError) as caught:
+            asyncio.run(start())
+        assert str(caught.value) == (
+            f"Redis at {server_url} has the stored format {found} in the namespace {namespace!r}, "
+            "but this Pyncette knows only 1; upgrade pyncette-redis"
+        )
+
+    def test_namespaces_share_nothing(self, url, namespace):
+        async def test():
+            async with on(url, f"{namespace}a") as one, on(url, f"{namespace}a:b") as other:
+                await one.register(NOW, [registration("x")])
+                assert (await claim(other)).claims == []
+                assert await other.partitions() == []
+                assert len((await claim(one)).claims) == 1
+
+        asyncio.run(test())
+
+    def test_rows_are_gone_without_a_trace_when_the_last_is_removed(self, url, namespace, raw):
+        async def test():
+            async with on(url, namespace) as repository:
+                await repository.register(NOW, [registration(str(i)) for i in range(4)])
+                claims = (await claim(repository, limit=2)).claims
+                await repository.settle(NOW, [Commit(claims[0], None), Fail(claims[1], "it broke")])
+                await repository.pause(NOW, [Key("p", "3")])
+                assert await repository.partitions() == ["p"]
+                assert await repository.unregister(NOW, [Key("p", str(i)) for i in range(4)]) == [False, True, True, True]
+                assert await repository.partitions() == []
+                return repository._keys("p")
+
+        keys = asyncio.run(test())
+        assert raw(url).exists(*keys) == 0
+
+
+class TestDamage:
+    """What somebody did to the store costs no other row anything, and registering mends it."""
+
+    def damaged(self, server_url, namespace, damage, check):
+        async def test():
+            async with on(server_url, namespace) as repository:
+                await repository.register(NOW, [registration("bad", NOW - MINUTE), registration("good")])
+                damage(*repository._keys("p"))
+                await check(repository)
+                await repository.register(NOW, [registration("bad", NOW - MINUTE), registration("good")])
+                claims = (await claim(repository, NOW + 2 * MINUTE)).claims
+                assert sorted(each.key.name for each in claims) == ["bad", "good"]
+                assert set(await repository.settle(NOW + 2 * MINUTE, advanced(claims))) == {Outcome.APPLIED}
+                stats = await repository.stats(NOW, "p")
+                assert (stats.rows, stats.due) == (2, 2)
+
+        asyncio.run(test())
+
+    @pytest.mark.parametrize(
+        "text", [None, "", "garbage", "{}", "[]", "7", "null", '["a"]', "[" * 2000], ids=lambda text: repr(text)[:12]
+    )
+    def test_a_row_that_is_gone_or_garbled_is_dropped_from_the_index(self, server_url, namespace, raw, text):
+        client = raw(server_url)
+
+        def damage(index, rows, specs):
+            client.hdel(rows, "bad") if text is None else client.hset(rows, "bad", text)
+
+        async def check(repository):
+            assert [row and row.key.name for row in await repository.get([Key("p", "bad"), Key("p", "good")])] == [None, "good"]
+            assert [row.key.name for row in (await repository.list("p", limit=9)).rows] == ["good"]
+            assert (await claim(repository, names=["bad"])).missing == ["bad"]
+            assert [each.key.name for each in (await claim(repository, limit=1)).claims] == ["good"]
+            assert client.zcard(repository._keys("p")[0]) == 1
+
+        self.damaged(server_url, namespace, damage, check)
+
+    def test_arguments_that_are_gone(self, server_url, namespace, raw):
+        async def check(repository):
+            assert await repository.get([Key("p", "bad")]) == [None]
+            assert (await claim(repository, names=["bad"])).missing == ["bad"]
+            assert [each.key.name for each in (await claim(repository, limit=1)).claims] == ["good"]
+
+        self.damaged(server_url, namespace, lambda index, rows, specs: raw(server_url).hdel(specs, "bad"), check)
+
+    def test_a_row_that_the_index_lacks_is_listed_and_got(self, server_url, namespace, raw):
+        async def check(repository):
+            assert [row.key.name for row in await repository.get([Key("p", "bad")])] == ["bad"]
+            assert {row.key.name for row in (await repository.list("p", limit=9)).rows} == {"bad", "good"}
+            assert [each.key.name for each in (await claim(repository)).claims] == ["good"]
+
+        self.damaged(server_url, namespace, lambda index, rows, specs: raw(server_url).zpopmin(index), check)
+
+    def test_an_entry_of_another_time_than_its_row(self, server_url, namespace, raw):
+        def damage(index, rows, specs):
+            [(entry, _)] = raw(server_url).zpopmin(index)
+            raw(server_url).zadd(index, {"0000000000000000001bad": 0})
+
+        async def check(repository):
+            # It was due all the same, so its own entry is put back; the next claim sees it.
+            claims = [each.key.name for _ in range(2) for each in (await claim(repository)).claims]
+            assert claims == ["good", "bad"]
+
+        self.damaged(server_url, namespace, damage, check)
+
+    def test_more_entries_without_rows_than_a_claim_looks_at(self, server_url, namespace, raw):
+        def damage(index, rows, specs):
+            raw(server_url).zadd(index, {f"0000000000000000001x{i}": 0 for i in range(100)})
+
+        async def check(repository):
+            claimed = [await claim(repository, limit=2) for _ in range(6)]
+            assert all(result.next_ready_at <= NOW for result in claimed[:4])  # so the engine comes back at once
+            assert [each.key.name for result in claimed for each in result.claims] == ["bad", "good"]
+
+        self.damaged(server_url, namespace, damage, check)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("base", [FIRST, datetime(1969, 12, 31, tzinfo=UTC), NOW, LAST - 2 * MINUTE])
+    def test_rows_a_microsecond_apart_are_claimed_in_their_order(self, server_url, namespace, base):
+        # As numbers of the sorted set, those of the year 9999 would be told apart by 32 microseconds only.
+        async def test():
+            async with on(server_url, namespace) as repository:
+                names = [str(i) for i in range(40)]
+                await repository.register(FIRST, [registration(name, base + (40 - i) * TICK) for i, name in enumerate(names)])
+                now = base + 20 * TICK
+                first = await claim(repository, now, limit=7)
+                assert [each.key.name for each in first.claims] == names[:32:-1]
+                assert first.next_ready_at == base + 8 * TICK
+                second = await claim(repository, now)
+                assert [each.key.name for each in second.claims] == names[32:19:-1]
+                assert second.next_ready_at == base + 21 * TICK
+                stats = await repository.stats(base + 25 * TICK, "p")
+                assert (stats.due, stats.oldest_due) == (5, base + 21 * TICK)
+
+        asyncio.run(test())
+
+    @pytest.mark.parametrize("number", [0, 9, 2**53 - 1, 2**53, 10**18 - 1, 2**62, 2**63 - 3])
+    def test_epochs_and_revisions_are_exact(self, server_url, namespace, raw, number):
+        async def test():
+            async with on(server_url, namespace) as repository:
+                key = Key("p", "a")
+                await repository.register(FIRST, [registration("a")])
+                _, rows, _ = repository._keys("p")
+                row = json.loads(raw(server_url).hget(rows, "a"))
+                row[5], row[6] = f"{number + 62135596800000000:019}", str(number)
+                raw(server_url).hset(rows, "a", json.dumps(row))
+                assert [(row.epoch, row.revision) for row in await repository.get([key])] == [(number, number)]
+                late = FIRST + MINUTE
+                await repository.register(late, [registration("a", FIRST, schedule="other")], force=True)
+                [row] = await repository.get([key])
+                assert (row.epoch, row.revision) == (number + 1, number + 1)
+                [claimed] = (await claim(repository, late)).claims
+                assert (claimed.epoch, claimed.revision) == (number + 2, number + 1)
+                assert await repository.settle(late, [Commit(claimed, None)]) == [Outcome.APPLIED]
+
+        asyncio.run(test())
+
+
+class TestListing:
+    def test_a_page_never_has_a_row_twice_and_all_pages_have_every_row_under_churn(self, server_url, namespace):  # I15
+        async def test():
+            async with on(server_url, namespace) as repository:
+                names = [f"stays-{i}" for i in range(600)]
+                await repository.register(NOW, [registration(name) for name in names])
+                seen, token, churn = set(), None, 0
+                while True:
+                    page = await repository.list("p", limit=50, token=token)
+                    found = [row.key.name for row in page.rows]
+                    assert len(found) == len(set(found))
+                    seen.update(found)
+                    # Enough to have the hash grow and shrink.
+                    await repository.register(NOW, [registration(f"{churn}-{i}", partition="p") for i in range(500)])
+                    await repository.unregister(NOW, [Key("p", f"{churn - 1}-{i}") for i in range(500)])
+                    churn += 1
+                    token = page.token
+                    if token is None:
+                        break
+                assert churn > 5
+                assert seen.issuperset(names)
+
+        asyncio.run(test())
+
+    def test_it_begins_anew_when_the_server_did(self, servers):
+        # The order of a hash is another one after each start.
+        server = servers.start()
+
+        async def test():
+            async with on(server.url, "") as repository:
+                names = {str(i) for i in range(600)}
+                await repository.register(NOW, [registration(name) for name in names])
+                seen, token = set(), None
+                for restart in (True, False):
+                    while page := await repository.list("p", limit=50, token=token):
+                        seen.update(row.key.name for row in page.rows)
+                        token = page.token
+                        if token is None or restart:
+                            break
+                    if restart:
+                        server.stop()
+                        server.start()
+                assert seen == names
+
+        asyncio.run(test())
+
+
+def worker(script, url, *arguments):
+    """A process that runs the body of an async function, with a repository of its first argument as ``repository``."""
+    body = "\n".join("        " + line for line in script.strip().splitlines())
+    program = f"""
+import asyncio, sys
+from test_redis import *
+async def main():
+    sys.stdin.readline()
+    async with on(sys.argv[1], sys.argv[2]) as repository:
+{body}
+asyncio.run(main())
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, url, *arguments], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+
+class TestProcesses:
+    def test_twenty_start_at_once_on_an_empty_store_and_no_row_is_lost_or_claimed_twice(self, url, namespace):  # I2, I3
+        script = """
+await repository.register(NOW, [registration(f"{sys.argv[3]}-{i}") for i in range(10)])
+while (result := await claim(repository, limit=7)).claims:
+    print(*(each.key.name for each in result.claims))
+"""
+        workers = [worker(script, url, namespace, str(i)) for i in range(20)]
+        for each in workers:
+            each.stdin.write("\n")
+            each.stdin.flush()
+        claimed = [name for each in workers for name in each.communicate(timeout=100)[0].split()]
+        assert [each.returncode for each in workers] == [0] * 20
+        assert sorted(claimed) == sorted(f"{i}-{j}" for i in range(20) for j in range(10))
+
+
+class TestRows:
+    def test_every_field_comes_back_as_it_was(self, url, namespace):
+        async def test():
+            async with on(url, namespace) as repository:
+                names = ["scheduled", "claimed", "failed", "released", "extended", "paused"]
+                await repository.register(NOW, [registration(name, spec="\u2028" * 70_000) for name in names])
+                keys = [Key("p", name) for name in names]
+                rows = [lifecycle.register(None, NOW, registration(name, spec="\u2028" * 70_000)) for name in names]
+                assert await repository.get(keys) == rows
+                claims = {each.key.name: each for each in (await claim(repository, names=names[1:5])).claims}
+                taken = [lifecycle.claim(row, NOW, MINUTE, claims[row.key.name].lease) for row in rows[1:5]]
+                assert [row for row, _ in taken] == (await repository.get(keys))[1:5]
+                assert [each for _, each in taken] == [claims[name] for name in names[1:5]]
+                late = NOW + 2 * MINUTE
+                settlements = [
+                    Fail(claims["failed"], "it\nbroke \0"),
+                    Release(claims["released"], late),
+                    Extend(claims["extended"], late),
+                ]
+                await repository.settle(NOW, settlements)
+                await repository.pause(NOW, [keys[5]])
+                rows[1] = taken[0][0]
+                rows[2:5] = [lifecycle.settle(row, NOW, each)[0] for (row, _), each in zip(taken[1:], settlements, strict=True)]
+                rows[5] = lifecycle.pause(rows[5])
+                assert await repository.get(keys) == rows
+                assert rows[2].state is State.FAILED
+
+        asyncio.run(test())
+
+    def test_what_has_no_encoding_is_refused_and_nothing_of_its_batch_is_written(self, server_url, namespace):  # I10
+        async def test():
+            async with on(server_url, namespace) as repository:
+                for bad in (registration("\ud800"), registration("b", spec="\ud800"), registration("b", partition="\ud800")):
+                    with pytest.raises(RepositoryError, match="surrogates not allowed") as caught:
+                        await repository.register(NOW, [registration("a"), bad])
+                    assert not isinstance(caught.value, TransientRepositoryError)
+                assert (await repository.list("p", limit=9)).rows == []
+
+        asyncio.run(test())
+
+    def test_server_time_is_the_servers(self, url, namespace):
+        async def test():
+            async with on(url, namespace) as repository:
+                assert abs(await repository.server_time() - datetime.now(UTC)) < MINUTE
+
+        asyncio.run(test())
