@@ -4,6 +4,8 @@ The rules of a row's life are :mod:`pyncette.lifecycle`: a call locks its rows, 
 transaction. READ COMMITTED, because the gap locks of InnoDB's default would make claims of neighbours wait for each other.
 """
 
+# ruff: noqa: S608 - nothing gets into a statement but the text here and a quoted identifier; values are parameters
+
 import asyncio
 import contextlib
 import json
@@ -244,10 +246,14 @@ class MySQLRepository(RowwiseRepository):
                 await self._fetch(_SCHEMA.replace("{comment}", f"{_COMMENT}{FORMAT}"), None)
         comment = await self._comment()
         if comment is None:
-            raise RepositoryError(f"There is no table {self._name!r} in {self._where}; create it, or leave out mysql_skip_table_create")
+            raise RepositoryError(
+                f"There is no table {self._name!r} in {self._where}; create it, or leave out mysql_skip_table_create"
+            )
         version = comment.removeprefix(_COMMENT)
         if version == comment or not version.isdecimal():
-            raise RepositoryError(f"The table {self._name!r} in {self._where} is not one of Pyncette's; choose another mysql_table_name")
+            raise RepositoryError(
+                f"The table {self._name!r} in {self._where} is not one of Pyncette's; choose another mysql_table_name"
+            )
         if int(version) > FORMAT:
             raise RepositoryError(
                 f"The table {self._name!r} in {self._where} has the stored format {version}, but this Pyncette knows only {FORMAT}; "
@@ -273,7 +279,9 @@ class MySQLRepository(RowwiseRepository):
         if code == ER.NO_SUCH_TABLE:
             return RepositoryError(f"There is no table {self._name!r} in {self._where}; create it, or restart to have it created")
         if code == ER.BAD_FIELD_ERROR:
-            return RepositoryError(f"The table {self._name!r} in {self._where} is not one of Pyncette's; choose another mysql_table_name")
+            return RepositoryError(
+                f"The table {self._name!r} in {self._where} is not one of Pyncette's; choose another mysql_table_name"
+            )
         return RepositoryError(f"{what} refused: {_line(error)}")
 
 
@@ -363,7 +371,9 @@ def _encode(row: Row) -> tuple[Any, ...]:
 
 
 def _decode(values: Sequence[Any]) -> Row:
-    partition, name, spec, schedule, occurrence, execute_after, ready, lease, locked, epoch, revision, attempt, state, error = values
+    partition, name, spec, schedule, occurrence, execute_after, ready, lease, locked, epoch, revision, attempt, state, error = (
+        values
+    )
     times = from_microseconds(occurrence), from_microseconds(execute_after), _instant(ready)
     key = Key(partition.decode(), name.decode())
     return Row(key, spec, schedule, *times, lease, _instant(locked), epoch, revision, attempt, _STATES[state], error)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
+
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
 from pyncette.clock import to_microseconds
@@ -66,7 +67,9 @@ class PostgresRepository(Repository):
         self._where = where
         self._table = table
         self._timeout = timeout  # of each call, including the wait for a connection
-        self._sql = {name: getattr(statements, name).format(table=table) for name in statements.__all__ if name not in ("CREATE", "FORMAT")}
+        self._sql = {
+            name: getattr(statements, name).format(table=table) for name in statements.__all__ if name not in ("CREATE", "FORMAT")
+        }
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         for keep_overdue in (False, True):
@@ -135,14 +138,20 @@ class PostgresRepository(Repository):
     async def _open(self, *, create: bool) -> None:
         """Create or check the table."""
         if create:
-            await self._execute(statements.CREATE.format(table=self._table, literal=_literal(self._table), comment=f"{_COMMENT}{FORMAT}"))
+            await self._execute(
+                statements.CREATE.format(table=self._table, literal=_literal(self._table), comment=f"{_COMMENT}{FORMAT}")
+            )
         [[exists]] = await self._run("SELECT to_regclass($1) IS NOT NULL", self._table)
         if not exists:
-            raise RepositoryError(f"There is no table {self._table} in {self._where}; create it, or leave out postgres_skip_table_create")
+            raise RepositoryError(
+                f"There is no table {self._table} in {self._where}; create it, or leave out postgres_skip_table_create"
+            )
         [[comment]] = await self._run("SELECT obj_description(to_regclass($1), 'pg_class')", self._table)
         version = (comment or "").removeprefix(_COMMENT)
         if not (comment or "").startswith(_COMMENT) or not version.isdecimal():
-            raise RepositoryError(f"The table {self._table} in {self._where} is not one of Pyncette's; choose another postgres_table_name")
+            raise RepositoryError(
+                f"The table {self._table} in {self._where} is not one of Pyncette's; choose another postgres_table_name"
+            )
         if int(version) > FORMAT:
             raise RepositoryError(
                 f"The table {self._table} in {self._where} has the stored format {version}, but this Pyncette knows only "
@@ -178,7 +187,9 @@ class PostgresRepository(Repository):
             what = f"did not answer within {self._timeout:g} s" if isinstance(error, TimeoutError) else f"failed: {_line(error)}"
             raise TransientRepositoryError(f"PostgreSQL at {self._where} {what}") from error
         except asyncpg.UndefinedTableError as error:
-            raise RepositoryError(f"There is no table {self._table} in {self._where}; create it, or restart to have it created") from error
+            raise RepositoryError(
+                f"There is no table {self._table} in {self._where}; create it, or restart to have it created"
+            ) from error
         except (asyncpg.UndefinedColumnError, asyncpg.DatatypeMismatchError) as error:
             raise RepositoryError(
                 f"The table {self._table} in {self._where} is not one of Pyncette's; choose another postgres_table_name"
@@ -240,11 +251,17 @@ async def _connect(pool: "asyncpg.Pool[Any]", where: str, timeout: float) -> Non
     except asyncpg.InvalidAuthorizationSpecificationError as error:  # a wrong password, too
         raise RepositoryError(f"PostgreSQL at {where} refused the login: {_line(error)}; check user and password") from error
     except asyncpg.InvalidCatalogNameError as error:
-        raise RepositoryError(f"PostgreSQL at {where} has no such database: {_line(error)}; create it, or correct the URL") from error
+        raise RepositoryError(
+            f"PostgreSQL at {where} has no such database: {_line(error)}; create it, or correct the URL"
+        ) from error
     except TimeoutError as error:
-        raise TransientRepositoryError(f"PostgreSQL at {where} did not answer within {timeout:g} s; is the address right?") from error
+        raise TransientRepositoryError(
+            f"PostgreSQL at {where} did not answer within {timeout:g} s; is the address right?"
+        ) from error
     except OSError as error:
-        raise TransientRepositoryError(f"PostgreSQL at {where} can't be reached ({_line(error)}); is it running, is the address right?") from error
+        raise TransientRepositoryError(
+            f"PostgreSQL at {where} can't be reached ({_line(error)}); is it running, is the address right?"
+        ) from error
     except _TRANSIENT as error:
         raise TransientRepositoryError(f"PostgreSQL at {where} can't be used now: {_line(error)}") from error
     except (asyncpg.PostgresError, ValueError) as error:
@@ -265,10 +282,13 @@ def _encode(settlement: Settlement) -> tuple[Any, ...]:
             return *head, "fail", None, None, None, None, error.replace("\0", "")  # which text can't hold
         case Extend(until=until):
             return *head, "extend", None, None, until, None, None
+    raise AssertionError(settlement)
 
 
 def _decode(row: Sequence[Any]) -> Row | None:
-    partition, name, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error = row
+    partition, name, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error = (
+        row
+    )
     if partition is None:
         return None
     times = _aware(occurrence), _aware(execute_after), _aware(ready_at)

@@ -4,6 +4,8 @@ The rules are those of :mod:`pyncette.lifecycle`, stated for whole batches. Stat
 of their keys, so that two of them never wait for each other in a circle. ``greatest()`` ignores NULL, which is used for "not before".
 """
 
+# ruff: noqa: S608 - nothing gets into a statement but the text here and a quoted identifier; values are parameters
+
 __all__ = [
     "CLAIM",
     "CLAIM_NAMED",
