@@ -37,7 +37,7 @@ class Distribution:
 
 #: A new backend is one line here.
 DISTRIBUTIONS: Mapping[str, Distribution] = {
-    "pyncette-core": Distribution(stores=[], stubs=["types-croniter", "types-python-dateutil", "uvloop"]),
+    "pyncette-core": Distribution(stores=[], stubs=["types-croniter", "types-python-dateutil"]),
     "conformance-tests": Distribution(),
 }
 
@@ -50,7 +50,7 @@ LINTERS = ["ruff==0.17.6"]
 MYPY = ["mypy==2.4.1"]
 PYRIGHT = ["pyright[nodejs]==1.1.414"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
-TEST_REQUIREMENTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "cronsim>=2.6"]
+TEST_REQUIREMENTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "cronsim>=2.6", "uvloop; sys_platform != 'win32'"]
 
 #: Tests of core's folder that are about the repository as a whole, and have sessions of their own.
 CORE_TESTS = Path("pyncette-core", "tests")

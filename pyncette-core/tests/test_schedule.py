@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import islice, pairwise
@@ -715,6 +716,15 @@ class TestTimeZones:
         with pytest.raises(ScheduleError) as caught:
             Cron("@daily", name)
         assert len(str(caught.value)) < 1000
+
+    def test_a_broken_file_of_the_database_is_no_zone(self, tmp_path: Path) -> None:
+        (tmp_path / "Broken").write_text("no zone")
+        zoneinfo.reset_tzpath([tmp_path])
+        try:
+            with pytest.raises(ScheduleError, match="unknown time zone 'Broken'"):
+                Cron("@daily", "Broken")
+        finally:
+            zoneinfo.reset_tzpath()
 
     def test_no_file_is_opened_but_those_of_the_database(self) -> None:
         code = f"""

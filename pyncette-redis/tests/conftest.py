@@ -38,37 +38,37 @@ def url(request):
     return request.getfixturevalue("server_url" if request.param == "redis" else "cluster_url")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def raw():
     """``raw(url)``: a plain client of the driver that reads and writes behind Pyncette's back."""
-    clients = []
+    clients = {}
 
-    def connect(url, **options):
-        make = redis.RedisCluster if "+cluster" in url else redis.Redis
-        clients.append(make.from_url(url.replace("+cluster", ""), decode_responses=True, protocol=2, **options))
-        return clients[-1]
+    def connect(url):
+        if url not in clients:
+            make = redis.RedisCluster if "+cluster" in url else redis.Redis
+            clients[url] = make.from_url(url.replace("+cluster", ""), decode_responses=True, protocol=2)
+        return clients[url]
 
     yield connect
-    for client in clients:
+    for client in clients.values():
         client.close()
 
 
 @pytest.fixture
 def namespace(request, raw):
+    urls = [request.getfixturevalue(name) for name in ("url", "server_url", "cluster_url") if name in request.fixturenames]
     name = f"test-{uuid.uuid4().hex}"
     yield name
-    for fixture in ("server_url", "cluster_url"):
-        if fixture in request.fixturenames or "url" in request.fixturenames:
-            client = raw(request.getfixturevalue(fixture))
-            for key in client.scan_iter(f"{name}*", count=1000):
-                client.delete(key)
+    for client in map(raw, urls):
+        for key in client.scan_iter(f"{name}*", count=1000):
+            client.delete(key)
 
 
 class Server:
     """A server of one's own, on a free port, whose data outlives a restart."""
 
     def __init__(self, program, environment, directory, *options):
-        self._command, self._environment, self._options = program, environment, options
+        self._command, self._environment, self.options = program, environment, options
         self.directory = Path(directory)
         self.port = free_port()
         self.process = None
@@ -80,9 +80,9 @@ class Server:
 
     def start(self):
         self.directory.mkdir(exist_ok=True)
-        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "yes", *self._options]
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "yes", *self.options]
         self.process = subprocess.Popen(
-            [*self._command, *options], cwd=self.directory, env=self._environment, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+            [*self._command, *options], cwd=self.directory, env=self._environment, stdout=open(self.directory / "log", "ab"), stdin=subprocess.DEVNULL
         )
         wait_until(lambda: answers(self.port))
 
@@ -91,12 +91,24 @@ class Server:
         self.process.wait()
 
 
+    def restart(self):
+        self.stop()
+        self.start()
+
+
 class Servers:
     """Starts servers, and stops them in the end."""
 
     def __init__(self, program, environment, directory):
         self._program, self._environment, self._directory = program, environment, directory
         self.started = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for server in self.started:
+            server.stop()
 
     def start(self, *options, config=None):
         directory = self._directory / str(len(self.started))
@@ -109,27 +121,28 @@ class Servers:
         return self.started[-1]
 
 
-@pytest.fixture
-def servers(server_url, tmp_path, raw):
-    """Servers of the same program as the one that everybody uses, if it is on this machine."""
+@pytest.fixture(scope="session")
+def server_program(server_url, raw):
+    """What starts a server like the one that everybody uses, and the environment for it."""
     info = raw(server_url).info("server")
     program, environment = shutil.which("redis-server") or shutil.which("valkey-server"), dict(os.environ)
     if program is None and os.access(info.get("executable", ""), os.X_OK):
         program = info["executable"]
-        # It may have been unpacked instead of installed, beside its libraries.
-        running = Path(f"/proc/{info['process_id']}/environ").read_text().split("\0")
-        environment |= dict(pair.split("=", 1) for pair in running if pair.startswith("LD_LIBRARY_PATH="))
-    if program is None:
-        required("a redis-server that it can start", "install one on this machine")
-    servers = Servers(program, environment, tmp_path)
-    yield servers
-    for server in servers.started:
-        server.stop()
+        # It may have been unpacked instead of installed, and not find its libraries by itself.
+        mapped = Path(f"/proc/{info['process_id']}/maps").read_text().split()
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join({os.path.dirname(path) for path in mapped if ".so" in path})
+    return (program, environment) if program else required("a redis-server that it can start", "install one on this machine")
+
+
+@pytest.fixture
+def servers(server_program, tmp_path):
+    with Servers(*server_program, tmp_path) as servers:
+        yield servers
 
 
 def free_port():
-    # Below the range from which outgoing connections take theirs; a cluster's bus has its own, 10,000 above.
-    for port in range(20_000 + uuid.uuid4().int % 2_000, 32_000):
+    # Below the range from which outgoing connections take theirs.
+    for port in range(10_000 + uuid.uuid4().int % 10_000, 32_000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port

@@ -48,9 +48,9 @@ def writes(monkeypatch):
     written = []
     original = AbstractConnection.send_packed_command
 
-    async def send(connection, command, **options):
+    async def send(connection, command, *options, **more):
         written.append(b"".join([command] if isinstance(command, bytes) else command))
-        await original(connection, command, **options)
+        await original(connection, command, *options, **more)
 
     monkeypatch.setattr(AbstractConnection, "send_packed_command", send)
     return written
@@ -267,7 +267,7 @@ class TestDamage:
                 claims = (await claim(repository, NOW + 2 * MINUTE)).claims
                 assert sorted(each.key.name for each in claims) == ["bad", "good"]
                 assert set(await repository.settle(NOW + 2 * MINUTE, advanced(claims))) == {Outcome.APPLIED}
-                stats = await repository.stats(NOW, "p")
+                stats = await repository.stats(NOW + 2 * MINUTE, "p")
                 assert (stats.rows, stats.due) == (2, 2)
 
         asyncio.run(test())
@@ -412,8 +412,7 @@ class TestListing:
                         if token is None or restart:
                             break
                     if restart:
-                        server.stop()
-                        server.start()
+                        await asyncio.to_thread(server.restart)
                 assert seen == names
 
         asyncio.run(test())
@@ -427,7 +426,7 @@ import asyncio, sys
 from test_redis import *
 async def main():
     sys.stdin.readline()
-    async with on(sys.argv[1], sys.argv[2]) as repository:
+    async with on(sys.argv[1], sys.argv[2], redis_timeout=60) as repository:
 {body}
 asyncio.run(main())
 """

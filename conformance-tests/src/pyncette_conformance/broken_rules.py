@@ -189,9 +189,7 @@ def resume_ignores_lease(row: Row) -> Row:
 
 #: The first seven are those of the contract's model.
 MUTANTS: Mapping[str, Mutant] = {
-    "no-revision": Mutant(
-        registering(lambda before, after, *_: after._replace(revision=before.revision)), "release", "I3"
-    ),
+    "no-revision": Mutant(registering(lambda before, after, *_: after._replace(revision=before.revision)), "release", "I3"),
     "ready-untouched": Mutant(registering(ready_untouched), "extend", "I4"),
     "no-lease-check": Mutant(Rules(settle=no_lease_check), "unreduced", "I1"),
     "schedule-text": Mutant(Rules(settle=schedule_text), "release", "I3"),
@@ -200,9 +198,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "late-extend": Mutant(Rules(settle=late_extend), "extend", "I5"),
     "epoch-stays": Mutant(Rules(claim=epoch_of(lambda epoch, now: epoch)), "extend", "I1"),
     "epoch-is-the-time": Mutant(Rules(claim=epoch_of(lambda epoch, now: to_microseconds(now))), "release", "I1"),
-    "epoch-is-a-count": Mutant(
-        Rules(register=register_from_zero, claim=epoch_of(lambda epoch, now: epoch + 1)), "extend", "I1"
-    ),
+    "epoch-is-a-count": Mutant(Rules(register=register_from_zero, claim=epoch_of(lambda epoch, now: epoch + 1)), "extend", "I1"),
     "force-lowers-the-epoch": Mutant(registering(force_lowers_epoch), "once-off", "I1"),
     "force-keeps-the-lease": Mutant(registering(force_keeps_lease), "extend", "I5"),
     "ready-during-the-lease": Mutant(registering(ready_of_held), "extend", "I2"),

@@ -6,7 +6,7 @@ ledger checks what has to hold whatever the reference says: so that an error tha
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, TypeVar
@@ -69,6 +69,16 @@ class Life:
     live: tuple[str, datetime] | None = None
     #: The occurrences that were committed, by the revision they belong to.
     advanced: set[tuple[int, datetime]] | None = None
+
+
+def at_once(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a call of the reference, which never waits."""
+    try:
+        call.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError("the reference waits")
 
 
 workers = st.integers(0, WORKERS - 1)
@@ -178,9 +188,9 @@ class RepositoryMachine(RuleBasedStateMachine):
         assert sorted(result.missing) == sorted({*(names or [])} - {key.name for key in asked})
         twins = []
         for claim in result.claims:
-            expected = self.session.call(
-                self.reference.claim(now, partition, lease_duration=lease, limit=1, names=[claim.key.name])
-            ).claims[0]
+            expected = at_once(self.reference.claim(now, partition, lease_duration=lease, limit=1, names=[claim.key.name])).claims[
+                0
+            ]
             assert claim == expected._replace(lease=claim.lease)
             assert (claim.key, claim.lease) not in self.leases, "a lease id was used before"
             self.leases[claim.key, claim.lease] = expected.lease
@@ -225,7 +235,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         if not isinstance(self.session.workers[worker], SupportsPause):
             return
 
-        def change(repository: Repository) -> Awaitable[Sequence[bool]]:
+        def change(repository: Repository) -> Coroutine[Any, Any, Sequence[bool]]:
             assert isinstance(repository, SupportsPause)
             return repository.resume(self.now, keys) if resume else repository.pause(self.now, keys)
 
@@ -236,29 +246,28 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     @invariant()
     def rows_are_those_of_the_reference(self) -> None:
-        reader = self.session.workers[0]
-        for partition in self.partitions:
-            # Page by page, so that tokens are used as well.
-            stored = {row.key: row for row in self.session.call(all_rows(reader, partition, limit=2))}
-            assert {key: self.translated(row) for key, row in stored.items()} == {
-                row.key: row for row in self.reference_rows(partition)
-            }
-            for row in stored.values():
-                self.check_row(row)
-        stored_rows = list(self.session.call(self.session.workers[-1].get(self.keys)))
-        assert [row and self.translated(row) for row in stored_rows] == self.session.call(self.reference.get(self.keys))
+        first, *_, last = self.session.workers
 
-    @invariant()
-    def counts_are_those_of_the_rows(self) -> None:
-        reader = self.session.workers[0]
-        if not isinstance(reader, SupportsStats):
-            return
-        for partition in self.partitions:
-            rows = self.reference_rows(partition)
-            due = [row.ready_at for row in rows if row.ready_at is not None and row.ready_at <= self.now]
-            failed = sum(row.state is State.FAILED for row in rows)
-            expected = Stats(rows=len(rows), due=len(due), oldest_due=min(due, default=None), failed=failed)
-            assert self.session.call(reader.stats(self.now, partition)) == expected
+        async def look() -> tuple[Sequence[Row], Sequence[Row | None], Sequence[Stats]]:
+            # Page by page, so that tokens are used as well; and through two workers, so that they can't disagree.
+            listed = [row for partition in self.partitions for row in await all_rows(first, partition, limit=2)]
+            stats = [await last.stats(self.now, each) for each in self.partitions] if isinstance(last, SupportsStats) else []
+            return listed, await last.get(self.keys), stats
+
+        listed, stored, stats = self.session.call(look())
+        expected = at_once(self.reference.get(self.keys))
+        assert [row and self.translated(row) for row in stored] == expected
+        assert sorted(listed) == sorted(row for row in stored if row is not None)
+        for row in listed:
+            self.check_row(row)
+        assert list(stats) == [self.count(partition) for partition in self.partitions][: len(stats)]
+
+    def count(self, partition: str) -> Stats:
+        """What the rows of the reference add up to."""
+        rows = self.reference_rows(partition)
+        due = [row.ready_at for row in rows if row.ready_at is not None and row.ready_at <= self.now]
+        failed = sum(row.state is State.FAILED for row in rows)
+        return Stats(rows=len(rows), due=len(due), oldest_due=min(due, default=None), failed=failed)
 
     def check_row(self, row: Row) -> None:
         """What a row must look like, whatever happened to it."""
@@ -304,9 +313,9 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     # -- the two stores --
 
-    def both(self, worker: int, call: Callable[[Repository], Awaitable[T]]) -> tuple[T, T]:
+    def both(self, worker: int, call: Callable[[Repository], Coroutine[Any, Any, T]]) -> tuple[T, T]:
         """The answers of the store and of the reference."""
-        return self.session.call(call(self.session.workers[worker])), self.session.call(call(self.reference))
+        return self.session.call(call(self.session.workers[worker])), at_once(call(self.reference))
 
     def settle(self, worker: int, settlement: Sent, lag: timedelta = timedelta()) -> Sent:
         """Send one settlement."""
@@ -317,16 +326,14 @@ class RepositoryMachine(RuleBasedStateMachine):
         """Send settlements, each with its own claim to the store and with its twin to the reference."""
         settlements = [each.settlement for each in batch]
         outcomes = self.session.call(self.session.workers[worker].settle(now, settlements))
-        expected = self.session.call(
-            self.reference.settle(now, [replace(each.settlement, claim=each.twin.reference) for each in batch])
-        )
+        expected = at_once(self.reference.settle(now, [replace(each.settlement, claim=each.twin.reference) for each in batch]))
         assert list(outcomes) == list(expected)
         for settlement, outcome in zip(settlements, outcomes, strict=True):
             self.note_outcome(settlement, outcome)
 
     def reference_rows(self, partition: str) -> Sequence[Row]:
         """What the store ought to have stored."""
-        return self.session.call(all_rows(self.reference, partition))
+        return at_once(all_rows(self.reference, partition))
 
     def translated(self, row: Row) -> Row:
         """A row of the store with the reference's lease in place of its own."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import functools
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar
@@ -210,7 +210,8 @@ class Session:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 return await awaitable
 
-        return self._runner.run(wait())
+        # Without Runner.run, which takes and gives back the interrupt signal each time.
+        return self._runner.get_loop().run_until_complete(wait())
 
 
 @contextlib.contextmanager

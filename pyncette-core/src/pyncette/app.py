@@ -342,8 +342,8 @@ class Pyncette:
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
             raise PyncetteError("main() starts an event loop, but one runs here already; use 'await app.run()'")
-        if not logging.getLogger().handlers:
-            logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # Does nothing where the program has set up its own logging.
+        logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(self._run_until_signal())
@@ -395,7 +395,7 @@ def _name(name: str | None, body: Body | Task) -> str:
     if name is not None:
         return name
     inferred = getattr(_body(body), "__name__", None)
-    if not isinstance(inferred, str) or inferred == "<lambda>":
+    if not isinstance(inferred, str):
         raise ConfigurationError(f"{body!r} has no name to be stored under; pass name=...")
     return inferred
 

@@ -45,8 +45,9 @@ class _Lane:
     partition: str
     lease_duration: timedelta
     tasks: Mapping[str, Task] | Task
-    #: When it is to be polled next, on the monotonic clock.
+    #: When it is to be polled next, and when it was polled last, on the monotonic clock.
     due: float = 0.0
+    polled: float = float("-inf")
     #: The next poll comes no sooner than this (seconds) after the last, unless that brought all it could.
     pause: float = _FLOOR
 
@@ -128,6 +129,7 @@ class Engine:
             if lane.due > now:
                 wait = (ready_at - self._clock.now()).total_seconds()
                 due = now + (wait + _TIMER_SLACK if wait > 0 else 0.0)
+                due = max(due, lane.polled + _FLOOR)
                 if due < lane.due:
                     lane.due = due
                     self._wakeup.set()
@@ -250,7 +252,7 @@ class Engine:
         limit = self._capacity()
         sent, now = self._clock.monotonic(), self._clock.now()
         # If the claim fails, it may still have been applied: its rows come back when the lease ends.
-        lane.due = sent + self._poll_interval
+        lane.due, lane.polled = sent + self._poll_interval, sent
         result = await self._claim(lane, now, sent, limit)
         self._plan(lane, result, limit, sent, now)
         await self._start(self._executions(lane, result, now, sent))

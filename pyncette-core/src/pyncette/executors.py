@@ -62,27 +62,8 @@ class ConcurrentExecutor:
             task.cancel()
 
 
-class SynchronousExecutor:
-    """Each execution ends before the next is claimed: for tests that want one thing after another."""
+class SynchronousExecutor(ConcurrentExecutor):
+    """Each execution ends before the next is claimed, whatever the limit: for tests that want one thing after another."""
 
     def __init__(self, concurrency_limit: int, slot_freed: Callable[[], None]) -> None:
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def free_slots(self) -> int:
-        return 1  # of several, all but the first would wait while their leases tick
-
-    async def spawn(self, execution: Coroutine[Any, Any, None]) -> None:
-        self._task = asyncio.create_task(execution)
-        # Neither the execution's own cancellation nor its error is the engine's.
-        await asyncio.wait([self._task])
-        self._task = None
-
-    async def drain(self, timeout: float | None) -> bool:
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=timeout)
-        return self._task is None or self._task.done()
-
-    def cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        super().__init__(1, slot_freed)

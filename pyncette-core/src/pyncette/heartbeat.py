@@ -7,7 +7,7 @@ from typing import Any
 
 from pyncette.errors import ConfigurationError, LeaseLostException
 from pyncette.execution import Context
-from pyncette.task import ExecutionMode, Task
+from pyncette.task import ExecutionMode, Task, is_coroutine_function
 
 __all__ = ["with_heartbeat"]
 
@@ -28,6 +28,11 @@ def with_heartbeat(
         if isinstance(body, Task):
             raise ConfigurationError(
                 f"with_heartbeat() of task {body.name!r} comes too late; write it below the declaration of the task"
+            )
+
+        if not is_coroutine_function(body):
+            raise ConfigurationError(
+                f"with_heartbeat() is given {body!r}, which is not a coroutine function; declare it with 'async def'"
             )
 
         @functools.wraps(body)

@@ -40,6 +40,7 @@ __all__ = [
     "check_name",
     "crc32_selector",
     "dump_arguments",
+    "is_coroutine_function",
 ]
 
 #: What is scheduled: an asynchronous function of one :class:`~pyncette.Context`.
@@ -52,6 +53,8 @@ STATIC_PARTITION = "static"
 
 MAX_NAME_CHARACTERS = 255
 MAX_NAME_BYTES = 1000
+#: Added to any time of the next centuries, it stays within the calendar.
+_LONGEST = timedelta(days=365_000)
 
 
 class ExecutionMode(enum.Enum):
@@ -96,7 +99,7 @@ class Task:
     def __post_init__(self) -> None:
         what = f"task {self.name!r}"
         check_name(self.name, "task")
-        if not _is_async(self.body):
+        if not is_coroutine_function(self.body):
             raise ConfigurationError(f"The body of {what} is not a coroutine function; declare it with 'async def'")
         _check_type(self.execution_mode, ExecutionMode, f"execution_mode of {what}")
         _check_type(self.failure_mode, FailureMode, f"failure_mode of {what}")
@@ -346,11 +349,13 @@ def check_name(name: object, what: str) -> None:
 
 
 def check_duration(value: object, what: str, *, zero: bool = False) -> None:
-    """Raise ConfigurationError unless ``value`` is a positive timedelta (or zero, where that is allowed)."""
+    """Raise ConfigurationError unless ``value`` is a positive timedelta (or zero, where that is allowed), and not absurdly long."""
     if not isinstance(value, timedelta):
         raise ConfigurationError(f"The {what} is {value!r}; pass a timedelta, for example timedelta(seconds=60)")
     if value < timedelta() or (not zero and not value):
         raise ConfigurationError(f"The {what} is {value}; it must be {'zero or more' if zero else 'more than zero'}")
+    if value > _LONGEST:
+        raise ConfigurationError(f"The {what} is {value}; it must be {_LONGEST.days} days at most")
 
 
 def check_count(value: object, what: str) -> None:
@@ -408,7 +413,8 @@ def _check_type(value: object, kind: type, what: str) -> None:
         raise ConfigurationError(f"The {what} is {value!r}; pass a {kind.__name__}")
 
 
-def _is_async(body: object) -> bool:
+def is_coroutine_function(body: object) -> bool:
+    """Whether calling ``body`` gives a coroutine; also through :func:`functools.partial` and ``__call__``."""
     while isinstance(body, functools.partial):
         body = body.func
     return inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(getattr(body, "__call__", None))  # noqa: B004

@@ -281,7 +281,9 @@ class _Checker:
         if (key, after.lease) in self._claims or after.epoch <= max(self._epochs.get(key, 0) - slack, before.epoch):
             self._report("I1 fencing", f"{key}: epoch {after.epoch} or lease {after.lease} is not new")
         self._epochs[key] = after.epoch
-        if before.locked_until is not None and (before.locked_until > event.now or self._true(before.locked_until) > event.at + tolerance):
+        if before.locked_until is not None and (
+            before.locked_until > event.now or self._true(before.locked_until) > event.at + tolerance
+        ):
             self._report("I2 exclusion", f"{key} was claimed by {event.worker}, but leased until {before.locked_until}")
         if before.ready_at is None or before.ready_at > event.now or self._true(before.execute_after) > event.at + tolerance:
             self._report("I4 early", f"{key} was claimed by {event.worker}, but is for {before.execute_after}")
@@ -291,7 +293,9 @@ class _Checker:
         if not rules.of(key).at_most_once:
             for other in others:
                 if self._completed(other) and not self._excused(other):
-                    self._report("I7 extra", f"{key} of {after.occurrence} ran to its end under {other.worker}, but was claimed again")
+                    self._report(
+                        "I7 extra", f"{key} of {after.occurrence} ran to its end under {other.worker}, but was claimed again"
+                    )
                 if other.started_at is not None and other.ended_at is None and not self._may_overlap(other):
                     self._report("I2 concurrent", f"{key} was claimed by {event.worker} while it ran under {other.worker}")
         others.append(claim)
@@ -372,7 +376,9 @@ class _Checker:
         self._commits.add(claim.occurrence)
         claim.committed_at = event.at
         if not task.at_most_once and not self._completed(claim):
-            self._report("I3 no loss", f"{key} of {before.occurrence} was committed by {claim.worker}, but not run to its end: {claim.how}")
+            self._report(
+                "I3 no loss", f"{key} of {before.occurrence} was committed by {claim.worker}, but not run to its end: {claim.how}"
+            )
         if task.at_most_once and claim.started_at is not None:
             self._report("I6 at most once", f"{key} of {before.occurrence} was committed only after it was started")
         interval = _interval(before.schedule)
@@ -444,7 +450,11 @@ class _Checker:
                 self._report("I2 exclusion", f"{key} was started {event.at - claim.deadline:.3f} s after its lease ended")
             if event.at > claim.delivered_at + _MOMENT and not worker.was_frozen(claim.delivered_at, event.at):
                 self._report("slots", f"{key} was claimed {event.at - claim.delivered_at:.3f} s before it was started")
-            if worker.stopping_at is not None and event.at > worker.stopping_at + 1e-4 and not worker.was_frozen(worker.stopping_at, event.at):
+            if (
+                worker.stopping_at is not None
+                and event.at > worker.stopping_at + 1e-4
+                and not worker.was_frozen(worker.stopping_at, event.at)
+            ):
                 self._report("I12 shutdown", f"{key} was started by {event.worker} after it had been told to stop")
         return None
 
@@ -502,7 +512,11 @@ class _Checker:
             return
         if worker.stopping_at is None and event.how == "ended":
             self._report("unexpected", f"{event.worker} ended without having been told")
-        if worker.stopping_at is not None and event.at - worker.stopping_at > 60 and not worker.was_frozen(worker.stopping_at, event.at):
+        if (
+            worker.stopping_at is not None
+            and event.at - worker.stopping_at > 60
+            and not worker.was_frozen(worker.stopping_at, event.at)
+        ):
             self._report("I12 shutdown", f"{event.worker} took {event.at - worker.stopping_at:.1f} s to end")
         for (key, lease), claim in self._claims.items():
             row = self._rows.get(key)
@@ -527,7 +541,9 @@ class _Checker:
             told = Outcome.APPLIED in claim.answers or Outcome.ALREADY in claim.answers
             lost = self._rules.of(claim.row.key).at_most_once and claim.committed_at is not None and claim.started_at is None
             if lost and told and worker.down != "killed" and not worker.cancelled and self._rules.shutdown_timeout is None:
-                self._report("I7 missed", f"{claim.row.key} of {claim.row.occurrence} was committed by {claim.worker}, but not started")
+                self._report(
+                    "I7 missed", f"{claim.row.key} of {claim.row.occurrence} was committed by {claim.worker}, but not started"
+                )
 
 
 def _identity(row: Row) -> tuple[object, ...]:

@@ -57,7 +57,10 @@ def claims_without_a_slot() -> Iterator[None]:
 
         await original(self, limited())
 
-    with mock.patch.object(ConcurrentExecutor, "spawn", spawn), mock.patch.object(Engine, "_capacity", lambda self: self._batch_size):
+    with (
+        mock.patch.object(ConcurrentExecutor, "spawn", spawn),
+        mock.patch.object(Engine, "_capacity", lambda self: self._batch_size),
+    ):
         yield
 
 
@@ -118,7 +121,9 @@ def _answering(change: Callable[[Answer], Answer]) -> Any:
 
 def takes_gone_for_applied() -> Any:
     """AT_MOST_ONCE runs when its commit is sent again and finds no row."""
-    return _answering(lambda answer: replace(answer, outcome=Outcome.APPLIED) if answer.outcome is Outcome.GONE and answer.resent else answer)
+    return _answering(
+        lambda answer: replace(answer, outcome=Outcome.APPLIED) if answer.outcome is Outcome.GONE and answer.resent else answer
+    )
 
 
 def takes_superseded_for_applied() -> Any:

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -21,7 +21,7 @@ from pyncette import (
 )
 from pyncette.clock import to_microseconds
 from pyncette.errors import LeaseLostException, RepositoryError, TransientRepositoryError
-from pyncette.repository import Key, Repository, Row, State
+from pyncette.repository import Key, Repository, State
 from pyncette.testing import VirtualClock
 from simulation.checker import Rules, TaskRules
 from simulation.log import Down, Ended, Event, Finished, Frozen, Healed, Started, Stopping, Thawed, Unexpected, Up
@@ -120,9 +120,7 @@ class _Scenario:
         self.lease = timedelta(seconds=random.choice((2, 3, 4)))
         skewed = not calm and random.random() < (0.5 if server_time else 0.3)
         self.clocks = {
-            machine: ProcessClock(
-                self.clock, timedelta(seconds=random.uniform(-30, 30) if skewed else 0), random.uniform(0, 1e6)
-            )
+            machine: ProcessClock(self.clock, timedelta(seconds=random.uniform(-30, 30) if skewed else 0), random.uniform(0, 1e6))
             for machine in (*self.machines, _CLIENT)
         }
         self.skewed = skewed
@@ -147,6 +145,8 @@ class _Scenario:
         #: How often bodies do other than return at once.
         self.mischief = random.choice((0.1, 0.3, 0.6))
         self.calm, self.healed = calm, False
+        if not calm:
+            self.faults.failpoint = self._failpoint
         self.workers: list[_Worker] = []
         self.apps: dict[str, tuple[Pyncette, dict[str, Task]]] = {}
         self.client: AppContext | None = None
@@ -183,7 +183,9 @@ class _Scenario:
             poll_interval=poll,
             timeout=self.faults.timeout,
             concurrency_limit=1 if self.settings["executor_cls"] is SynchronousExecutor else self.settings["concurrency_limit"],
-            shutdown_timeout=None if self.settings["shutdown_timeout"] is None else self.settings["shutdown_timeout"].total_seconds(),
+            shutdown_timeout=None
+            if self.settings["shutdown_timeout"] is None
+            else self.settings["shutdown_timeout"].total_seconds(),
             shared=self.store.shared,
             unaligned=unaligned,
             calm=self.calm,
@@ -338,9 +340,7 @@ class _Scenario:
         loop = self.loop
         loop.set_exception_handler(self._unexpected)
         client = loop.spawn(_CLIENT, self._live_as_client())
-        supervisors = [
-            loop.spawn(OUTSIDE, self._supervise(machine, Random(self.random.random()))) for machine in self.machines
-        ]
+        supervisors = [loop.spawn(OUTSIDE, self._supervise(machine, Random(self.random.random()))) for machine in self.machines]
         try:
             await self._direct()
             self.client_done.set()
@@ -393,20 +393,35 @@ class _Scenario:
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.log.append(Unexpected(self.log.now, f"{context['message']}: {context.get('exception')!r}"))
 
-    def _user(self, random: Random) -> None:
+    def _failpoint(self, name: str, keys: Sequence[Key]) -> None:
+        """Something happens to a worker, or to a row, just as the worker calls the store about it."""
+        random, fate = self.random, self.random.random()
+        worker = next((worker for worker in self.workers if worker.name == name and worker.up), None)
+        keys = [key for key in keys if key.partition != "static"]
+        if fate < 0.04 and keys:
+            self._user(random, random.choice(keys))
+        elif fate > 0.997 and worker is not None:
+            self._freeze(worker, random.choice((0.3, 1.1, 2.5)) * self.lease.total_seconds())
+        elif fate > 0.996 and worker is not None and self.store.shared:
+            self._kill(worker)
+
+    def _user(self, random: Random, key: Key | None = None) -> None:
         """A user does something, in a process of their own or in a worker."""
         workers = [worker for worker in self.workers if worker.up]
         if self.client is not None and self.store.shared and random.random() < 0.7:
-            self.loop.spawn(_CLIENT, self._act(self.client, random))
+            self.loop.spawn(_CLIENT, self._act(self.client, random, key))
         elif workers:
             worker = random.choice(workers)
             assert worker.context is not None
-            self.loop.spawn(worker.name, self._act(worker.context, random))
+            self.loop.spawn(worker.name, self._act(worker.context, random, key))
 
-    async def _act(self, context: AppContext, random: Random) -> None:
+    async def _act(self, context: AppContext, random: Random, key: Key | None = None) -> None:
         tasks = self.apps[context.values["worker"]][1]
-        templates = [tasks[each.name] for each in self.declarations if each.kind != "static"]
-        template, name = random.choice(templates), random.choice("abcd")
+        if key is None or key.name == "poison":
+            templates = [tasks[each.name] for each in self.declarations if each.kind != "static"]
+            template, name = random.choice(templates), random.choice("abcd")
+        else:
+            template, name = tasks[key.partition.rpartition(":")[2]], key.name
         self.markers += 1
         marker = self.markers
         action = random.randrange(20)

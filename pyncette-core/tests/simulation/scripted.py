@@ -73,9 +73,7 @@ class ScriptedStore(MemoryRepository):
     ) -> ClaimResult:
         call = self._call("claim", now, partition)
         call.limit = limit
-        return await self._carry_out(
-            call, super().claim(now, partition, lease_duration=lease_duration, limit=limit, names=names)
-        )
+        return await self._carry_out(call, super().claim(now, partition, lease_duration=lease_duration, limit=limit, names=names))
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
         call = self._call("settle", now)

@@ -82,6 +82,8 @@ class Faults:
     outages: list[Outage] = field(default_factory=list)
     #: Rows whose settlements the store refuses for good.
     refused: set[Key] = field(default_factory=set)
+    #: Called in the middle of a call, with the worker and the rows that it is about.
+    failpoint: Callable[[str, Sequence[Key]], None] | None = None
 
     def draw(self, at: float, machine: str, method: str, partition: str | None) -> str | None:
         for outage in self.outages:
@@ -95,6 +97,7 @@ class Faults:
         self.rate = 0.0
         self.outages.clear()
         self.refused.clear()
+        self.failpoint = None
 
 
 class Store:
@@ -282,6 +285,7 @@ class Remote(Repository):
         if fault is not None:
             log.append(Failed(log.now, self._worker, call, method, fault))
         try:
+            self._pass_failpoint([key for key, _ in runs])
             await self._latency()
             if fault == "slow":
                 await asyncio.sleep(random.random() * self._faults.timeout)
@@ -294,18 +298,27 @@ class Remote(Repository):
             if fault in ("refused", "late", "hung"):
                 raise TransientRepositoryError(fault)
             result = await carry_out(call, fault == "part")
+            self._pass_failpoint(
+                [claim.key for claim in result.claims] if isinstance(result, ClaimResult) else [key for key, _ in runs]
+            )
             await self._latency()
             if fault == "slow" and random.random() < 0.5:
                 await asyncio.sleep(random.random() * self._faults.timeout)
             if fault in ("lost", "part"):
                 raise TransientRepositoryError(fault)
         except RepositoryError as error:
-            log.append(Delivered(log.now, self._worker, call, error=str(error), refused=not isinstance(error, TransientRepositoryError)))
+            log.append(
+                Delivered(log.now, self._worker, call, error=str(error), refused=not isinstance(error, TransientRepositoryError))
+            )
             raise
         claims = tuple(result.claims) if isinstance(result, ClaimResult) else ()
         outcomes = tuple(result) if method == "settle" and isinstance(result, list) else ()
         log.append(Delivered(log.now, self._worker, call, claims, outcomes))
         return result
+
+    def _pass_failpoint(self, keys: Sequence[Key]) -> None:
+        if self._faults.failpoint is not None:
+            self._faults.failpoint(self._worker, keys)
 
     def _deliver_later(self, call: int, carry_out: Callable[[int, bool], Awaitable[object]], after: float = 0.0) -> None:
         async def deliver() -> None:

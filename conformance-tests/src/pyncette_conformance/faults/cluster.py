@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -241,12 +241,18 @@ class Cluster:
         clock_error: float = 0.0,
         ignore: Collection[str] = (),
         notes: str = "",
+        quiet: bool = False,
     ) -> Report:
-        """Stop all workers, and judge."""
+        """Stop all workers, and judge; with ``quiet``, no worker may have logged an error."""
         self._look_for_crashes()
         await self.terminate(*(worker for worker in self.workers if worker.running), timeout=drain)
         rows = await self.rows()
         report = check(self.plan, self.events(), horizon, rows=rows, clock_error=clock_error, ignore=ignore)
+        for worker in self.workers if quiet else ():
+            if any(
+                " ERROR " in line or line.startswith("Traceback") for line in worker.output.read_text(errors="replace").splitlines()
+            ):
+                self._violate(Category.ORDER, "I10", f"{worker.label} logged an error{_tail(worker)}")
         report.violations += self._violations
         if self._reader.torn > sum(event.what is What.KILL for event in self.events()):
             report.violations.append(Violation(Category.ORDER, "-", f"{self._reader.torn} lines of the log can't be read"))
@@ -263,7 +269,7 @@ class Driver:
         self._log = log
         self._generations = generations
 
-    async def schedule(self, template: str, schedules: dict[str, Schedule], *, force: bool = False, **args: Any) -> None:
+    async def schedule(self, template: str, schedules: Mapping[str, Schedule], *, force: bool = False, **args: Any) -> None:
         """Schedule instances by their names, each as a new generation, with further ``args`` for the bodies."""
         generation = next(self._generations)
         instances = [_instance(name, schedule, {**args, GENERATION: generation}) for name, schedule in schedules.items()]
@@ -278,7 +284,7 @@ class Driver:
             await self.app_context.unschedule_task(self._tasks[template], name)
             self._log.write(What.UNSCHEDULE, name=name, ok=True)
 
-    def _record(self, what: What, template: str, schedules: dict[str, Schedule], generation: int, *, ok: bool) -> None:
+    def _record(self, what: What, template: str, schedules: Mapping[str, Schedule], generation: int, *, ok: bool) -> None:
         self._log.write_all(
             self._log.event(what, name=name, generation=generation, kind=text_of(schedule), note=template, ok=ok)
             for name, schedule in schedules.items()

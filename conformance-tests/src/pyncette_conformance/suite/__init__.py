@@ -1,1 +1,41 @@
-"""The tests. In the tests of a backend of your own: ``from pyncette_conformance.suite import *``."""
+"""The tests. In the tests of a backend of your own: ``from pyncette_conformance.suite import *``.
+
+Each class is a family of behaviours. Derive from one and override a test of it to say that your store differs there, and why.
+"""
+
+from pyncette_conformance.suite.test_cancellation import TestCancellation
+from pyncette_conformance.suite.test_claim import TestClaim
+from pyncette_conformance.suite.test_claim_in_parallel import TestClaimInParallel
+from pyncette_conformance.suite.test_concurrent_calls import TestConcurrentCalls
+from pyncette_conformance.suite.test_durability import TestDurability, TestSharing
+from pyncette_conformance.suite.test_get import TestGet
+from pyncette_conformance.suite.test_list import TestList
+from pyncette_conformance.suite.test_model import TestModel
+from pyncette_conformance.suite.test_names import TestNames
+from pyncette_conformance.suite.test_optional import TestPartitions, TestServerTime, TestStats
+from pyncette_conformance.suite.test_pause import TestPause
+from pyncette_conformance.suite.test_register import TestRegister
+from pyncette_conformance.suite.test_settle import TestSettle
+from pyncette_conformance.suite.test_unregister import TestUnregister
+from pyncette_conformance.suite.test_values import TestValues
+
+__all__ = [
+    "TestCancellation",
+    "TestClaim",
+    "TestClaimInParallel",
+    "TestConcurrentCalls",
+    "TestDurability",
+    "TestGet",
+    "TestList",
+    "TestModel",
+    "TestNames",
+    "TestPartitions",
+    "TestPause",
+    "TestRegister",
+    "TestServerTime",
+    "TestSettle",
+    "TestSharing",
+    "TestStats",
+    "TestUnregister",
+    "TestValues",
+]

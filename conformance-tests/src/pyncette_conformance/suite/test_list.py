@@ -68,7 +68,9 @@ class TestList(Conformance):
         await settle(store.repository, T0, release(await claim_one(store.repository, released)))
         await settle(store.repository, T0, Fail(await claim_one(store.repository, failed), "it broke"))
         rows = await all_rows(store.repository, held.partition)
-        assert {row.key: row for row in rows} == {row.key: row for row in await store.rows([waiting, held, released, failed]) if row}
+        assert {row.key: row for row in rows} == {
+            row.key: row for row in await store.rows([waiting, held, released, failed]) if row
+        }
         assert len(rows) == 4
 
     @scenario("supports_pause")

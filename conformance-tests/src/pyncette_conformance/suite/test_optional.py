@@ -99,7 +99,9 @@ class TestPartitions(Conformance):
         """I13."""
         assert isinstance(store.repository, SupportsPartitions)
         base = store.partition()
-        names = [store.adopt(base + suffix) for suffix in ("", ":", ":a", " ", "é", "e\u0301", "É", "{a}", "%", "'\"\\", "\n", "🙂")]
+        names = [
+            store.adopt(base + suffix) for suffix in ("", ":", ":a", " ", "é", "e\u0301", "É", "{a}", "%", "'\"\\", "\n", "🙂")
+        ]
         for name in names:
             await register(store.repository, store.key()._replace(partition=name))
         assert sorted(name for name in await store.repository.partitions() if name.startswith(base)) == sorted(names)

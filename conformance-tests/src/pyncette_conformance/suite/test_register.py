@@ -421,9 +421,7 @@ class TestRegister(Conformance):
         first, second = await store.workers(2)
         await register(store.repository, *keys)
         changed = [registration(key, -5, spec="[]", schedule=OTHER) for key in keys]
-        result, _ = await asyncio.gather(
-            poll(first, keys[0].partition), second.register(T0, changed)
-        )
+        result, _ = await asyncio.gather(poll(first, keys[0].partition), second.register(T0, changed))
         claims = {claim.key: claim for claim in result.claims}
         for key in keys:
             row, claim = await store.row(key), claims.get(key)

@@ -353,7 +353,15 @@ class TestSettle(Conformance):
         await settle(store.repository, T0, commit(done))
         await store.repository.register(T0, [registration(lost.key)], force=True)
         await store.repository.register(T0, [registration(changed.key, 7, schedule=OTHER)])
-        batch = [commit(gone), commit(commits), commit(lost), release(releases), commit(changed), commit(done), Extend(extends, FAR)]
+        batch = [
+            commit(gone),
+            commit(commits),
+            commit(lost),
+            release(releases),
+            commit(changed),
+            commit(done),
+            Extend(extends, FAR),
+        ]
         outcomes = [GONE, APPLIED, LOST, APPLIED, SUPERSEDED, ALREADY, APPLIED]
         assert await settle(store.repository, after(1), *batch) == outcomes
         assert [row and row.ready_at for row in await store.rows(keys)] == [

@@ -7,14 +7,29 @@ import pytest
 
 from pyncette.errors import RepositoryError
 from pyncette.repository import Claim, Extend, Fail, Registration, Release, Target
-from pyncette_conformance.builders import LEASE, SCHEDULE, T0, TICK, advanced, after, claim_one, poll, register, registration, settle
+from pyncette_conformance.builders import (
+    LEASE,
+    SCHEDULE,
+    T0,
+    TICK,
+    advanced,
+    after,
+    claim_one,
+    poll,
+    register,
+    registration,
+    settle,
+)
 from pyncette_conformance.store import Store, scenario
 from pyncette_conformance.suite.base import Conformance
 
 __all__ = ["TestValues"]
 
 #: Every character that JSON escapes, or may leave as it is, and what looks like an escape but is none.
-TEXT = "".join(map(chr, range(1, 0x180))) + "\0\u2028\u2029\ufeff\ufffe\uffff\U0001f600\U0010ffff \\u0041 \\n \" \\\\ </script> %s {} ${x} é"
+TEXT = (
+    "".join(map(chr, range(1, 0x180)))
+    + '\0\u2028\u2029\ufeff\ufffe\uffff\U0001f600\U0010ffff \\u0041 \\n " \\\\ </script> %s {} ${x} é'
+)
 SPECS = {
     "nothing": "{}",
     "escaped": json.dumps({"text": TEXT}),

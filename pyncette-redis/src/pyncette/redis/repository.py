@@ -211,6 +211,9 @@ async def redis_repository(
         raise ConfigurationError(f"redis_timeout={redis_timeout!r} is not a number of seconds above 0")
     if redis_max_connections < 1:
         raise ConfigurationError(f"redis_max_connections={redis_max_connections!r} is not a number above 0")
+    files = redis_ssl_ca_certs, redis_ssl_certfile, redis_ssl_keyfile
+    if not url.scheme.startswith("rediss") and (any(files) or not redis_ssl_verify):
+        raise ConfigurationError(f"The options redis_ssl_... are for TLS only; begin the redis_url {url} with rediss")
     tls = {
         "ssl_ca_certs": redis_ssl_ca_certs,
         "ssl_certfile": redis_ssl_certfile,

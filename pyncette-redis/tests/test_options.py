@@ -1,0 +1,199 @@
+"""Options, URLs, and what is said of those that are wrong. No message shows a password."""
+
+import asyncio
+import importlib.metadata
+import shutil
+import subprocess
+import traceback
+
+import pytest
+
+from conftest import free_port, required
+from pyncette.backends import from_url
+from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.redis import backend, redis_repository
+from redis.exceptions import ResponseError
+
+
+async def opened(repository):
+    async with repository as it:
+        return await it.server_time()
+
+
+def refused(kind, url_or_options, secret="s3cret"):
+    """The message of the error that ends the attempt to open a repository."""
+    with pytest.raises(kind) as caught:
+        is_url = isinstance(url_or_options, str)
+        asyncio.run(opened(from_url(url_or_options)() if is_url else redis_repository(**url_or_options)))
+    assert type(caught.value) is kind
+    assert secret not in "".join(traceback.format_exception(caught.value))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestURLs:
+    @pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"])
+    def test_of_all_schemes_reach_the_factory(self, scheme):
+        [entry] = importlib.metadata.entry_points(group="pyncette.backends", name=scheme)
+        assert entry.load() is backend
+        made = from_url(f"{scheme}://user:pass%2Fword@host:1234")
+        assert made.func is redis_repository
+        assert made.keywords == {"redis_url": f"{scheme}://user:pass%2Fword@host:1234"}
+
+    def test_take_the_options_of_the_factory(self):
+        url = "redis://:pw@host:6379/5?namespace=my_app&timeout=2.5&max_connections=7&cluster=no&ssl_verify=false&sentinel_master=m"
+        assert from_url(url).keywords == {
+            "redis_url": "redis://:pw@host:6379/5",
+            "redis_namespace": "my_app",
+            "redis_timeout": 2.5,
+            "redis_max_connections": 7,
+            "redis_cluster": False,
+            "redis_ssl_verify": False,
+            "redis_sentinel_master": "m",
+        }
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("redis://u:s3cret@host/x", "'/x' in the redis_url redis://u:***@host/x is no number of a database"),
+            ("redis+cluster://u:s3cret@host/1", "'/1' in the redis_url redis+cluster://u:***@host/1 is no number of a database"),
+            ("redis://u:s3cret@one:1,two:2", "redis_url redis://u:***@one:1,two:2 has several hosts; write one, or redis+cluster://"),
+            ("redis://u:s3cret@host:port", "'host:port' is not one host and port, in redis://u:***@host:port; write HOST:PORT"),
+            ("redis+sentinel://host?cluster=1", "redis+sentinel://host is one of Sentinel, not of a cluster; leave out redis_cluster"),
+            ("redis://u:s3cret@host?namespaec=x", "Unknown option 'namespaec' in the URL redis://u:***@host; did you mean 'namespace'?"),
+            ("redis://host?timeout=soon", "The option timeout='soon' of the URL is not a number"),
+            ("redis://host?timeout=0", "redis_timeout=0.0 is not a number of seconds above 0"),
+            ("redis://host?max_connections=0", "redis_max_connections=0 is not a number above 0"),
+            ("redis://host?ssl_verify=no", "The options redis_ssl_... are for TLS only; begin the redis_url redis://host with rediss"),
+        ],
+    )
+    def test_that_make_no_sense_are_refused(self, url, message):
+        assert message in refused(ConfigurationError, url)
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("postgresql://u:s3cret@host/db", "The redis_url postgresql://u:***@host/db is not one of Redis; write for example"),
+            ("redis+sqlite://host", "The redis_url redis+sqlite://host is not one of Redis"),
+            ("redis://u:s3cret@host/0?namespace=x&db=s3cret", "'redis://u:***@host/0' has options; pass them as redis_namespace, redis_db"),
+            ("localhost", "'localhost' is not a URL of a store"),
+        ],
+    )
+    def test_of_the_factory_that_make_no_sense_are_refused(self, url, message):
+        assert message in refused(ConfigurationError, {"redis_url": url})
+
+    def test_with_several_hosts_are_asked_one_after_the_other(self, cluster_url):
+        asyncio.run(opened(from_url(cluster_url.replace("://", f"://127.0.0.1:{free_port()},"))()))
+
+    def test_of_a_node_and_redis_cluster_make_a_cluster(self, cluster_url):
+        asyncio.run(opened(redis_repository(redis_url=cluster_url.replace("+cluster", ""), redis_cluster=True)))
+
+
+class TestServers:
+    def test_that_are_not_there(self):
+        port = free_port()
+        assert refused(TransientRepositoryError, f"redis://u:s3cret@127.0.0.1:{port}/0") == (
+            f"Redis at redis://u:***@127.0.0.1:{port}/0 can't be reached (Error 111 connecting to 127.0.0.1:{port}. Connect call "
+            f"failed ('127.0.0.1', {port})); check the address, and that the server runs"
+        )
+        assert refused(TransientRepositoryError, f"redis+cluster://:s3cret@127.0.0.1:{port}").startswith(
+            f"Redis at redis+cluster://:***@127.0.0.1:{port} can't be reached (Error 111 connecting to 127.0.0.1:{port}."
+        )
+        assert refused(TransientRepositoryError, f"redis+sentinel://:s3cret@127.0.0.1:{port}").startswith(
+            f"Redis at redis+sentinel://:***@127.0.0.1:{port} names no master 'mymaster'; check the sentinels' addresses"
+        )
+        message = refused(TransientRepositoryError, "redis://:s3cret@nowhere.invalid/0")
+        assert message.startswith("Redis at redis://:***@nowhere.invalid/0 can't be reached (Error -")
+
+    def test_that_want_another_password(self, servers):
+        server = servers.start("--requirepass", "s3cret")
+        where = f"127.0.0.1:{server.port}"
+        asyncio.run(opened(from_url(f"redis://:s3cret@{where}")()))
+        assert refused(RepositoryError, f"redis://:wrong@{where}", "wrong@") == (
+            f"Redis at redis://:***@{where} refuses the user or the password "
+            "(invalid username-password pair or user is disabled); check both in redis_url"
+        )
+        assert refused(RepositoryError, f"redis://{where}") == (
+            f"Redis at redis://{where} refuses the user or the password (Authentication required); check both in redis_url"
+        )
+
+    def test_that_want_none(self, server_url):
+        message = refused(RepositoryError, server_url.replace("://", "://:s3cret@"))
+        assert "refuses the user or the password (AUTH <password> called without any password configured" in message
+
+    def test_that_deny_a_command(self, servers, raw):
+        server = servers.start()
+        raw(server.url).execute_command("ACL", "SETUSER", "worker", "on", ">s3cret", "~*", "+@all", "-evalsha")
+        message = refused(RepositoryError, f"redis://worker:s3cret@127.0.0.1:{server.port}")
+        assert message.startswith(f"Redis at redis://worker:***@127.0.0.1:{server.port} denies its user a command or a key (")
+        assert message.endswith("); allow it with ACL SETUSER")
+
+    def test_that_deny_all_that_is_dangerous_and_other_keys_will_do(self, servers, raw):
+        server = servers.start()
+        raw(server.url).execute_command(
+            *("ACL", "SETUSER", "worker", "on", ">s3cret", "~mine:*", "+@all", "-@dangerous", "-@admin", "+time")
+        )
+
+        async def test():
+            url = f"redis://worker:s3cret@127.0.0.1:{server.port}"
+            async with redis_repository(redis_url=url, redis_namespace="mine") as repository:
+                await repository.server_time()
+                assert (await repository.list("p", limit=1)).rows == []
+                assert await repository.partitions() == []
+
+        asyncio.run(test())
+
+    def test_that_lack_the_database(self, server_url):
+        message = refused(RepositoryError, server_url.rpartition("/")[0] + "/9999")
+        assert message.endswith(
+            "/9999 has no such database (DB index is out of range); choose a lower number, or raise its setting 'databases'"
+        )
+
+    def test_that_are_no_cluster_and_such_that_are(self, server_url, cluster_url, namespace):
+        one = "redis+cluster://" + server_url.partition("://")[2].partition("/")[0]
+        assert refused(RepositoryError, one) == (
+            f"Redis at {one} is no Redis Cluster (Cluster mode is not enabled on this node); "
+            "write redis:// or rediss://, and no redis_cluster=True"
+        )
+        node = cluster_url.replace("+cluster", "")
+        messages = set()
+        for i in range(30):  # some slots are on this very node
+            try:
+                asyncio.run(opened(redis_repository(redis_url=node, redis_namespace=f"{namespace}{i}")))
+            except RepositoryError as error:
+                messages.add(str(error).partition("(")[0])
+                assert str(error).endswith("; write redis+cluster://, or pass redis_cluster=True")
+        assert messages == {f"Redis at {node} is a node of a Redis Cluster "}
+
+    def test_that_have_other_things_under_our_keys(self, server_url, namespace, raw):
+        raw(server_url).rpush(f"{namespace}:pyncette:format", "x")
+        message = refused(RepositoryError, {"redis_url": server_url, "redis_namespace": namespace})
+        assert message.startswith(f"Redis at {server_url} has something else under Pyncette's keys (WRONGTYPE Operation against a key")
+        assert message.endswith("); choose another redis_namespace")
+
+    def test_whose_errors_are_unknown(self, server_url, monkeypatch):
+        async def fail(*_, **__):
+            return [ResponseError("ERR so be it\nor not")]
+
+        monkeypatch.setattr("redis.asyncio.client.Pipeline.execute", fail)
+        assert refused(RepositoryError, server_url) == f"Redis at {server_url} refused a call (ERR so be it or not)"
+
+    def test_with_tls(self, servers, tmp_path):
+        if shutil.which("openssl") is None:
+            required("openssl", "install it")
+        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+        command = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -days 2 -subj /CN=localhost"
+        subprocess.run([*command.split(), "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True)
+        port = free_port()
+        options = f"--tls-port {port} --tls-cert-file {certificate} --tls-key-file {key} --tls-ca-cert-file {certificate}"
+        server = servers.start(*options.split())
+        trusting = {"redis_ssl_ca_certs": str(certificate)}
+        url = f"rediss://127.0.0.1:{port}/0"
+        both = {"redis_ssl_certfile": str(certificate), "redis_ssl_keyfile": str(key)}
+        asyncio.run(opened(redis_repository(redis_url=url, **trusting, **both)))
+        message = refused(TransientRepositoryError, {"redis_url": url, **both})
+        assert message.startswith(f"Redis at {url} can't be reached (Error 1 connecting to 127.0.0.1:{port}. [SSL: CERTIFICATE_VERIFY_")
+        asyncio.run(opened(redis_repository(redis_url=url, redis_ssl_verify=False, **both)))
+        # A server without TLS waits for what it could understand.
+        message = refused(TransientRepositoryError, f"rediss://127.0.0.1:{server.port}/0?timeout=0.5")
+        assert "can't be reached (Timeout connecting to server)" in message
