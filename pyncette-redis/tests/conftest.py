@@ -9,7 +9,6 @@ import uuid
 from pathlib import Path
 
 import pytest
-
 import redis
 
 
@@ -82,14 +81,17 @@ class Server:
         self.directory.mkdir(exist_ok=True)
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "yes", *self.options]
         self.process = subprocess.Popen(
-            [*self._command, *options], cwd=self.directory, env=self._environment, stdout=open(self.directory / "log", "ab"), stdin=subprocess.DEVNULL
+            [*self._command, *options],
+            cwd=self.directory,
+            env=self._environment,
+            stdout=open(self.directory / "log", "ab"),
+            stdin=subprocess.DEVNULL,
         )
         wait_until(lambda: answers(self.port))
 
     def stop(self):
         self.process.kill()
         self.process.wait()
-
 
     def restart(self):
         self.stop()

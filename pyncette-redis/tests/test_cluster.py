@@ -5,12 +5,12 @@ import signal
 import time
 
 import pytest
-
 from conftest import Servers, free_port, wait_until
+from test_faults import MINUTE, NOW
+
 from pyncette.errors import TransientRepositoryError
 from pyncette.redis import redis_repository
 from pyncette.repository import Commit, Key, Outcome, Registration, Target
-from test_faults import MINUTE, NOW
 
 PARTITIONS = [f"p{i}" for i in range(30)]
 KEYS = [Key(partition, "a") for partition in PARTITIONS]

@@ -6,13 +6,13 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from conftest import free_port, wait_until
+from redis.asyncio.connection import AbstractConnection
+
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.redis import redis_repository
 from pyncette.repository import Commit, Key, Outcome, Registration, Target
 from pyncette_conformance.faults.proxy import Proxy
-from redis.asyncio.connection import AbstractConnection
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -231,7 +231,9 @@ class TestServer:
                 await register(repository, "a")
                 for _ in range(2):
                     await asyncio.to_thread(server.stop)
-                    with pytest.raises(TransientRepositoryError, match=r"can't be reached .*; check the address, and that the server"):
+                    with pytest.raises(
+                        TransientRepositoryError, match=r"can't be reached .*; check the address, and that the server"
+                    ):
                         await claim(repository)
                     await asyncio.to_thread(server.start)
                     assert await comes_back(repository, within=5) <= 1

@@ -5,19 +5,40 @@ import importlib.metadata
 import shutil
 import subprocess
 import traceback
+from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from conftest import free_port, required
+from native_errors import ERRORS
+from redis.exceptions import ResponseError
+
 from pyncette.backends import from_url
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.redis import backend, redis_repository
-from redis.exceptions import ResponseError
+from pyncette.repository import Fail, Key, Outcome, Registration, Target
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 
 
 async def opened(repository):
     async with repository as it:
         return await it.server_time()
+
+
+async def life(repository):
+    """All calls that there are."""
+    key = Key("p", "a")
+    await repository.register(NOW, [Registration(key, "{}", "s", Target(NOW, NOW))])
+    [claimed] = (await repository.claim(NOW, "p", lease_duration=timedelta(minutes=1), limit=1)).claims
+    assert (await repository.claim(NOW, "p", lease_duration=timedelta(minutes=1), limit=1, names=["b"])).missing == ["b"]
+    assert await repository.settle(NOW, [Fail(claimed, "it broke")]) == [Outcome.APPLIED]
+    assert (await repository.stats(NOW, "p")).failed == 1
+    assert await repository.pause(NOW, [key]) == await repository.resume(NOW, [key]) == [True]
+    assert [row.key for row in (await repository.list("p", limit=1)).rows] == [key]
+    assert [row.key for row in await repository.get([key])] == [key]
+    assert await repository.partitions() == ["p"]
+    assert await repository.unregister(NOW, [key]) == [True]
+    await repository.server_time()
 
 
 def refused(kind, url_or_options, secret="s3cret"):
@@ -57,14 +78,26 @@ class TestURLs:
         [
             ("redis://u:s3cret@host/x", "'/x' in the redis_url redis://u:***@host/x is no number of a database"),
             ("redis+cluster://u:s3cret@host/1", "'/1' in the redis_url redis+cluster://u:***@host/1 is no number of a database"),
-            ("redis://u:s3cret@one:1,two:2", "redis_url redis://u:***@one:1,two:2 has several hosts; write one, or redis+cluster://"),
+            (
+                "redis://u:s3cret@one:1,two:2",
+                "redis_url redis://u:***@one:1,two:2 has several hosts; write one, or redis+cluster://",
+            ),
             ("redis://u:s3cret@host:port", "'host:port' is not one host and port, in redis://u:***@host:port; write HOST:PORT"),
-            ("redis+sentinel://host?cluster=1", "redis+sentinel://host is one of Sentinel, not of a cluster; leave out redis_cluster"),
-            ("redis://u:s3cret@host?namespaec=x", "Unknown option 'namespaec' in the URL redis://u:***@host; did you mean 'namespace'?"),
+            (
+                "redis+sentinel://host?cluster=1",
+                "redis+sentinel://host is one of Sentinel, not of a cluster; leave out redis_cluster",
+            ),
+            (
+                "redis://u:s3cret@host?namespaec=x",
+                "Unknown option 'namespaec' in the URL redis://u:***@host; did you mean 'namespace'?",
+            ),
             ("redis://host?timeout=soon", "The option timeout='soon' of the URL is not a number"),
             ("redis://host?timeout=0", "redis_timeout=0.0 is not a number of seconds above 0"),
             ("redis://host?max_connections=0", "redis_max_connections=0 is not a number above 0"),
-            ("redis://host?ssl_verify=no", "The options redis_ssl_... are for TLS only; begin the redis_url redis://host with rediss"),
+            (
+                "redis://host?ssl_verify=no",
+                "The options redis_ssl_... are for TLS only; begin the redis_url redis://host with rediss",
+            ),
         ],
     )
     def test_that_make_no_sense_are_refused(self, url, message):
@@ -75,7 +108,10 @@ class TestURLs:
         [
             ("postgresql://u:s3cret@host/db", "The redis_url postgresql://u:***@host/db is not one of Redis; write for example"),
             ("redis+sqlite://host", "The redis_url redis+sqlite://host is not one of Redis"),
-            ("redis://u:s3cret@host/0?namespace=x&db=s3cret", "'redis://u:***@host/0' has options; pass them as redis_namespace, redis_db"),
+            (
+                "redis://u:s3cret@host/0?namespace=x&db=s3cret",
+                "'redis://u:***@host/0' has options; pass them as redis_namespace, redis_db",
+            ),
             ("localhost", "'localhost' is not a URL of a store"),
         ],
     )
@@ -128,18 +164,18 @@ class TestServers:
         assert message.startswith(f"Redis at redis://worker:***@127.0.0.1:{server.port} denies its user a command or a key (")
         assert message.endswith("); allow it with ACL SETUSER")
 
-    def test_that_deny_all_that_is_dangerous_and_other_keys_will_do(self, servers, raw):
+    def test_that_allow_no_more_than_is_needed_will_do(self, servers, raw):
         server = servers.start()
-        raw(server.url).execute_command(
-            *("ACL", "SETUSER", "worker", "on", ">s3cret", "~mine:*", "+@all", "-@dangerous", "-@admin", "+time")
+        commands = (
+            "EVALSHA EVAL SET GET SADD SMEMBERS HLEN HMGET HSET HDEL HSCAN ZADD ZREM ZRANGE ZRANGEBYLEX ZLEXCOUNT TIME SELECT"
         )
+        allowed = [f"+{command}" for command in commands.split()]
+        raw(server.url).execute_command("ACL", "SETUSER", "worker", "on", ">s3cret", "~mine:*", "-@all", *allowed)
 
         async def test():
-            url = f"redis://worker:s3cret@127.0.0.1:{server.port}"
+            url = f"redis://worker:s3cret@127.0.0.1:{server.port}/3"
             async with redis_repository(redis_url=url, redis_namespace="mine") as repository:
-                await repository.server_time()
-                assert (await repository.list("p", limit=1)).rows == []
-                assert await repository.partitions() == []
+                await life(repository)
 
         asyncio.run(test())
 
@@ -168,8 +204,19 @@ class TestServers:
     def test_that_have_other_things_under_our_keys(self, server_url, namespace, raw):
         raw(server_url).rpush(f"{namespace}:pyncette:format", "x")
         message = refused(RepositoryError, {"redis_url": server_url, "redis_namespace": namespace})
-        assert message.startswith(f"Redis at {server_url} has something else under Pyncette's keys (WRONGTYPE Operation against a key")
+        assert message.startswith(
+            f"Redis at {server_url} has something else under Pyncette's keys (WRONGTYPE Operation against a key"
+        )
         assert message.endswith("); choose another redis_namespace")
+
+    @pytest.mark.parametrize("error", ERRORS, ids=str)
+    def test_whose_errors_are_transient(self, server_url, monkeypatch, error):
+        async def fail(*_, **__):
+            return [error]
+
+        monkeypatch.setattr("redis.asyncio.client.Pipeline.execute", fail)
+        said = str(error).rstrip(".")
+        assert f"({said})" in refused(TransientRepositoryError, server_url)
 
     def test_whose_errors_are_unknown(self, server_url, monkeypatch):
         async def fail(*_, **__):
@@ -192,7 +239,9 @@ class TestServers:
         both = {"redis_ssl_certfile": str(certificate), "redis_ssl_keyfile": str(key)}
         asyncio.run(opened(redis_repository(redis_url=url, **trusting, **both)))
         message = refused(TransientRepositoryError, {"redis_url": url, **both})
-        assert message.startswith(f"Redis at {url} can't be reached (Error 1 connecting to 127.0.0.1:{port}. [SSL: CERTIFICATE_VERIFY_")
+        assert message.startswith(
+            f"Redis at {url} can't be reached (Error 1 connecting to 127.0.0.1:{port}. [SSL: CERTIFICATE_VERIFY_"
+        )
         asyncio.run(opened(redis_repository(redis_url=url, redis_ssl_verify=False, **both)))
         # A server without TLS waits for what it could understand.
         message = refused(TransientRepositoryError, f"rediss://127.0.0.1:{server.port}/0?timeout=0.5")

@@ -1,23 +1,20 @@
 """What is Redis' own; the contract itself is the conformance suite's."""
 
 import asyncio
-import contextlib
 import json
-import logging
 import os
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 
 from pyncette import lifecycle
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.redis import redis_repository
 from pyncette.repository import ClaimResult, Commit, Extend, Fail, Key, Outcome, Registration, Release, State, Target
-from redis.asyncio.connection import AbstractConnection
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -142,6 +142,10 @@ Grant: TypeAlias = tuple[str, datetime]
 Label: TypeAlias = tuple[object, ...]
 
 
+def _claims_of(held: tuple[Held, ...], messages: tuple[Message, ...]) -> set[int]:
+    return {each.claim for each in held} | {each.claim for each in messages}
+
+
 class World(NamedTuple):
     """One state. Rows and claims are numbers in the tables of the :class:`Explorer`; everything is hashable and small."""
 
@@ -484,12 +488,13 @@ class Explorer:
             held = tuple(each for each in held if self.claims[each.claim][0].lease == lease)
             messages = tuple(each for each in messages if self.claims[each.claim][0].lease == lease)
         if fates:
-            known = {each.claim for each in held} | {each.claim for each in messages}
+            known = _claims_of(held, messages)
             fates = tuple(fate for fate in fates if fate[0] in known)
         if started:
             # Others can't be claimed any more: a claim is always of the promised occurrence, which is checked.
             current = {
-                (generation, claim.occurrence) for claim, generation in (self.claims[each.claim] for each in (*held, *messages))
+                (generation, claim.occurrence)
+                for claim, generation in (self.claims[number] for number in _claims_of(held, messages))
             }
             if world.promise is not None:
                 current.add((world.promise.generation, world.promise.occurrence))
@@ -500,7 +505,7 @@ class Explorer:
         """Ids are random, so only their equality counts: take the first that nobody knows."""
         row = self.rows[world.row]
         used = {row and row.lease}
-        used |= {self.claims[each.claim][0].lease for each in (*world.held, *world.messages)}
+        used |= {self.claims[number][0].lease for number in _claims_of(world.held, world.messages)}
         return next(lease for lease in map(str, itertools.count(1)) if lease not in used)
 
     def number(self, row: Row | None) -> int:
@@ -552,7 +557,7 @@ def main() -> int:
     found = False
     for name in names:
         began = time.perf_counter()
-        report = explore(replace(CONFIGURATIONS[name], **larger), mutant and mutant.rules, limit=arguments.limit)
+        report = explore(replace(CONFIGURATIONS[name], **larger), mutant.rules if mutant else None, limit=arguments.limit)
         print(f"{name}: {report} ({time.perf_counter() - began:.1f} s)", flush=True)
         found = found or report.violation is not None
     return int(found)

@@ -23,6 +23,7 @@ _CLOCK_ERROR = 0.01
 _MOMENT = 0.05
 #: The longest pause between two tries to settle (seconds).
 _LONGEST_RETRY = 1.0
+_NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +99,20 @@ class _Worker:
     stopping_at: float | None = None
     cancelled: bool = False
     down: str | None = None
-    #: Calls of settle() that were hit by a fault, or failed.
+    #: Calls of settle(), and those that were hit by a fault, or failed.
+    settling: "list[_Call]" = field(default_factory=list)
     failures: "list[_Call]" = field(default_factory=list)
     #: How long its last three readings of the store's clock took (seconds).
     readings: deque[float] = field(default_factory=lambda: deque(maxlen=3))
+
+    def longest_idle(self, begin: float, end: float) -> float:
+        """The longest time between ``begin`` and ``end`` in which it did not try to settle anything."""
+        longest = 0.0
+        for call in self.settling:
+            if call.answered_at >= begin:
+                longest = max(longest, min(call.at, end) - begin)
+                begin = max(begin, call.answered_at)
+        return max(longest, end - begin)
 
     def was_frozen(self, begin: float, end: float) -> bool:
         return any(since <= end and until >= begin for since, until in self.frozen)
@@ -145,7 +156,8 @@ class _Call:
     at: float
     runs: tuple[log.Run, ...]
     fault: str | None = None
-    answered_at: float = float("inf")
+    answered_at: float = _NEVER
+    failed: bool = False
     refused: bool = False
 
 
@@ -320,11 +332,13 @@ class _Checker:
         if worker.down is not None or worker.was_frozen(claim.ended_at, claim.deadline):
             return True
         calls = [self._calls[call] for call in claim.sent]
-        if any(call.refused and len(call.runs) == 1 for call in calls):
-            return True  # for good
-        # Tries have to go on for as long as the lease.
-        patience = float("inf") if not self._rules.ample else _LONGEST_RETRY + 2 * self._rules.timeout + _MOMENT
-        return any(claim.ended_at <= call.answered_at >= claim.deadline - patience for call in worker.failures)
+        if any((call.refused and len(call.runs) == 1) or call.fault is not None and call.answered_at == _NEVER for call in calls):
+            return True  # refused for good, or still on its way
+        if any(call.answered_at != _NEVER and not call.failed for call in calls):
+            return True  # it was answered, by whatever has become of the row
+        # Tries go on for as long as the lease.
+        since = max([claim.ended_at, *(call.answered_at for call in calls)])
+        return worker.longest_idle(since, claim.deadline) < _LONGEST_RETRY + _MOMENT + 0.05
 
     def _judge_lateness(self, key: Key, before: Row, event: log.Changed) -> None:
         rules = self._rules
@@ -397,7 +411,9 @@ class _Checker:
 
     def _sent(self, event: log.Sent) -> None:
         worker = self._worker(event.worker)
-        self._calls[event.call] = _Call(event.worker, event.method, event.at, event.runs)
+        call = self._calls[event.call] = _Call(event.worker, event.method, event.at, event.runs)
+        if event.method == "settle":
+            worker.settling.append(call)
         for run in event.runs:
             if run in self._claims:
                 self._claims[run].sent.append(event.call)
@@ -417,7 +433,7 @@ class _Checker:
             if len(readings) == 3:
                 self._tolerance = max(self._tolerance, min(readings) / 2 + 0.001)
         if event.error is not None:
-            call.refused = event.refused
+            call.failed, call.refused = True, event.refused
             if call.method == "settle" and call.fault is None:
                 self._worker(call.worker).failures.append(call)
         for claim in event.claims:

@@ -358,8 +358,11 @@ class _Scenario:
         if not self.calm:
             weights |= {self._disturb: 5, self._cut: 2}
         moments = sorted(random.random() * self.active for _ in range(random.randint(10, 60)))
-        for _ in range(6):
+        for _ in range(8):
             self._user(random)
+        if not self.calm and random.random() < 0.3:
+            await asyncio.sleep(0.1)
+            self.faults.refused.update(row.key for row in random.sample(self.store.rows, min(1, len(self.store.rows))))
         for moment in moments:
             await asyncio.sleep(max(0.0, moment - self.log.now))
             for _ in range(random.randrange(6)):

@@ -4,7 +4,7 @@ import os
 import random
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from pyncette_conformance.machine import WORKERS, RepositoryMachine
@@ -38,10 +38,14 @@ def settings_of(config: pytest.Config) -> settings:
     """Ours, unless the run chose a profile of Hypothesis; the same histories each time in CI."""
     profile_chosen = config.getoption("--hypothesis-profile", None) is not None
     examples = config.getoption("--pyncette-examples")
+    default = settings.default
+    assert default is not None
     return settings(
-        max_examples=examples or (settings.default.max_examples if profile_chosen else EXAMPLES),
-        stateful_step_count=settings.default.stateful_step_count if profile_chosen else STEPS,
-        derandomize=settings.default.derandomize or bool(os.environ.get("CI")),
+        max_examples=examples or (default.max_examples if profile_chosen else EXAMPLES),
+        stateful_step_count=default.stateful_step_count if profile_chosen else STEPS,
+        # Tracing every line of failing examples takes longer than finding them.
+        phases=[phase for phase in default.phases if phase is not Phase.explain],
+        derandomize=default.derandomize or bool(os.environ.get("CI")),
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),

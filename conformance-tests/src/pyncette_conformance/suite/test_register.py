@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pyncette.repository import Extend, Fail, Key, Outcome, Registration, Row, State, SupportsPause
+from pyncette.repository import Extend, Fail, Key, Outcome, Registration, Row, Settlement, State, SupportsPause
 from pyncette_conformance.builders import (
     FAR,
     LEASE,
@@ -273,7 +273,8 @@ class TestRegister(Conformance):
             state=State.SCHEDULED,
             error=None,
         )
-        for settlement in [commit(claim), release(claim), Fail(claim, "late"), Extend(claim, FAR)]:
+        settlements: list[Settlement] = [commit(claim), release(claim), Fail(claim, "late"), Extend(claim, FAR)]
+        for settlement in settlements:
             assert await settle(store.repository, after(2), settlement) == [Outcome.LOST]
         assert await store.row(key) == row
         assert (await claim_one(store.repository, key, after(5))).epoch > row.epoch

@@ -353,7 +353,7 @@ class TestSettle(Conformance):
         await settle(store.repository, T0, commit(done))
         await store.repository.register(T0, [registration(lost.key)], force=True)
         await store.repository.register(T0, [registration(changed.key, 7, schedule=OTHER)])
-        batch = [
+        batch: list[Settlement] = [
             commit(gone),
             commit(commits),
             commit(lost),

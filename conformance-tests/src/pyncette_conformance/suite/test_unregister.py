@@ -2,7 +2,7 @@
 
 import asyncio
 
-from pyncette.repository import Extend, Fail, Key, Outcome
+from pyncette.repository import Extend, Fail, Key, Outcome, Settlement
 from pyncette_conformance.builders import FAR, T0, after, claim_one, commit, poll, register, registration, release, settle
 from pyncette_conformance.store import Store, all_rows, scenario
 from pyncette_conformance.suite.base import Conformance
@@ -41,7 +41,8 @@ class TestUnregister(Conformance):
         await register(store.repository, key)
         claim = await claim_one(store.repository, key)
         assert list(await store.repository.unregister(T0, [key])) == [True]
-        for settlement in [commit(claim), release(claim), Fail(claim, "late"), Extend(claim, FAR)]:
+        settlements: list[Settlement] = [commit(claim), release(claim), Fail(claim, "late"), Extend(claim, FAR)]
+        for settlement in settlements:
             assert await settle(store.repository, after(1), settlement) == [Outcome.GONE]
             assert await store.rows([key]) == [None]
         assert (await poll(store.repository, key.partition, FAR)).claims == []
@@ -56,7 +57,8 @@ class TestUnregister(Conformance):
         await register(store.repository, key)
         row = await store.row(key)
         assert (row.lease, row.locked_until, row.revision, row.attempt) == (None, None, 0, 0)
-        for settlement in [commit(claim), release(claim), Fail(claim, "late"), Extend(claim, FAR)]:
+        settlements: list[Settlement] = [commit(claim), release(claim), Fail(claim, "late"), Extend(claim, FAR)]
+        for settlement in settlements:
             assert await settle(store.repository, after(1), settlement) == [Outcome.LOST]
         assert await store.row(key) == row
         await claim_one(store.repository, key, after(1))

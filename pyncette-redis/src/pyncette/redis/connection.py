@@ -12,15 +12,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from pyncette.backends import BackendURL
+from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from redis import exceptions as driver
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.backoff import NoBackoff
-
-from pyncette.backends import BackendURL
-from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 
 __all__ = ["Command", "Connections"]
 
@@ -106,6 +105,7 @@ class Connections:
         common = {
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
+            "socket_keepalive": True,
             # There may be another address to try; waiting for an answer is bounded by the timeout of the whole call.
             "socket_connect_timeout": timeout / 3,
             **({"ssl": True, **tls_options} if transport == "rediss" else {}),

@@ -1,19 +1,21 @@
--- One call of the repository contract on one partition. It states the rules of `pyncette.lifecycle`; change them together.
+-- One call of the repository contract on one partition. The rules are those of `pyncette.lifecycle`; change them together.
 --
 -- KEYS, all of one slot:
 --   index   sorted set of READY .. name, one entry a row, every score 0: so in the order of these strings, byte by byte
 --   rows    hash, name -> a JSON array of the fields below
 --   specs   hash, name -> the arguments: apart from the row, because they may be long and only a registration writes them
--- ARGV: the call's name, its arguments as a JSON array. The answer is JSON.
+-- ARGV: the call's name, its arguments as a JSON array. The answer is JSON: for a driver, one long string is cheaper to read
+-- than thousands of short ones.
 --
--- An instant, and an epoch, is a count of microseconds in 19 digits since the year 1, so never negative: it stays a string,
--- because Lua's numbers are exact up to 2^53 only, and strings of equal length are in the order of the numbers they show.
+-- An instant, and an epoch, is a count of microseconds since the year 1 in 19 digits. It stays a string, because Lua's numbers
+-- are exact up to 2^53 only; and strings of digits, equally long, are in the order of the numbers they show.
 
 local INDEX, ROWS, SPECS = KEYS[1], KEYS[2], KEYS[3]
 local OCCURRENCE, EXECUTE_AFTER, READY, LEASE, LOCKED_UNTIL = 1, 2, 3, 4, 5
 local EPOCH, REVISION, ATTEMPT, SCHEDULE, ERROR = 6, 7, 8, 9, 10
-local NONE = ''  -- no lease, not held; before any instant
+local NONE = ''  -- no lease, or not held; before any instant
 local STATES = {paused = true, failed = true}  -- what READY says of a row that can't be claimed
+local DIGITS, NINE = 19, 57
 
 local function later(one, other)
   return one < other and other or one
@@ -36,34 +38,23 @@ local function revive(row)
   if row[READY] == 'failed' then row[READY], row[ATTEMPT], row[ERROR] = NONE, 0, nil end
 end
 
--- A function takes some 8,000 values in Lua: a longer command is cut.
-local function command(name, key, values, reply)
+-- Lua passes some 8,000 values at most: a longer command is cut. The replies are those of one that returns a list, or none.
+local function command(name, key, values)
+  local replies = {}
   for first = 1, #values, 4000 do
-    local answers = redis.call(name, key, unpack(values, first, math.min(first + 3999, #values)))
-    if reply then for i, answer in ipairs(answers) do reply[first + i - 1] = answer end end
+    local some = redis.call(name, key, unpack(values, first, math.min(first + 3999, #values)))
+    for i = 1, type(some) == 'table' and #some or 0 do replies[first + i - 1] = some[i] end
   end
-  return reply
-end
-
-local function column(records, field)
-  local values = {}
-  for i, record in ipairs(records) do values[i] = record[field] end
-  return values
-end
-
-local function fetch(key, names)
-  return command('HMGET', key, names, {})
-end
-
--- What is damaged counts as absent: it costs no other row anything, and the next registration mends it.
-local function decode(text)
-  local understood, row = pcall(cjson.decode, text)
-  return understood and type(row) == 'table' and row[SCHEDULE] and row or false
+  return replies
 end
 
 local function fetch_rows(names)
-  local rows = fetch(ROWS, names)
-  for i = 1, #names do rows[i] = decode(rows[i]) end
+  local rows = command('HMGET', ROWS, names)
+  for i = 1, #names do
+    -- What is damaged counts as absent: it costs no other row anything, and the next registration mends it.
+    local understood, row = pcall(cjson.decode, rows[i])
+    rows[i] = understood and type(row) == 'table' and row[SCHEDULE] and row or false
+  end
   return rows
 end
 
@@ -74,7 +65,7 @@ local function enter(name, row)
   entries[#entries + 1] = row[READY] .. name
 end
 
--- Writes the row, which is in the index under `was`.
+-- To be written: the row, and its entry unless that is there already, since the row `was` ready then too.
 local function put(name, row, was)
   if was ~= row[READY] then
     if was then stale[#stale + 1] = was .. name end
@@ -85,7 +76,7 @@ local function put(name, row, was)
 end
 
 local function remove(name, row)
-  if row then stale[#stale + 1] = row[READY] .. name end
+  stale[#stale + 1] = row[READY] .. name
   removed[#removed + 1] = name
 end
 
@@ -99,10 +90,27 @@ local function write()
   stale, entries, rows, specs, removed = {}, {}, {}, {}, {}
 end
 
+local function names_in(elements)
+  local names = {}
+  for i, element in ipairs(elements) do names[i] = element[1] end
+  return names
+end
+
+-- Changes the rows that there are; the answer is which there are.
+local function each(names, change)
+  local found = fetch_rows(names)
+  for i, name in ipairs(names) do
+    if found[i] then change(name, found[i], found[i][READY]) end
+    found[i] = found[i] and true
+  end
+  write()
+  return found
+end
+
 local call = {}
 
 function call.register(now, force, registrations)
-  local found = fetch_rows(column(registrations, 1))
+  local found = fetch_rows(names_in(registrations))
   for i, registration in ipairs(registrations) do
     local name, spec, schedule, occurrence, execute_after, keep_overdue = unpack(registration)
     local row = found[i]
@@ -127,63 +135,44 @@ function call.register(now, force, registrations)
   write()
 end
 
-function call.unregister(names)
-  local found = fetch_rows(names)
-  for i, name in ipairs(names) do
-    remove(name, found[i])
-    found[i] = not not found[i]
-  end
-  write()
-  return found
-end
-
 function call.claim(now, locked_until, lease, limit, names)
   local by_name = names ~= cjson.null
-  local claims, missing, next_ready_at = {}, {}, nil
+  local claims, missing, next_ready_at = {}, {}, cjson.null
 
-  -- What is due: the names, under what READY, and the rows; in the order in which they are to be claimed.
-  local function due_of_index()
-    local due, since = {}, {}
-    next_ready_at = nil
-    for i, entry in ipairs(redis.call('ZRANGE', INDEX, 0, limit)) do
-      local ready_at = entry:sub(1, #now)
-      if entry:byte() > 57 then break end  -- no digit: a state, as all that follow
-      if i > limit or ready_at > now then next_ready_at = ready_at break end
-      due[i], since[i] = entry:sub(#now + 1), ready_at
-    end
-    return due, since, fetch_rows(due)
-  end
-
-  local function due_of_names()
-    local waiting, due, since, rows = {}, {}, {}, {}
+  local function candidates()
+    if not by_name then return redis.call('ZRANGE', INDEX, 0, limit) end
+    local waiting = {}
     for i, row in ipairs(fetch_rows(names)) do
       if not row then
         missing[#missing + 1] = names[i]
       elseif not STATES[row[READY]] then
-        waiting[#waiting + 1] = {names[i], row}
+        waiting[#waiting + 1] = row[READY] .. names[i]
       end
     end
-    table.sort(waiting, function(one, other) return one[2][READY] < other[2][READY] end)
-    for i, each in ipairs(waiting) do
-      local ready_at = each[2][READY]
-      if i > limit or ready_at > now then next_ready_at = ready_at break end
-      due[i], since[i], rows[i] = each[1], ready_at, each[2]
-    end
-    return due, since, rows
+    table.sort(waiting)
+    return waiting
   end
 
   -- Again if the index was so wrong that nothing was claimed; a few times, so that the server is not held up for long.
   for _ = 1, 10 do
-    local wrong = false
-    local due, since, found = (by_name and due_of_names or due_of_index)()
-    local texts = fetch(SPECS, due)
+    local due, since, wrong = {}, {}, false
+    next_ready_at = cjson.null
+    for i, entry in ipairs(candidates()) do
+      if entry:byte() > NINE then break end  -- a state, as in all that follow
+      local ready_at = entry:sub(1, DIGITS)
+      if i > limit or ready_at > now then next_ready_at = ready_at break end
+      due[i], since[i] = entry:sub(DIGITS + 1), ready_at
+    end
+    local found, texts = fetch_rows(due), command('HMGET', SPECS, due)
     for i, name in ipairs(due) do
       local row, spec, was = found[i], texts[i], since[i]
       if row and spec and row[READY] == was then
-        local epoch, attempt = raised(row[EPOCH], now), row[ATTEMPT] + 1
-        row[READY], row[LEASE], row[LOCKED_UNTIL], row[EPOCH], row[ATTEMPT] = locked_until, lease, locked_until, epoch, attempt
+        row[READY], row[LEASE], row[LOCKED_UNTIL] = locked_until, lease, locked_until
+        row[EPOCH], row[ATTEMPT] = raised(row[EPOCH], now), row[ATTEMPT] + 1
         put(name, row, was)
-        claims[#claims + 1] = {name, spec, row[SCHEDULE], row[OCCURRENCE], row[EXECUTE_AFTER], epoch, attempt, row[REVISION]}
+        claims[#claims + 1] = {
+          name, spec, row[SCHEDULE], row[OCCURRENCE], row[EXECUTE_AFTER], row[EPOCH], row[ATTEMPT], row[REVISION],
+        }
       else
         wrong = true
         stale[#stale + 1] = was .. name
@@ -197,12 +186,12 @@ function call.claim(now, locked_until, lease, limit, names)
     write()
     if by_name or #claims > 0 or not wrong then break end
   end
-  return {claims, next_ready_at or cjson.null, missing}
+  return {claims, next_ready_at, missing}
 end
 
 function call.settle(now, settlements)
   local outcomes = {}
-  local found = fetch_rows(column(settlements, 1))
+  local found = fetch_rows(names_in(settlements))
   for i, settlement in ipairs(settlements) do
     local name, lease, revision, kind, value, other = unpack(settlement)
     local row = found[i]
@@ -212,93 +201,82 @@ function call.settle(now, settlements)
       outcomes[i] = 'lost'
     elseif row[LOCKED_UNTIL] == NONE then
       outcomes[i] = kind == 'extend' and 'lost' or row[REVISION] == revision and 'already' or 'superseded'
+    elseif kind == 'remove' and row[REVISION] == revision then
+      outcomes[i] = 'applied'
+      remove(name, row)
     else
       local was = row[READY]
-      outcomes[i] = 'applied'
+      outcomes[i] = (kind == 'extend' or row[REVISION] == revision) and 'applied' or 'superseded'
+      row[LOCKED_UNTIL] = kind == 'extend' and later(row[LOCKED_UNTIL], value) or NONE
       if kind == 'extend' then
-        row[LOCKED_UNTIL] = later(row[LOCKED_UNTIL], value)
         set_ready(row, row[LOCKED_UNTIL])
+      elseif outcomes[i] == 'superseded' then
+        set_ready(row, now)
+      elseif kind == 'release' then
+        if not other then row[ATTEMPT] = row[ATTEMPT] - 1 end
+        set_ready(row, value)
+      elseif kind == 'fail' then
+        row[READY], row[ERROR] = 'failed', value
       else
-        row[LOCKED_UNTIL] = NONE
-        if row[REVISION] ~= revision then
-          outcomes[i] = 'superseded'
-          set_ready(row, now)
-        elseif kind == 'release' then
-          if not other then row[ATTEMPT] = row[ATTEMPT] - 1 end
-          set_ready(row, value)
-        elseif kind == 'fail' then
-          row[READY], row[ERROR] = 'failed', value
-        elseif kind == 'commit' then
-          row[ATTEMPT], row[OCCURRENCE], row[EXECUTE_AFTER] = 0, value, other
-          set_ready(row, now)
-        end
+        row[ATTEMPT], row[OCCURRENCE], row[EXECUTE_AFTER] = 0, value, other
+        set_ready(row, now)
       end
-      if kind == 'remove' and outcomes[i] == 'applied' then remove(name, row) else put(name, row, was) end
+      put(name, row, was)
     end
   end
   write()
   return outcomes
 end
 
+function call.unregister(names)
+  return each(names, remove)
+end
+
 function call.pause(names)
-  local found = fetch_rows(names)
-  for i, name in ipairs(names) do
-    local row = found[i]
-    if row then
-      local was = row[READY]
-      revive(row)
-      row[READY] = 'paused'
-      put(name, row, was)
-    end
-    found[i] = not not row
-  end
-  write()
-  return found
+  return each(names, function(name, row, was)
+    revive(row)
+    row[READY] = 'paused'
+    put(name, row, was)
+  end)
 end
 
 function call.resume(names)
-  local found = fetch_rows(names)
-  for i, name in ipairs(names) do
-    local row = found[i]
-    if row and STATES[row[READY]] then
-      local was = row[READY]
-      revive(row)
-      row[READY] = NONE
-      set_ready(row, row[LOCKED_UNTIL])
-      put(name, row, was)
-    end
-    found[i] = not not row
-  end
-  write()
-  return found
+  return each(names, function(name, row, was)
+    if not STATES[was] then return end
+    revive(row)
+    row[READY] = NONE
+    set_ready(row, row[LOCKED_UNTIL])
+    put(name, row, was)
+  end)
 end
 
 function call.get(names)
-  local found, texts = fetch_rows(names), fetch(SPECS, names)
-  for i = 1, #names do found[i] = found[i] and texts[i] and {names[i], texts[i], found[i]} end
+  local found, texts = fetch_rows(names), command('HMGET', SPECS, names)
+  for i, name in ipairs(names) do found[i] = found[i] and texts[i] and {name, texts[i], found[i]} end
   return found
 end
 
--- SCAN's guarantee: what is there all the time is found. A cursor means nothing after a restart or failover: begins anew then.
+-- SCAN's guarantee: what is there all the time is found. A cursor means nothing to another server, nor after a restart: the
+-- listing begins anew then.
 function call.list(limit, token)
   local info = redis.pcall('INFO', 'server')
   local run = type(info) == 'string' and info:match('run_id:(%x+)') or '-'
   local cursor = token ~= cjson.null and token:match('^' .. run .. ':(%d+)$') or '0'
-  local scanned = redis.call('HSCAN', ROWS, cursor, 'COUNT', limit)
+  local following, found = unpack(redis.call('HSCAN', ROWS, cursor, 'COUNT', limit))
   local names, seen = {}, {}
-  for i = 1, #scanned[2], 2 do
-    local name = scanned[2][i]
-    if not seen[name] then names[#names + 1], seen[name] = name, true end
+  for i = 1, #found, 2 do
+    if not seen[found[i]] then names[#names + 1], seen[found[i]] = found[i], true end
   end
-  return {call.get(names), scanned[1] ~= '0' and run .. ':' .. scanned[1] or cjson.null}
+  return {call.get(names), following ~= '0' and run .. ':' .. following or cjson.null}
 end
 
 function call.stats(now)
-  local oldest = redis.call('ZRANGEBYLEX', INDEX, '-', '[' .. now .. '\255', 'LIMIT', 0, 1)[1]
+  local due = {INDEX, '-', '[' .. now .. '\255'}  -- no name has this byte
+  local oldest = redis.call('ZRANGEBYLEX', due[1], due[2], due[3], 'LIMIT', 0, 1)[1]
   return {
     redis.call('HLEN', ROWS),
-    redis.call('ZLEXCOUNT', INDEX, '-', '[' .. now .. '\255'),
-    oldest and oldest:sub(1, #now) or cjson.null,
+    redis.call('ZLEXCOUNT', unpack(due)),
+    oldest and oldest:sub(1, DIGITS) or cjson.null,
     redis.call('ZLEXCOUNT', INDEX, '[failed', '(failee'),
   }
 end
