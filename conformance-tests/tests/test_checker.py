@@ -12,7 +12,7 @@ import pytest
 from pyncette.clock import from_microseconds
 from pyncette.repository import Key, Row, State
 from pyncette_conformance.faults import scenarios
-from pyncette_conformance.faults.checker import Category, Cause, Report, check, missed
+from pyncette_conformance.faults.checker import Category, Cause, Report, check, pending
 from pyncette_conformance.faults.failpoints import Action, Fault
 from pyncette_conformance.faults.oracle import Every, Once, Timeline
 from pyncette_conformance.faults.plan import Kind, Plan, TaskPlan
@@ -144,7 +144,7 @@ class TestMissed:
             story.ran(at, name="tick", at=at, generation=0, token=int(at))
         report = convicted(story, Category.MISSED, until=35)
         assert report.count(Category.MISSED) == 1
-        assert missed(PLAN, story.events, us(35)) == [("tick", 0, us(20))]
+        assert pending(PLAN, story.events, us(35)) == ([("tick", 0, us(20))], [])
 
     def test_convicts_a_lost_first_occurrence_of_an_interval(self) -> None:
         convicted(Story().ran(20, name="tick", at=20, generation=0), Category.MISSED, until=25)
@@ -171,6 +171,16 @@ class TestMissed:
     def test_convicts_a_schedule_deleted_by_the_commit_of_the_one_before(self) -> None:
         story = Story().scheduled("one", 1).ran(1).scheduled("one", 4, t=1.5, generation=2)
         convicted(story, Category.MISSED)
+
+
+class TestPending:
+    def test_what_ran_is_pending_until_its_commit_is_known(self) -> None:
+        story = Story().scheduled("one", 1).claimed(1, 1, 1).started(1.1, 1, 1).ended(1.5, 1, 1)
+        assert pending(PLAN, story.events, us(5)) == ([], [("one", 1, us(1))])
+        story.settled(1.6, 1, 1, answered=False)
+        assert pending(PLAN, story.events, us(5)) == ([], [("one", 1, us(1))])
+        story.settled(1.7, 1, 1, outcome="already")
+        assert pending(PLAN, story.events, us(5)) == ([], [])
 
 
 class TestEarly:
@@ -360,6 +370,11 @@ class TestRows:
             .started(9.1, 1, 1, at=9, deadline=12)
             .ended(9.2, 1, 1, at=9, ok=False)
         )
+        acquitted(story, rows=[row("one", locked_until=12, at=9)])
+
+    def test_acquits_a_lease_whose_worker_never_heard_of_it(self) -> None:
+        story = Story().scheduled("one", 9).claimed(9, 1, 1, at=9)
+        story.tell(9.1, 1, What.FAULT, name="one", token=1, kind="claim", outcome="applied-then-error")
         acquitted(story, rows=[row("one", locked_until=12, at=9)])
 
     def test_convicts_a_once_off_that_stays_after_its_run(self) -> None:

@@ -289,6 +289,16 @@ class TestCronFields:
             "10-25 02:00",
         ]
 
+    @pytest.mark.parametrize("late", [29, 30, 31])
+    @pytest.mark.parametrize("early", [1, 2, 3])
+    def test_days_that_a_month_lacks_hide_no_day_of_the_next(self, early: int, late: int) -> None:
+        calendar = read(f"0 0 {early},{late} * *")
+        for start in range(120):
+            expected = last = datetime(2027, 12, 31) + timedelta(days=start)
+            while expected == last or expected.day not in (early, late):
+                expected += timedelta(days=1)
+            assert calendar.after(last) == expected
+
     def test_leap_day(self) -> None:
         assert days("0 0 29 2 *", after="2092-01-01", count=3) == ["2092-02-29", "2096-02-29", "2104-02-29"]
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pyncette.memory import MemoryRepository
 from pyncette.repository import (
@@ -94,22 +94,22 @@ workers = st.integers(0, WORKERS - 1)
 #: Two partitions and names that a store may confuse; few, so that calls meet.
 numbers = st.integers(0, 2)
 some_numbers = st.lists(numbers, min_size=1, max_size=3, unique=True)
+rarely = st.sampled_from([False, False, False, True])
+#: How long ago something was, in things of its kind.
+ages = st.sampled_from([0, 0, 0, 1, 2, 3, 5, 8])
 seconds = st.sampled_from([0, 1, 30, 60, 90, -30, -600])
 jitters = st.sampled_from([0, 2])
 schedules = st.sampled_from(["A", "B", "a"])
 specs = st.sampled_from(["{}", "[1]", '"é\\u0000"'])
 #: A clock that lags behind, or a call that was long on its way.
-lags = st.sampled_from([timedelta(), TICK, timedelta(seconds=30), LEASE, timedelta(hours=1)])
-spans = st.sampled_from([timedelta(), TICK, timedelta(seconds=1), timedelta(seconds=30), LEASE, timedelta(hours=1)])
+lags = st.sampled_from([timedelta(), timedelta(), timedelta(), TICK, timedelta(seconds=30), LEASE])
+spans = st.sampled_from([timedelta(), timedelta(), TICK, timedelta(seconds=1), timedelta(seconds=30), LEASE, timedelta(hours=1)])
 
 
 class RepositoryMachine(RuleBasedStateMachine):
     """Calls of several workers on a few rows. Subclass it with the session of an open store."""
 
     session: ClassVar[Session]
-
-    claims: Bundle[Twin] = Bundle("claims")
-    sent: Bundle[Sent] = Bundle("sent")
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,6 +121,9 @@ class RepositoryMachine(RuleBasedStateMachine):
         self.keys = [Key(one, "a"), Key(one, "A"), Key(self.partitions[1], "a")]
         self.leases: dict[tuple[Key, str], str] = {}
         self.lives: dict[Key, Life] = {}
+        # Lists and not bundles, so that those which matter are used more often than others.
+        self.claims: list[Twin] = []
+        self.sent: list[Sent] = []
 
     # -- the calls --
 
@@ -162,16 +165,19 @@ class RepositoryMachine(RuleBasedStateMachine):
             if force:
                 life.live = None
 
-    @rule(worker=workers, some=some_numbers)
-    def unregister(self, worker: int, some: list[int]) -> None:
-        keys = [self.keys[number] for number in some]
-        removed, expected = self.both(worker, lambda repository: repository.unregister(self.now, keys))
+    @rule(worker=workers, number=numbers)
+    def unregister(self, worker: int, number: int) -> None:
+        key = self.keys[number]
+        removed, expected = self.both(worker, lambda repository: repository.unregister(self.now, [key]))
         assert list(removed) == list(expected)
-        for key in keys:
-            self.lives.pop(key, None)
+        self.lives.pop(key, None)
+
+    @rule(worker=workers, span=spans)
+    def claim_all(self, worker: int, span: timedelta) -> None:
+        for second_partition in (False, True):
+            self.claim(worker, second_partition, 3, None, span, timedelta(), LEASE)
 
     @rule(
-        target=claims,
         worker=workers,
         second_partition=st.booleans(),
         limit=st.integers(1, 3),
@@ -189,7 +195,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         span: timedelta,
         lag: timedelta,
         lease: timedelta,
-    ) -> Any:
+    ) -> None:
         self.now += span
         partition = self.partitions[second_partition]
         names = None if some is None else list(dict.fromkeys(self.keys[number].name for number in some))
@@ -205,7 +211,6 @@ class RepositoryMachine(RuleBasedStateMachine):
         assert len(set(taken)) == len(taken)
         assert result.next_ready_at == min((at for key, at in ready.items() if key not in taken), default=None)
         assert sorted(result.missing) == sorted({*(names or [])} - {key.name for key in asked})
-        twins = []
         for claim in result.claims:
             expected = at_once(self.reference.claim(now, partition, lease_duration=lease, limit=1, names=[claim.key.name])).claims[
                 0
@@ -214,53 +219,42 @@ class RepositoryMachine(RuleBasedStateMachine):
             assert (claim.key, claim.lease) not in self.leases, "a lease id was used before"
             self.leases[claim.key, claim.lease] = expected.lease
             self.note_claim(claim, now, now + lease)
-            twins.append(Twin(claim, expected))
-        return multiple(*twins)
+            self.claims.append(Twin(claim, expected))
 
-    @rule(target=sent, worker=workers, twin=claims, delay=seconds, jitter=jitters, lag=lags)
-    def commit(self, worker: int, twin: Twin, delay: int, jitter: int, lag: timedelta) -> Sent:
-        occurrence = twin.claim.occurrence + timedelta(seconds=abs(delay) + 1)
-        following = Target(occurrence, occurrence + timedelta(seconds=jitter))
-        return self.settle(worker, Sent(twin, Commit(twin.claim, following)), lag)
+    @precondition(lambda self: self.claims)
+    @rule(worker=workers, age=ages, delay=seconds, jitter=jitters, lag=lags, last=rarely)
+    def commit(self, worker: int, age: int, delay: int, jitter: int, lag: timedelta, last: bool) -> None:
+        claim = self.twin(age).claim
+        occurrence = claim.occurrence + timedelta(seconds=abs(delay) + 1)
+        following = None if last else Target(occurrence, occurrence + timedelta(seconds=jitter))
+        self.settle(worker, age, Commit(claim, following), lag)
 
-    @rule(target=sent, worker=workers, twin=claims)
-    def last_commit(self, worker: int, twin: Twin) -> Sent:
-        return self.settle(worker, Sent(twin, Commit(twin.claim, None)))
+    @precondition(lambda self: self.claims)
+    @rule(worker=workers, age=ages, delay=seconds, started=st.booleans(), lag=lags, fail=rarely)
+    def release(self, worker: int, age: int, delay: int, started: bool, lag: timedelta, fail: bool) -> None:
+        claim = self.twin(age).claim
+        give_back = Release(claim, self.now + timedelta(seconds=delay), started=started)
+        self.settle(worker, age, Fail(claim, "it broke") if fail else give_back, lag)
 
-    @rule(target=sent, worker=workers, twin=claims, delay=seconds, started=st.booleans(), lag=lags)
-    def release(self, worker: int, twin: Twin, delay: int, started: bool, lag: timedelta) -> Sent:
-        retry_at = self.now + timedelta(seconds=delay)
-        return self.settle(worker, Sent(twin, Release(twin.claim, retry_at, started=started)), lag)
+    @precondition(lambda self: self.claims)
+    @rule(worker=workers, age=ages, delay=seconds, lag=lags)
+    def extend(self, worker: int, age: int, delay: int, lag: timedelta) -> None:
+        self.settle(worker, age, Extend(self.twin(age).claim, self.now + timedelta(seconds=delay)), lag)
 
-    @rule(target=sent, worker=workers, twin=claims)
-    def fail(self, worker: int, twin: Twin) -> Sent:
-        return self.settle(worker, Sent(twin, Fail(twin.claim, "it broke")))
-
-    @rule(target=sent, worker=workers, twin=claims, delay=seconds)
-    def extend(self, worker: int, twin: Twin, delay: int) -> Sent:
-        return self.settle(worker, Sent(twin, Extend(twin.claim, self.now + timedelta(seconds=delay))))
-
-    @rule(worker=workers, before=sent, span=spans, lag=lags)
-    def send_again(self, worker: int, before: Sent, span: timedelta, lag: timedelta) -> None:
+    @precondition(lambda self: self.sent)
+    @rule(worker=workers, some=st.lists(ages, min_size=1, max_size=3, unique=True), span=spans, lag=lags)
+    def send_again(self, worker: int, some: list[int], span: timedelta, lag: timedelta) -> None:
         self.now += span
-        self.settle(worker, before, lag)
+        batch = {each.twin.claim.key: each for each in (self.sent[-1 - min(age, len(self.sent) - 1)] for age in some)}
+        self.settle_all(worker, list(batch.values()), self.now - lag)
 
-    @rule(worker=workers, batch=st.lists(sent, min_size=1, max_size=3, unique_by=lambda each: each.twin.claim.key))
-    def send_many_again(self, worker: int, batch: list[Sent]) -> None:
-        self.settle_all(worker, batch, self.now)
-
-    @rule(worker=workers, some=some_numbers, resume=st.booleans())
-    def pause_or_resume(self, worker: int, some: list[int], resume: bool) -> None:
-        keys = [self.keys[number] for number in some]
-        if not isinstance(self.session.workers[worker], SupportsPause):
+    @rule(worker=workers, some=some_numbers, pause=st.booleans())
+    def pause_or_resume(self, worker: int, some: list[int], pause: bool) -> None:
+        repository, keys = self.session.workers[worker], [self.keys[number] for number in some]
+        if not isinstance(repository, SupportsPause):
             return
-
-        def change(repository: Repository) -> Coroutine[Any, Any, Sequence[bool]]:
-            assert isinstance(repository, SupportsPause)
-            return repository.resume(self.now, keys) if resume else repository.pause(self.now, keys)
-
-        found, expected = self.both(worker, change)
-        assert list(found) == list(expected)
+        calls = [repository.pause, self.reference.pause] if pause else [repository.resume, self.reference.resume]
+        assert list(self.session.call(calls[0](self.now, keys))) == list(at_once(calls[1](self.now, keys)))
 
     # -- what has to hold after each --
 
@@ -336,10 +330,16 @@ class RepositoryMachine(RuleBasedStateMachine):
         """The answers of the store and of the reference."""
         return self.session.call(call(self.session.workers[worker])), at_once(call(self.reference))
 
-    def settle(self, worker: int, settlement: Sent, lag: timedelta = timedelta()) -> Sent:
+    def twin(self, age: int) -> Twin:
+        """The last claim that is not over yet, and with a greater ``age`` an older one, or one that is over."""
+        live = {life.live[0] for life in self.lives.values() if life.live is not None}
+        claims = sorted(self.claims, key=lambda twin: twin.claim.lease in live)
+        return claims[-1 - min(age, len(claims) - 1)]
+
+    def settle(self, worker: int, age: int, settlement: Settlement, lag: timedelta = timedelta()) -> None:
         """Send one settlement, which can be sent again."""
-        self.settle_all(worker, [settlement], self.now - lag)
-        return settlement
+        self.sent.append(Sent(self.twin(age), settlement))
+        self.settle_all(worker, self.sent[-1:], self.now - lag)
 
     def settle_all(self, worker: int, batch: Sequence[Sent], now: datetime) -> None:
         """Send settlements, each with its own claim to the store and with its twin to the reference."""

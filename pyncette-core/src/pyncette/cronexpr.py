@@ -116,9 +116,9 @@ def _calendar(fields: list[str]) -> Calendar:
         dates = list(product(days, weekdays))
     else:
         dates = [(way, "*") for way in days] + [("*", way) for way in weekdays]
-    before = f"{_numbers(_MINUTE, minute.split(','))} {_numbers(_HOUR, hour.split(','))}"
-    months = _numbers(_MONTH, month.split(","))
-    after = f" {_numbers(_SECOND, fields[5].split(','))}" if len(fields) == 6 else ""
+    before = f"{_listed(_MINUTE, minute)} {_listed(_HOUR, hour)}"
+    months = _listed(_MONTH, month)
+    after = f" {_listed(_SECOND, fields[5])}" if len(fields) == 6 else ""
 
     texts = [f"{before} {day} {months} {weekday}{after}" for day, weekday in dates]
     alternatives = [croniter(text, _EPOCH, day_or=False) for text in texts]
@@ -130,7 +130,7 @@ def _calendar(fields: list[str]) -> Calendar:
 
 
 def _ways(field: _Field, text: str) -> list[str]:
-    """The ways in which a day field can match, each of a kind that croniter takes by itself."""
+    """The ways in which a day field can match, each of a kind that every croniter gets right by itself."""
     ways: list[str] = []
     plain: list[str] = []
     for term in text.split(","):
@@ -142,17 +142,27 @@ def _ways(field: _Field, text: str) -> list[str]:
             ways.append(f"l{int(match[1] or match[2]) % 7}")
         else:
             plain.append(term)
-    return [*ways, _numbers(field, plain)] if plain else ways
+    numbers = _numbers(field, plain)
+    if field is _DAY and len(numbers) < 31:
+        # Before croniter 7, a 30th that February lacks leads to 2 March, past any earlier day of the same list.
+        groups = [{day for day in numbers if day < 29}, {day for day in numbers if day >= 29}]
+    else:
+        groups = [numbers]
+    return ways + [_text(field, group) for group in groups if group]
 
 
-def _numbers(field: _Field, terms: Sequence[str]) -> str:
-    """The numbers that the terms stand for, as a list, or ``*`` for all of them."""
+def _numbers(field: _Field, terms: Sequence[str]) -> set[int]:
     numbers = {number for term in terms for number in _range(field, term)}
-    everything = field.high - field.low + 1
-    if field is _WEEKDAY:  # both 0 and 7 are Sunday
-        numbers = {number % 7 for number in numbers}
-        everything = 7
+    return {number % 7 for number in numbers} if field is _WEEKDAY else numbers  # both 0 and 7 are Sunday
+
+
+def _text(field: _Field, numbers: set[int]) -> str:
+    everything = 7 if field is _WEEKDAY else field.high - field.low + 1
     return "*" if len(numbers) == everything else ",".join(map(str, sorted(numbers)))
+
+
+def _listed(field: _Field, text: str) -> str:
+    return _text(field, _numbers(field, text.split(",")))
 
 
 def _range(field: _Field, term: str) -> range:

@@ -17,7 +17,7 @@ from pyncette_conformance.faults.oracle import Once
 from pyncette_conformance.faults.plan import Plan
 from pyncette_conformance.faults.runlog import Event
 
-__all__ = ["Category", "Cause", "Report", "Violation", "check", "missed"]
+__all__ = ["Category", "Cause", "Report", "Violation", "check", "pending"]
 
 _APPLIED = ("applied", "already")
 
@@ -115,10 +115,16 @@ class Report:
             raise AssertionError(f"{self.summary()}\n{shown}")
 
 
-def missed(plan: Plan, events: Iterable[Event], horizon: int) -> list[Occurrence]:
-    """What still has to run of all that was due by ``horizon`` (microseconds)."""
+def pending(plan: Plan, events: Iterable[Event], horizon: int) -> tuple[list[Occurrence], list[Occurrence]]:
+    """Of all that was due by ``horizon`` (microseconds): what still has to run, and what ran without anybody knowing of its commit."""
     history = History.of(plan, events)
-    return [each for each in history.required(horizon) if not _done(history, each) and _why_lost(history, each) is None]
+    missed, unsettled = [], []
+    for occurrence in history.required(horizon):
+        if not _done(history, occurrence) and _why_lost(history, occurrence) is None:
+            missed.append(occurrence)
+        elif not history.settled_for_good(occurrence):
+            unsettled.append(occurrence)
+    return missed, unsettled
 
 
 def check(
@@ -464,6 +470,7 @@ def _check_rows(history: History, rows: Sequence[Row], horizon: int, ignore: Col
         if row.locked_until is not None and (name, token) not in failed:
             holders = history.claims_of[name].get(token, [])
             explained = all(holder.pid in history.killed or _gave_up(history, holder) for holder in holders)
+            explained = explained or any(fault.kind == "claim" for fault in history.faults_of.get((name, token), ()))
             if not (explained if holders else lost_claims):
                 yield Violation(Category.ORPHAN, "I12", f"{name} is left leased (token {token}) without a body")
         generations = history.generations_of.get(name, {})

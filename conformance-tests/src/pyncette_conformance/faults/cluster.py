@@ -18,11 +18,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pyncette import AppContext, Instance, Pyncette
-from pyncette.clock import from_microseconds
+from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.repository import Row
 from pyncette.task import STATIC_PARTITION, Template
 from pyncette_conformance.faults.application import build
-from pyncette_conformance.faults.checker import Category, Report, Violation, check, missed
+from pyncette_conformance.faults.checker import Category, Report, Violation, check, pending
+from pyncette_conformance.faults.history import FOREVER, Occurrence
 from pyncette_conformance.faults.oracle import Every, Once, Schedule, text_of
 from pyncette_conformance.faults.plan import GENERATION, Plan
 from pyncette_conformance.faults.runlog import Event, LogReader, RunLog, What
@@ -226,11 +227,19 @@ class Cluster:
             async with asyncio.timeout(timeout):
                 while True:
                     began = time.monotonic()
-                    if all(each.name in ignore for each in missed(self.plan, self.events(), horizon)):
+                    missed, unsettled = pending(self.plan, self.events(), horizon)
+                    if all(each.name in ignore for each in missed) and await self._settled(unsettled):
                         return
                     self._look_for_crashes()
                     # The workers need the processor more than the one who waits for them.
                     await asyncio.sleep(max(_LOOK, 4 * (time.monotonic() - began)))
+
+    async def _settled(self, occurrences: Sequence[Occurrence]) -> bool:
+        """Whether the store has gone on from all of ``occurrences``, whose workers may have died before they heard of it."""
+        if not occurrences:
+            return True
+        stored = {row.key.name: to_microseconds(row.occurrence) for row in await self.rows()}
+        return all(stored.get(each.name, FOREVER) > each.at for each in occurrences)
 
     async def verdict(
         self,

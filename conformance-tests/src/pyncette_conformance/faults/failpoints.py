@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pyncette.errors import TransientRepositoryError
-from pyncette.repository import Repository, Settlement
+from pyncette.repository import ClaimResult, Repository, Settlement
 from pyncette_conformance.faults.recorder import Wrapper, claim_fields
 from pyncette_conformance.faults.runlog import RunLog, What
 
@@ -108,11 +108,12 @@ class Failpoints(Wrapper):
         result = await call()
         if fault is not None:
             if fault.action is Action.APPLIED_THEN_ERROR:
+                self._record_lost(fault, result)
                 raise TransientRepositoryError(f"{method}() failed on purpose, after taking effect")
             if fault.action is Action.DUPLICATE:
-                await call()
+                self._record_lost(fault, await call())
             else:
-                self._later(call, fault.seconds)
+                self._later(fault, call)
         await self._around(f"{method}.after")
         return result
 
@@ -150,11 +151,18 @@ class Failpoints(Wrapper):
         else:
             self._log.write(What.FAULT, kind=fault.site, outcome=fault.action)
 
-    def _later(self, call: Callable[[], Awaitable[T]], seconds: float) -> None:
+    def _record_lost(self, fault: Fault, answer: object) -> None:
+        """Claims that were granted, and that their worker never hears of."""
+        if isinstance(answer, ClaimResult):
+            self._log.write_all(
+                self._log.event(What.FAULT, kind="claim", outcome=fault.action, **claim_fields(claim)) for claim in answer.claims
+            )
+
+    def _later(self, fault: Fault, call: Callable[[], Awaitable[T]]) -> None:
         async def deliver() -> None:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(fault.seconds)
             with contextlib.suppress(Exception):  # whoever called has had an answer, and expects no other
-                await call()
+                self._record_lost(fault, await call())
 
         task = asyncio.create_task(deliver())
         self._late.add(task)

@@ -10,7 +10,7 @@ from pyncette_conformance.faults.oracle import Schedule, Timeline, of_task, of_t
 from pyncette_conformance.faults.plan import Plan
 from pyncette_conformance.faults.runlog import Event, What
 
-__all__ = ["Generation", "History", "Occurrence", "Run", "Settled"]
+__all__ = ["FOREVER", "Generation", "History", "Occurrence", "Run", "Settled"]
 
 FOREVER = float("inf")
 
@@ -85,7 +85,7 @@ class History:
     claims_of: dict[str, dict[int, list[Event]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     settled: list[Settled] = field(default_factory=list)
     settled_of: dict[tuple[str, int], list[Settled]] = field(default_factory=lambda: defaultdict(list))
-    #: Injected faults to settlements, by claim.
+    #: Injected faults to claims and to settlements, by claim.
     faults_of: dict[tuple[str, int], list[Event]] = field(default_factory=lambda: defaultdict(list))
     #: Faults and errors of each process, whatever they were in.
     troubles_of: dict[int, list[Event]] = field(default_factory=lambda: defaultdict(list))
@@ -208,20 +208,33 @@ class History:
                     found += [Occurrence(name, number, at) for at in generation.timeline.until(horizon)]
         return found
 
+    def settled_for_good(self, occurrence: Occurrence) -> bool:
+        """Whether a commit of the occurrence is known to have taken effect."""
+        name, generation, at = occurrence
+        return any(
+            settled.sent.kind == "commit" and settled.outcome in ("applied", "already", "gone")
+            for token, claims in self.claims_of[name].items()
+            if any((claim.generation, claim.at) == (generation, at) for claim in claims)
+            for settled in self.settled_of[name, token]
+        )
+
     def claim_of(self, run: Run) -> Event | None:
         """The claim that a run is of; None if its worker died before it could log it, or did not log it at all."""
         claims = self.claims_of[run.start.name].get(run.start.token, [])
         return next((claim for claim in claims if claim.pid == run.start.pid), None)
 
     def deadline_of(self, run: Run, before: float = FOREVER) -> float:
-        """Until when the run's worker was entitled to believe in its lease; extensions answered later than ``before`` don't count."""
+        """Until when the run's worker was entitled to believe in its lease, on the shared monotonic clock.
+
+        Extensions that were answered later than ``before`` don't count.
+        """
         ends: dict[int, float] = {}
         answered: set[int] = set()
         for settled in self.settled_of[run.start.name, run.start.token]:
             sent, answer = settled.sent, settled.answer
             if sent.kind == "extend" and sent.pid == run.start.pid:
-                # What is sent again bears the time of its first sending.
-                ends.setdefault(sent.until, sent.sent + (sent.until - sent.now) / 1e6)
+                # What is sent again names the same end.
+                ends.setdefault(sent.until, sent.mono + (sent.until - sent.wall) / 1e6)
                 if settled.outcome == "applied" and answer is not None and answer.mono <= before:
                     answered.add(sent.until)
         return max([run.start.deadline, *(ends[until] for until in answered)])

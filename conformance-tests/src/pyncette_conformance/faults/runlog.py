@@ -64,6 +64,16 @@ else:  # pragma: no cover
     monotonic = time.monotonic
 
 
+def _instant() -> tuple[float, int]:
+    """Now, on the shared monotonic clock and on the wall clock, without a pause between the two."""
+    for _ in range(100):
+        mono = monotonic()
+        wall = time.time_ns() // 1000
+        if monotonic() - mono < 0.0005:
+            break
+    return mono, wall
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One line of the log. Times called ``at``, ``now``, ``until`` are whole microseconds since 1970 of the store's time."""
@@ -114,7 +124,8 @@ class RunLog:
 
     def event(self, what: What, **fields: Any) -> Event:
         """An event of now, yet to be written."""
-        return Event(what=what, pid=self._pid, mono=monotonic(), wall=time.time_ns() // 1000, **fields)
+        mono, wall = _instant()
+        return Event(what=what, pid=self._pid, mono=mono, wall=wall, **fields)
 
     def write_all(self, events: Iterable[Event]) -> None:
         # The line feed in front: whatever a killed process left unfinished stands on a line of its own.

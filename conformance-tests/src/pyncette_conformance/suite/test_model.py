@@ -14,8 +14,8 @@ from pyncette_conformance.suite.base import Conformance
 __all__ = ["TestModel"]
 
 #: A few seconds for a store on this machine.
-EXAMPLES = 30
-STEPS = 30
+EXAMPLES = 40
+STEPS = 40
 
 
 class TestModel(Conformance):

@@ -10,7 +10,7 @@ import hashlib
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from pyncette.backends import BackendURL
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
@@ -31,7 +31,7 @@ _MEANINGS: Mapping[str, tuple[bool, str]] = {
     "NOPERM": (False, "denies its user a command or a key ({error}); allow it with ACL SETUSER"),
     "DB index": (False, "has no such database ({error}); choose a lower number, or raise its setting 'databases'"),
     "MOVED": (False, "is a node of a Redis Cluster ({error}); write redis+cluster://, or pass redis_cluster=True"),
-    "Cluster mode": (False, "is no Redis Cluster ({error}); write redis:// or rediss://, and no redis_cluster=True"),
+    "cluster support": (False, "is no Redis Cluster ({error}); write redis:// or rediss://, and no redis_cluster=True"),
     "WRONGTYPE": (False, "has something else under Pyncette's keys ({error}); choose another redis_namespace"),
     "LOADING": (True, "is still loading its data ({error})"),
     "READONLY": (True, "is a replica, perhaps since a failover ({error})"),
@@ -88,18 +88,19 @@ class Connections:
     ) -> None:
         transport, _, kind = url.scheme.partition("+")
         self._kind = "cluster" if cluster else kind
-        self._nodes = [dataclasses.replace(url, hosts=host) for host in url.hosts.split(",")]
+        nodes = [dataclasses.replace(url, hosts=host) for host in url.hosts.split(",")]
         if transport not in ("redis", "rediss") or kind not in ("", "cluster", "sentinel"):
             raise ConfigurationError(f"The redis_url {url} is not one of Redis; write for example 'redis://localhost:6379/0'")
         if cluster and kind == "sentinel":
             raise ConfigurationError(f"The redis_url {url} is one of Sentinel, not of a cluster; leave out redis_cluster=True")
-        if len(self._nodes) > 1 and not self._kind:
+        if len(nodes) > 1 and not self._kind:
             raise ConfigurationError(f"The redis_url {url} has several hosts; write one, or redis+cluster:// or redis+sentinel://")
         if not re.fullmatch(r"/?" if self._kind == "cluster" else r"/?\d*", url.path):
             none = "a cluster has but one, so write none" if self._kind == "cluster" else "write for example redis://localhost/0"
             raise ConfigurationError(f"{url.path!r} in the redis_url {url} is no number of a database; {none}")
         self.where = f"Redis at {url}"
-        self._addresses = [(node.hostname(), node.port(26379 if kind == "sentinel" else 6379)) for node in self._nodes]
+        self._addresses = [(node.hostname(), node.port(26379 if kind == "sentinel" else 6379)) for node in nodes]
+        self._discovered: Sequence[tuple[str, int]] = ()
         self._timeout = timeout
         self._master = master
         common = {
@@ -157,8 +158,8 @@ class Connections:
 
     def _failed(self, client: Any, error: Exception) -> RepositoryError:
         """What ``error`` means to the caller; and if other connections could do better, the next call gets others."""
-        while isinstance(error, driver.RedisClusterException) and isinstance(error.__cause__, Exception):
-            error = error.__cause__
+        while isinstance(error, driver.RedisClusterException) and isinstance(error.__cause__ or error.__context__, Exception):
+            error = cast("Exception", error.__cause__ or error.__context__)  # what a node said
         text = " ".join(str(error).split()).rstrip(".")
         code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
         if code is None:
@@ -177,9 +178,10 @@ class Connections:
         """Use other connections from now on, if ``client`` is still the one in use; calls on their way may end on theirs."""
         if client is not self._client or self._closed:
             return
-        known = [(node.host, int(node.port)) for node in client.get_nodes()] if self._kind == "cluster" else []
+        if self._kind == "cluster" and (nodes := client.get_nodes()):
+            self._discovered = [(node.host, int(node.port)) for node in nodes]
         # In a new order: where the first does not answer, there is no time left to try the second.
-        addresses = list(dict.fromkeys([*self._addresses, *known]))
+        addresses = list({*self._addresses, *self._discovered})
         random.shuffle(addresses)
         self._client = self._connect(addresses)
 
