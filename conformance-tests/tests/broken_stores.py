@@ -85,7 +85,7 @@ class IgnoresCase(TinyStore):
         super().write(key, row)
 
 
-@caught_by("TestNames::test_names_come_back_as_they_were_given", MODEL)
+@caught_by("TestNames::test_names_come_back_as_they_were_given")
 class StripsBlanks(TinyStore):
     def read(self, key: Key) -> Row | None:
         return super().read(Key(key.partition, key.name.rstrip()))

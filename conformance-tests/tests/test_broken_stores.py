@@ -16,7 +16,11 @@ HERE = Path(__file__).parent
 CONFTEST = """
 import pytest
 from broken_stores import CAUGHT_BY, STORES
+from hypothesis import Phase, settings
 from pyncette_conformance import Capabilities
+
+settings.register_profile("find", phases=[Phase.generate])
+settings.load_profile("find")
 
 @pytest.fixture(params=list(STORES))
 def repository_factory(request):
@@ -41,7 +45,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[s
     directory = tmp_path_factory.mktemp("broken")
     (directory / "conftest.py").write_text(CONFTEST)
     (directory / "test_it.py").write_text("from pyncette_conformance.suite import *\n")
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "--junitxml=report.xml", "test_it.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "--junitxml=report.xml"]
+    command += ["--pyncette-examples=250", "test_it.py"]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "CI": "true"}
     run = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 1, run.stdout + run.stderr

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import itertools
 import random
+import uuid
 from datetime import UTC, datetime, timedelta
+from hashlib import md5
 
 import pytest
 
@@ -18,7 +20,7 @@ from pyncette import (
     TransientRepositoryError,
 )
 from pyncette.memory import MemoryRepository, memory_repository
-from pyncette.repository import State
+from pyncette.repository import Page, State
 from pyncette.sqlite import SQLiteRepository
 from pyncette.testing import running
 
@@ -685,32 +687,46 @@ def test_each_template_has_a_partition_count_of_its_own(make_app, clock):
 
 
 class Slow(MemoryRepository):
-    """Each call takes a random time before and after it is applied: all orders in which calls of processes may meet."""
+    """Each call takes some time before and after it is applied, and now and then a long time: calls of processes meet in any
+    order. Listings go row by row, in the order of a hash table.
+    """
 
-    def __init__(self, seed):
+    def __init__(self, chance):
         super().__init__()
-        self.random = random.Random(seed)
+        self.chance = chance
 
-    def __getattribute__(self, name):
-        method = super().__getattribute__(name)
-        if name not in ("register", "unregister", "list"):
-            return method
+    async def pause(self):
+        await asyncio.sleep(10 * self.chance.random() ** 4)
 
-        async def slow(*args, **kwargs):
-            await asyncio.sleep(self.random.random())
-            result = await method(*args, **kwargs)
-            await asyncio.sleep(self.random.random())
-            return result
+    async def register(self, *args, **kwargs):
+        await self.pause()
+        await super().register(*args, **kwargs)
+        await self.pause()
 
-        return slow
+    async def unregister(self, *args, **kwargs):
+        await self.pause()
+        result = await super().unregister(*args, **kwargs)
+        await self.pause()
+        return result
+
+    async def list(self, partition, *, limit, token=None):
+        await self.pause()
+        rows = self._partitions[partition]
+        places = {md5(name.encode()).hexdigest(): name for name in rows}
+        left = sorted(place for place in places if token is None or place > token)
+        page = Page([rows[places[place]] for place in left[:1]], left[0] if len(left) > 1 else None)
+        await self.pause()
+        return page
 
 
-@pytest.mark.parametrize("counts", [(2, 3), (2, 3, 5), (4, 4, 6)])
-def test_of_processes_that_start_at_once_with_different_counts_no_two_go_on(make_app, clock, counts):
+@pytest.mark.parametrize("counts", [(2, 3), (2, 3, 5), (4, 4, 6), (4, 4, 6, 6)])
+def test_of_processes_that_start_at_once_with_different_counts_no_two_go_on(make_app, clock, monkeypatch, counts):
     ended = []
+    chance = random.Random(5)
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=chance.getrandbits(128)))
 
     async def start(count, repository):
-        await asyncio.sleep(8 * repository.random.random())
+        await asyncio.sleep(12 * chance.random())
 
         @contextlib.asynccontextmanager
         async def store():
@@ -725,8 +741,8 @@ def test_of_processes_that_start_at_once_with_different_counts_no_two_go_on(make
             return None
 
     async def main():
-        for seed in range(200):
-            repository = Slow(seed)
+        for _ in range(300):
+            repository = Slow(chance)
             started = set(await asyncio.gather(*(start(count, repository) for count in counts))) - {None}
             ended.append(len(started))
             assert len(started) <= 1
@@ -851,6 +867,26 @@ def test_a_paused_static_task_does_not_run_until_it_is_resumed(app, clock):
 
     clock.run(main())
     assert runs == [(at(60), 60), (at(120), 190), (at(180), 190)]
+
+
+def test_what_is_resumed_runs_at_once_however_long_the_poll_interval(make_app, clock):
+    app = make_app(poll_interval=HOUR)
+    runs = []
+
+    @app.task(interval=MINUTE)
+    async def task(context):
+        runs.append((context.scheduled_at, round(clock.elapsed, 1)))
+
+    async def main():
+        async with running(app) as context:
+            await clock.advance(SECOND)
+            await context.pause_task(task)
+            await clock.advance(100 * SECOND)
+            await context.resume_task(task)
+            await clock.advance(SECOND)
+
+    clock.run(main())
+    assert runs == [(at(60), 101.0)]
 
 
 def test_pausing_where_there_is_nothing_says_so(app, clock):

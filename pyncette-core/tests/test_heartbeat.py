@@ -101,7 +101,7 @@ def test_heartbeats_keep_a_lease_for_as_long_as_they_come(app, clock, events, fa
     assert len(faults.extensions) == 10
 
 
-def test_without_heartbeats_the_lease_ends_and_somebody_else_runs(app, clock, events):
+def test_without_heartbeats_the_lease_ends_and_somebody_else_runs(app, clock, events, faults):
     # I7
     @app.task(interval=MINUTE, lease_duration=LEASE)
     async def task(context):
@@ -112,8 +112,10 @@ def test_without_heartbeats_the_lease_ends_and_somebody_else_runs(app, clock, ev
                 await context.heartbeat()
             events("told")
             # Once lost it stays lost, and the store is not asked again.
+            asked = len(faults.extensions)
             with pytest.raises(LeaseLostException):
                 await context.heartbeat()
+            assert len(faults.extensions) == asked
         else:
             await asyncio.sleep(7)
             events("ends 2")
@@ -350,6 +352,8 @@ def test_with_cancel_on_lease_lost_the_body_is_cancelled_and_the_run_fails(app, 
             await asyncio.sleep(1000)
         except asyncio.CancelledError:
             events("cancelled")
+            await asyncio.sleep(2)
+            events("cleaned up")  # it is cancelled once, not again while it ends
             raise
 
     async def main():
@@ -359,7 +363,7 @@ def test_with_cancel_on_lease_lost_the_body_is_cancelled_and_the_run_fails(app, 
         assert len(asyncio.all_tasks()) == 1
 
     clock.run(main())
-    assert events == [("cancelled", 5.0)]
+    assert events == [("cancelled", 5.0), ("cleaned up", 7.0)]
     assert "failed: LeaseLostException" in caplog.text
 
 
@@ -415,7 +419,7 @@ def test_a_body_that_ends_well_although_it_is_cancelled_has_failed_all_the_same(
 
 @pytest.mark.parametrize("fault", [TransientRepositoryError("gone"), hang], ids=["fails", "hangs"])
 @pytest.mark.parametrize("cancel", [False, True])
-def test_when_the_store_cannot_be_reached_until_the_lease_is_over(app, clock, events, faults, fault, cancel):
+def test_when_the_store_cannot_be_reached_until_the_lease_is_over(app, clock, events, faults, fault, cancel, caplog):
     # I2: the lease may be somebody else's from then on, whether or not the store says so.
     @app.task(interval=MINUTE, lease_duration=LEASE)
     @with_heartbeat(cancel_on_lease_lost=cancel)
@@ -437,6 +441,8 @@ def test_when_the_store_cannot_be_reached_until_the_lease_is_over(app, clock, ev
 
     clock.run(main())
     assert events == [("cancelled", 10.0) if cancel else ("ends", 30.0)]
+    assert ("failed: LeaseLostException" in caplog.text) == cancel
+    assert "TimeoutError" not in caplog.text
 
 
 def test_a_store_that_is_back_in_time_is_no_reason_to_cancel(app, clock, events, faults):

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pyncette import ExecutionMode, FailureMode
-from pyncette.repository import Key, State
+from pyncette import ExecutionMode, FailureMode, RepositoryError, TransientRepositoryError
+from pyncette.repository import Key, Registration, State, Target
+from pyncette.schedule import Interval
 from pyncette.task import STATIC_PARTITION
 from pyncette.testing import running
 
@@ -265,6 +266,95 @@ def test_at_most_once_commits_before_the_body(app, clock, store, mode):
 
     run_for(app, clock, 61 * SECOND)
     assert held == [(None, at(120), 0, 1)]
+
+
+@pytest.mark.parametrize("failure_mode", [FailureMode.NONE, FailureMode.COMMIT])
+@pytest.mark.parametrize("fails", [0, 99])
+def test_at_most_once_is_settled_once_whatever_becomes_of_the_body(app, clock, store, monkeypatch, failure_mode, fails):
+    # I5
+    settled = []
+    settle = store.settle
+
+    async def counting(now, settlements):
+        settled.extend(settlements)
+        return await settle(now, settlements)
+
+    monkeypatch.setattr(store, "settle", counting)
+    body = Body(clock, fails=fails)
+    app.task(interval=MINUTE, name="task", execution_mode=ExecutionMode.AT_MOST_ONCE, failure_mode=failure_mode)(body)
+    run_for(app, clock, 190 * SECOND)
+    assert len(body.runs) == len(settled) == 3
+
+
+async def unscheduled(store, claim):
+    await store.unregister(at(60), [claim.key])
+
+
+async def rescheduled(store, claim):
+    schedule = Interval(2 * MINUTE)
+    await store.register(at(60), [Registration(claim.key, "{}", schedule.text, Target(at(180), at(180)))])
+
+
+async def forced(store, claim):
+    registration = Registration(claim.key, "{}", claim.schedule, Target(at(180), at(180)))
+    await store.register(at(60), [registration], force=True)
+
+
+async def refused(store, claim):
+    raise RepositoryError("broken")
+
+
+async def away(store, claim):
+    raise TransientRepositoryError("away")
+
+
+@pytest.mark.parametrize("meanwhile", [unscheduled, rescheduled, forced, refused, away])
+def test_at_most_once_does_not_run_what_it_could_not_commit(app, clock, store, monkeypatch, meanwhile):
+    # I6: between the claim and its commit somebody else comes, or the store fails until the lease is over.
+    settle = store.settle
+    until = at(75)
+
+    async def failing(now, settlements):
+        if now < until and all(settlement.claim.occurrence == at(60) for settlement in settlements):
+            await meanwhile(store, settlements[0].claim)
+        return await settle(now, settlements)
+
+    monkeypatch.setattr(store, "settle", failing)
+    body = Body(clock)
+    template = app.dynamic_task(name="template", execution_mode=ExecutionMode.AT_MOST_ONCE, lease_duration=10 * SECOND)(body)
+
+    async def main():
+        async with running(app) as context:
+            await context.schedule_task(template, "one", interval=MINUTE)
+            await clock.advance(70 * SECOND)
+            assert body.runs == []
+            await clock.advance(MINUTE)
+
+    clock.run(main())
+    late = [began for scheduled, _, began in body.runs if scheduled == 60.0]
+    assert len(late) == (1 if meanwhile in (refused, away) else 0)
+    assert all(began >= 75 for began in late)
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_at_most_once_runs_once_when_the_answer_to_its_commit_gets_lost(app, clock, store, monkeypatch, applied):
+    # I6, I7: resent, it is answered ALREADY if it had been applied, and that is one's own.
+    settle = store.settle
+    lost = []
+
+    async def failing(now, settlements):
+        if not lost:
+            lost.append(settlements)
+            if applied:
+                await settle(now, settlements)
+            raise TransientRepositoryError("the answer got lost")
+        return await settle(now, settlements)
+
+    monkeypatch.setattr(store, "settle", failing)
+    body = Body(clock)
+    app.task(interval=MINUTE, name="task", execution_mode=ExecutionMode.AT_MOST_ONCE)(body)
+    run_for(app, clock, 130 * SECOND)
+    assert [run[:2] for run in body.runs] == [(60.0, 1), (120.0, 1)]
 
 
 @pytest.mark.parametrize("failure_mode", [FailureMode.NONE, FailureMode.COMMIT])

@@ -1,6 +1,8 @@
 """The clock and the event loop for users' tests: hours pass in milliseconds, everything in order."""
 
 import asyncio
+import selectors
+import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -186,6 +188,40 @@ def test_threads_take_their_real_time(clock):
         finally:
             thread.join()
         assert clock.elapsed >= 5
+
+    clock.run(main())
+
+
+def test_a_thread_is_waited_for_without_burning_the_processor(clock, monkeypatch):
+    looks = []
+    select = selectors.DefaultSelector.select
+
+    def counting(self, timeout=None):
+        looks.append(timeout)
+        return select(self, timeout)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "select", counting)
+
+    async def main():
+        await asyncio.to_thread(time.sleep, 0.2)
+
+    clock.run(main())
+    assert len(looks) < 50
+
+
+def test_what_has_arrived_is_seen_before_time_passes(clock):
+    async def main():
+        loop = asyncio.get_running_loop()
+        here, there = socket.socketpair()
+        with here, there:
+            arrived = loop.create_future()
+            loop.add_reader(here, lambda: arrived.done() or arrived.set_result(clock.elapsed))
+            there.send(b"x")
+            timer = loop.call_later(3600, lambda: None)
+            assert await arrived == 0
+            assert clock.elapsed == 0
+            timer.cancel()
+            loop.remove_reader(here)
 
     clock.run(main())
 

@@ -79,7 +79,7 @@ class TestNetwork:
 
     def test_calls_in_a_long_outage_all_end_in_time_and_it_recovers_by_itself(self, server_url, namespace):
         async def test():
-            async with proxied(server_url, namespace, redis_timeout=0.5) as (proxy, repository):
+            async with proxied(server_url, namespace, redis_timeout=1) as (proxy, repository):
                 await lives(repository)
                 proxy.freeze()
                 proxy.freeze_new = True
@@ -90,7 +90,7 @@ class TestNetwork:
                     assert {type(each) for each in results} == {TransientRepositoryError}
                     assert time.monotonic() - started < 2
                 proxy.freeze_new = False  # the old ones stay dead
-                await comes_back(repository, within=2)
+                await comes_back(repository, within=5)
 
         asyncio.run(test())
 
@@ -207,13 +207,13 @@ class TestClosing:
             host, _, port = address.rpartition(":")
             async with Proxy(host, int(port)) as proxy:
                 url = f"redis://127.0.0.1:{proxy.port}/{database}"
-                async with redis_repository(redis_url=url, redis_namespace=namespace, redis_timeout=0.5) as repository:
+                async with redis_repository(redis_url=url, redis_namespace=namespace, redis_timeout=1.5) as repository:
                     await asyncio.gather(*(lives(repository) for _ in range(3)))
                     proxy.freeze()
                     with contextlib.suppress(TransientRepositoryError):
                         await claim(repository)
                     started = time.monotonic()
-                assert time.monotonic() - started < 2
+                assert time.monotonic() - started < 3
                 proxy.thaw()
                 async with asyncio.timeout(5):
                     while proxy.open_connections:
@@ -245,10 +245,10 @@ class TestServer:
         server = servers.start()
 
         async def test():
-            async with redis_repository(redis_url=server.url, redis_timeout=0.3) as repository:
+            async with redis_repository(redis_url=server.url, redis_timeout=1) as repository:
                 await lives(repository)
-                raw(server.url).client_pause(1500)
-                with pytest.raises(TransientRepositoryError, match="did not answer within 0.3 s"):
+                raw(server.url).client_pause(2500)
+                with pytest.raises(TransientRepositoryError, match="did not answer within 1 s"):
                     await lives(repository)
                 await comes_back(repository, within=5)
 

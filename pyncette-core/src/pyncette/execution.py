@@ -88,12 +88,10 @@ class Context:
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what is not found elsewhere: fixtures are looked up, not copied into every context.
-        if not name.startswith("__"):
-            try:
-                return self.__dict__["app_context"].values[name]
-            except KeyError:
-                pass
-        raise AttributeError(f"The context has no {name!r}; a fixture of that name would provide it")
+        try:
+            return self.__dict__["app_context"].values[name]
+        except KeyError:
+            raise AttributeError(f"The context has no {name!r}; a fixture of that name would provide it") from None
 
     if TYPE_CHECKING:
         # Middlewares may set attributes of their own.

@@ -173,6 +173,8 @@ class SQLiteRepository(RowwiseRepository):
 
     async def _open(self, *, create: bool) -> None:
         async def connect() -> None:
+            # First without aiosqlite: where it fails to connect, its thread outlives the event loop and ends with a traceback.
+            sqlite3.connect(self._database).close()
             # No waiting in SQLite (timeout=0): a thread that sleeps there can't be cancelled. No implicit transactions.
             self._db = await aiosqlite.connect(self._database, timeout=0, isolation_level=None)
 

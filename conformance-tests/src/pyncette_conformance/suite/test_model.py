@@ -13,8 +13,8 @@ from pyncette_conformance.suite.base import Conformance
 
 __all__ = ["TestModel"]
 
-#: A few seconds for a store on this machine.
-EXAMPLES = 40
+#: A few seconds for a store on the same machine.
+EXAMPLES = 50
 STEPS = 40
 
 

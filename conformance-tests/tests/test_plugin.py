@@ -1,0 +1,235 @@
+"""The options of the plugin, what a run without them tests, and that other projects notice nothing of it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyncette_conformance.discovery import discover, untested
+
+pytest_plugins = ["pytester"]
+
+HERE = Path(__file__).parent
+#: One test for each store, so that a run is short.
+ONE = "-kTestGet and reading"
+SUITE = ["--pyargs", "pyncette_conformance.suite", "-p", "no:cacheprovider", ONE]
+
+
+@pytest.fixture(autouse=True)
+def no_stores_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(__import__("os").environ):
+        if re.fullmatch("PYNCETTE_TEST_.*_URL", name):
+            monkeypatch.delenv(name)
+
+
+class TestWhichStoresAreTested:
+    def test_without_options_those_that_need_no_server(self, pytester: pytest.Pytester) -> None:
+        result = pytester.runpytest_inprocess(*SUITE)
+        result.assert_outcomes(passed=3, deselected=result.parseoutcomes()["deselected"])
+        result.stdout.fnmatch_lines("*stores: memory, sqlite-memory, sqlite-file*")
+
+    def test_those_of_the_environment_are_tested_as_well(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PYNCETTE_TEST_MY_STORE_URL", f"sqlite:///{pytester.path}/mine.db")
+        monkeypatch.setenv("PYNCETTE_TEST_EMPTY_URL", "")
+        result = pytester.runpytest_inprocess(*SUITE)
+        result.stdout.fnmatch_lines("*stores: memory, sqlite-memory, sqlite-file, my-store*")
+        assert result.parseoutcomes()["passed"] == 4
+
+    def test_with_urls_only_those(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PYNCETTE_TEST_MY_STORE_URL", "memory://")
+        result = pytester.runpytest_inprocess(
+            *SUITE, "--pyncette-url", f"sqlite:///{pytester.path}/a.db", "--pyncette-url=memory://", "--pyncette-url=memory://"
+        )
+        result.stdout.fnmatch_lines("*stores: sqlite, memory, memory-2*")
+        assert result.parseoutcomes()["passed"] == 3
+
+    @pytest.mark.parametrize("url", ["no-such-store://host", "not a url", "sqlite:///x.db?no_such_option=1"])
+    def test_a_wrong_url_is_an_error_of_usage(self, pytester: pytest.Pytester, url: str) -> None:
+        result = pytester.runpytest_inprocess(*SUITE, "--pyncette-url", url)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR or "UsageError" in result.stdout.str()
+        assert "passed" not in result.parseoutcomes()
+
+    def test_passwords_are_not_shown(self) -> None:
+        [backend] = discover(["postgresql://user:secret@host/db"], {})
+        assert "secret" not in repr(backend)
+        assert backend.name == "postgresql"
+
+    def test_names_are_unique_and_tell_the_store(self) -> None:
+        environment = {"PYNCETTE_TEST_REDIS_CLUSTER_URL": "redis+cluster://h", "PYNCETTE_TEST_B_URL": "b://h", "OTHER_URL": "c://h"}
+        names = [backend.name for backend in discover([], environment)]
+        assert names == ["memory", "sqlite-memory", "sqlite-file", "b", "redis-cluster"]
+        assert [backend.name for backend in discover(["a://1", "b://1", "a://2"], environment)] == ["a", "b", "a-2"]
+
+    def test_only_what_lives_in_the_process_is_excused(self) -> None:
+        urls = ["memory://", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///x.db", "redis://h"]
+        found = [(backend.capabilities.durable, backend.capabilities.shared) for backend in discover(urls, {})]
+        assert found == [(False, False)] * 4 + [(True, True)] * 2
+
+    def test_installed_stores_that_are_not_tested_are_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pyncette_conformance.discovery._installed", lambda: {"memory", "sqlite", "redis", "mysql"})
+        assert untested([], {}) == ["mysql", "redis"]
+        assert untested(["redis://h"], {}) == ["mysql"]
+        assert untested([], {"PYNCETTE_TEST_X_URL": "mysql://h"}) == ["redis"]
+
+
+class TestAdoption:
+    """A backend's own tests, which override fixtures."""
+
+    @pytest.fixture(autouse=True)
+    def tiny_store(self, pytester: pytest.Pytester) -> None:
+        pytester.makepyfile(tiny_store=(HERE / "tiny_store.py").read_text())
+        pytester.makepyfile(broken_stores=(HERE / "broken_stores.py").read_text())
+        pytester.syspathinsert()
+
+    def adopt(self, pytester: pytest.Pytester, body: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(
+            test_it=f"""
+            import contextlib, pytest
+            from pyncette_conformance import Capabilities
+            from pyncette_conformance.suite import *
+            from tiny_store import TinyStore
+
+            @pytest.fixture
+            def repository_factory():
+                return TinyStore.open
+            {body}
+            """.replace("\n            ", "\n")
+        )
+        # In a process of its own: modules of the same name were imported by other tests.
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rA", "test_it.py", *options)
+
+    @staticmethod
+    def declare(arguments: str) -> str:
+        return f"""
+            @pytest.fixture
+            def repository_capabilities():
+                return Capabilities({arguments})
+        """
+
+    def test_one_fixture_is_enough(self, pytester: pytest.Pytester) -> None:
+        result = self.adopt(pytester, "", ONE)
+        result.assert_outcomes(passed=1, deselected=result.parseoutcomes()["deselected"])
+        assert "stores:" not in result.stdout.str()
+
+    def test_nothing_is_excused_unless_it_is_declared(self, pytester: pytest.Pytester) -> None:
+        result = self.adopt(pytester, "", "-kTestSharing and see_each_others or TestDurability and outlive")
+        assert result.parseoutcomes()["failed"] == 2
+
+    def test_what_is_declared_is_expected_to_fail(self, pytester: pytest.Pytester) -> None:
+        body = self.declare("durable=False, shared=False")
+        result = self.adopt(pytester, body, "-kTestSharing and see_each_others or TestDurability and outlive")
+        assert result.parseoutcomes()["xfailed"] == 2
+        result.stdout.fnmatch_lines("*XFAIL*declared durable=False*")
+
+    def test_a_declaration_that_is_no_longer_true_fails(self, pytester: pytest.Pytester) -> None:
+        body = (
+            self.declare("durable=False, shared=False")
+            + """
+            @pytest.fixture
+            def repository_factory():
+                store = TinyStore()
+
+                @contextlib.asynccontextmanager
+                async def same():
+                    yield store
+
+                return same
+            """
+        )
+        result = self.adopt(pytester, body, "-kTestSharing and see_each_others or TestDurability and outlive")
+        assert result.parseoutcomes()["failed"] == 2
+        result.stdout.fnmatch_lines("*passes, although it is declared durable=False; remove the declaration*")
+
+    def test_a_single_test_can_be_excluded_with_a_reason(self, pytester: pytest.Pytester) -> None:
+        excluded = "TestStats.test_rows_due_rows_and_failed_rows_are_counted"
+        body = self.declare(f"exclusions={{'{excluded}': 'counts too much'}}")
+        broken = body + "\n            from broken_stores import CountsTheFuture as TinyStore\n"
+        result = self.adopt(pytester, broken, "-kTestStats and failed_rows")
+        assert result.parseoutcomes()["xfailed"] == 1
+        result.stdout.fnmatch_lines("*excluded: counts too much*")
+        right = self.adopt(pytester, body, "-kTestStats and failed_rows")
+        assert right.parseoutcomes()["failed"] == 1
+
+    @pytest.mark.parametrize(("declared", "outcome"), [("None", "passed"), ("True", "passed"), ("False", "failed")])
+    def test_an_optional_protocol_that_is_there(self, pytester: pytest.Pytester, declared: str, outcome: str) -> None:
+        result = self.adopt(pytester, self.declare(f"supports_stats={declared}"), "-kTestStats and an_empty_partition")
+        assert result.parseoutcomes()[outcome] == 1
+
+    @pytest.mark.parametrize(("declared", "outcome"), [("None", "skipped"), ("True", "failed"), ("False", "skipped")])
+    def test_an_optional_protocol_that_is_lacking(self, pytester: pytest.Pytester, declared: str, outcome: str) -> None:
+        result = self.adopt(pytester, self.declare(f"supports_server_time={declared}"), "-kTestServerTime and aware")
+        assert result.parseoutcomes()[outcome] == 1
+
+    def test_a_history_that_differs_is_told_with_its_seed(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CI", raising=False)
+        body = self.declare("shared=False") + "\n            from broken_stores import DoesNotRaiseTheEpoch as TinyStore\n"
+        first = self.adopt(pytester, body, "-kTestModel")
+        match = re.search(r"Repeat with (--hypothesis-seed=\d+)", first.stdout.str())
+        assert match is not None, first.stdout.str()
+        again = self.adopt(pytester, body, "-kTestModel", match[1])
+        histories = [re.findall(r"^E? *state\.\w+\(.*$", run.stdout.str(), re.MULTILINE) for run in (first, again)]
+        assert histories[0] == histories[1] != []
+
+
+class TestSupportTable:
+    def test_it_is_written_to_a_file(self, pytester: pytest.Pytester) -> None:
+        options = ["-k", "TestDurability and outlive or TestServerTime and aware or TestGet and reading"]
+        result = pytester.runpytest_inprocess(*SUITE[:-1], *options, "--pyncette-support-table=table.md")
+        assert result.ret == 0
+        assert (pytester.path / "table.md").read_text() == (
+            "| behaviour | memory | sqlite-memory | sqlite-file |\n"
+            "| --- | --- | --- | --- |\n"
+            "| **durability** |  |  |  |\n"
+            "| rows outlive the repository that wrote them | no (1) | no (1) | yes |\n"
+            "| **get** |  |  |  |\n"
+            "| reading changes nothing | yes | yes | yes |\n"
+            "| **server time** |  |  |  |\n"
+            "| it is aware and in utc | no (2) | no (2) | no (2) |\n"
+            "\n"
+            "1. declared durable=False\n"
+            "2. optional: the store does not have SupportsServerTime\n"
+        )
+
+    def test_it_is_printed(self, pytester: pytest.Pytester) -> None:
+        result = pytester.runpytest_inprocess(*SUITE, "--pyncette-url=memory://", "--pyncette-support-table")
+        result.stdout.fnmatch_lines(["| behaviour | memory |", "| reading changes nothing | yes |"])
+
+    def test_a_failure_is_a_failure(self, pytester: pytest.Pytester) -> None:
+        pytester.makepyfile(
+            """
+            import pytest
+            from pyncette_conformance.support_table import PROPERTY
+
+            class TestIt:
+                @pytest.mark.parametrize("number", [1, 2, 3])
+                def test_some_of_it_works(self, number, record_property):
+                    record_property(PROPERTY, "mine")
+                    assert number != 2
+            """
+        )
+        result = pytester.runpytest_inprocess("--pyncette-support-table")
+        result.stdout.fnmatch_lines(["| some of it works | **FAILS** |"])
+
+
+class TestOtherProjects:
+    def test_notice_nothing(self, tmp_path: Path) -> None:
+        """The plugin is loaded in every run; it imports nothing of what it needs, and prints nothing."""
+        (tmp_path / "test_other.py").write_text(
+            "import sys\n"
+            "def test_nothing_is_imported():\n"
+            "    heavy = {'pyncette', 'pyncette_conformance.store', 'pyncette_conformance.discovery', 'asyncio'}\n"
+            "    assert 'pyncette_conformance.plugin' in sys.modules\n"
+            "    assert not heavy - {'asyncio'} & sys.modules.keys()\n"
+        )
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert run.returncode == 0, run.stdout
+        assert "stores:" not in run.stdout
+
+    def test_keep_their_own_fixtures(self, pytester: pytest.Pytester) -> None:
+        pytester.makeconftest("import pytest\n@pytest.fixture\ndef repository_factory():\n    return 5\n")
+        pytester.makepyfile("def test_it(repository_factory):\n    assert repository_factory == 5\n")
+        pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
