@@ -50,7 +50,7 @@ class ClaimsTwice(TinyStore):
         return result
 
 
-@caught_by("TestSettle::test_the_outcome_tells_what_happened_since_the_claim", MODEL)
+@caught_by("TestSettle::test_the_outcome_tells_what_happened_since_the_claim")
 class IgnoresTheLease(TinyStore):
     def settled(self, row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
         if row is not None and row.lease is not None:
@@ -58,7 +58,7 @@ class IgnoresTheLease(TinyStore):
         return super().settled(row, now, settlement)
 
 
-@caught_by("TestSettle::test_an_extension_never_shortens_a_lease", MODEL)
+@caught_by("TestSettle::test_an_extension_never_shortens_a_lease")
 class ExtendsByAsMuch(TinyStore):
     """Not idempotent: a resend extends again."""
 
@@ -68,13 +68,13 @@ class ExtendsByAsMuch(TinyStore):
         return super().settled(row, now, settlement)
 
 
-@caught_by("TestRegister::test_a_schedule_that_was_changed_and_changed_back_is_another", MODEL)
+@caught_by("TestRegister::test_a_schedule_that_was_changed_and_changed_back_is_another")
 class LosesTheRevision(TinyStore):
     def registered(self, row: Row | None, now: datetime, registration: Registration, force: bool) -> Row:
         return super().registered(row, now, registration, force)._replace(revision=0)
 
 
-@caught_by("TestNames::test_names_are_told_apart_byte_by_byte", MODEL)
+@caught_by("TestNames::test_names_are_told_apart_byte_by_byte")
 class IgnoresCase(TinyStore):
     def read(self, key: Key) -> Row | None:
         return next((row for other, row in self.rows.items() if _folded(other) == _folded(key)), None)
@@ -106,13 +106,13 @@ class JoinsPartitionAndName(TinyStore):
         super().write(key, row)
 
 
-@caught_by("TestNames::test_a_key_is_its_parts_and_not_their_concatenation", MODEL)
+@caught_by("TestNames::test_a_key_is_its_parts_and_not_their_concatenation")
 class ListsByPrefix(TinyStore):
     def of(self, partition: str) -> list[Row]:
         return sorted(row for key, row in self.rows.items() if key.partition.startswith(partition))
 
 
-@caught_by("TestValues::test_instants_are_exact_to_the_microsecond", MODEL)
+@caught_by("TestValues::test_instants_are_exact_to_the_microsecond")
 class KeepsMilliseconds(TinyStore):
     def write(self, key: Key, row: Row | None) -> None:
         for field in ("occurrence", "execute_after", "ready_at", "locked_until"):
@@ -128,13 +128,13 @@ class KeepsNumbersAsDoubles(TinyStore):
         super().write(key, row and row._replace(epoch=int(float(row.epoch))))
 
 
-@caught_by("TestClaim::test_what_is_ready_next_was_not_claimed_now", MODEL)
+@caught_by("TestClaim::test_what_is_ready_next_was_not_claimed_now")
 class DoesNotTellWhatIsNext(TinyStore):
     async def claim(self, now: datetime, partition: str, **options: Any) -> ClaimResult:
         return replace(await super().claim(now, partition, **options), next_ready_at=None)
 
 
-@caught_by("TestClaim::test_nothing_is_next_once_all_is_claimed", MODEL)
+@caught_by("TestClaim::test_nothing_is_next_once_all_is_claimed")
 class CountsItsOwnClaimsAsNext(TinyStore):
     async def claim(self, now: datetime, partition: str, **options: Any) -> ClaimResult:
         result = await super().claim(now, partition, **options)
@@ -142,21 +142,21 @@ class CountsItsOwnClaimsAsNext(TinyStore):
         return replace(result, next_ready_at=min(ready, default=None))
 
 
-@caught_by("TestRegister::test_force_takes_the_lease_away", MODEL)
+@caught_by("TestRegister::test_force_takes_the_lease_away")
 class ForceKeepsTheLease(TinyStore):
     def registered(self, row: Row | None, now: datetime, registration: Registration, force: bool) -> Row:
         after = super().registered(row, now, registration, force)
         return after if row is None else after._replace(lease=row.lease, locked_until=row.locked_until)
 
 
-@caught_by("TestSettle::test_the_outcome_tells_what_happened_since_the_claim", MODEL)
+@caught_by("TestSettle::test_the_outcome_tells_what_happened_since_the_claim")
 class AnswersAlreadyForSuperseded(TinyStore):
     def settled(self, row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
         after, outcome = super().settled(row, now, settlement)
         return after, Outcome.ALREADY if after == row and outcome is Outcome.SUPERSEDED else outcome
 
 
-@caught_by("TestSettle::test_the_outcome_tells_what_happened_since_the_claim", MODEL)
+@caught_by("TestSettle::test_the_outcome_tells_what_happened_since_the_claim")
 class ExtendsWhatIsOver(TinyStore):
     def settled(self, row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
         if isinstance(settlement, Extend) and row is not None and row.locked_until is None:
@@ -164,7 +164,7 @@ class ExtendsWhatIsOver(TinyStore):
         return super().settled(row, now, settlement)
 
 
-@caught_by("TestClaim::test_attempts_count_the_claims_of_an_occurrence", MODEL)
+@caught_by("TestClaim::test_attempts_count_the_claims_of_an_occurrence")
 class KeepsAttempts(TinyStore):
     def settled(self, row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
         after, outcome = super().settled(row, now, settlement)
@@ -181,14 +181,14 @@ class ListsByOffset(TinyStore):
         return Page(rows[begin : begin + limit], str(begin + limit) if len(rows) > begin + limit else None)
 
 
-@caught_by("TestRegister::test_the_same_schedule_replaces_the_spec_and_nothing_else", MODEL)
+@caught_by("TestRegister::test_the_same_schedule_replaces_the_spec_and_nothing_else")
 class KeepsOldArguments(TinyStore):
     def registered(self, row: Row | None, now: datetime, registration: Registration, force: bool) -> Row:
         after = super().registered(row, now, registration, force)
         return row if row is not None and row.revision == after.revision else after
 
 
-@caught_by("TestUnregister::test_the_holder_of_a_removed_row_finds_it_gone", MODEL)
+@caught_by("TestUnregister::test_the_holder_of_a_removed_row_finds_it_gone")
 class CommitResurrects(TinyStore):
     def settled(self, row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
         claim = settlement.claim
@@ -215,7 +215,7 @@ class RemembersRemovedRows(TinyStore):
         return after._replace(lease=old.lease) if row is None and old is not None else after
 
 
-@caught_by("TestClaim::test_the_longest_ready_come_first", MODEL)
+@caught_by("TestClaim::test_the_longest_ready_come_first")
 class ClaimsByName(TinyStore):
     def order(self, row: Row) -> object:
         return row.key.name
@@ -227,7 +227,7 @@ class TakesNoNamesForAll(TinyStore):
         return await super().claim(now, partition, names=names or None, **options)
 
 
-@caught_by("TestClaim::test_names_without_a_row_are_missing", MODEL)
+@caught_by("TestClaim::test_names_without_a_row_are_missing")
 class MissesWhatIsNotDue(TinyStore):
     async def claim(self, now: datetime, partition: str, *, names: Sequence[str] | None = None, **options: Any) -> ClaimResult:
         result = await super().claim(now, partition, names=names, **options)
@@ -235,14 +235,14 @@ class MissesWhatIsNotDue(TinyStore):
         return replace(result, missing=[name for name in names or () if name not in claimed])
 
 
-@caught_by("TestClaim::test_an_expired_lease_is_taken_over_with_a_greater_token", MODEL)
+@caught_by("TestClaim::test_an_expired_lease_is_taken_over_with_a_greater_token")
 class DoesNotRaiseTheEpoch(TinyStore):
     def claimed(self, row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tuple[Row, Claim] | None:
         taken = super().claimed(row, now, lease_duration, lease)
         return taken and (taken[0]._replace(epoch=row.epoch), taken[1]._replace(epoch=row.epoch))
 
 
-@caught_by("TestSettle::test_a_commit_makes_the_row_ready_no_sooner_than_now", MODEL)
+@caught_by("TestSettle::test_a_commit_makes_the_row_ready_no_sooner_than_now")
 class JumpsTheQueue(TinyStore):
     def settled(self, row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
         after, outcome = super().settled(row, now, settlement)
@@ -262,7 +262,7 @@ class WritesInTwoSteps(TinyStore):
             self.write(registration.key, self.registered(before, now, registration, force))
 
 
-@caught_by("TestPause::test_a_held_row_stays_held", MODEL)
+@caught_by("TestPause::test_a_held_row_stays_held")
 class ResumesDuringTheLease(TinyStore):
     async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
         paused = [key for key in keys if (row := self.read(key)) and row.state is State.PAUSED]
@@ -271,7 +271,7 @@ class ResumesDuringTheLease(TinyStore):
         return answer
 
 
-@caught_by("TestStats::test_rows_due_rows_and_failed_rows_are_counted", MODEL)
+@caught_by("TestStats::test_rows_due_rows_and_failed_rows_are_counted")
 class CountsTheFuture(TinyStore):
     async def stats(self, now: datetime, partition: str) -> Stats:
         return await super().stats(datetime.max.replace(tzinfo=now.tzinfo), partition)

@@ -233,6 +233,14 @@ class TestExtra:
         story = Story().scheduled("one", 1).claimed(1, 1, 1).started(1.1, 1, 1, deadline=4).ended(1.5, 1, 1, ok=False)
         assert acquitted(story.ran(4.1, pid=2, token=2)).extras == {Cause.FAILED: 1}
 
+    def test_acquits_an_outcome_that_had_to_wait_for_a_slow_store(self) -> None:
+        story = Story().scheduled("one", 1).claimed(1, 1, 1).started(1.1, 1, 1, deadline=4).ended(1.5, 1, 1)
+        fields = {"name": "amo", "token": 7, "kind": "extend", "call": 99}
+        story.tell(1.4, 1, What.SETTLING, **fields)
+        story.tell(4.5, 1, What.SETTLED, outcome="lost", **fields)
+        story.ran(4.1, pid=2, token=2).settled(4.6, 1, 1, outcome="lost")
+        assert acquitted(story).extras == {Cause.EXPIRED: 1}
+
     def test_convicts_an_outcome_that_nobody_tried_to_store(self) -> None:
         story = Story().scheduled("one", 1).claimed(1, 1, 1).started(1.1, 1, 1, deadline=4).ended(1.5, 1, 1)
         convicted(story.ran(4.1, pid=2, token=2), Category.EXTRA)

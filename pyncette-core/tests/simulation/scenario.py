@@ -399,13 +399,14 @@ class _Scenario:
     def _failpoint(self, name: str, keys: Sequence[Key]) -> None:
         """Something happens to a worker, or to a row, just as the worker calls the store about it."""
         random, fate = self.random, self.random.random()
+        claimed = bool(keys)
         worker = next((worker for worker in self.workers if worker.name == name and worker.up), None)
         keys = [key for key in keys if key.partition != "static"]
         if fate < 0.04 and keys:
             self._user(random, random.choice(keys))
-        elif fate > 0.997 and worker is not None:
+        elif fate > (0.985 if claimed else 0.998) and worker is not None:
             self._freeze(worker, random.choice((0.3, 1.1, 2.5)) * self.lease.total_seconds())
-        elif fate > 0.996 and worker is not None and self.store.shared:
+        elif fate > 0.98 and claimed and worker is not None and self.store.shared:
             self._kill(worker)
 
     def _user(self, random: Random, key: Key | None = None) -> None:

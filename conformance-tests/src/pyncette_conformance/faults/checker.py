@@ -20,6 +20,8 @@ from pyncette_conformance.faults.runlog import Event
 __all__ = ["Category", "Cause", "Report", "Violation", "check", "pending"]
 
 _APPLIED = ("applied", "already")
+#: For so long a worker may have an outcome to store and no call to the store on its way (seconds): processors are busy.
+_DAWDLE = 0.5
 
 
 class Category(enum.StrEnum):
@@ -283,6 +285,9 @@ def _why_again(history: History, run: Run, following: Run) -> Cause | None:
     if deadline > following.start.mono:
         return None  # its lease was not even over
     if run.end is None or run.end.mono > deadline or commits:
+        return Cause.EXPIRED
+    # Settlements are sent one call after another. If the store was slow to answer, there was no time left for this one.
+    if history.idle(pid, run.end.mono, deadline) < _DAWDLE:
         return Cause.EXPIRED
     if any(began <= trouble.mono <= again for trouble in history.troubles_of.get(pid, ())):
         return Cause.STORE

@@ -85,6 +85,8 @@ class History:
     claims_of: dict[str, dict[int, list[Event]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     settled: list[Settled] = field(default_factory=list)
     settled_of: dict[tuple[str, int], list[Settled]] = field(default_factory=lambda: defaultdict(list))
+    #: When each process had a call of settlements on its way; they follow one another.
+    settling_of: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     #: Injected faults to claims and to settlements, by claim.
     faults_of: dict[tuple[str, int], list[Event]] = field(default_factory=lambda: defaultdict(list))
     #: Faults and errors of each process, whatever they were in.
@@ -141,6 +143,14 @@ class History:
                     history._schedule(event)
                 case _:
                     history._process(event)
+        calls: dict[tuple[int, int], tuple[float, float]] = {}
+        for settled in history.settled:
+            calls[settled.sent.pid, settled.sent.call] = (
+                settled.sent.mono,
+                FOREVER if settled.answer is None else settled.answer.mono,
+            )
+        for (pid, _), call in calls.items():
+            history.settling_of[pid].append(call)
         history._expand(registered)
         return history
 
@@ -242,6 +252,14 @@ class History:
     def stopped(self, pid: int, begin: float, end: float) -> bool:
         """Whether the process was paused at any time in between."""
         return any(began <= end and ended >= begin for began, ended in self.stops_of.get(pid, ()))
+
+    def idle(self, pid: int, begin: float, end: float) -> float:
+        """For how many seconds in between the process had no settlements on their way."""
+        waited = 0.0
+        for sent, answered in sorted(self.settling_of.get(pid, ())):
+            waited += max(0.0, min(sent, end) - begin)
+            begin = max(begin, answered)
+        return waited + max(0.0, end - begin)
 
     def store_was_down(self, begin: float, end: float) -> bool:
         return any(began <= end and ended >= begin for began, ended in self.store_down)

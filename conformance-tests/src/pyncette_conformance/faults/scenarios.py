@@ -106,12 +106,12 @@ async def three_processes(url: str, directory: Path, *, options: Sequence[str] =
             workers = [cluster.spawn() for _ in range(3)]
             await cluster.until_up(*workers)
             begin = microseconds(0.3)
-            await driver.schedule("spread", _once("spread", 600, begin, 4))
-            await driver.schedule("single", _once("single", 250, begin, 4))
-            await driver.schedule("at-most-once", _once("amo", 150, begin, 4))
-        await asyncio.sleep(max(0.0, (begin - microseconds(-2)) / 1e6))
+            await driver.schedule("spread", _once("spread", 600, begin, 3))
+            await driver.schedule("single", _once("single", 250, begin, 3))
+            await driver.schedule("at-most-once", _once("amo", 150, begin, 3))
+        await asyncio.sleep(max(0.0, (begin - microseconds(-1.5)) / 1e6))
         cluster.kill(await cluster.until_some(lambda events: _busiest(events, workers), 30, "somebody runs something"))
-        horizon = max(begin + 4_500_000, microseconds())
+        horizon = max(begin + 3_500_000, microseconds())
         await cluster.until_done(horizon, patience)
         return await cluster.verdict("three processes, one killed", horizon, quiet=True)
 
@@ -134,8 +134,8 @@ async def paused_workers(url: str, directory: Path, *, options: Sequence[str] = 
         await cluster.until_up(first, second)
         async with cluster.app() as driver:
             begin = microseconds()
-            await driver.schedule("long", _once("long", 80, begin, 4))
-            await driver.schedule("amo", _once("amo", 60, begin, 4))
+            await driver.schedule("long", _once("long", 80, begin, 3))
+            await driver.schedule("amo", _once("amo", 60, begin, 3))
 
         running = await cluster.until_some(
             lambda events: _busiest(events, [first, second], "long", 3), 30, "somebody runs three bodies"
@@ -157,7 +157,7 @@ async def paused_workers(url: str, directory: Path, *, options: Sequence[str] = 
         await asyncio.sleep(max(0.0, settling_stop.mono + 2.0 - monotonic()))
         cluster.cont(settling)
         cluster.cont(inserting)
-        horizon = max(begin + 4_500_000, microseconds())
+        horizon = max(begin + 3_500_000, microseconds())
         await cluster.until_up(inserting, settling)
         await cluster.until_done(horizon, patience)
         notes = "taken over" if taken_over(cluster.events()) else "not taken over"
@@ -197,8 +197,8 @@ async def kill_loop(url: str, directory: Path, *, options: Sequence[str] = (), p
         await cluster.until_up(*workers)
         async with cluster.app() as driver:
             begin = microseconds()
-            await driver.schedule("alo", _once("alo", 200, begin, 5.5))
-            await driver.schedule("amo", _once("amo", 200, begin, 5.5))
+            await driver.schedule("alo", _once("alo", 200, begin, 4.5))
+            await driver.schedule("amo", _once("amo", 200, begin, 4.5))
         for _ in range(10):
             await asyncio.sleep(chance.uniform(0.2, 0.5))
             # At any moment of its life, also while it starts; but there is always one that gets on.
@@ -212,7 +212,7 @@ async def kill_loop(url: str, directory: Path, *, options: Sequence[str] = (), p
         suicidal = [cluster.spawn("--fault", f"{site}=kill@2") for site in ("claim.after", "settle.before", "settle.after")]
         workers += [cluster.spawn(), cluster.spawn()]
         await cluster.until(lambda events: len(suicidal) == sum(e.outcome == "kill" for e in events), 60, "these have died")
-        horizon = max(begin + 6_000_000, microseconds())
+        horizon = max(begin + 5_000_000, microseconds())
         await cluster.until_up(*workers[-2:])
         await cluster.until_done(horizon, patience)
         killed = sum(e.what is What.KILL or e.outcome == "kill" for e in cluster.events())
@@ -221,12 +221,12 @@ async def kill_loop(url: str, directory: Path, *, options: Sequence[str] = (), p
 
 async def backlog_at_sigterm(url: str, directory: Path, *, options: Sequence[str] = (), patience: float = PATIENCE) -> Report:
     """SIGTERM to one of three processes in a backlog: it drains, leaves nothing leased, and the others go on (I11, I12)."""
-    body, bound = 0.4, 4.0
+    body, bound = 0.4, 8.0
     plan = Plan(
         [
-            TaskPlan(name="backlog", kind=Kind.PARTITIONED, body=body, lease=1.5, partition_count=8),
-            TaskPlan(name="amo", kind=Kind.DYNAMIC, body=body, at_most_once=True, lease=1.5),
-            *_ticks(5, 1.0, lease=1.5),
+            TaskPlan(name="backlog", kind=Kind.PARTITIONED, body=body, lease=4, partition_count=8),
+            TaskPlan(name="amo", kind=Kind.DYNAMIC, body=body, at_most_once=True, lease=4),
+            *_ticks(5, 1.0, lease=4),
         ]
     )
     options = [*options, "--concurrency", "8", "--batch", "8"]
@@ -235,7 +235,7 @@ async def backlog_at_sigterm(url: str, directory: Path, *, options: Sequence[str
         await cluster.until_up(*workers)
         async with cluster.app() as driver:
             begin = microseconds()
-            await driver.schedule("backlog", _once("backlog", 280, begin, 0))
+            await driver.schedule("backlog", _once("backlog", 220, begin, 0))
             await driver.schedule("amo", _once("amo", 40, begin, 0))
         leaving = await cluster.until_some(lambda events: _busiest(events, workers, least=4), 30, "somebody is busy")
         await asyncio.sleep(1)
@@ -252,7 +252,8 @@ async def backlog_at_sigterm(url: str, directory: Path, *, options: Sequence[str
             report.violations.append(Violation(Category.ORPHAN, "I12", f"left leased at SIGTERM: {', '.join(orphans)}"))
         if drained > body + bound:
             report.violations.append(Violation(Category.ORDER, "I12", f"draining took {drained:.2f} s with bodies of {body} s"))
-        if gap > 1.0 + bound:
+        # Starved, they would wait for the end of the backlog.
+        if gap > 1.0 + max(bound, report.seconds) / 2:
             report.violations.append(Violation(Category.MISSED, "I11", f"a static task waited {gap:.2f} s in the backlog"))
         return report
 
@@ -327,8 +328,8 @@ async def heartbeats(url: str, directory: Path, *, options: Sequence[str] = (), 
     """Bodies longer than their lease, heartbeats that are delivered late once more, and a worker killed between two of them (I2, I7)."""
     plan = Plan(
         [
-            TaskPlan(name="long", kind=Kind.DYNAMIC, body=2.5, lease=1.5, heartbeat=0.85),
-            *_ticks(4, 1.0, body=0.6, lease=1.5, heartbeat=0.85),
+            TaskPlan(name="long", kind=Kind.DYNAMIC, body=2.5, lease=2.0, heartbeat=0.85),
+            *_ticks(4, 1.0, body=0.6, lease=2.0, heartbeat=0.85),
         ]
     )
     options = [*options, "--fault", "settle=duplicate-late%50:0.45"]
@@ -399,7 +400,7 @@ async def rescheduled_while_running(
 
 async def poison_rows(url: str, directory: Path, *, options: Sequence[str] = (), patience: float = PATIENCE) -> Report:
     """Rows that can't be understood, and rows of templates that are gone: they are surfaced, and hurt nobody else (I10)."""
-    bound = 3.0
+    bound = 5.0
     plan = Plan(
         [
             TaskPlan(name="alo", kind=Kind.DYNAMIC, lease=1.0),
