@@ -1,6 +1,8 @@
 """What the tests of core share: a clock that stands still while code runs, a store that outlives applications, applications."""
 
 import contextlib
+import gc
+import logging
 
 import pytest
 
@@ -26,6 +28,28 @@ class Store(MemoryRepository):
             if not partition.startswith("partitions:")  # where partition counts are kept
             for name, row in rows.items()
         }
+
+
+@pytest.fixture(autouse=True)
+def assertions_in_bodies():
+    """Fails a test if an assertion failed in a body: for the engine that is an error like any other, to be logged and survived."""
+    failed = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if record.exc_info and isinstance(record.exc_info[1], AssertionError | pytest.fail.Exception):
+                failed.append(record.exc_info[1])
+
+    handler = Handler()
+    loggers = [logging.getLogger(name) for name in ("pyncette", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield
+    gc.collect(0)  # a task that nobody asked tells its error when it is deleted
+    for logger in loggers:
+        logger.removeHandler(handler)
+    if failed:
+        raise failed[0]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from pyncette import (
     ConcurrentExecutor,
     ConfigurationError,
+    ExecutionMode,
     Pyncette,
     PyncetteError,
     RepositoryError,
@@ -263,13 +264,14 @@ def test_a_store_that_fails_later_is_tried_until_it_is_back(app, clock, store, m
 # --- the poll interval --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", ExecutionMode)
 @pytest.mark.parametrize("poll", [0.25, 1, 10, 60])
-def test_what_is_known_starts_on_time_however_long_the_poll_interval(make_app, clock, poll):
+def test_what_is_known_starts_on_time_however_long_the_poll_interval(make_app, clock, poll, mode):
     # I4
     app = make_app(poll_interval=timedelta(seconds=poll))
     late = []
 
-    @app.task(interval=7 * SECOND)
+    @app.task(interval=7 * SECOND, execution_mode=mode)
     async def task(context):
         late.append(clock.now() - context.scheduled_at)
 

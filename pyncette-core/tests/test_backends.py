@@ -68,9 +68,10 @@ opened = []
 
 @contextlib.asynccontextmanager
 async def factory(*, fake_host: str = "", fake_text: str = "", fake_number: int = 0, fake_ratio: float = 0.0, fake_flag: bool = False,
-                  fake_wait: timedelta = timedelta(seconds=1), fake_maybe: float | None = None, fake_password: str | None = None):
+                  fake_wait: timedelta = timedelta(seconds=1), fake_maybe: float | None = None, fake_count: None | int = None,
+                  fake_password: str | None = None):
     opened.append(dict(host=fake_host, text=fake_text, number=fake_number, ratio=fake_ratio, flag=fake_flag, wait=fake_wait,
-                       maybe=fake_maybe, password=fake_password))
+                       maybe=fake_maybe, count=fake_count, password=fake_password))
     yield MemoryRepository()
 
 def from_url(url):
@@ -119,6 +120,13 @@ def test_nothing_of_it_is_imported_before_its_scheme_is_used(fake):
 def test_the_backends_of_core_need_no_other_package():
     from_url("memory://")
     from_url("sqlite:///x.db")
+
+
+def test_a_scheme_that_begins_like_another_is_not_that(install):
+    install(
+        "pyncette-fake", {"faker": "fake_backend:backend", "fake+tls": "fake_backend:backend"}, module="fake_backend", code=WORKING
+    )
+    error_of(lambda: Pyncette("fake://host"), UnknownBackendError)
 
 
 def test_an_unknown_scheme_lists_those_that_are_known(fake):
@@ -226,6 +234,7 @@ def test_a_backend_for_another_version_of_the_contract_is_refused(install, versi
         ("flag=No", "flag", False),
         ("wait=2.5", "wait", timedelta(seconds=2.5)),
         ("maybe=1.5", "maybe", 1.5),
+        ("count=3", "count", 3),
     ],
 )
 def test_options_have_the_type_that_the_backend_states(fake, query, option, value):
@@ -361,7 +370,7 @@ def test_credentials_that_are_not_quoted_are_refused_without_being_shown(fake, u
 
 WRONG_URLS = [
     "fax://{}@host/0",
-    "redis://{}@host/0",
+    "redis://{}@host/0?colour=red",  # wrong whether or not its package is there
     "fake://{}@host:port/0",
     "fake://{}@host/0?colour=red",
     "fake://{}@host/0?number=many",
@@ -385,10 +394,11 @@ def test_no_error_shows_a_password(fake, url, credentials):
 
 
 def test_neither_str_nor_repr_shows_a_password():
-    url = BackendURL.parse(f"redis://user:{QUOTED}@host:1/0?namespace=x")
+    url = BackendURL.parse(f"redis://user:{QUOTED}@host:1/0?sentinel_password=battery-horse")
     assert str(url) == "redis://user:***@host:1/0"
     assert "user" in repr(url)
-    for shown in (str(url), repr(url), f"{url} {url!r}"):
+    opener = from_factory(sqlite_repository, {"sqlite_database": "horse"})  # stands for any option, as redis_url
+    for shown in (str(url), repr(url), f"{url} {url!r}", repr(opener)):
         assert "horse" not in shown
     assert "horse" in url.unparse(), "but a driver gets it"
 
@@ -486,8 +496,9 @@ def test_an_unknown_option_of_a_factory_is_named_with_those_that_it_knows():
     ],
 )
 def test_an_option_of_another_type_is_refused(options, words):
-    message = error_of(lambda: Pyncette(repository_factory=sqlite_repository, **options))
-    assert all(word in message for word in words)
+    for factory in (sqlite_repository, functools.partial(sqlite_repository, sqlite_database="x.db")):
+        message = error_of(lambda factory=factory: Pyncette(repository_factory=factory, **options))
+        assert all(word in message for word in words)
 
 
 def test_an_option_of_another_type_is_refused_without_its_value():

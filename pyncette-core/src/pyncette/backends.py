@@ -45,7 +45,7 @@ RepositoryFactory: typing.TypeAlias = Callable[..., AbstractAsyncContextManager[
 
 @dataclass(frozen=True, slots=True)
 class BackendURL:
-    """A URL, parsed once. Neither its ``str`` nor its ``repr`` shows the password."""
+    """A URL, parsed once. Neither its ``str`` nor its ``repr`` shows a password."""
 
     scheme: str
     #: The part between ``//`` and the path without the credentials: ``host:port``, or several of them with commas.
@@ -54,8 +54,8 @@ class BackendURL:
     path: str
     username: str | None
     password: str | None = field(repr=False)
-    #: The query: options of the backend, by the names of its factory's parameters without their prefix.
-    options: Mapping[str, str]
+    #: The query: options of the backend, by the names of its factory's parameters without their prefix. May have passwords too.
+    options: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def parse(cls, url: str) -> "BackendURL":
@@ -178,7 +178,7 @@ def from_factory(
     for name, parameter in signature.parameters.items():
         if name in known and parameter.default is parameter.empty and name not in options:
             raise ConfigurationError(f"The option {name!r} of the repository is missing; pass {name}=...")
-    return functools.partial(factory, **options)
+    return lambda: factory(**options)  # not a partial, whose repr would show passwords
 
 
 def load(scheme: str) -> Backend:

@@ -127,7 +127,7 @@ class _Scenario:
         self.store = Store(self.log, self.clock, shared=shared, server_time=server_time)
         self.faults = Faults(
             Random(random.random()),
-            rate=0.0 if calm else random.choice((0.0, 0.03, 0.1, 0.3)),
+            rate=0.0 if calm else random.choice((0.0, 0.03, 0.1, 0.2)),
             timeout=random.choice((0.5, 1.5, 5.0)),
             delay=2.5 * self.lease.total_seconds(),
         )
@@ -141,9 +141,9 @@ class _Scenario:
         #: What a call takes at least, in seconds.
         self.distance = 0.0 if calm else random.choice((0.0, 0.0, 0.05))
         self.declarations = random.sample(_STATIC, random.randint(1, 2)) + random.sample(_TEMPLATES, random.randint(1, 2))
-        self.intervals = {each.name: random.choice((1, 2, 3)) * _SECOND for each in self.declarations}
+        self.intervals = {each.name: random.choice((0.4, 1, 2)) * _SECOND for each in self.declarations}
         #: How often bodies do other than return at once.
-        self.mischief = random.choice((0.1, 0.3, 0.6))
+        self.mischief = random.choice((0.1, 0.3, 0.5))
         self.calm, self.healed = calm, False
         if not calm:
             self.faults.failpoint = self._failpoint
@@ -431,7 +431,7 @@ class _Scenario:
         action = random.randrange(20)
         with contextlib.suppress(RepositoryError):
             if action < 12:
-                options: dict[str, Any] = {"interval": random.choice((1, 2, 3, 5)) * _SECOND, "force": random.random() < 0.1}
+                options: dict[str, Any] = {"interval": random.choice((0.3, 0.7, 1, 3)) * _SECOND, "force": random.random() < 0.1}
                 if random.random() < 0.4:
                     at = context.clock.now() + timedelta(seconds=random.uniform(-2, 6))
                     options = {"execute_at": at, "force": options["force"]}
@@ -526,7 +526,7 @@ class _Scenario:
         limits: dict[str, str] = random.choice(
             (
                 {},
-                {"method": random.choice(("claim", "settle", "register"))},
+                {"method": random.choice(("claim", "settle"))},
                 {"partition": random.choice(partitions or ["static"])},
                 {"machine": random.choice(self.machines)},
             )

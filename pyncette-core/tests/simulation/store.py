@@ -89,7 +89,11 @@ class Faults:
         for outage in self.outages:
             if outage.hits(at, machine, method, partition):
                 return outage.fault
-        if self.random.random() >= self.rate:
+        # Workers that can't even start show nothing.
+        rate = (
+            self.rate / 4 if method in ("server_time", "list", "register") else 3 * self.rate if method == "settle" else self.rate
+        )
+        if self.random.random() >= rate:
             return None
         return self.random.choices(list(_FAULTS), list(_FAULTS.values()))[0]
 

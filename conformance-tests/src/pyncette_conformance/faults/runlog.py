@@ -21,6 +21,8 @@ class What(enum.StrEnum):
     """What an event tells."""
 
     # Of workers:
+    #: It waits at its gate, and has not touched the store yet.
+    READY = "ready"
     #: The first poll has succeeded.
     UP = "up"
     #: The fixtures were torn down: no body may run any more.

@@ -281,8 +281,11 @@ async def first_start(url: str, directory: Path, *, options: Sequence[str] = (),
     )
     options = [*options, "--poll-interval", "1"]
     async with Cluster(url, plan, directory, worker_options=options) as cluster:
+        gate = directory / "gate"
+        workers = [cluster.spawn("--gate", str(gate)) for _ in range(20)]
+        await cluster.until(lambda events: sum(e.what is What.READY for e in events) == len(workers), 120, "all are ready")
         began = monotonic()
-        workers = [cluster.spawn() for _ in range(20)]
+        gate.touch()
         await cluster.until_up(*workers, timeout=90)
         up = monotonic() - began
         async with cluster.app() as driver:

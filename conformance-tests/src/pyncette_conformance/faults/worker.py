@@ -7,6 +7,7 @@ import argparse
 import importlib
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from pyncette_conformance.faults import native
 from pyncette_conformance.faults.application import WrongClock, build
 from pyncette_conformance.faults.failpoints import Fault
 from pyncette_conformance.faults.plan import Plan
-from pyncette_conformance.faults.runlog import RunLog
+from pyncette_conformance.faults.runlog import RunLog, What
 
 __all__ = ["main"]
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clock-step", type=_step, action="append", default=[], metavar="WHEN:SECONDS")
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE_OR_MODULE:FUNCTION", help="called first")
     parser.add_argument("--mutant", dest="plugin", action="append", metavar="FILE:FUNCTION", help="a plugin that breaks something")
+    parser.add_argument("--gate", type=Path, metavar="FILE", help="open the store only when this exists")
     options = parser.parse_args(arguments)
 
     for plugin in options.plugin:
@@ -45,10 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.native:
         native.inject(options.url.partition("://")[0], options.native / 100, options.seed)
     timeout = options.shutdown_timeout
+    log = RunLog(options.log)
     app = build(
         options.url,
         Plan.read(options.plan),
-        RunLog(options.log),
+        log,
         faults=options.fault,
         seed=options.seed,
         poll_interval=timedelta(seconds=options.poll_interval),
@@ -57,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shutdown_timeout=None if timeout is None else timedelta(seconds=timeout),
         clock=WrongClock(options.clock_ahead, options.clock_step),
     )
+    if options.gate is not None:
+        log.write(What.READY)
+        while not options.gate.exists():
+            time.sleep(0.002)
     app.main()
 
 
