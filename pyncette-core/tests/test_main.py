@@ -193,6 +193,7 @@ def test_after_main_signals_are_what_they_were_before(program):
             say("the program's own")
 
         signal.signal(signal.SIGTERM, handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
         before = signal.getsignal(signal.SIGINT)
         app = Pyncette()
 

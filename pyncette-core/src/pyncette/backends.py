@@ -138,6 +138,13 @@ class Backend:
     from_url: Callable[[BackendURL], Mapping[str, Any]] = lambda url: {}
 
 
+class _Opener(functools.partial[AbstractAsyncContextManager[Repository]]):
+    """A factory and its options, which may have passwords among them."""
+
+    def __repr__(self) -> str:
+        return f"<{self.func!r} with {', '.join(self.keywords) or 'no options'}>"
+
+
 def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
     """The repository that ``url`` names, yet to be opened.
 
@@ -178,7 +185,7 @@ def from_factory(
     for name, parameter in signature.parameters.items():
         if name in known and parameter.default is parameter.empty and name not in options:
             raise ConfigurationError(f"The option {name!r} of the repository is missing; pass {name}=...")
-    return lambda: factory(**options)  # not a partial, whose repr would show passwords
+    return _Opener(factory, **options)
 
 
 def load(scheme: str) -> Backend:
