@@ -1,0 +1,270 @@
+"""A table of DynamoDB: its requests, what their errors mean, and how it is created.
+
+The driver sends nothing twice: a conditional write that is sent again would find its condition broken by itself. What the
+service has surely not applied, because it was too busy, is sent again here; what it may have applied is for the caller.
+"""
+
+import asyncio
+import contextlib
+import random
+import urllib.parse
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from botocore import exceptions as driver
+from botocore.parsers import ResponseParserError
+
+from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+
+__all__ = ["Table", "connected"]
+
+_SCHEMA: Mapping[str, Any] = {
+    "AttributeDefinitions": [
+        {"AttributeName": "partition_id", "AttributeType": "S"},
+        {"AttributeName": "task_id", "AttributeType": "S"},
+        {"AttributeName": "ready_at", "AttributeType": "S"},
+    ],
+    "KeySchema": [
+        {"AttributeName": "partition_id", "KeyType": "HASH"},
+        {"AttributeName": "task_id", "KeyType": "RANGE"},
+    ],
+    "LocalSecondaryIndexes": [
+        {
+            "IndexName": "ready_at",
+            "KeySchema": [
+                {"AttributeName": "partition_id", "KeyType": "HASH"},
+                {"AttributeName": "ready_at", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": "ALL"},
+        }
+    ],
+}
+#: How long the service may take to create the table; usually it takes ten seconds.
+_CREATION_SECONDS = 120
+
+#: Refused before anything was done, and soon to be accepted.
+_BUSY = {
+    "ProvisionedThroughputExceededException",
+    "ThrottlingException",
+    "Throttling",
+    "RequestLimitExceeded",
+    "LimitExceededException",  # of tables that are being created at the same time
+    "TransactionConflictException",
+}
+#: Their messages may quote the request, with the session token in it.
+_CREDENTIALS = {
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "IncompleteSignatureException",
+    "IncompleteSignature",
+    "SignatureDoesNotMatch",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "ExpiredTokenException",
+    "ExpiredToken",
+    "RequestExpired",
+}
+
+#: When the call must have ended that this request is a part of, on the clock of the event loop.
+_DEADLINE: ContextVar[float | None] = ContextVar("pyncette_dynamodb_deadline", default=None)
+
+
+class Table:
+    """The requests of one table, through the driver's pool of connections."""
+
+    def __init__(self, client: Any, name: str, where: str, timeout: float) -> None:
+        self._client = client
+        self.name = name
+        self.where = where
+        self._timeout = timeout
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+
+    @contextlib.asynccontextmanager
+    async def time_limit(self) -> AsyncIterator[None]:
+        """The requests of this block have one timeout among them."""
+        token = _DEADLINE.set(asyncio.get_running_loop().time() + self._timeout)
+        try:
+            yield
+        finally:
+            _DEADLINE.reset(token)
+
+    async def send(self, operation: str, *, expected: Collection[str] = (), **arguments: Any) -> Mapping[str, Any] | None:
+        """The service's answer; None if it is an error whose code is ``expected``."""
+        deadline = _DEADLINE.get()
+        if deadline is None:
+            deadline = asyncio.get_running_loop().time() + self._timeout
+        pause = 0.025
+        busy: driver.ClientError | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    if self._closed:
+                        raise RepositoryError(f"The repository of {self.where} is closed; use it within its context")
+                    try:
+                        answer: Mapping[str, Any] = await getattr(self._client, operation)(**arguments)
+                        return answer
+                    except driver.ClientError as error:
+                        code = _code(error)
+                        if code in expected:
+                            return None
+                        if code not in _BUSY:
+                            raise
+                        busy = error
+                    await asyncio.sleep(random.uniform(pause / 2, pause))
+                    pause = min(2 * pause, 1)
+        except TimeoutError as error:
+            if busy is None:
+                raise TransientRepositoryError(
+                    f"{self.where} did not answer within {self._timeout:g} s; check the network, or raise dynamodb_timeout"
+                ) from error
+            raise TransientRepositoryError(
+                f"{self.where} was too busy for {self._timeout:g} s ({_line(busy)}); "
+                "raise the capacity of the table, or spread the tasks over more partitions"
+            ) from busy
+        except driver.ClientError as error:
+            if _code(error) in _CREDENTIALS:
+                raise self._translate(error) from None
+            raise self._translate(error) from error
+        except (driver.CredentialRetrievalError, driver.MetadataRetrievalError, driver.TokenRetrievalError) as error:
+            # Transient: they are fetched again every few hours. Without the message, which may be the output of a program.
+            raise TransientRepositoryError(
+                f"The AWS credentials for {self.where} could not be fetched ({type(error).__name__}); check where they come from"
+            ) from None
+        except (driver.NoCredentialsError, driver.PartialCredentialsError, driver.NoAuthTokenError) as error:
+            raise RepositoryError(
+                f"There are no AWS credentials for {self.where} ({_line(error)}); "
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
+            ) from error
+        except (driver.BotoCoreError, ResponseParserError, OSError) as error:
+            raise TransientRepositoryError(
+                f"{self.where} can't be reached ({_line(error)}); check the address and the network"
+            ) from error
+
+    async def open(self, *, create: bool) -> None:
+        """Create the table if it is absent, wait until it can be used, and see whether it is ours."""
+        description = await self._describe()
+        if description is None:
+            if not create:
+                raise self._missing("create it, or leave out dynamodb_skip_table_create")
+            # Somebody else may create it at this moment, or may have done so since.
+            await self.send(
+                "create_table",
+                expected={"ResourceInUseException"},
+                TableName=self.name,
+                BillingMode="PAY_PER_REQUEST",
+                **_SCHEMA,
+            )
+        until = asyncio.get_running_loop().time() + _CREATION_SECONDS
+        pause = 0.02
+        while description is None or description["TableStatus"] == "CREATING":
+            if asyncio.get_running_loop().time() > until:
+                raise TransientRepositoryError(
+                    f"The table {self.name!r} in {self.where} is still being created after {_CREATION_SECONDS} s; try again"
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1)
+            description = await self._describe()
+        if _shape(description) != _shape(_SCHEMA):
+            raise RepositoryError(
+                f"The table {self.name!r} in {self.where} has other keys or indexes than Pyncette's; choose another dynamodb_table_name"
+            )
+
+    async def _describe(self) -> Mapping[str, Any] | None:
+        answer = await self.send("describe_table", expected={"ResourceNotFoundException"}, TableName=self.name)
+        return answer and answer["Table"]
+
+    def _missing(self, what_to_do: str) -> RepositoryError:
+        return RepositoryError(f"There is no table {self.name!r} in {self.where}; {what_to_do}")
+
+    def _translate(self, error: driver.ClientError) -> RepositoryError:
+        code = _code(error)
+        if code in _CREDENTIALS:
+            return RepositoryError(f"{self.where} refuses the AWS credentials ({code}); check them, and the clock of this machine")
+        if code == "ResourceNotFoundException":
+            return self._missing("create it, or restart to have it created")
+        if code == "AccessDeniedException":
+            return RepositoryError(f"{self.where} denies a request ({_line(error)}); allow it in the policy of the user or role")
+        if code == "ItemCollectionSizeLimitExceededException":
+            return RepositoryError(
+                f"A partition in {self.where} is full ({_line(error)}); remove tasks, or spread them over more partitions"
+            )
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:  # it may have been applied
+            return TransientRepositoryError(f"{self.where} failed ({_line(error)})")
+        return RepositoryError(f"{self.where} refused a request ({_line(error)})")
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    *, endpoint: str | None, region: str | None, table: str, timeout: float, max_connections: int
+) -> AsyncIterator[Table]:
+    """The table, as far as it can be had without asking the service."""
+    if endpoint is not None:
+        _check_endpoint(endpoint)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(
+                aioboto3.Session().client(
+                    "dynamodb",
+                    endpoint_url=endpoint,
+                    region_name=region,
+                    config=AioConfig(
+                        retries={"total_max_attempts": 1},
+                        connect_timeout=timeout / 2,
+                        read_timeout=timeout,
+                        max_pool_connections=max_connections,
+                        parameter_validation=False,
+                        tcp_keepalive=True,
+                        # Once a call has ended by its timeout, no other connection from before is used either: they are
+                        # likely as dead.
+                        connector_args={"keepalive_timeout": min(12, 0.9 * timeout)},
+                    ),
+                )
+            )
+        except driver.NoRegionError as error:
+            raise ConfigurationError(
+                "The region of DynamoDB is not known; write dynamodb://REGION/TABLE, pass dynamodb_region_name or set AWS_DEFAULT_REGION"
+            ) from error
+        except (driver.BotoCoreError, ValueError) as error:
+            raise ConfigurationError(f"DynamoDB can't be used with these settings: {_line(error)}") from error
+        where = f"DynamoDB in {client.meta.region_name}" if endpoint is None else f"DynamoDB at {endpoint}"
+        opened = Table(client, table, where, timeout)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def _check_endpoint(endpoint: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(endpoint)
+        valid = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:  # and perhaps with a password, so it is not shown
+        raise ConfigurationError("The dynamodb_endpoint is not the URL of a service; write for example 'http://127.0.0.1:8000'")
+
+
+def _shape(schema: Mapping[str, Any]) -> object:
+    """What makes a table one of ours. It may have other indexes besides."""
+    types = {each["AttributeName"]: each["AttributeType"] for each in schema["AttributeDefinitions"]}
+
+    def keys(of: Mapping[str, Any]) -> object:
+        return sorted((each["KeyType"], each["AttributeName"], types[each["AttributeName"]]) for each in of["KeySchema"])
+
+    ours = [each for each in schema.get("LocalSecondaryIndexes", ()) if each["IndexName"] == "ready_at"]
+    return keys(schema), [(keys(each), each["Projection"]["ProjectionType"]) for each in ours]
+
+
+def _code(error: driver.ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
