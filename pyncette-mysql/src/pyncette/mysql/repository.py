@@ -128,21 +128,22 @@ class MySQLRepository(RowwiseRepository):
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
     ) -> ClaimResult:
-        result = await self._claim(now, partition, lease_duration, limit, names)
+        lease = lifecycle.new_lease()
+        result = await self._claim(now, partition, lease_duration, lease, limit, names)
         for _ in range(_LOOKS_AGAIN):
             if result.next_ready_at is None or result.next_ready_at > now or len(result.claims) >= limit:
                 break
             # What is due and was skipped is locked: by one who takes it, or by a neighbour in passing, who will be gone in a moment.
             await asyncio.sleep(random.uniform(0, 0.002))
             try:
-                more = await self._claim(now, partition, lease_duration, limit - len(result.claims), names)
+                more = await self._claim(now, partition, lease_duration, lease, limit - len(result.claims), names)
             except RepositoryError:
                 break  # what has been claimed must not be lost
             result = ClaimResult([*result.claims, *more.claims], more.next_ready_at, more.missing)
         return result
 
     async def _claim(
-        self, now: datetime, partition: str, lease_duration: timedelta, limit: int, names: Sequence[str] | None
+        self, now: datetime, partition: str, lease_duration: timedelta, lease: str, limit: int, names: Sequence[str] | None
     ) -> ClaimResult:
         at = to_microseconds(now)
         among = [partition] if names is None else [partition, *names]
@@ -159,7 +160,6 @@ class MySQLRepository(RowwiseRepository):
             if not ready or ready[0] > at:
                 return ClaimResult([], _instant(ready[0] if ready else None), missing)
             rows = [_decode(row) for row in await run(_TAKE if names is None else _TAKE_NAMED, [*among, at, limit])]
-            lease = lifecycle.new_lease()
             taken = [claimed for row in rows if (claimed := lifecycle.claim(row, now, lease_duration, lease)) is not None]
             if taken:
                 until = to_microseconds(lifecycle.lease_end(now, lease_duration))
