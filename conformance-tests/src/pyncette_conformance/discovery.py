@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -14,8 +15,8 @@ from pyncette_conformance.capabilities import Capabilities
 __all__ = ["BackendUnderTest", "discover", "untested"]
 
 _ENVIRONMENT = re.compile(r"PYNCETTE_TEST_([A-Z0-9_]+)_URL")
-#: Stands in a URL for a directory that is made for the run.
-_DIRECTORY = "{directory}"
+#: Stand in a URL for a directory that is made for the run, and for a name that nobody else uses.
+_DIRECTORY, _UNIQUE = "{directory}", "{unique}"
 #: The backends that need no server, by scheme.
 _SELF_CONTAINED: Mapping[str, Mapping[str, str]] = {
     "memory": {"memory": "memory://"},
@@ -33,6 +34,7 @@ class BackendUnderTest:
         self._url = url
         self.capabilities = _TRANSIENT if _is_transient(url) else Capabilities()
         self._directory: Path | None = None
+        self._unique = _new_name()
 
     @property
     def needs_directory(self) -> bool:
@@ -45,10 +47,15 @@ class BackendUnderTest:
 
     def check(self) -> None:
         """Raise the :class:`~pyncette.errors.PyncetteError` that opening the URL would raise before it connects."""
-        from_url(self._url)
+        from_url(self._url.replace(_UNIQUE, self._unique))
+
+    def fresh(self, directory: Path) -> str | None:
+        """The URL of an empty store, with its files in ``directory`` if it has any; None if this one's URL does not vary."""
+        url = self._url.replace(_DIRECTORY, str(directory)).replace(_UNIQUE, _new_name())
+        return None if url == self._url else url
 
     def __call__(self) -> AbstractAsyncContextManager[Repository]:
-        return from_url(self._url.replace(_DIRECTORY, str(self._directory)))()
+        return from_url(self._url.replace(_DIRECTORY, str(self._directory)).replace(_UNIQUE, self._unique))()
 
     def __repr__(self) -> str:
         # Shown with the values of a failing test, so without the password.
@@ -75,6 +82,10 @@ def untested(urls: Sequence[str], environment: Mapping[str, str]) -> Sequence[st
     """The schemes that are installed but of which :func:`discover` finds no store."""
     tested = {BackendURL.parse(url).scheme for url in urls or [url for _, url in _from_environment(environment)]}
     return sorted(_installed() - tested - _SELF_CONTAINED.keys())
+
+
+def _new_name() -> str:
+    return f"conformance_{uuid.uuid4().hex[:12]}"
 
 
 def _installed() -> set[str]:

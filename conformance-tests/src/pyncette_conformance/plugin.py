@@ -29,7 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="URL",
         help="test the store at URL; may be given several times. Without it: all that need no server, and those named by the "
-        "environment variables PYNCETTE_TEST_*_URL",
+        "environment variables PYNCETTE_TEST_*_URL. {unique} in it stands for a name that nobody else uses, {directory} for a new one",
+    )
+    group.addoption(
+        "--pyncette-restart",
+        default=None,
+        metavar="COMMAND",
+        help="for pyncette_conformance.faults.suite: what kills the server of the store under test, and starts it again",
     )
     group.addoption(
         "--pyncette-examples",

@@ -308,21 +308,23 @@ class Pyncette:
     # --- running ----------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def create(self, *, clock: Clock | None = None) -> AsyncIterator[AppContext]:
+    async def create(self, *, clock: Clock | None = None, fixtures: bool = True) -> AsyncIterator[AppContext]:
         """Open the store and set up the fixtures; at the end shut down, tear the fixtures down, and close the store.
 
-        With the context, tasks can be scheduled and looked up, and run with :meth:`AppContext.run`.
+        With the context, tasks can be scheduled and looked up, and run with :meth:`AppContext.run`. ``fixtures=False`` leaves the
+        fixtures out, for tools that look at what is stored and run nothing.
         """
         async with contextlib.AsyncExitStack() as stack:
             repository = await stack.enter_async_context(self._open())
             aligned = AlignedClock(self._clock if clock is None else clock)
             if isinstance(repository, SupportsServerTime):
                 await aligned.align(repository.server_time)
-            app_context = AppContext(repository, aligned, self._settings, self.tasks, self._middlewares, self._fixtures)
+            declared = self._fixtures if fixtures else {}
+            app_context = AppContext(repository, aligned, self._settings, self.tasks, self._middlewares, declared)
             for task in self.tasks:
                 if isinstance(task, PartitionedTask) and task.enabled:
                     await app_context.check_partition_count(task)
-            for name, fixture in self._fixtures.items():
+            for name, fixture in declared.items():
                 opened = contextlib.asynccontextmanager(fixture)
                 app_context.values[name] = await stack.enter_async_context(opened(*_arguments(fixture, app_context)))
             stack.push_async_callback(app_context.close)  # last in, first out: bodies end before fixtures do

@@ -20,7 +20,18 @@ from typing import Any
 from pyncette.errors import BackendImportError, BackendNotInstalledError, ConfigurationError, UnknownBackendError
 from pyncette.repository import CONTRACT_VERSION, Repository
 
-__all__ = ["ENTRY_POINT_GROUP", "Backend", "BackendURL", "RepositoryFactory", "did_you_mean", "from_factory", "from_url"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Backend",
+    "BackendURL",
+    "Offer",
+    "RepositoryFactory",
+    "did_you_mean",
+    "from_factory",
+    "from_url",
+    "load",
+    "offers",
+]
 
 ENTRY_POINT_GROUP = "pyncette.backends"
 
@@ -186,6 +197,29 @@ def from_factory(
         if name in known and parameter.default is parameter.empty and name not in options:
             raise ConfigurationError(f"The option {name!r} of the repository is missing; pass {name}=...")
     return _Opener(factory, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A scheme, and the distribution that serves it or would."""
+
+    scheme: str
+    distribution: str
+    #: None if it is not installed.
+    version: str | None
+
+
+def offers() -> Sequence[Offer]:
+    """Every scheme that is known, by name; twice what two distributions offer. Imports none of them: :func:`load` tells which work."""
+    from importlib.metadata import entry_points
+
+    installed = [
+        Offer(entry.name, entry.dist.name if entry.dist else entry.value, entry.dist.version if entry.dist else "unknown")
+        for entry in entry_points(group=ENTRY_POINT_GROUP)
+    ]
+    schemes = {offer.scheme for offer in installed}
+    missing = [Offer(scheme, package, None) for scheme, package in _DISTRIBUTIONS.items() if scheme not in schemes]
+    return sorted({*installed, *missing}, key=lambda offer: (offer.scheme, offer.distribution))
 
 
 def load(scheme: str) -> Backend:

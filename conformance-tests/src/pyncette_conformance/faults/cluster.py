@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pyncette import AppContext, Instance, Pyncette
+from pyncette.backends import from_url
 from pyncette.clock import from_microseconds, to_microseconds
-from pyncette.repository import Row
+from pyncette.repository import Row, SupportsServerTime
 from pyncette.task import STATIC_PARTITION, Template
 from pyncette_conformance.faults.application import build
 from pyncette_conformance.faults.checker import Category, Report, Violation, check, pending
@@ -35,6 +36,8 @@ T = TypeVar("T")
 #: How often the log is looked at (seconds).
 _GLANCE = 0.05
 _LOOK = 0.3
+#: How far off workers are (seconds) that go by the clock of the store, which a message under way tells them.
+_ALIGNMENT = 0.05
 
 
 def microseconds(seconds_from_now: float = 0.0) -> int:
@@ -66,10 +69,14 @@ class Cluster:
 
     :param url: of the store. What is in it of other scenarios must not be in the plan's partitions.
     :param directory: for the plan, the log and the output of the workers; an empty one.
+    :param worker_url: where the workers reach the store, if that is another way.
     """
 
-    def __init__(self, url: str, plan: Plan, directory: Path, *, worker_options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, url: str, plan: Plan, directory: Path, *, worker_url: str | None = None, worker_options: Sequence[str] = ()
+    ) -> None:
         self.url = url
+        self._worker_url = worker_url or url
         self.plan = plan
         self.directory = directory
         self.log = RunLog(directory / "run.log")
@@ -99,7 +106,7 @@ class Cluster:
         """Start a worker with further ``options`` of its command line."""
         number = next(self._numbers)
         output = self.directory / f"worker-{number}.out"
-        command = [sys.executable, "-m", "pyncette_conformance.faults.worker", "--url", self.url, "--seed", str(number)]
+        command = [sys.executable, "-m", "pyncette_conformance.faults.worker", "--url", self._worker_url, "--seed", str(number)]
         command += ["--plan", str(self.directory / "plan.json"), "--log", str(self.directory / "run.log"), *self._options, *options]
         with output.open("wb") as file:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
@@ -256,6 +263,9 @@ class Cluster:
         self._look_for_crashes()
         await self.terminate(*(worker for worker in self.workers if worker.running), timeout=drain)
         rows = await self.rows()
+        async with from_url(self.url)() as repository:
+            if isinstance(repository, SupportsServerTime):
+                clock_error = max(clock_error, _ALIGNMENT)
         report = check(self.plan, self.events(), horizon, rows=rows, clock_error=clock_error, ignore=ignore)
         for worker in self.workers if quiet else ():
             if any(

@@ -9,6 +9,7 @@ transaction. READ COMMITTED, because the gap locks of InnoDB's default would mak
 import asyncio
 import contextlib
 import json
+import math
 import random
 import ssl
 import warnings
@@ -96,6 +97,11 @@ _STATS = """SELECT (SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition
 (SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s AND ready_at <= %(now)s),
 (SELECT MIN(ready_at) FROM {table} WHERE `partition` = %(partition)s AND ready_at <= %(now)s),
 (SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s AND ready_at IS NULL AND state = 'failed')"""
+
+# Once for each connection, in one round trip. A connection that died without a word would keep its locks, and every claim pass its
+# rows by, until the server's wait_timeout, which is eight hours by default. The comments are read by MySQL or by MariaDB only.
+_SESSION = """SET SESSION wait_timeout = {seconds:d}, SESSION sql_mode = 'STRICT_ALL_TABLES',
+/*!80000 SESSION transaction_isolation */ /*M! SESSION tx_isolation */ = 'READ-COMMITTED'"""
 
 _STATES = {state.value: state for state in State}
 _ATTEMPTS = 10
@@ -354,7 +360,7 @@ async def mysql_repository(
     pool = await aiomysql.create_pool(
         minsize=0,  # the first call connects, and says what is wrong
         maxsize=mysql_pool_size,
-        pool_recycle=3600,
+        pool_recycle=math.ceil(mysql_timeout),  # before the server would close it
         echo=False,
         host=mysql_host,
         port=mysql_port,
@@ -364,8 +370,7 @@ async def mysql_repository(
         charset="utf8mb4",
         autocommit=False,
         connect_timeout=mysql_timeout,
-        sql_mode="STRICT_ALL_TABLES",
-        init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        init_command=_SESSION.format(seconds=math.ceil(mysql_timeout) + 1),  # no call takes longer
         ssl=ssl.create_default_context() if mysql_ssl else None,
     )
     repository = MySQLRepository(pool, f"{mysql_host}:{mysql_port}/{mysql_database}", mysql_table_name, mysql_timeout)

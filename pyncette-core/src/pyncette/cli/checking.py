@@ -1,0 +1,131 @@
+"""``pyncette check`` and ``backends``: whether an installation and its store are fit."""
+
+import argparse
+import importlib.metadata
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import NamedTuple
+
+from pyncette import backends
+from pyncette.app import Pyncette
+from pyncette.app_context import AppContext
+from pyncette.cli import conflict
+from pyncette.cli.loading import load_app
+from pyncette.cli.output import note, print_json, print_table, printable
+from pyncette.errors import BackendNotInstalledError, ConfigurationError, PyncetteError, RepositoryError
+from pyncette.repository import Commit, Key, Outcome, Registration, SupportsServerTime, Target
+
+__all__ = ["check", "list_backends"]
+
+#: One for all: a store may remember a partition for good.
+_PARTITION = "check:round trip"
+
+
+class _Finding(NamedTuple):
+    check: str
+    result: str
+    detail: str
+
+
+async def check(arguments: argparse.Namespace) -> int:
+    """Check installation, store and clock; the exit code is 1 if anything failed."""
+    if arguments.app is None and arguments.url is None:
+        raise ConfigurationError("There is no store to check; name an app, or a store with --url")
+    app = Pyncette() if arguments.app is None else load_app(arguments.app)
+    if arguments.url is not None:
+        app.use_repository(arguments.url)
+    ended_well = True
+    async for finding in _findings(app):
+        ended_well = ended_well and finding.result != "failed"
+        if arguments.json:
+            print_json(finding._asdict())
+        else:
+            print(f"{finding.check:12}{finding.result:9}{printable(finding.detail)}", flush=True)  # noqa: T201
+    return 0 if ended_well else 1
+
+
+async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
+    found = conflict()
+    version = importlib.metadata.version("pyncette-core")
+    yield _Finding("packages", "failed" if found else "ok", found or f"pyncette-core {version}, and no Pyncette 1 beside it")
+    what, elapsed = "store", _stopwatch()
+    try:
+        async with app.create(fixtures=False) as app_context:
+            yield _Finding(what, "ok", f"{type(app_context.repository).__name__} opened, with all that it needs, in {elapsed()}")
+            what, elapsed = "round trip", _stopwatch()
+            await _round_trip(app_context)
+            yield _Finding(what, "ok", f"a row of its own was stored, claimed, settled and removed in {elapsed()}")
+            yield _clock(app_context)
+    except PyncetteError as error:
+        yield _Finding(what, "failed", " ".join(str(error).split()))
+
+
+async def _round_trip(app_context: AppContext) -> None:
+    """The way of every occurrence, in a partition that no application polls."""
+    repository, now = app_context.repository, app_context.clock.now
+    key, begun = Key(_PARTITION, uuid.uuid4().hex), now()
+    try:
+        await repository.register(begun, [Registration(key, "{}", "never", Target(begun, begun))])
+        claimed = await repository.claim(now(), key.partition, lease_duration=timedelta(seconds=60), limit=1, names=[key.name])
+        if [claim.key for claim in claimed.claims] != [key]:
+            raise RepositoryError(f"A row that was stored could not be claimed; the store gave {claimed.claims}")
+        outcomes = await repository.settle(now(), [Commit(claimed.claims[0], None)])
+        rows = await repository.get([key])
+        if [*outcomes] != [Outcome.APPLIED] or [*rows] != [None]:
+            raise RepositoryError(f"A row that was claimed could not be settled; the store answered {outcomes}, and has {rows}")
+    finally:
+        await repository.unregister(now(), [key])
+
+
+def _clock(app_context: AppContext) -> _Finding:
+    if not isinstance(app_context.repository, SupportsServerTime):
+        return _Finding("clock", "ok", "the store has none of its own; this machine's is used")
+    clock = app_context.clock
+    skew = clock.skew.total_seconds()
+    measured = f"this machine's is {skew:+.3f} s off the store's, give or take {clock.error.total_seconds():.3f} s"
+    if abs(clock.skew) > clock.WARN_ABOVE:
+        return _Finding("clock", "warning", f"{measured}; the store's is used")
+    return _Finding("clock", "ok", measured)
+
+
+def _stopwatch() -> Callable[[], str]:
+    begun = time.perf_counter()
+    return lambda: f"{(time.perf_counter() - begun) * 1000:.1f} ms"
+
+
+async def list_backends(arguments: argparse.Namespace) -> int:
+    """Every scheme of a URL that is known, and whether what serves it can be used."""
+    rows = []
+    for offer in backends.offers():
+        error = None
+        try:
+            backends.load(offer.scheme)
+            status = "ready"
+        except BackendNotInstalledError:
+            status = "not installed"
+        except PyncetteError as caught:
+            status, error = "broken", str(caught)
+        rows.append((offer, status, error))
+    if arguments.json:
+        for offer, status, error in rows:
+            print_json(
+                {
+                    "scheme": offer.scheme,
+                    "package": offer.distribution,
+                    "version": offer.version,
+                    "status": status,
+                    "error": error,
+                }
+            )
+        return 0
+    print_table(
+        ["scheme", "package", "version", "status"], [(o.scheme, o.distribution, o.version, status) for o, status, _ in rows]
+    )
+    for error in dict.fromkeys(error for *_, error in rows if error is not None):
+        note(error)
+    missing = sorted({offer.distribution for offer, status, _ in rows if status == "not installed"})
+    if missing:
+        note(f"what is not installed can be had with: pip install {' '.join(missing)}")
+    return 0

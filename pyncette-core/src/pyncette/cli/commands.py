@@ -1,0 +1,238 @@
+"""The commands and their arguments; from an error to one line and an exit code."""
+
+import argparse
+import asyncio
+import importlib.metadata
+import io
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta, tzinfo
+from typing import Any, NoReturn
+
+from pyncette.cli.checking import check, list_backends
+from pyncette.cli.output import note
+from pyncette.cli.running import run
+from pyncette.cli.tasks import list_tasks, show, unschedule
+from pyncette.cli.upcoming import next_occurrences, parse_moment
+from pyncette.errors import PyncetteError, ScheduleError
+from pyncette.timezones import find_zone
+
+__all__ = ["run_command"]
+
+_APP = "the application: MODULE:APP or FILE.py:APP"
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def run_command(argv: Sequence[str] | None) -> int:
+    """Run what ``argv`` asks for; returns the exit code, or raises SystemExit with it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may be in any script, the terminal need not be
+    arguments = _parser().parse_args(argv)
+    try:
+        code = int(arguments.command(arguments))
+        sys.stdout.flush()
+    except PyncetteError as error:
+        note(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        if arguments.command is run:
+            raise
+        # Whoever read it has enough. Nothing more may be written, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see: {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="pyncette",
+        description="Run and look after applications of Pyncette.",
+        epilog=_examples("run shop.py:app", "list shop.py:app", "check shop.py:app", "COMMAND --help"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    version = importlib.metadata.version("pyncette-core")
+    parser.add_argument("--version", action="version", version=f"pyncette-core {version}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int], what: str, more: str, *examples: str
+    ) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(
+            name,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}. {more}",
+            epilog=_examples(*(f"{name} {example}".rstrip() for example in examples)),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        added.set_defaults(command=command)
+        return added
+
+    _add_run(add)
+    _add_tasks(add)
+    _add_next(add)
+    _add_checks(add)
+    return parser
+
+
+_Add = Callable[..., argparse.ArgumentParser]
+
+
+def _add_run(add: _Add) -> None:
+    parser = add(
+        "run",
+        run,
+        "run an application until a signal",
+        "The first SIGINT or SIGTERM lets running\ntasks end, the second ends all at once.",
+        "shop.py:app",
+        "shop.tasks:app --processes 4 --log-format json",
+        "shop.py:app --url redis://localhost/0",
+    )
+    _add_app(parser)
+    parser.add_argument(
+        "--processes", type=_count, default=1, metavar="N", help="how many; those that die are replaced (default: 1)"
+    )
+    parser.add_argument("--uvloop", action="store_true", help="use the event loop of uvloop")
+    parser.add_argument("--log-level", type=str.lower, choices=_LEVELS, help="what to log at least (default: info)")
+    parser.add_argument("--log-format", choices=("text", "json"), help="what a line of the log is (default: text)")
+    parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # a pipe, for processes under supervision
+
+
+def _add_tasks(add: _Add) -> None:
+    parser = add(
+        "list",
+        _in_loop(list_tasks),
+        "list the tasks of an application",
+        "Or, with TEMPLATE, the instances of one\nthat is dynamic or partitioned.",
+        "shop.py:app",
+        "shop.py:app deliver --limit 20",
+        "shop.py:app deliver --limit 0 --json",
+    )
+    _add_app(parser)
+    parser.add_argument("template", nargs="?", metavar="TEMPLATE", help="list its instances")
+    _add_limit(parser)
+    _add_json(parser)
+
+    parser = add(
+        "show",
+        _in_loop(show),
+        "show all about a task or an instance",
+        "With its arguments, and why it was given up, if it was.",
+        "shop.py:app weekly_report",
+        "shop.py:app deliver 'order 17'",
+    )
+    _add_app(parser)
+    parser.add_argument("name", metavar="NAME", help="the task or template")
+    parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="the instance of the template")
+    _add_json(parser)
+
+    parser = add(
+        "unschedule",
+        _in_loop(unschedule),
+        "remove an instance from the store",
+        "A run on its way goes on to its end. Without\nINSTANCE, NAME is a static task that the application does not declare any more.",
+        "shop.py:app deliver 'order 17'",
+        "shop.py:app old_report",
+    )
+    _add_app(parser)
+    parser.add_argument("name", metavar="NAME", help="the template, or a static task that is not declared any more")
+    parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="the instance of the template")
+    _add_json(parser)
+
+
+def _add_next(add: _Add) -> None:
+    parser = add(
+        "next",
+        _in_loop(next_occurrences),
+        "tell what fires between two instants",
+        "An INSTANT is 2026-07-01, 2026-07-01T09:00,\neither with an offset such as +02:00 or Z, now, or +12h (s, m, h, d or w).",
+        "shop.py:app",
+        "shop.py:app weekly_report --to +4w --timezone Europe/London",
+        "shop.py:app --from 2026-07-01 --to 2026-07-02 --json",
+    )
+    _add_app(parser)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="only this task or template")
+    parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="only this instance of the template")
+    for option, name, default, meaning in (
+        ("--from", "start", timedelta(), "from then on (default: now)"),
+        ("--to", "end", timedelta(days=1), "before then; + counts on from --from (default: +1d)"),
+    ):
+        parser.add_argument(option, dest=name, type=parse_moment, default=default, metavar="INSTANT", help=meaning)
+    parser.add_argument(
+        "--timezone",
+        type=_zone,
+        default="UTC",
+        metavar="ZONE",
+        help="for what is given without an offset, and for what is printed (default: UTC)",
+    )
+    _add_limit(parser)
+    _add_json(parser)
+
+
+def _add_checks(add: _Add) -> None:
+    parser = add(
+        "check",
+        _in_loop(check),
+        "check the installation, a store and the clock",
+        "Connects, creates the tables if there are\nnone, and stores a row of its own that is claimed, settled and removed.",
+        "shop.py:app",
+        "--url postgresql://user@db.example/shop",
+    )
+    parser.add_argument("app", nargs="?", metavar="APP", help=_APP)
+    parser.add_argument("--url", help="the store, instead of the application's own")
+    _add_json(parser)
+
+    parser = add(
+        "backends", _in_loop(list_backends), "list the stores that can be used", "By the schemes of their URLs.", "", "--json"
+    )
+    _add_json(parser)
+
+
+def _add_app(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("app", metavar="APP", help=_APP)
+    parser.add_argument("--url", help="another store than the application's own")
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=_limit, default=100, metavar="N", help="no more than N lines; 0: all (default: 100)")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs: one JSON object a line")
+
+
+def _examples(*lines: str) -> str:
+    return "\n".join(["examples:", *(f"  pyncette {line}" for line in lines)])
+
+
+def _in_loop(command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]]) -> Callable[[argparse.Namespace], int]:
+    return lambda arguments: asyncio.run(command(arguments))
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if _limit(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return find_zone(name)
+    except ScheduleError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

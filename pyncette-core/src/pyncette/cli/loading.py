@@ -1,0 +1,69 @@
+"""From ``MODULE:APP`` or ``FILE.py:APP`` to an application."""
+
+import functools
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from pyncette.app import Pyncette
+from pyncette.backends import did_you_mean
+from pyncette.errors import ConfigurationError
+
+__all__ = ["load_app"]
+
+
+def load_app(target: str) -> Pyncette:
+    """Import the application that ``target`` names. Raises ConfigurationError if there is none, or what the import raises."""
+    location, colon, name = target.rpartition(":")
+    if not colon:
+        location, name = target, ""
+    module = _load_file(Path(location)) if location.endswith(".py") else _load_module(location)
+    apps = [key for key, value in vars(module).items() if isinstance(value, Pyncette)]
+    offered = f"it has: {', '.join(apps)}" if apps else "it has no Pyncette at all"
+    if not name:
+        raise ConfigurationError(f"{target!r} names no app in {location}, {offered}; write {location}:{(apps or ['app'])[0]}")
+    try:
+        app = functools.reduce(getattr, name.split("."), module)
+    except AttributeError:
+        close = did_you_mean(name, apps)
+        raise ConfigurationError(f"{location} has no {name!r}, {offered}{f'; did you mean {close!r}?' if close else ''}") from None
+    if not isinstance(app, Pyncette):
+        raise ConfigurationError(f"{name!r} of {location} is of type {type(app).__name__} and no Pyncette; {offered}")
+    return app
+
+
+def _load_module(name: str) -> ModuleType:
+    # A console script has its own directory there instead, unlike `python -m`.
+    _add_to_path(Path.cwd())
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigurationError(f"{name!r} is neither the name of a module nor of a .py file; write MODULE:APP or FILE.py:APP")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Unless it is a module that the application needs.
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            hint = f"; did you mean {name}.py?" if Path(f"{name}.py").exists() else f" in {Path.cwd()} or among what is installed"
+            raise ConfigurationError(f"There is no module {error.name!r}{hint}") from None
+        raise
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file {path}; it is looked for from {Path.cwd()}")
+    _add_to_path(path.resolve().parent)
+    # Under the name by which it can be imported, so that other processes find its functions; but never in the place of another.
+    name = path.stem if path.stem not in sys.modules else f"pyncette_app_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _add_to_path(directory: Path) -> None:
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))

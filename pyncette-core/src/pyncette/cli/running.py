@@ -1,0 +1,66 @@
+"""``pyncette run``: one process, or several under supervision."""
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import signal
+import sys
+import threading
+
+from pyncette.app import Pyncette
+from pyncette.cli import logs
+from pyncette.cli.loading import load_app
+from pyncette.cli.supervisor import supervise
+from pyncette.errors import ConfigurationError
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run an application until a signal, or until it ends by itself."""
+    app = load_app(arguments.app)
+    if arguments.url is not None:
+        app.use_repository(arguments.url)
+    several = arguments.processes > 1 or arguments.lifeline is not None
+    logs.configure(arguments.log_level, arguments.log_format, several=several)
+    if arguments.uvloop:
+        if importlib.util.find_spec("uvloop") is None:
+            raise ConfigurationError("--uvloop needs a package that is not installed: pip install 'pyncette-core[uvloop]'")
+        os.environ["USE_UVLOOP"] = "1"
+    if arguments.processes > 1:
+        return _run_several(app, arguments)
+    if arguments.lifeline is not None:
+        _end_with_supervisor(arguments.lifeline)
+    app.main()
+    return 0
+
+
+def _run_several(app: Pyncette, arguments: argparse.Namespace) -> int:
+    if os.name == "nt":
+        raise ConfigurationError("--processes needs signals that Windows does not have; start the command several times instead")
+    asyncio.run(_open_once(app))
+    # Not -m alone: that would look for the package in the current directory first.
+    command = [sys.executable, "-P", "-m", "pyncette", "run", arguments.app]
+    for option in ("url", "log_level", "log_format"):
+        value = getattr(arguments, option)
+        if value is not None:
+            command.append(f"--{option.replace('_', '-')}={value}")
+    return asyncio.run(supervise(command, arguments.processes))
+
+
+async def _open_once(app: Pyncette) -> None:
+    """Tell a mistake in the configuration, or a store that is away, once and at the start, instead of from each process for ever."""
+    async with app.create(fixtures=False):
+        pass
+
+
+def _end_with_supervisor(lifeline: int) -> None:
+    """Drain when the supervisor is gone, however it ended: it holds the other end of the pipe ``lifeline``."""
+    os.set_inheritable(lifeline, False)
+
+    def watch() -> None:
+        os.read(lifeline, 1)  # until the end of the file; nothing is ever written
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="pyncette-lifeline", daemon=True).start()
