@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,21 +30,26 @@ nox.options.reuse_venv = "yes"
 class Distribution:
     """What the sessions need to know of a folder with a pyproject.toml."""
 
-    #: The URLs at which the conformance suite finds its stores; empty: those that need no server; None: it has no stores.
-    stores: Sequence[str] | None = None
+    #: The servers of tools/servers.py that the conformance suite tests; empty: the stores that need none; None: it has no stores.
+    servers: Sequence[str] | None = None
+    #: The option of a URL that gives each run of the suite a place of its own on the server.
+    place: str = ""
     #: What mypy needs to know the types of its dependencies.
     stubs: Sequence[str] = ()
 
 
 #: A new backend is one line here.
 DISTRIBUTIONS: Mapping[str, Distribution] = {
-    "pyncette-core": Distribution(stores=[], stubs=["types-croniter", "types-python-dateutil"]),
+    "pyncette-core": Distribution(servers=[], stubs=["types-croniter", "types-python-dateutil"]),
+    "pyncette-redis": Distribution(servers=["redis", "redis-cluster"], place="namespace"),
+    "pyncette-postgres": Distribution(servers=["postgres"], place="table_name", stubs=["asyncpg-stubs"]),
+    "pyncette-mysql": Distribution(servers=["mysql", "mariadb"], place="table_name", stubs=["types-PyMySQL"]),
     "conformance-tests": Distribution(),
 }
 
 ROOT = Path(__file__).resolve().parent
 TESTED = [name for name in DISTRIBUTIONS if any((ROOT / name / "tests").glob("test_*.py"))]
-WITH_STORES = [name for name, distribution in DISTRIBUTIONS.items() if distribution.stores is not None]
+WITH_STORES = [name for name, distribution in DISTRIBUTIONS.items() if distribution.servers is not None]
 
 # Exact versions of what judges the code: a new release of a linter must not fail an old commit.
 LINTERS = ["ruff==0.17.6"]
@@ -155,13 +161,69 @@ def _install(session: nox.Session, distributions: Iterable[str]) -> None:
     session.install(*editables, *TEST_REQUIREMENTS)
 
 
-def _suite_on(distribution: str) -> Sequence[str]:
-    """The conformance suite as arguments for pytest."""
-    return [
-        "--pyargs",
-        "pyncette_conformance.suite",
-        *(f"--pyncette-url={url}" for url in DISTRIBUTIONS[distribution].stores or []),
-    ]
+def _conformance(session: nox.Session, distribution: str, *, everything: bool = False, **options: Any) -> None:
+    """The conformance suite on all stores of one distribution, and real faults on those that have a server.
+
+    :param everything: all faults, instead of those that show most.
+    """
+    servers = _servers(session, distribution)
+    # The rules themselves are proven by the suite as well, but that is about no store, and once is enough.
+    stores = ["-k", "not TestRules", *(_url(distribution, server) for server in servers.values())] if servers else []
+    suite = ["-n", "2", "--pyargs", "pyncette_conformance.suite", *stores]
+    _pytest(session, *suite, *session.posargs, report=f"suite-{distribution}", **options)
+    for name, server in servers.items():
+        faults = "TestWorkers or TestOutages" if everything else "three_processes or first_start or TestOutages"
+        if name == "redis-cluster":  # whose nodes tell their own addresses, so that nobody would take the way through a proxy
+            faults = f"({faults}) and not (black_hole or slow_network)"
+        restart = [f"--pyncette-restart={command}" for key, command in server.items() if key.endswith("_RESTART") and command]
+        suite = ["-n", "4", "--pyargs", "pyncette_conformance.faults.suite", "-k", faults, _url(distribution, server), *restart]
+        _pytest(session, *suite, *session.posargs, report=f"faults-{name}", **options)
+
+
+def _environment(session: nox.Session, distribution: str) -> Mapping[str, str]:
+    """What tells the tests of a distribution where its servers are."""
+    return {key: value for server in _servers(session, distribution).values() for key, value in server.items()}
+
+
+def _url(distribution: str, server: Mapping[str, str]) -> str:
+    """The option of the suite for a store of its own on a server."""
+    url = next(value for key, value in server.items() if key.endswith("_URL"))
+    return f"--pyncette-url={url}{'&' if '?' in url else '?'}{DISTRIBUTIONS[distribution].place}={{unique}}"
+
+
+def _servers(session: nox.Session, distribution: str) -> Mapping[str, Mapping[str, str]]:
+    """The environments of the servers of a distribution. One that can't be had skips the session; in CI that is a failure."""
+    servers = {name: _server(name) for name in DISTRIBUTIONS[distribution].servers or []}
+    missing = [name for name, server in servers.items() if not server]
+    if missing:
+        (session.error if os.environ.get("CI") else session.skip)(f"There is no {' and no '.join(missing)}; see above")
+    return servers
+
+
+@functools.cache
+def _server(name: str) -> Mapping[str, str]:
+    """The environment of a server of tools/servers.py, which runs until its standard input is closed; nothing, if it can't be had."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / "servers.py"), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    environment = {}
+    for line in process.stdout:
+        if line.startswith("#"):  # it is up
+            _STARTED.append(process)
+            return environment
+        key, _, value = shlex.split(line)[1].partition("=")
+        environment[key] = value
+    return {}
+
+
+_STARTED: list[subprocess.Popen[str]] = []
+
+
+@atexit.register
+def _stop_servers() -> None:
+    for process in _STARTED:
+        process.communicate()
 
 
 def _build(session: nox.Session) -> Path:
@@ -202,7 +264,7 @@ def tests(session: nox.Session, distribution: str) -> None:
     """The tests of one distribution: nox -s "tests(pyncette-core)" -- -k heartbeat."""
     _install(session, DISTRIBUTIONS)
     apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
-    _pytest(session, "-n", "2", f"{distribution}/tests", *apart, *session.posargs)
+    _pytest(session, "-n", "2", f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution))
 
 
 @session()
@@ -210,7 +272,7 @@ def tests(session: nox.Session, distribution: str) -> None:
 def conformance(session: nox.Session, distribution: str) -> None:
     """The conformance suite on all stores of one distribution."""
     _install(session, list(dict.fromkeys(["pyncette-core", "conformance-tests", distribution])))
-    _pytest(session, "-n", "2", *_suite_on(distribution), *session.posargs)
+    _conformance(session, distribution)
 
 
 @session()
@@ -283,8 +345,9 @@ def full(session: nox.Session, end: str) -> None:
     options = {"success_codes": (0, 1, 5) if session.posargs else (0, 1)}
     for name in TESTED:
         apart = [f"--ignore={path}" for path in WHEEL_TESTS]
-        _pytest(session, "-n", "2", f"{name}/tests", *apart, *session.posargs, report=name, **options)
+        environment = _environment(session, name)
+        _pytest(session, "-n", "2", f"{name}/tests", *apart, *session.posargs, report=name, env=environment, **options)
     for name in WITH_STORES:
-        _pytest(session, "-n", "2", *_suite_on(name), *session.posargs, report=f"suite-{name}", **options)
+        _conformance(session, name, everything=True, **options)
     if _read_reports(session).failed:
         session.error("Some tests failed")

@@ -7,7 +7,7 @@
 A URL that stands in the environment already (PYNCETTE_TEST_REDIS_URL and so on) is taken as it is, and nothing is started for it. Else
 the server comes from Docker (compose.yaml) where that runs, else it is started natively: from the programs of this machine, or from
 packages of Debian, unpacked into a cache. What a native server has stored is gone when it stops. SIGUSR1 kills all servers with
-SIGKILL and starts them again on the same data.
+SIGKILL and starts them again on the same data; PYNCETTE_TEST_REDIS_RESTART and so on are the commands that do so.
 """
 
 import argparse
@@ -563,9 +563,11 @@ def main() -> int:
         signal.signal(number, lambda *_: events.put("stop"))
     try:
         with servers(options.names or list(NATIVE)) as running:
-            environment = {variable(name): server.url for name, server in running.items()}
-            for server in running.values():
-                environment |= server.environment
+            environment = {}
+            for name, server in running.items():
+                environment |= {variable(name): server.url, **server.environment}
+                restart = variable(name).removesuffix("URL") + "RESTART"
+                environment[restart] = os.environ.get(restart, "") if given(name) else f"kill -USR1 {os.getpid()}"
             if command:
                 return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
             for name, value in environment.items():

@@ -144,6 +144,28 @@ def test_is_slow() -> None:
     play(scenario)
 
 
+def test_passes_a_reset_on() -> None:
+    async def scenario(proxy: Proxy, server: Server, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        assert await client.ask(b"1\n") == b"echo 1\n"
+        client.writer.transport.abort()
+        while proxy.open_connections:
+            await asyncio.sleep(0.01)
+
+    play(scenario)
+
+
+def test_counts_round_trips() -> None:
+    async def scenario(proxy: Proxy, server: Server, connect: Callable[[], Awaitable[Client]]) -> None:
+        client, other = await connect(), await connect()
+        for i in range(3):
+            await client.ask(b"%d\n" % i)
+        await other.ask(b"x" * 60_000 + b"\n")  # in many pieces
+        assert proxy.round_trips == 4
+
+    play(scenario)
+
+
 def test_refuses_new_connections_and_keeps_old_ones() -> None:
     async def scenario(proxy: Proxy, server: Server, connect: Callable[[], Awaitable[Client]]) -> None:
         client = await connect()

@@ -1,7 +1,6 @@
 """A TCP proxy that stands between workers and a store, and does to their connections what networks do."""
 
 import asyncio
-import contextlib
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -20,6 +19,8 @@ class _Connection:
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
     #: The next bytes from the server are dropped, and the connection with them.
     cut: bool = False
+    #: The last to send was the client.
+    asking: bool = False
 
     def abort(self) -> None:
         for writer in (self.client, self.server):
@@ -43,6 +44,8 @@ class Proxy:
         self.freeze_new = False
         #: Seconds by which each piece of data is late, in either direction.
         self.delay = 0.0
+        #: How often clients have sent something that was not the continuation of what they were sending.
+        self.round_trips = 0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -117,8 +120,10 @@ class Proxy:
     async def _pump(
         self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
     ) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := await reader.read(_CHUNK):
+                self.round_trips += not replies and not connection.asking
+                connection.asking = not replies
                 await connection.thawed.wait()
                 if self.delay:
                     await asyncio.sleep(self.delay)
@@ -129,3 +134,6 @@ class Proxy:
                 await writer.drain()
             await connection.thawed.wait()  # a frozen network does not tell that the other side is gone
             writer.write_eof()
+        except OSError:  # one side was reset, and the other is
+            await connection.thawed.wait()
+            connection.abort()

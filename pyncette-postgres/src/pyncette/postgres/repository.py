@@ -59,6 +59,13 @@ _TRANSIENT = (
 )
 
 
+class _Connection(asyncpg.Connection):  # type: ignore[type-arg,misc,unused-ignore] - generic in its stubs only
+    """One that is given back to the pool without a round trip to clean it up: statements here leave nothing behind."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
 class PostgresRepository(Repository):
     """Rows in a table of PostgreSQL. Opened by :func:`postgres_repository`."""
 
@@ -231,6 +238,7 @@ async def postgres_repository(
         min_size=1,
         max_size=postgres_pool_size,
         timeout=postgres_timeout,
+        connection_class=_Connection,
         # Statements are prepared once for each connection: what they are made of never varies.
         server_settings={"default_transaction_isolation": "read committed", "application_name": "pyncette"},
         **({} if postgres_ssl is None else {"ssl": postgres_ssl}),
@@ -314,7 +322,7 @@ def _literal(text: str) -> str:
 
 def _quoted(name: str) -> str:
     """The name as SQL has it, quoted: a table, or a schema and a table with a dot between. A part may come quoted already."""
-    parts = re.fullmatch(r'(?:("(?:[^"]|"")+"|[^".]+)\.)?("(?:[^"]|"")+"|[^".]+)', name)
+    parts = re.fullmatch(r'(?:("(?:[^"]|"")+"|[^".][^.]*)\.)?("(?:[^"]|"")+"|[^".][^.]*)', name)
     if parts is None or "\0" in name:
         raise ConfigurationError(f"postgres_table_name={name!r} is not the name of a table; write TABLE or SCHEMA.TABLE")
     plain = [part[1:-1].replace('""', '"') if part.startswith('"') else part for part in parts.groups() if part is not None]

@@ -1,0 +1,393 @@
+"""What PostgreSQL adds to the contract, which the conformance suite proves: its statements, its tables, its errors."""
+
+import asyncio
+import contextlib
+import json
+import re
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pyncette import Pyncette
+from pyncette.backends import from_url
+from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.postgres import postgres_repository
+from pyncette.repository import Commit, Fail, Key, Outcome, Registration, Release, Target
+from pyncette_conformance.faults.proxy import Proxy
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def registration(name, at=NOW, *, spec="{}", schedule="s", partition="p"):
+    return Registration(Key(partition, name), spec, schedule, Target(at, at))
+
+
+def claim(repository, limit=1000, **options):
+    return repository.claim(NOW, "p", lease_duration=MINUTE, limit=limit, **options)
+
+
+def address_of(url):
+    found = re.search(r"@([^:/]+):(\d+)", url)
+    return found[1], int(found[2])
+
+
+@contextlib.asynccontextmanager
+async def proxied(url, table, **options):
+    host, port = address_of(url)
+    async with Proxy(host, port) as proxy:
+        through = url.replace(f"{host}:{port}", f"127.0.0.1:{proxy.port}")
+        async with postgres_repository(postgres_url=through, postgres_table_name=table, **options) as repository:
+            yield proxy, repository
+
+
+def error_of(open_repository, kind=RepositoryError):
+    async def start():
+        async with open_repository():
+            pass
+
+    with pytest.raises(kind) as caught:
+        asyncio.run(start())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestRoundTrips:
+    @pytest.mark.parametrize("size", [1, 10, 500])
+    def test_each_call_is_one_whatever_the_size_of_its_batch(self, server_url, table, size):
+        async def test():
+            async with proxied(server_url, table, postgres_pool_size=1) as (proxy, repository):
+
+                async def counted(call):
+                    before = proxy.round_trips
+                    result = await call
+                    return proxy.round_trips - before, result
+
+                async def all_calls(prefix):
+                    """The round trips of each kind of call on ``size`` rows."""
+                    names = [f"{prefix}{i}" for i in range(size)]
+                    keys = [Key("p", name) for name in names]
+                    count = {}
+                    count["register"], _ = await counted(repository.register(NOW, [registration(name) for name in names]))
+                    count["claim named"], result = await counted(claim(repository, names=names))
+                    assert len(result.claims) == size
+                    count["release"], _ = await counted(repository.settle(NOW, [Release(each, NOW) for each in result.claims]))
+                    count["claim"], result = await counted(claim(repository))
+                    assert len(result.claims) == size
+                    later = Target(NOW + MINUTE, NOW + MINUTE)
+                    count["commit"], outcomes = await counted(repository.settle(NOW, [Commit(c, later) for c in result.claims]))
+                    assert set(outcomes) == {Outcome.APPLIED}
+                    count["idle claim"], _ = await counted(claim(repository))
+                    count["get"], _ = await counted(repository.get(keys))
+                    count["pause"], _ = await counted(repository.pause(NOW, keys))
+                    count["unregister"], _ = await counted(repository.unregister(NOW, keys))
+                    return count
+
+                await all_calls("first")  # each statement is prepared once for each connection
+                count = await all_calls("then")
+                assert count == dict.fromkeys(count, 1)
+
+        asyncio.run(test())
+
+    def test_an_empty_batch_is_none_at_all(self, server_url, table):
+        async def test():
+            async with proxied(server_url, table) as (proxy, repository):
+                before = proxy.round_trips
+                await repository.register(NOW, [])
+                assert [await repository.settle(NOW, []), await repository.get([]), await repository.unregister(NOW, [])] == [
+                    []
+                ] * 3
+                assert proxy.round_trips == before
+
+        asyncio.run(test())
+
+    def test_what_is_read_grows_with_the_batch_and_not_with_the_table(self, server_url, table, sql):
+        """A plan that sorts or scans everything would be lost among a million rows."""
+
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                for start in range(0, 20_000, 5000):
+                    await repository.register(NOW, [registration(str(i), NOW + i * MINUTE) for i in range(start, start + 5000)])
+                return repository._sql["CLAIM"]
+
+        statement = asyncio.run(test())
+        sql(f"ANALYZE {table}")
+        arguments = {"$1": "'p'", "$2": "'2026-03-01 13:00Z'", "$3": "10", "$4": "'l'", "$5": "'2026-03-01 14:00Z'", "$6": "1"}
+        for parameter, value in arguments.items():
+            statement = statement.replace(parameter, value)
+        [[plan]] = sql(f"EXPLAIN (FORMAT JSON) {statement}")
+        nodes = []
+
+        def visit(node):
+            nodes.append(node)
+            for each in node.get("Plans", ()):
+                visit(each)
+
+        visit(json.loads(plan)[0]["Plan"])
+        assert [node["Node Type"] for node in nodes if node["Node Type"] == "Seq Scan"] == []
+        assert {node["Index Name"] for node in nodes if "Index Name" in node} == {
+            f"{table}_pkey",
+            f"{table}_partition_ready_at_idx",
+        }
+
+
+class TestStored:
+    def test_what_is_stored_is_pinned(self, server_url, table, sql):
+        # A change here is a change of the stored format: raise FORMAT, and read what older versions have written.
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                rows = [registration("a", NOW + MINUTE, spec='{"x": "é"}', schedule="*/5"), registration("b"), registration("c")]
+                await repository.register(NOW, rows)
+                held, failed = (await claim(repository, names=["b", "c"])).claims
+                await repository.settle(NOW, [Fail(failed, "it broke")])
+                await repository.pause(NOW, [Key("p", "a")])
+                return held.lease
+
+        lease = asyncio.run(test())
+        columns = "SELECT column_name, data_type, is_nullable, collation_name FROM information_schema.columns WHERE table_name = $1"
+        assert sql(f"{columns} ORDER BY ordinal_position", table) == [
+            ("partition", "text", "NO", "C"),
+            ("name", "text", "NO", "C"),
+            ("spec", "text", "NO", None),
+            ("schedule", "text", "NO", "C"),
+            ("occurrence", "timestamp with time zone", "NO", None),
+            ("execute_after", "timestamp with time zone", "NO", None),
+            ("ready_at", "timestamp with time zone", "YES", None),
+            ("lease", "text", "YES", None),
+            ("locked_until", "timestamp with time zone", "YES", None),
+            ("epoch", "bigint", "NO", None),
+            ("revision", "bigint", "NO", None),
+            ("attempt", "bigint", "NO", None),
+            ("state", "text", "NO", None),
+            ("error", "text", "YES", None),
+        ]
+        assert sql(f"SELECT obj_description('{table}'::regclass)") == [("Pyncette, stored format 1",)]
+        assert sql("SELECT indexdef FROM pg_indexes WHERE tablename = $1 ORDER BY 1", table) == [
+            (
+                f"CREATE INDEX {table}_partition_ready_at_idx ON public.{table} USING btree (partition, ready_at) WHERE (ready_at IS NOT NULL)",
+            ),
+            (f"CREATE UNIQUE INDEX {table}_pkey ON public.{table} USING btree (partition, name)",),
+        ]
+        epoch = 1772366400123457  # NOW, in microseconds since 1970
+        later, until = NOW + MINUTE, NOW + MINUTE
+        assert sql(f"SELECT * FROM {table} ORDER BY name") == [
+            ("p", "a", '{"x": "é"}', "*/5", later, later, None, None, None, epoch, 0, 0, "paused", None),
+            ("p", "b", "{}", "s", NOW, NOW, until, lease, until, epoch + 1, 0, 1, "scheduled", None),
+            ("p", "c", "{}", "s", NOW, NOW, None, lease, None, epoch + 1, 0, 1, "failed", "it broke"),
+        ]
+
+    def test_a_newer_format_is_refused_at_the_start(self, server_url, table, sql):
+        def opened():
+            return postgres_repository(postgres_url=server_url, postgres_table_name=table)
+
+        async def start():
+            async with opened():
+                pass
+
+        asyncio.run(start())
+        sql(f"COMMENT ON TABLE {table} IS 'Pyncette, stored format 2'")
+        assert error_of(opened).endswith("has the stored format 2, but this Pyncette knows only 1; upgrade pyncette-postgres")
+
+    def test_a_table_of_somebody_else_is_left_alone(self, server_url, table, sql):
+        sql(f"CREATE TABLE {table} (name text)")
+        message = error_of(lambda: postgres_repository(postgres_url=server_url, postgres_table_name=table))
+        assert message.endswith("is not one of Pyncette's; choose another postgres_table_name")
+        assert sql(f"SELECT count(*) FROM {table}") == [(0,)]
+
+    @pytest.mark.parametrize("name", ["Tasks of März", 'a"b', "select", "x" * 63, "a'b", "{table}", "tab%s"])
+    def test_any_legal_name_will_do_with_a_schema_or_without(self, server_url, sql, name):
+        schema = f"S {uuid.uuid4().hex}"
+        sql(f'CREATE SCHEMA "{schema}"')
+        quoted = '"' + name.replace('"', '""') + '"'
+
+        async def test():
+            for given in (f"{schema}.{name}", f'"{schema}".{quoted}'):
+                async with postgres_repository(postgres_url=server_url, postgres_table_name=given) as repository:
+                    await repository.register(NOW, [registration("a")])
+
+        try:
+            asyncio.run(test())
+            assert sql(f'SELECT name FROM "{schema}".{quoted}') == [("a",)]
+        finally:
+            sql(f'DROP SCHEMA "{schema}" CASCADE')
+
+    @pytest.mark.parametrize("name", ["", "a.b.c", 'a"', "a\0b", "x" * 64, "é" * 32, ".a", "a."])
+    def test_any_other_is_refused(self, name):
+        message = error_of(
+            lambda: postgres_repository(postgres_url="postgresql://h/d", postgres_table_name=name), ConfigurationError
+        )
+        assert message.startswith("postgres_table_name=")
+
+
+class TestOptions:
+    def test_a_url_reaches_the_factory(self):
+        url = (
+            "postgresql://user:p%40ss@host:5433/db?table_name=jobs.tasks&pool_size=3&timeout=2.5&ssl=require&skip_table_create=yes"
+        )
+        assert from_url(url).keywords == {
+            "postgres_url": "postgresql://user:p%40ss@host:5433/db",
+            "postgres_table_name": "jobs.tasks",
+            "postgres_pool_size": 3,
+            "postgres_timeout": 2.5,
+            "postgres_ssl": "require",
+            "postgres_skip_table_create": True,
+        }
+        assert from_url("postgres://host/db").keywords == {"postgres_url": "postgres://host/db"}
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"postgres_pool_size": 0}, "postgres_pool_size=0 is below 1; use 5 or so"),
+            ({"postgres_timeout": 0.0}, "postgres_timeout=0.0 is not a number of seconds above 0"),
+            ({"postgres_timeout": float("nan")}, "postgres_timeout=nan is not a number of seconds above 0"),
+        ],
+    )
+    def test_that_make_no_sense_are_refused(self, options, words):
+        message = error_of(lambda: postgres_repository(postgres_url="postgresql://h/d", **options), ConfigurationError)
+        assert message == words
+
+    def test_no_more_connections_are_opened_than_allowed(self, server_url, table):
+        async def test():
+            async with proxied(server_url, table, postgres_pool_size=2) as (proxy, repository):
+                await asyncio.gather(*(repository.register(NOW, [registration(str(i))]) for i in range(30)))
+                assert proxy.open_connections <= 2
+
+        asyncio.run(test())
+
+
+class TestErrors:
+    """One line that says what is wrong, with what, and what to do; never the password."""
+
+    def of(self, url, kind=RepositoryError, **options):
+        message = error_of(lambda: postgres_repository(postgres_url=url, **options), kind)
+        assert "horse" not in message
+        return message
+
+    def test_wrong_password(self, server_url):
+        host, port = address_of(server_url)
+        url = re.sub(r"://[^@]*@", "://pyncette:battery-horse@", server_url)
+        message = self.of(url)
+        assert message.startswith(f"PostgreSQL at {host}:{port}/")
+        assert message.endswith("; check user and password") and "refused the login" in message
+
+    def test_unknown_database(self, server_url):
+        url = server_url.rpartition("/")[0] + "/nowhere"
+        assert self.of(url).endswith('has no such database: database "nowhere" does not exist; create it, or correct the URL')
+
+    def test_nobody_listens(self):
+        message = self.of("postgresql://user:horse@127.0.0.1:1/db", TransientRepositoryError)
+        assert message.startswith("PostgreSQL at 127.0.0.1:1/db can't be reached (")
+        assert message.endswith("; is it running, is the address right?")
+
+    def test_unknown_host(self):
+        message = self.of("postgresql://user:horse@nowhere.invalid/db", TransientRepositoryError)
+        assert message.startswith("PostgreSQL at nowhere.invalid/db can't be reached (")
+
+    def test_silence(self):
+        async def test():
+            async with await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0) as server:
+                port = server.sockets[0].getsockname()[1]
+                with pytest.raises(TransientRepositoryError) as caught:
+                    async with postgres_repository(postgres_url=f"postgresql://u:horse@127.0.0.1:{port}/db", postgres_timeout=0.5):
+                        pass
+                assert str(caught.value) == (
+                    f"PostgreSQL at 127.0.0.1:{port}/db did not answer within 0.5 s; is the address right?"
+                )
+
+        asyncio.run(test())
+
+    def test_missing_table(self, server_url, table):
+        message = self.of(server_url, postgres_table_name=table, postgres_skip_table_create=True)
+        assert message.startswith(f'There is no table "{table}" in ')
+        assert message.endswith("; create it, or leave out postgres_skip_table_create")
+
+    def test_a_table_that_goes_away(self, server_url, table, sql):
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                await asyncio.to_thread(sql, f"DROP TABLE {table}")
+                with pytest.raises(RepositoryError, match="There is no table .*; create it, or restart to have it created"):
+                    await claim(repository)
+
+        asyncio.run(test())
+
+    def test_a_role_that_may_not(self, server_url, table, sql):
+        role = f"role_{uuid.uuid4().hex}"
+        sql(f"CREATE ROLE {role} LOGIN PASSWORD 'horse'")
+        try:
+            url = re.sub(r"://[^@]*@", f"://{role}:horse@", server_url)
+            assert "refused: permission denied for schema public" in self.of(url, postgres_table_name=table)
+        finally:
+            sql(f"DROP ROLE {role}")
+
+    def test_of_the_url_name_the_option(self):
+        with pytest.raises(ConfigurationError, match="Unknown option 'tabel_name' .* did you mean 'table_name'?"):
+            Pyncette("postgresql://host/db?tabel_name=x")
+
+    def test_a_spec_that_text_cannot_hold(self, server_url, table):
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                with pytest.raises(RepositoryError) as caught:
+                    await repository.register(NOW, [registration("a", spec="\0")])
+                assert not isinstance(caught.value, TransientRepositoryError)
+
+        asyncio.run(test())
+
+
+class TestConnections:
+    def test_one_that_was_cancelled_amid_a_reply_is_thrown_away(self, server_url, table):
+        # I14. What is left of a reply would be taken for that to the next call.
+        async def test():
+            async with proxied(server_url, table, postgres_pool_size=1) as (proxy, repository):
+                await repository.register(NOW, [registration("big", spec="x" * 3_000_000), registration("small", spec="right")])
+                for delay in (0, 0.001, 0.01, 0.1):
+                    proxy.delay = 0.02  # the reply is read in many pieces
+                    reading = asyncio.create_task(repository.get([Key("p", "big")]))
+                    await asyncio.sleep(0.06 + delay)
+                    reading.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await reading
+                    proxy.delay = 0
+                    for _ in range(3):
+                        assert [row.spec for row in await repository.get([Key("p", "small")])] == ["right"]
+
+        asyncio.run(test())
+
+    def test_that_the_server_ends_are_replaced(self, server_url, table, sql):
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                await asyncio.gather(*(repository.register(NOW, [registration(str(i))]) for i in range(5)))
+                kill = (
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pyncette' AND query LIKE $1"
+                )
+                await asyncio.to_thread(sql, kill, f"%{table}%")
+                failed = 0
+                for _ in range(3):
+                    try:
+                        await claim(repository)
+                    except TransientRepositoryError:
+                        failed += 1
+                assert failed <= 1  # one call finds out for all of them
+                assert len(await repository.get([Key("p", str(i)) for i in range(5)])) == 5
+
+        asyncio.run(test())
+
+    def test_that_look_alive_and_are_dead_are_all_given_up_at_once(self, server_url, table):
+        async def test():
+            async with proxied(server_url, table, postgres_timeout=1.0) as (proxy, repository):
+                await asyncio.gather(*(repository.register(NOW, [registration(str(i))]) for i in range(10)))
+                assert proxy.open_connections > 1
+                proxy.freeze()
+                with pytest.raises(TransientRepositoryError, match="did not answer within 1 s"):
+                    await claim(repository)
+                await asyncio.gather(*(repository.get([Key("p", str(i))]) for i in range(10)))
+
+        asyncio.run(test())
+
+    def test_closing_waits_for_no_server_that_does_not_answer(self, server_url, table):
+        async def test():
+            async with asyncio.timeout(5), proxied(server_url, table) as (proxy, repository):
+                await claim(repository)
+                proxy.freeze()
+
+        asyncio.run(test())
