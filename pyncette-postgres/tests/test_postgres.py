@@ -212,7 +212,7 @@ class TestStored:
         finally:
             sql(f'DROP SCHEMA "{schema}" CASCADE')
 
-    @pytest.mark.parametrize("name", ["", "a.b.c", 'a"', "a\0b", "x" * 64, "é" * 32, ".a", "a."])
+    @pytest.mark.parametrize("name", ["", "a.b.c", '"a', "a\0b", "x" * 64, "é" * 32, ".a", "a."])
     def test_any_other_is_refused(self, name):
         message = error_of(
             lambda: postgres_repository(postgres_url="postgresql://h/d", postgres_table_name=name), ConfigurationError

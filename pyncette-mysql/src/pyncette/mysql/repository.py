@@ -128,7 +128,7 @@ class MySQLRepository(RowwiseRepository):
         self._pool = pool
         self._where = where
         self._name = table
-        self._table = _quoted(table)
+        self._table = _quoted(table).replace("%", "%%")  # the driver's format
         self._timeout = timeout  # of each call, including the wait for a connection
 
     async def claim(
@@ -277,7 +277,7 @@ class MySQLRepository(RowwiseRepository):
         if create and await self._comment() is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # others create it, too, at this moment
-                await self._fetch(_SCHEMA.replace("{comment}", f"{_COMMENT}{FORMAT}"), None)
+                await self._fetch(_SCHEMA.replace("{comment}", f"{_COMMENT}{FORMAT}"), [])
         comment = await self._comment()
         if comment is None:
             raise RepositoryError(
@@ -304,6 +304,10 @@ class MySQLRepository(RowwiseRepository):
         code = _code(error)
         if isinstance(error, TimeoutError):
             return TransientRepositoryError(f"{what} did not answer within {self._timeout:g} s; is the address right?")
+        if code == CR.CR_CONN_HOST_ERROR:
+            return TransientRepositoryError(
+                f"{what} can't be reached ({_line(error.__cause__ or error)}); is it running, is the address right?"
+            )
         if code in _TRANSIENT or not isinstance(error, aiomysql.MySQLError):
             return TransientRepositoryError(f"{what} can't be used now: {_line(error)}")
         if code in (ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR):
@@ -432,6 +436,8 @@ def _line(error: BaseException) -> str:
 
 
 def _from_url(url: BackendURL) -> Mapping[str, Any]:
+    if len(url.path) < 2:
+        raise ConfigurationError(f"The URL {url} names no database; write {url.scheme}://HOST/DATABASE")
     return {
         "mysql_host": url.hostname(),
         "mysql_port": url.port(3306),

@@ -1,0 +1,420 @@
+"""What MySQL and MariaDB add to the contract, which the conformance suite proves: statements, tables, errors, connections."""
+
+import asyncio
+import contextlib
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pyncette import Pyncette
+from pyncette.backends import from_url
+from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.mysql import mysql_repository, schema
+from pyncette.repository import Commit, Fail, Key, Outcome, Registration, Release, Target
+from pyncette_conformance.faults.proxy import Proxy
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+NOWHERE = {"mysql_user": "user", "mysql_password": "battery-horse", "mysql_database": "db"}
+
+
+def registration(name, at=NOW, *, spec="{}", schedule="s", partition="p"):
+    return Registration(Key(partition, name), spec, schedule, Target(at, at))
+
+
+def claim(repository, limit=1000, **options):
+    return repository.claim(NOW, "p", lease_duration=MINUTE, limit=limit, **options)
+
+
+@contextlib.asynccontextmanager
+async def proxied(server, table, **options):
+    async with Proxy(server["mysql_host"], server["mysql_port"]) as proxy:
+        through = {**server, "mysql_host": "127.0.0.1", "mysql_port": proxy.port}
+        async with mysql_repository(**through, mysql_table_name=table, **options) as repository:
+            yield proxy, repository
+
+
+def error_of(kind=RepositoryError, **options):
+    async def start():
+        async with mysql_repository(**options):
+            pass
+
+    with pytest.raises(kind) as caught:
+        asyncio.run(start())
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "horse" not in message
+    return message
+
+
+class TestRoundTrips:
+    @pytest.mark.parametrize("size", [1, 10, 500])
+    def test_are_the_same_whatever_the_size_of_the_batch(self, server, table, size):
+        async def test():
+            async with proxied(server, table, mysql_pool_size=1) as (proxy, repository):
+                names = [f"task {i}" for i in range(size)]
+                keys = [Key("p", name) for name in names]
+                count = {}
+
+                async def counted(what, call):
+                    before = proxy.round_trips
+                    result = await call
+                    count[what] = proxy.round_trips - before
+                    return result
+
+                await counted("register", repository.register(NOW, [registration(name) for name in names]))
+                result = await counted("claim named", claim(repository, names=names))
+                assert len(result.claims) == size
+                await counted("release", repository.settle(NOW, [Release(each, NOW) for each in result.claims]))
+                result = await counted("claim", claim(repository))
+                assert len(result.claims) == size
+                later = Target(NOW + MINUTE, NOW + MINUTE)
+                outcomes = await counted("commit", repository.settle(NOW, [Commit(each, later) for each in result.claims]))
+                assert set(outcomes) == {Outcome.APPLIED}
+                await counted("idle claim", claim(repository))
+                await counted("get", repository.get(keys))
+                await counted("pause", repository.pause(NOW, keys))
+                await counted("unregister", repository.unregister(NOW, keys))
+                # Each call is a transaction, whose last statement is the COMMIT.
+                assert count == {
+                    "register": 3,
+                    "claim named": 5,
+                    "release": 3,
+                    "claim": 5,
+                    "commit": 3,
+                    "idle claim": 2,
+                    "get": 2,
+                    "pause": 3,
+                    "unregister": 3,
+                }
+
+        asyncio.run(test())
+
+    def test_an_empty_batch_is_none_at_all(self, server, table):
+        async def test():
+            async with proxied(server, table) as (proxy, repository):
+                before = proxy.round_trips
+                await repository.register(NOW, [])
+                empty = [await repository.settle(NOW, []), await repository.get([]), await repository.unregister(NOW, [])]
+                assert empty == [[]] * 3
+                assert proxy.round_trips == before
+
+        asyncio.run(test())
+
+
+class TestClaims:
+    def test_what_is_locked_in_passing_is_looked_for_again(self, server, table, sql):
+        """Somebody holds a row for a moment, who does not claim it: a neighbour's scan, or a call that was cut off."""
+
+        async def test():
+            async with mysql_repository(**server, mysql_table_name=table) as repository:
+                await repository.register(NOW, [registration("a"), registration("b")])
+                locked, seen = asyncio.Event(), asyncio.Event()
+
+                async def hold(run):
+                    await run(f"SELECT * FROM {table} WHERE name = 'a' FOR UPDATE", [])
+                    locked.set()
+                    await seen.wait()
+
+                holding = asyncio.create_task(repository._transaction(hold))
+                await locked.wait()
+                claims = (await claim(repository)).claims
+                assert [each.key.name for each in claims] == ["b"]
+                original = repository._claim
+
+                async def let_go_after_the_first(*args):
+                    result = await original(*args)
+                    seen.set()
+                    await holding
+                    return result
+
+                repository._claim = let_go_after_the_first
+                result = await claim(repository)
+                assert [each.key.name for each in result.claims] == ["a"]
+                assert result.next_ready_at == NOW + MINUTE
+
+        asyncio.run(test())
+
+    def test_a_dead_connection_does_not_keep_its_locks(self, server, table):
+        """Else its rows would be passed over for the eight hours of the server's own wait_timeout."""
+
+        async def test():
+            async with (
+                proxied(server, table, mysql_timeout=1.0) as (proxy, dead),
+                mysql_repository(**server, mysql_table_name=table) as repository,
+            ):
+                await dead.register(NOW, [registration("a")])
+
+                async def hold(run):
+                    await run(f"SELECT * FROM {table} FOR UPDATE", [])
+                    proxy.freeze()
+                    await run("SELECT 1", [])
+
+                with pytest.raises(TransientRepositoryError):
+                    await dead._transaction(hold)
+                async with asyncio.timeout(10):
+                    while not (await claim(repository)).claims:
+                        await asyncio.sleep(0.05)
+
+        asyncio.run(test())
+
+
+class TestStored:
+    def test_what_is_stored_is_pinned(self, server, table, sql):
+        # A change here is a change of the stored format: raise FORMAT, and read what older versions have written.
+        async def test():
+            async with mysql_repository(**server, mysql_table_name=table) as repository:
+                rows = [registration("a", NOW + MINUTE, spec='{"x": "é"}', schedule="*/5"), registration("b"), registration("c")]
+                await repository.register(NOW, rows)
+                held, failed = (await claim(repository, names=["b", "c"])).claims
+                await repository.settle(NOW, [Fail(failed, "it broke")])
+                await repository.pause(NOW, [Key("p", "a")])
+                return held.lease
+
+        lease = asyncio.run(test())
+        columns = sql(
+            "SELECT column_name, column_type, is_nullable, collation_name FROM information_schema.columns "
+            "WHERE table_name = %s AND table_schema = DATABASE() ORDER BY ordinal_position",
+            table,
+        )
+        # MariaDB still tells how wide numbers are shown.
+        assert [(name, kind.replace("bigint(20)", "bigint"), null, collation) for name, kind, null, collation in columns] == [
+            ("partition", "varbinary(1100)", "NO", None),
+            ("name", "varbinary(1000)", "NO", None),
+            ("spec", "longtext", "NO", "utf8mb4_bin"),
+            ("schedule", "text", "NO", "utf8mb4_bin"),
+            ("occurrence", "bigint", "NO", None),
+            ("execute_after", "bigint", "NO", None),
+            ("ready_at", "bigint", "YES", None),
+            ("lease", "varchar(64)", "YES", "utf8mb4_bin"),
+            ("locked_until", "bigint", "YES", None),
+            ("epoch", "bigint", "NO", None),
+            ("revision", "bigint", "NO", None),
+            ("attempt", "bigint", "NO", None),
+            ("state", "varchar(16)", "NO", "utf8mb4_bin"),
+            ("error", "text", "YES", "utf8mb4_bin"),
+        ]
+        comment = "SELECT table_comment, engine FROM information_schema.tables WHERE table_name = %s AND table_schema = DATABASE()"
+        assert sql(comment, table) == [("Pyncette, stored format 1", "InnoDB")]
+        indexes = (
+            "SELECT index_name, column_name FROM information_schema.statistics WHERE table_name = %s AND table_schema = DATABASE() "
+            "ORDER BY index_name, seq_in_index"
+        )
+        assert sql(indexes, table) == [
+            ("PRIMARY", "partition"),
+            ("PRIMARY", "name"),
+            ("ready", "partition"),
+            ("ready", "ready_at"),
+        ]
+        at, later, epoch = 1772366400123457, 1772366460123457, 1772366400123458  # microseconds since 1970
+        assert sql(f"SELECT * FROM {table} ORDER BY name") == [
+            (b"p", b"a", '{"x": "é"}', "*/5", later, later, None, None, None, at, 0, 0, "paused", None),
+            (b"p", b"b", "{}", "s", at, at, later, lease, later, epoch, 0, 1, "scheduled", None),
+            (b"p", b"c", "{}", "s", at, at, None, lease, None, epoch, 0, 1, "failed", "it broke"),
+        ]
+
+    def test_a_newer_format_is_refused_at_the_start(self, server, table, sql):
+        async def start():
+            async with mysql_repository(**server, mysql_table_name=table):
+                pass
+
+        asyncio.run(start())
+        sql(f"ALTER TABLE {table} COMMENT 'Pyncette, stored format 2'")
+        message = error_of(**server, mysql_table_name=table)
+        assert message.endswith("has the stored format 2, but this Pyncette knows only 1; upgrade pyncette-mysql")
+
+    def test_a_table_of_somebody_else_is_left_alone(self, server, table, sql):
+        sql(f"CREATE TABLE {table} (name TEXT)")
+        message = error_of(**server, mysql_table_name=table)
+        assert message.endswith("is not one of Pyncette's; choose another mysql_table_name")
+        assert sql(f"SELECT COUNT(*) FROM {table}") == [(0,)]
+
+    @pytest.mark.parametrize("name", ["Tasks of März", "a`b", "select", "x" * 64, "a'b", "{table}", "tab%s", "a.b"])
+    def test_any_legal_name_will_do(self, server, sql, name):
+        async def test():
+            async with mysql_repository(**server, mysql_table_name=name) as repository:
+                await repository.register(NOW, [registration("a")])
+                assert len((await claim(repository)).claims) == 1
+
+        quoted = "`" + name.replace("`", "``") + "`"
+        sql(f"DROP TABLE IF EXISTS {quoted}")
+        try:
+            asyncio.run(test())
+            assert sql(f"SELECT name FROM {quoted}") == [(b"a",)]
+        finally:
+            sql(f"DROP TABLE {quoted}")
+
+    @pytest.mark.parametrize("name", ["", "x" * 65, "a\0b", "a "])
+    def test_any_other_is_refused(self, name):
+        message = error_of(ConfigurationError, **NOWHERE, mysql_table_name=name)
+        assert message.endswith("is not the name of a table; it has 1 to 64 characters")
+
+    def test_its_statement_is_there_for_those_who_create_the_table_themselves(self, server, table, sql):
+        sql(schema(table))
+
+        async def test():
+            async with mysql_repository(**server, mysql_table_name=table, mysql_skip_table_create=True) as repository:
+                await repository.register(NOW, [registration("a")])
+
+        asyncio.run(test())
+
+
+class TestOptions:
+    def test_a_url_reaches_the_factory(self):
+        url = "mysql://user:p%40ss@host:3307/db?table_name=tasks&pool_size=3&timeout=2.5&ssl=yes&skip_table_create=yes"
+        assert from_url(url).keywords == {
+            "mysql_host": "host",
+            "mysql_port": 3307,
+            "mysql_user": "user",
+            "mysql_password": "p@ss",
+            "mysql_database": "db",
+            "mysql_table_name": "tasks",
+            "mysql_pool_size": 3,
+            "mysql_timeout": 2.5,
+            "mysql_ssl": True,
+            "mysql_skip_table_create": True,
+        }
+        assert from_url("mariadb://host/db").keywords["mysql_port"] == 3306
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"mysql_pool_size": 0}, "mysql_pool_size=0 is below 1; use 5 or so"),
+            ({"mysql_timeout": 0.0}, "mysql_timeout=0.0 is not a number of seconds above 0"),
+            ({"mysql_timeout": float("nan")}, "mysql_timeout=nan is not a number of seconds above 0"),
+        ],
+    )
+    def test_that_make_no_sense_are_refused(self, options, words):
+        assert error_of(ConfigurationError, **NOWHERE, **options) == words
+
+    @pytest.mark.parametrize("url", ["mysql://host", "mysql://host/"])
+    def test_a_url_without_a_database_is_refused(self, url):
+        with pytest.raises(ConfigurationError, match="names no database; write mysql://HOST/DATABASE"):
+            Pyncette(url)
+
+    def test_an_option_that_is_not_known_is_named(self):
+        with pytest.raises(ConfigurationError, match="Unknown option 'tabel_name' .* did you mean 'table_name'?"):
+            Pyncette("mysql://host/db?tabel_name=x")
+
+    def test_no_more_connections_are_opened_than_allowed(self, server, table):
+        async def test():
+            async with proxied(server, table, mysql_pool_size=2) as (proxy, repository):
+                await asyncio.gather(*(repository.register(NOW, [registration(str(i))]) for i in range(30)))
+                assert proxy.open_connections <= 2
+
+        asyncio.run(test())
+
+
+class TestErrors:
+    """One line that says what is wrong, with what, and what to do; never the password."""
+
+    def test_wrong_password(self, server):
+        message = error_of(**{**server, "mysql_password": "battery-horse"})
+        assert message.startswith(f"MySQL at {server['mysql_host']}:{server['mysql_port']}/")
+        assert "refused the login: Access denied for user" in message
+        assert message.endswith("; check user, password and grants")
+
+    def test_unknown_database(self, server):
+        message = error_of(**{**server, "mysql_database": "nowhere"})
+        assert message.endswith("has no such database: Unknown database 'nowhere'; create it, or correct the name")
+
+    def test_nobody_listens(self):
+        message = error_of(TransientRepositoryError, **NOWHERE, mysql_host="127.0.0.1", mysql_port=1)
+        assert message.startswith("MySQL at 127.0.0.1:1/db can't be reached (")
+        assert message.endswith("; is it running, is the address right?")
+
+    def test_unknown_host(self):
+        message = error_of(TransientRepositoryError, **NOWHERE, mysql_host="nowhere.invalid")
+        assert message.startswith("MySQL at nowhere.invalid:3306/db can't be reached (")
+
+    def test_silence(self):
+        async def test():
+            async with await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0) as server:
+                port = server.sockets[0].getsockname()[1]
+                with pytest.raises(TransientRepositoryError) as caught:
+                    async with mysql_repository(**NOWHERE, mysql_host="127.0.0.1", mysql_port=port, mysql_timeout=0.5):
+                        pass
+                assert str(caught.value) == f"MySQL at 127.0.0.1:{port}/db did not answer within 0.5 s; is the address right?"
+
+        asyncio.run(test())
+
+    def test_missing_table(self, server, table):
+        message = error_of(**server, mysql_table_name=table, mysql_skip_table_create=True)
+        assert message.startswith(f"There is no table '{table}' in ")
+        assert message.endswith("; create it, or leave out mysql_skip_table_create")
+
+    def test_a_table_that_goes_away(self, server, table, sql):
+        async def test():
+            async with mysql_repository(**server, mysql_table_name=table) as repository:
+                await asyncio.to_thread(sql, f"DROP TABLE {table}")
+                with pytest.raises(RepositoryError, match="There is no table .*; create it, or restart to have it created"):
+                    await claim(repository)
+
+        asyncio.run(test())
+
+    def test_a_user_who_may_not(self, server, table, sql):
+        sql(f"CREATE USER '{table[:30]}'@'%%' IDENTIFIED BY 'battery-horse'".replace("%%", "%"))
+        try:
+            message = error_of(**{**server, "mysql_user": table[:30], "mysql_password": "battery-horse"})
+            assert "Access denied for user" in message and message.endswith("; check user, password and grants")
+        finally:
+            sql(f"DROP USER '{table[:30]}'@'%'")
+
+
+class TestConnections:
+    def test_one_that_was_cancelled_amid_a_reply_is_thrown_away(self, server, table):
+        # I14. What is left of a reply would be taken for that to the next call.
+        async def test():
+            async with proxied(server, table, mysql_pool_size=1) as (proxy, repository):
+                await repository.register(NOW, [registration("big", spec="x" * 3_000_000), registration("small", spec="right")])
+                for delay in (0, 0.001, 0.01, 0.1):
+                    proxy.delay = 0.02  # the reply is read in many pieces
+                    reading = asyncio.create_task(repository.get([Key("p", "big")]))
+                    await asyncio.sleep(0.06 + delay)
+                    reading.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await reading
+                    proxy.delay = 0
+                    for _ in range(3):
+                        assert [row.spec for row in await repository.get([Key("p", "small")])] == ["right"]
+
+        asyncio.run(test())
+
+    def test_that_the_server_ends_are_replaced(self, server, table):
+        async def test():
+            async with proxied(server, table) as (proxy, repository):
+                for _ in range(3):
+                    await asyncio.gather(*(repository.register(NOW, [registration(str(i))]) for i in range(5)))
+                    proxy.drop()
+                    failed = 0
+                    for _ in range(3):
+                        try:
+                            await claim(repository)
+                        except TransientRepositoryError:
+                            failed += 1
+                    assert failed <= 1  # one call finds out for all of them
+
+        asyncio.run(test())
+
+    def test_that_look_alive_and_are_dead_are_all_given_up_at_once(self, server, table):
+        async def test():
+            async with proxied(server, table, mysql_timeout=1.0) as (proxy, repository):
+                await asyncio.gather(*(repository.register(NOW, [registration(str(i))]) for i in range(10)))
+                assert proxy.open_connections > 1
+                proxy.freeze()
+                with pytest.raises(TransientRepositoryError, match="did not answer within 1 s"):
+                    await claim(repository)
+                started = time.monotonic()
+                await asyncio.gather(*(repository.get([Key("p", str(i))]) for i in range(10)))
+                assert time.monotonic() - started < 0.9  # none of them waited for a dead one
+
+        asyncio.run(test())
+
+    def test_closing_waits_for_no_server_that_does_not_answer(self, server, table):
+        async def test():
+            async with asyncio.timeout(5), proxied(server, table) as (proxy, repository):
+                await claim(repository)
+                proxy.freeze()
+
+        asyncio.run(test())
