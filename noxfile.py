@@ -207,7 +207,7 @@ def _server(name: str) -> Mapping[str, str]:
         [sys.executable, str(ROOT / "tools" / "servers.py"), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    environment = {}
+    environment: dict[str, str] = {}
     for line in process.stdout:
         if line.startswith("#"):  # it is up
             _STARTED.append(process)
@@ -255,7 +255,7 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python", "examples")
     # Several source folders contribute to one package, so mypy has to be told of all of them.
     sources = [str(ROOT / name / "src") for name in DISTRIBUTIONS]
-    session.run("mypy", *sources, "examples", "noxfile.py", env={"MYPYPATH": os.pathsep.join(sources)})
+    session.run("mypy", *sources, "examples", "noxfile.py", "tools", env={"MYPYPATH": os.pathsep.join(sources)})
 
 
 @session()

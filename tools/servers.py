@@ -30,6 +30,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Not in a home directory: PostgreSQL refuses to run as root, and whoever it runs as instead has to reach it.
@@ -86,7 +87,7 @@ def unpack(directory: Path, packages: Sequence[str], suite: str | None = None) -
     shutil.rmtree(work, ignore_errors=True)
     for each in ("lists/partial", "cache/archives/partial", "root"):
         (work / each).mkdir(parents=True)
-    options: dict[str, object] = {
+    options: dict[str, Any] = {
         "Dir::State": work,
         "Dir::State::lists": work / "lists",
         "Dir::State::status": "/var/lib/dpkg/status",
@@ -110,7 +111,7 @@ def unpack(directory: Path, packages: Sequence[str], suite: str | None = None) -
     shutil.rmtree(work)
 
 
-def _another_suite(work: Path, suite: str) -> Mapping[str, object]:
+def _another_suite(work: Path, suite: str) -> Mapping[str, Any]:
     """Options of apt for packages from another suite of the same mirror, on a system that has nothing."""
     codename = _output("sh", "-c", '. /etc/os-release && echo "$VERSION_CODENAME"')
     targets = _output("apt-get", "indextargets", "--no-release-info", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages")
@@ -132,9 +133,9 @@ def _another_suite(work: Path, suite: str) -> Mapping[str, object]:
     }
 
 
-def run(*command: str, **options: object) -> None:
+def run(*command: str, **options: Any) -> None:
     """Run a command to its end; what it prints is shown only if it fails."""
-    ended = subprocess.run(  # type: ignore[call-overload]
+    ended = subprocess.run(
         command,
         **{"stdin": subprocess.DEVNULL, **options},
         stdout=subprocess.PIPE,
@@ -246,7 +247,7 @@ class Server:
         self.start()
 
 
-def _as(user: str | None) -> dict[str, object]:
+def _as(user: str | None) -> dict[str, Any]:
     if user is None:
         return {}
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
@@ -542,6 +543,11 @@ def servers(names: Sequence[str]) -> Iterator[Mapping[str, Server]]:
         yield found
 
 
+def _at_the_end_of_input(call: Callable[[], None]) -> None:
+    sys.stdin.read()
+    call()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip(), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="SERVER", help=f"of {', '.join(NATIVE)}; none: all")
@@ -563,7 +569,7 @@ def main() -> int:
         signal.signal(number, lambda *_: events.put("stop"))
     try:
         with servers(options.names or list(NATIVE)) as running:
-            environment = {}
+            environment: dict[str, str] = {}
             for name, server in running.items():
                 environment |= {variable(name): server.url, **server.environment}
                 restart = variable(name).removesuffix("URL") + "RESTART"
@@ -573,7 +579,7 @@ def main() -> int:
             for name, value in environment.items():
                 print(f"export {name}={shlex.quote(value)}")
             print("# ready; Ctrl-C, or the end of standard input, stops them", flush=True)
-            threading.Thread(target=lambda: (sys.stdin.read(), events.put("stop")), daemon=True).start()
+            threading.Thread(target=_at_the_end_of_input, args=[functools.partial(events.put, "stop")], daemon=True).start()
             while events.get() == "restart":
                 for server in running.values():
                     server.restart()

@@ -2,11 +2,7 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from redis.asyncio.connection import AbstractConnection
@@ -72,14 +68,15 @@ class TestRoundTrips:
                     "settle": None,
                     "unregister": lambda: repository.unregister(NOW, keys),
                 }
-                results, scripts = {}, {}
-                for name, call in calls.items():
-                    claims = [each for one in ("claim", "claim by name") if one in results for each in results[one].claims]
-                    writes.clear()
-                    results[name] = await (call() if call else repository.settle(NOW, advanced(claims)))
-                    # What ends up in one write may be more than one run of the script, for the sake of the server's other clients.
-                    scripts[name] = sum(each.count(b"EVALSHA") for each in writes)
-                    assert len(writes) == 1, name
+                for loaded in (False, True):  # a server that sees a script for the first time has to be sent it
+                    results, scripts = {}, {}
+                    for name, call in calls.items():
+                        claims = [each for one in ("claim", "claim by name") if one in results for each in results[one].claims]
+                        writes.clear()
+                        results[name] = await (call() if call else repository.settle(NOW, advanced(claims)))
+                        # What ends up in one write may be more than one run of the script, for the sake of the server's other clients.
+                        scripts[name] = sum(each.count(b"EVALSHA") for each in writes)
+                        assert len(writes) == 1 or not loaded, name
                 assert results["settle"] == [Outcome.APPLIED] * size
                 assert results["unregister"] == [True] * size
                 partitions = min(size, 2)
@@ -413,40 +410,6 @@ class TestListing:
                 assert seen == names
 
         asyncio.run(test())
-
-
-def worker(script, url, *arguments):
-    """A process that runs the body of an async function, with a repository of its first argument as ``repository``."""
-    body = "\n".join("        " + line for line in script.strip().splitlines())
-    program = f"""
-import asyncio, sys
-from test_redis import *
-async def main():
-    sys.stdin.readline()
-    async with on(sys.argv[1], sys.argv[2], redis_timeout=60) as repository:
-{body}
-asyncio.run(main())
-"""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    return subprocess.Popen(
-        [sys.executable, "-c", program, url, *arguments], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-
-
-class TestProcesses:
-    def test_twenty_start_at_once_on_an_empty_store_and_no_row_is_lost_or_claimed_twice(self, url, namespace):  # I2, I3
-        script = """
-await repository.register(NOW, [registration(f"{sys.argv[3]}-{i}") for i in range(10)])
-while (result := await claim(repository, limit=7)).claims:
-    print(*(each.key.name for each in result.claims))
-"""
-        workers = [worker(script, url, namespace, str(i)) for i in range(20)]
-        for each in workers:
-            each.stdin.write("\n")
-            each.stdin.flush()
-        claimed = [name for each in workers for name in each.communicate(timeout=100)[0].split()]
-        assert [each.returncode for each in workers] == [0] * 20
-        assert sorted(claimed) == sorted(f"{i}-{j}" for i in range(20) for j in range(10))
 
 
 class TestRows:

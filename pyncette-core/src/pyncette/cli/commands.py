@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta, tzinfo
 from typing import Any, NoReturn
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(
             name,
             help=what,
-            description=f"{what[0].upper()}{what[1:]}. {more}",
+            description=textwrap.fill(f"{what[0].upper()}{what[1:]}. {more}", 78),
             epilog=_examples(*(f"{name} {example}".rstrip() for example in examples)),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -93,7 +94,7 @@ def _add_run(add: _Add) -> None:
         "run",
         run,
         "run an application until a signal",
-        "The first SIGINT or SIGTERM lets running\ntasks end, the second ends all at once.",
+        "The first SIGINT or SIGTERM lets running tasks end, the second ends all at once.",
         "shop.py:app",
         "shop.tasks:app --processes 4 --log-format json",
         "shop.py:app --url redis://localhost/0",
@@ -113,7 +114,7 @@ def _add_tasks(add: _Add) -> None:
         "list",
         _in_loop(list_tasks),
         "list the tasks of an application",
-        "Or, with TEMPLATE, the instances of one\nthat is dynamic or partitioned.",
+        "Or, with TEMPLATE, the instances of one that is dynamic or partitioned.",
         "shop.py:app",
         "shop.py:app deliver --limit 20",
         "shop.py:app deliver --limit 0 --json",
@@ -140,7 +141,7 @@ def _add_tasks(add: _Add) -> None:
         "unschedule",
         _in_loop(unschedule),
         "remove an instance from the store",
-        "A run on its way goes on to its end. Without\nINSTANCE, NAME is a static task that the application does not declare any more.",
+        "A run on its way goes on to its end. Without INSTANCE, NAME is a static task that the application does not declare any more.",
         "shop.py:app deliver 'order 17'",
         "shop.py:app old_report",
     )
@@ -155,7 +156,7 @@ def _add_next(add: _Add) -> None:
         "next",
         _in_loop(next_occurrences),
         "tell what fires between two instants",
-        "An INSTANT is 2026-07-01, 2026-07-01T09:00,\neither with an offset such as +02:00 or Z, now, or +12h (s, m, h, d or w).",
+        "An INSTANT is 2026-07-01, 2026-07-01T09:00, either with an offset such as +02:00 or Z, now, or +12h (s, m, h, d or w).",
         "shop.py:app",
         "shop.py:app weekly_report --to +4w --timezone Europe/London",
         "shop.py:app --from 2026-07-01 --to 2026-07-02 --json",
@@ -184,7 +185,7 @@ def _add_checks(add: _Add) -> None:
         "check",
         _in_loop(check),
         "check the installation, a store and the clock",
-        "Connects, creates the tables if there are\nnone, and stores a row of its own that is claimed, settled and removed.",
+        "Connects, creates the tables if there are none, and stores a row of its own that is claimed, settled and removed.",
         "shop.py:app",
         "--url postgresql://user@db.example/shop",
     )

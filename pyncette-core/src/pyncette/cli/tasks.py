@@ -110,7 +110,7 @@ async def _describe_task(app_context: AppContext, task: Task) -> Mapping[str, An
 def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
     cells: Sequence[object] = (None, None, None)
     if described.get("instances") is not None:
-        counts = [f"{described['instances']} instances"]
+        counts = [f"{described['instances']} instance{'' if described['instances'] == 1 else 's'}"]
         if described["due"]:
             counts.append(f"{described['due']} due since {_shown(described['oldest_due'])}")
         if described["failed"]:

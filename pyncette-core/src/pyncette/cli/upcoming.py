@@ -91,7 +91,7 @@ async def next_occurrences(arguments: argparse.Namespace) -> int:
         for at, task, instance in shown:
             print_json({"at": at.isoformat(), "task": task, "instance": instance})
     else:
-        cells = [(at.isoformat(sep=" ", timespec="auto"), f"{at:%a}", task, instance) for at, task, instance in shown]
+        cells = [(at.isoformat(sep=" ", timespec="seconds"), f"{at:%a}", task, instance) for at, task, instance in shown]
         print_table(["at", "day", "task", "instance"], cells)
     if len(shown) < len(rows):
         note(f"there are more than these {arguments.limit}; --limit 0 lists all")

@@ -71,6 +71,16 @@ _CREDENTIALS = {
     "ExpiredToken",
     "RequestExpired",
 }
+#: Raised by the driver itself. Their messages may be the output of a program that was to print the credentials.
+_NO_CREDENTIALS = (
+    driver.NoCredentialsError,
+    driver.PartialCredentialsError,
+    driver.NoAuthTokenError,
+    driver.CredentialRetrievalError,
+    driver.MetadataRetrievalError,
+    driver.TokenRetrievalError,
+    driver.SSOError,
+)
 
 #: When the call must have ended that this request is a part of, on the clock of the event loop.
 _DEADLINE: ContextVar[float | None] = ContextVar("pyncette_dynamodb_deadline", default=None)
@@ -135,16 +145,8 @@ class Table:
             if _code(error) in _CREDENTIALS:
                 raise self._translate(error) from None
             raise self._translate(error) from error
-        except (driver.CredentialRetrievalError, driver.MetadataRetrievalError, driver.TokenRetrievalError) as error:
-            # Transient: they are fetched again every few hours. Without the message, which may be the output of a program.
-            raise TransientRepositoryError(
-                f"The AWS credentials for {self.where} could not be fetched ({type(error).__name__}); check where they come from"
-            ) from None
-        except (driver.NoCredentialsError, driver.PartialCredentialsError, driver.NoAuthTokenError) as error:
-            raise RepositoryError(
-                f"There are no AWS credentials for {self.where} ({_line(error)}); "
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
-            ) from error
+        except _NO_CREDENTIALS as error:
+            raise _without_credentials(self.where, error) from None
         except (driver.BotoCoreError, ResponseParserError, OSError) as error:
             raise TransientRepositoryError(
                 f"{self.where} can't be reached ({_line(error)}); check the address and the network"
@@ -235,6 +237,8 @@ async def connected(
             raise ConfigurationError(
                 "The region of DynamoDB is not known; write dynamodb://REGION/TABLE, pass dynamodb_region_name or set AWS_DEFAULT_REGION"
             ) from error
+        except _NO_CREDENTIALS as error:
+            raise _without_credentials("DynamoDB" if endpoint is None else f"DynamoDB at {endpoint}", error) from None
         except (driver.BotoCoreError, ValueError) as error:
             raise ConfigurationError(f"DynamoDB can't be used with these settings: {_line(error)}") from error
         where = f"DynamoDB in {client.meta.region_name}" if endpoint is None else f"DynamoDB at {endpoint}"
@@ -278,9 +282,24 @@ def _shape(schema: Mapping[str, Any]) -> object:
     return keys(schema), [(keys(each), each["Projection"]["ProjectionType"]) for each in ours]
 
 
+def _without_credentials(where: str, error: driver.BotoCoreError) -> RepositoryError:
+    if isinstance(error, driver.NoCredentialsError | driver.PartialCredentialsError):
+        return RepositoryError(
+            f"There are no AWS credentials for {where}, or not all of them; "
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
+        )
+    # Transient, since they are fetched again every few hours, and that may fail for once.
+    return TransientRepositoryError(
+        f"The AWS credentials for {where} could not be fetched ({type(error).__name__}); check where they are to come from"
+    )
+
+
 def _code(error: driver.ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if isinstance(error, driver.ClientError):
+        text = f"{error.operation_name}: {_code(error)}: {error.response.get('Error', {}).get('Message', '')}"
+    return " ".join(text.split()) or type(error).__name__

@@ -59,13 +59,6 @@ _TRANSIENT = (
 )
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[type-arg,misc,unused-ignore] - generic in its stubs only
-    """One that is given back to the pool without a round trip to clean it up: statements here leave nothing behind."""
-
-    def get_reset_query(self) -> str:
-        return ""
-
-
 class PostgresRepository(Repository):
     """Rows in a table of PostgreSQL. Opened by :func:`postgres_repository`."""
 
@@ -233,15 +226,16 @@ async def postgres_repository(
     if not postgres_timeout > 0:
         raise ConfigurationError(f"postgres_timeout={postgres_timeout!r} is not a number of seconds above 0")
     where = _where(postgres_url)
+    tls: dict[str, Any] = {} if postgres_ssl is None else {"ssl": postgres_ssl}
     pool = asyncpg.create_pool(
         postgres_url,
         min_size=1,
         max_size=postgres_pool_size,
         timeout=postgres_timeout,
-        connection_class=_Connection,
+        reset=_leave_as_it_is,
         # Statements are prepared once for each connection: what they are made of never varies.
         server_settings={"default_transaction_isolation": "read committed", "application_name": "pyncette"},
-        **({} if postgres_ssl is None else {"ssl": postgres_ssl}),
+        **tls,
     )
     try:
         await _connect(pool, where, postgres_timeout)
@@ -250,6 +244,10 @@ async def postgres_repository(
         yield repository
     finally:
         pool.terminate()  # every call has ended, or is not worth waiting for
+
+
+async def _leave_as_it_is(connection: Any) -> None:
+    """Give a connection back without a round trip that cleans it up: the statements here leave nothing behind."""
 
 
 async def _connect(pool: "asyncpg.Pool[Any]", where: str, timeout: float) -> None:
