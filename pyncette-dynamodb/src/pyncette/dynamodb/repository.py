@@ -152,11 +152,16 @@ class DynamoDBRepository(CompareAndSetRepository):
 
     async def _open(self, *, create: bool) -> None:
         await self._table.open(create=create)
-        answer = await self._send("get_item", Key=_FORMAT_KEY, ConsistentRead=True)
-        if "Item" not in answer:
-            item = {**_FORMAT_KEY, "format": {"N": str(FORMAT)}}
-            await self._send("put_item", Item=item)  # if another process does so, too, it is the same
-            return
+        answer: Mapping[str, Any] = {}
+        while "Item" not in answer:
+            answer = await self._send("get_item", Key=_FORMAT_KEY, ConsistentRead=True)
+            if "Item" not in answer:
+                item = {**_FORMAT_KEY, "format": {"N": str(FORMAT)}}
+                absent = "attribute_not_exists(partition_id)"
+                failed = {"ConditionalCheckFailedException"}
+                await self._table.send(
+                    "put_item", expected=failed, TableName=self._table.name, Item=item, ConditionExpression=absent
+                )
         version = answer["Item"].get("format", {}).get("N", "unknown")
         if version != str(FORMAT):
             raise RepositoryError(
