@@ -22,7 +22,7 @@ from xml.etree import ElementTree as ET
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "wheels", "examples"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "faults", "third_party", "wheels", "examples"]
 nox.options.reuse_venv = "yes"
 
 
@@ -44,6 +44,7 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
     "pyncette-redis": Distribution(servers=["redis", "redis-cluster"], place="namespace"),
     "pyncette-postgres": Distribution(servers=["postgres"], place="table_name", stubs=["asyncpg-stubs"]),
     "pyncette-mysql": Distribution(servers=["mysql", "mariadb"], place="table_name", stubs=["types-PyMySQL"]),
+    "pyncette-dynamodb": Distribution(servers=["dynamodb"], place="partition_prefix", stubs=["types-aioboto3"]),
     "conformance-tests": Distribution(),
 }
 
@@ -60,10 +61,15 @@ TEST_REQUIREMENTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "cro
 
 #: Tests of core's folder that are about the repository as a whole, and have sessions of their own.
 CORE_TESTS = Path("pyncette-core", "tests")
+EXAMPLES = sorted(map(str, (ROOT / "examples").glob("*.py")))
 EXAMPLE_TESTS = [str(CORE_TESTS / "test_examples.py"), str(CORE_TESTS / "test_docs.py")]
 WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
 
+#: The environment of the sessions that need everything and change nothing: to make it takes longer than some of them.
+SHARED = ".nox/shared"
+
 OLDEST_MINOR, NEWEST_MINOR = 11, 15
+THIRD_PARTY = ROOT / "examples" / "third_party_backend"
 REPORTS = ROOT / ".nox" / "reports"
 
 
@@ -156,28 +162,33 @@ def _pytest(session: nox.Session, *args: str, report: str = "report", **options:
     session.run("python", "-m", "pytest", f"--junitxml={_reports(session) / report}.xml", *args, **options)
 
 
-def _install(session: nox.Session, distributions: Iterable[str]) -> None:
-    editables = [argument for name in distributions for argument in ("-e", f"./{name}")]
-    session.install(*editables, *TEST_REQUIREMENTS)
+def _install(session: nox.Session) -> None:
+    """All distributions, editable, into the environment that most sessions share."""
+    session.install(*(argument for name in DISTRIBUTIONS for argument in ("-e", f"./{name}")), *TEST_REQUIREMENTS)
 
 
-def _conformance(session: nox.Session, distribution: str, *, everything: bool = False, **options: Any) -> None:
-    """The conformance suite on all stores of one distribution, and real faults on those that have a server.
-
-    :param everything: all faults, instead of those that show most.
-    """
+def _conformance(session: nox.Session, distribution: str, **options: Any) -> None:
+    """The conformance suite on all stores of one distribution."""
     servers = _servers(session, distribution)
     # The rules themselves are proven by the suite as well, but that is about no store, and once is enough.
     stores = ["-k", "not TestRules", *(_url(distribution, server) for server in servers.values())] if servers else []
-    suite = ["-n", "2", "--pyargs", "pyncette_conformance.suite", *stores]
-    _pytest(session, *suite, *session.posargs, report=f"suite-{distribution}", **options)
-    for name, server in servers.items():
-        faults = "TestWorkers or TestOutages" if everything else "three_processes or first_start or TestOutages"
-        if name == "redis-cluster":  # whose nodes tell their own addresses, so that nobody would take the way through a proxy
-            faults = f"({faults}) and not (black_hole or slow_network)"
-        restart = [f"--pyncette-restart={command}" for key, command in server.items() if key.endswith("_RESTART") and command]
-        suite = ["-n", "4", "--pyargs", "pyncette_conformance.faults.suite", "-k", faults, _url(distribution, server), *restart]
-        _pytest(session, *suite, *session.posargs, report=f"faults-{name}", **options)
+    arguments = ["-n", "2", "--pyargs", "pyncette_conformance.suite", *stores]
+    environment = _environment(session, distribution)
+    _pytest(session, *arguments, *session.posargs, report=f"suite-{distribution}", env=environment, **options)
+
+
+def _faults(session: nox.Session, selection: str, **options: Any) -> None:
+    """Real faults on real processes, on all servers at the same time, since most of it is waiting."""
+    servers = [(name, server) for name in WITH_STORES for server in _servers(session, name).values()]
+    arguments = ["-n", "6", "--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in servers)]
+    arguments += [f"--pyncette-restart={_value(server, 'RESTART')}" for _, server in servers]
+    environment = {key: value for _, server in servers for key, value in server.items()}
+    # The nodes of a cluster tell their own addresses, and nobody would take the way through a proxy.
+    selection = f"({selection}) and not (cluster and (black_hole or slow_network))"
+    # A server that is killed would spoil the other tests on it.
+    for part in ("not", ""):
+        selected = ["-k", f"{selection} and {part} restarted_server"]
+        _pytest(session, *arguments, *selected, *session.posargs, report=f"faults-{part}", env=environment, **options)
 
 
 def _environment(session: nox.Session, distribution: str) -> Mapping[str, str]:
@@ -185,9 +196,13 @@ def _environment(session: nox.Session, distribution: str) -> Mapping[str, str]:
     return {key: value for server in _servers(session, distribution).values() for key, value in server.items()}
 
 
+def _value(server: Mapping[str, str], what: str) -> str:
+    return next(value for key, value in server.items() if key.endswith(f"_{what}"))
+
+
 def _url(distribution: str, server: Mapping[str, str]) -> str:
     """The option of the suite for a store of its own on a server."""
-    url = next(value for key, value in server.items() if key.endswith("_URL"))
+    url = _value(server, "URL")
     return f"--pyncette-url={url}{'&' if '?' in url else '?'}{DISTRIBUTIONS[distribution].place}={{unique}}"
 
 
@@ -252,27 +267,52 @@ def types(session: nox.Session) -> None:
     wheels = list(map(str, _build(session).glob("*.whl")))
     session.install("--force-reinstall", "--no-deps", *wheels)
     session.install(*wheels)  # what they depend on
-    session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python", "examples")
+    session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python", *EXAMPLES)
     # Several source folders contribute to one package, so mypy has to be told of all of them.
     sources = [str(ROOT / name / "src") for name in DISTRIBUTIONS]
-    session.run("mypy", *sources, "examples", "noxfile.py", "tools", env={"MYPYPATH": os.pathsep.join(sources)})
+    session.run("mypy", *sources, *EXAMPLES, "noxfile.py", "tools", env={"MYPYPATH": os.pathsep.join(sources)})
 
 
-@session()
+@session(venv_location=SHARED)
 @nox.parametrize("distribution", TESTED, ids=TESTED)
 def tests(session: nox.Session, distribution: str) -> None:
     """The tests of one distribution: nox -s "tests(pyncette-core)" -- -k heartbeat."""
-    _install(session, DISTRIBUTIONS)
+    _install(session)
     apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
     _pytest(session, "-n", "2", f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution))
 
 
-@session()
+@session(venv_location=SHARED)
 @nox.parametrize("distribution", WITH_STORES, ids=WITH_STORES)
 def conformance(session: nox.Session, distribution: str) -> None:
     """The conformance suite on all stores of one distribution."""
-    _install(session, list(dict.fromkeys(["pyncette-core", "conformance-tests", distribution])))
+    _install(session)
     _conformance(session, distribution)
+
+
+@session(venv_location=SHARED)
+def faults(session: nox.Session) -> None:
+    """Workers that are killed, and servers that are slow, out of reach and killed: those faults that show most. `full` plays all."""
+    _install(session)
+    _faults(session, "three_processes or first_start or TestOutages")
+
+
+@session()
+def third_party(session: nox.Session) -> None:
+    """A backend that is not ours, built, installed and put through the suite as its author would: from wheels, away from this tree."""
+    session.install(*BUILDERS, *MYPY, "pytest-xdist>=3.6")
+    away = Path(session.create_tmp()).resolve()
+    for name in ("dist", "tests"):
+        shutil.rmtree(away / name, ignore_errors=True)
+    for folder in (ROOT / "pyncette-core", ROOT / "conformance-tests", THIRD_PARTY):
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(away / "dist"), str(folder), silent=True)
+    wheels = list(map(str, (away / "dist").glob("*.whl")))
+    session.install("--force-reinstall", "--no-deps", *wheels)
+    session.install(*wheels)  # what they depend on
+    shutil.copytree(THIRD_PARTY / "tests", away / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    with session.chdir(away):
+        session.run("mypy", "--strict", "--config-file=", "-p", "acme_pyncette_lmdb")
+        _pytest(session, "-n", "2", "tests", "-k", "not TestRules", *session.posargs)
 
 
 @session()
@@ -282,10 +322,10 @@ def wheels(session: nox.Session) -> None:
     _pytest(session, *WHEEL_TESTS, *session.posargs, env={"PYNCETTE_DISTRIBUTIONS": " ".join(DISTRIBUTIONS)})
 
 
-@session()
+@session(venv_location=SHARED)
 def examples(session: nox.Session) -> None:
     """Each example as a real process, each snippet of the documentation, and the README's quick start."""
-    _install(session, DISTRIBUTIONS)
+    _install(session)
     # They mostly wait, so more of them than cores.
     _pytest(session, "-n", "4", *EXAMPLE_TESTS, *session.posargs)
 
@@ -348,6 +388,7 @@ def full(session: nox.Session, end: str) -> None:
         environment = _environment(session, name)
         _pytest(session, "-n", "2", f"{name}/tests", *apart, *session.posargs, report=name, env=environment, **options)
     for name in WITH_STORES:
-        _conformance(session, name, everything=True, **options)
+        _conformance(session, name, **options)
+    _faults(session, "TestWorkers or TestOutages", **options)
     if _read_reports(session).failed:
         session.error("Some tests failed")

@@ -39,7 +39,7 @@ SECONDS_TO_START = 60
 #: Of user, password and database, wherever there are any.
 NAME = "pyncette"
 #: DynamoDB's emulators want to be given some.
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": NAME, "AWS_SECRET_ACCESS_KEY": NAME}
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": NAME, "AWS_SECRET_ACCESS_KEY": NAME, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 class CannotStart(Exception):
@@ -450,7 +450,30 @@ def mariadb(data: Path) -> Server:
 
 
 def dynamodb(data: Path) -> Server:
-    raise CannotStart("not yet")
+    """AWS's own DynamoDB Local, from Maven Central; moto where there is no Maven."""
+    port = free_port()
+    if shutil.which("mvn") and shutil.which("javac"):
+        jars, tools = CACHE / "dynamodb", ROOT / "tools" / "dynamodb-local"
+        if not jars.exists():
+            say("downloading DynamoDB Local")
+            work = jars.with_suffix(".work")
+            shutil.rmtree(work, ignore_errors=True)
+            run("mvn", "-q", "-f", str(tools / "pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={work}")
+            work.rename(jars)
+        command = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", str(tools / "Loopback.java")]
+        command += ["-sharedDb", "-dbPath", str(data), "-disableTelemetry", "-port", str(port)]
+        url = f"dynamodb://local/pyncette?endpoint=http://127.0.0.1:{port}"
+    else:
+        python = CACHE / "moto" / "bin" / "python"
+        if not python.exists():
+            say("downloading moto")
+            run(sys.executable, "-m", "venv", str(CACHE / "moto"))
+            run(str(python), "-m", "pip", "install", "--quiet", "moto[dynamodb]==5.2.5", "flask~=3.1", "flask-cors~=6.0")
+        command = [str(python), str(ROOT / "tools" / "serialised_moto.py"), str(port)]
+        # Unlike DynamoDB Local it wants a region that exists. What it has stored does not outlive it.
+        url = f"dynamodb://us-east-1/pyncette?endpoint=http://127.0.0.1:{port}"
+    ready = functools.partial(answers, port, b"GET / HTTP/1.0\r\n\r\n", lambda answer: answer.startswith(b"HTTP/"))
+    return Server(url, [Process(command, ready, data / "log")], environment=CREDENTIALS)
 
 
 NATIVE: Mapping[str, Callable[[Path], Server]] = {

@@ -221,8 +221,9 @@ def test_the_console_script_is_the_same_and_finds_modules_of_the_current_directo
 
 
 def test_a_file_named_like_a_module_that_is_loaded_does_not_take_its_place(pyncette, tmp_path):
-    (tmp_path / "json.py").write_text(SHOP)
-    ended = pyncette("list", "./json.py:app", "--json")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "json.py").write_text(SHOP)
+    ended = pyncette("list", "sub/json.py:app", "--json")
     assert ended.code == 0, ended.stderr
 
 
@@ -377,6 +378,8 @@ def test_rows_that_nobody_can_read_are_shown_as_they_are(pyncette, stored, tmp_p
         (["next", "shop:app", "deliver", "order 9"], ["no instance 'order 9'"]),
         (["next", "shop:app", "--from", "2026-07-02", "--to", "2026-07-01"], ["--to"]),
         (["next", "shop:app", "--to", "+99999999d"], ["9999"]),
+        (["next", "shop:app", "--from", "0001-01-01"], ["9999"]),
+        (["next", "shop:app", "--from", "9999-12-30T20:00Z", "--timezone", "Asia/Tokyo"], ["9999"]),
         (["unschedule", "shop:app", "deliver", "order 9"], ["'order 9'", "nothing is changed"]),
         (["unschedule", "shop:app", "deliver"], ["'deliver' is declared"]),
         (["unschedule", "shop:app", "nope"], ["no 'nope'"]),

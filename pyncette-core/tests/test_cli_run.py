@@ -245,7 +245,7 @@ def test_a_signal_drains_all(run, tmp_path, number):
         running.wait_for("body begins")
         running.signal(number)
         assert running.wait() == 0
-        assert len(pids(running, "fixture closed")) == 3
+        assert len(pids(running, "fixture closed")) == 3, running.stdout
         assert sorted(pids(running, "body begins")) == sorted(pids(running, "body ends"))
         assert f"{number.name}: shutting down 3 processes" in running.stdout
         assert running.stderr == ""
@@ -324,6 +324,13 @@ def test_an_app_that_can_not_start_is_told_once_and_not_tried_again(run):
         [line] = running.stderr.splitlines()
         assert "no/such/directory" in line
         assert running.stdout == ""
+
+
+def test_an_app_in_memory_can_not_be_run_by_several_processes(run):
+    with run(SHARED, "--processes", "2", "--url", "memory://") as running:
+        assert running.wait() == 1
+        [line] = running.stderr.splitlines()
+        assert "--url" in line
 
 
 def test_processes_that_end_by_themselves_are_not_replaced(run):

@@ -184,7 +184,7 @@ def test_what_is_found_wrong_is_never_cut(tmp_path, columns):
 @pytest.mark.parametrize("command", ["run", "next", "check"])
 def test_help_fits_the_terminal(terminal, columns, command):
     lines = terminal(command, "--help", columns=columns)
-    assert max(map(len, lines)) <= columns
+    assert max(len(re.sub(r"\x1b\[[\d;]*m", "", line)) for line in lines) <= columns
 
 
 def test_ctrl_c_drains_all_processes_and_each_gets_one_signal(tmp_path):
@@ -195,6 +195,8 @@ def test_ctrl_c_drains_all_processes_and_each_gets_one_signal(tmp_path):
         text = running.read()
         assert running.process.wait(10) == 0
     assert "SIGINT: shutting down 2 processes" in text
+    assert "SIGINT: shutting down; " not in text, "the terminal has told the supervisor alone"
+    assert text.count("SIGTERM: shutting down; ") == 2
     assert text.count("torn down") == 2
 
 

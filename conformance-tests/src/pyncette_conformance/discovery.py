@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import itertools
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -29,8 +30,10 @@ _TRANSIENT = Capabilities(durable=False, shared=False)
 class BackendUnderTest:
     """A repository factory with a name and the capabilities of what it opens."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: str, restart: str | None = None) -> None:
         self.name = name
+        #: The command that kills its server and starts it again, if there is one.
+        self.restart = restart
         self._url = url
         self.capabilities = _TRANSIENT if _is_transient(url) else Capabilities()
         self._directory: Path | None = None
@@ -62,8 +65,11 @@ class BackendUnderTest:
         return f"<{self.name}: {BackendURL.parse(self._url)}>"
 
 
-def discover(urls: Sequence[str], environment: Mapping[str, str]) -> Sequence[BackendUnderTest]:
-    """A backend for each of ``urls``; without any, those that need no server and those that ``environment`` names."""
+def discover(urls: Sequence[str], environment: Mapping[str, str], restarts: Sequence[str] = ()) -> Sequence[BackendUnderTest]:
+    """A backend for each of ``urls``; without any, those that need no server and those that ``environment`` names.
+
+    :param restarts: the command that restarts its server, for each of ``urls``.
+    """
     if urls:
         named = [(BackendURL.parse(url).scheme, url) for url in urls]
     else:
@@ -72,9 +78,9 @@ def discover(urls: Sequence[str], environment: Mapping[str, str]) -> Sequence[Ba
         named += _from_environment(environment)
     count: dict[str, int] = {}
     backends = []
-    for name, url in named:
+    for (name, url), restart in itertools.zip_longest(named, restarts[: len(named)]):
         count[name] = count.get(name, 0) + 1
-        backends.append(BackendUnderTest(name if count[name] == 1 else f"{name}-{count[name]}", url))
+        backends.append(BackendUnderTest(name if count[name] == 1 else f"{name}-{count[name]}", url, restart))
     return backends
 
 

@@ -33,9 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--pyncette-restart",
-        default=None,
+        action="append",
+        default=[],
         metavar="COMMAND",
-        help="for pyncette_conformance.faults.suite: what kills the server of the store under test, and starts it again",
+        help="for pyncette_conformance.faults.suite: what kills the server of a store and starts it again; one for each --pyncette-url",
     )
     group.addoption(
         "--pyncette-examples",
@@ -110,7 +111,7 @@ def _backends(config: pytest.Config) -> Sequence["BackendUnderTest"]:
         from pyncette_conformance.discovery import discover
 
         try:
-            backends = discover(config.getoption("--pyncette-url"), os.environ)
+            backends = discover(config.getoption("--pyncette-url"), os.environ, config.getoption("--pyncette-restart"))
             for backend in backends:
                 backend.check()
         except PyncetteError as error:

@@ -79,9 +79,8 @@ class TestOutages:
         """I2, I4."""
         play(outages.slow_network)
 
-    def test_restarted_server(self, play: Play, request: pytest.FixtureRequest) -> None:
+    def test_restarted_server(self, play: Play, pyncette_backend: BackendUnderTest) -> None:
         """I3, I7."""
-        command = request.config.getoption("--pyncette-restart")
-        if command is None:
+        if pyncette_backend.restart is None:
             pytest.skip("needs --pyncette-restart COMMAND")
-        play(outages.restarted_server, restart=command)
+        play(outages.restarted_server, restart=pyncette_backend.restart)

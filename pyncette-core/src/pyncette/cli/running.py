@@ -51,8 +51,12 @@ def _run_several(app: Pyncette, arguments: argparse.Namespace) -> int:
 
 async def _open_once(app: Pyncette) -> None:
     """Tell a mistake in the configuration, or a store that is away, once and at the start, instead of from each process for ever."""
-    async with app.create(fixtures=False):
-        pass
+    async with app.create(fixtures=False) as app_context:
+        if not app_context.repository.shared:
+            raise ConfigurationError(
+                "Each process would run all tasks, since the app keeps them in memory; "
+                "name a store that processes can share with --url, or leave --processes out"
+            )
 
 
 def _end_with_supervisor(lifeline: int) -> None:

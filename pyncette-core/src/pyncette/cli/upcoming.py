@@ -40,8 +40,12 @@ def parse_moment(text: str) -> Moment:
 def _instant(moment: Moment, since: datetime, zone: tzinfo) -> datetime:
     try:
         if isinstance(moment, timedelta):
-            return since + moment
-        return moment.astimezone(UTC) if moment.utcoffset() is not None else instant_of(moment, zone)
+            instant = since + moment
+        else:
+            instant = moment.astimezone(UTC) if moment.utcoffset() is not None else instant_of(moment, zone)
+        for near in (instant - _MICROSECOND, instant + _MICROSECOND):
+            near.astimezone(zone)  # raises where what is around could not be shown
+        return instant
     except (OverflowError, ValueError) as error:
         raise ConfigurationError(f"{moment} is not within the years 1 to 9999") from error
 

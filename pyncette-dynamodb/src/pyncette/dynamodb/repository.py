@@ -7,7 +7,6 @@ import random
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -37,9 +36,6 @@ _BATCH = 100
 
 _STATES = {state.value: state for state in State}
 
-#: Rows that the call which is running has read ahead.
-_FETCHED: ContextVar[dict[Key, Stored | RepositoryError | None] | None] = ContextVar("pyncette_dynamodb_fetched", default=None)
-
 
 class DynamoDBRepository(CompareAndSetRepository):
     """Rows in a table of DynamoDB. Opened by :func:`dynamodb_repository`."""
@@ -49,12 +45,6 @@ class DynamoDBRepository(CompareAndSetRepository):
         self._prefix = prefix.replace("%", "%25").replace(":", "%3A") + ":"
 
     async def read(self, key: Key) -> Stored | None:
-        fetched = _FETCHED.get()
-        if fetched and key in fetched:
-            stored = fetched.pop(key)  # the next time, the row has changed
-            if isinstance(stored, RepositoryError):
-                raise stored
-            return stored
         answer = await self._send("get_item", Key=self._key(key), ConsistentRead=True)
         return self._stored(answer["Item"]) if "Item" in answer else None
 
@@ -90,39 +80,29 @@ class DynamoDBRepository(CompareAndSetRepository):
         rows = [stored.row for stored in self._sound(page["Items"])]
         return Page(rows, page["LastEvaluatedKey"]["task_id"]["S"] if "LastEvaluatedKey" in page else None)
 
+    async def read_many(self, keys: Sequence[Key]) -> Sequence[Stored | Exception | None]:
+        # A request costs more than a row.
+        if len(keys) == 1:
+            return await super().read_many(keys)
+        batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
+        found: list[Stored | Exception | None] = []
+        for batch, rows in zip(batches, await self._side_by_side(self._read_batch, batches), strict=True):
+            found += [rows] * len(batch) if isinstance(rows, Exception) else [rows[key] for key in batch]
+        return found
+
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
-        async with self._reading_ahead(keys):
+        async with self._table.time_limit():
             return await super().get(keys)
 
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
     ) -> ClaimResult:
-        async with self._reading_ahead([Key(partition, name) for name in names or ()]):
+        async with self._table.time_limit():
             return await super().claim(now, partition, lease_duration=lease_duration, limit=limit, names=names)
 
     async def _update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
-        async with self._reading_ahead([key for key, _ in changes]):
-            return await super()._update(changes)
-
-    @contextlib.asynccontextmanager
-    async def _reading_ahead(self, keys: Sequence[Key]) -> AsyncIterator[None]:
-        """For one call: a time limit, and its rows read a hundred at a time, since a request costs more than a row."""
-        fetched: dict[Key, Stored | RepositoryError | None] = {}
         async with self._table.time_limit():
-            if len(keys) > 1:
-                batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
-                for batch, rows in zip(batches, await self._side_by_side(self._read_batch, batches), strict=True):
-                    if isinstance(rows, RepositoryError):
-                        fetched.update(dict.fromkeys(batch, rows))
-                    elif isinstance(rows, Exception):
-                        raise rows
-                    else:
-                        fetched.update(rows)
-            token = _FETCHED.set(fetched)
-            try:
-                yield
-            finally:
-                _FETCHED.reset(token)
+            return await super()._update(changes)
 
     async def _read_batch(self, keys: Sequence[Key]) -> Mapping[Key, Stored | RepositoryError | None]:
         rows: dict[Key, Stored | RepositoryError | None] = dict.fromkeys(keys)
