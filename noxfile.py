@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,6 @@ CORE_TESTS = Path("pyncette-core", "tests")
 EXAMPLES = sorted(map(str, (ROOT / "examples").glob("*.py")))
 EXAMPLE_TESTS = [str(CORE_TESTS / "test_examples.py"), str(CORE_TESTS / "test_docs.py")]
 WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
-
-#: The environment of the sessions that need everything and change nothing: to make it takes longer than some of them.
-SHARED = ".nox/shared"
 
 OLDEST_MINOR, NEWEST_MINOR = 11, 15
 THIRD_PARTY = ROOT / "examples" / "third_party_backend"
@@ -159,12 +156,25 @@ def _summarise() -> None:
 
 
 def _pytest(session: nox.Session, *args: str, report: str = "report", **options: Any) -> None:
-    session.run("python", "-m", "pytest", f"--junitxml={_reports(session) / report}.xml", *args, **options)
+    python = "python" if session.virtualenv.is_sandboxed else _shared_python(session)
+    options.setdefault("external", not session.virtualenv.is_sandboxed)
+    session.run(python, "-m", "pytest", f"--junitxml={_reports(session) / report}.xml", *args, **options)
 
 
-def _install(session: nox.Session) -> None:
-    """All distributions, editable, into the environment that most sessions share."""
-    session.install(*(argument for name in DISTRIBUTIONS for argument in ("-e", f"./{name}")), *TEST_REQUIREMENTS)
+_UP_TO_DATE: list[str] = []
+
+
+def _shared_python(session: nox.Session) -> str:
+    """The interpreter of an environment for all sessions that need everything and change nothing: to make one takes longer than some of them."""
+    home = ROOT / ".nox" / "shared"
+    python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    if not _UP_TO_DATE:
+        if not home.exists():
+            session.run(sys.executable, "-m", "venv", str(home), external=True)
+        editables = [argument for name in DISTRIBUTIONS for argument in ("-e", f"./{name}")]
+        session.run(python, "-m", "pip", "install", "--quiet", *editables, *TEST_REQUIREMENTS, external=True)
+        _UP_TO_DATE.append(python)
+    return python
 
 
 def _conformance(session: nox.Session, distribution: str, **options: Any) -> None:
@@ -179,7 +189,10 @@ def _conformance(session: nox.Session, distribution: str, **options: Any) -> Non
 
 def _faults(session: nox.Session, selection: str, **options: Any) -> None:
     """Real faults on real processes, on all servers at the same time, since most of it is waiting."""
-    servers = [(name, server) for name in WITH_STORES for server in _servers(session, name).values()]
+    servers = [(name, _server(server)) for name in WITH_STORES for server in DISTRIBUTIONS[name].servers or []]
+    if os.environ.get("CI") and not all(server for _, server in servers):
+        session.error("Not all servers are there; see above")
+    servers = [(name, server) for name, server in servers if server]
     arguments = ["-n", "6", "--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in servers)]
     arguments += [f"--pyncette-restart={_value(server, 'RESTART')}" for _, server in servers]
     environment = {key: value for _, server in servers for key, value in server.items()}
@@ -273,27 +286,24 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *sources, *EXAMPLES, "noxfile.py", "tools", env={"MYPYPATH": os.pathsep.join(sources)})
 
 
-@session(venv_location=SHARED)
+@session(venv_backend="none")
 @nox.parametrize("distribution", TESTED, ids=TESTED)
 def tests(session: nox.Session, distribution: str) -> None:
     """The tests of one distribution: nox -s "tests(pyncette-core)" -- -k heartbeat."""
-    _install(session)
     apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
     _pytest(session, "-n", "2", f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution))
 
 
-@session(venv_location=SHARED)
+@session(venv_backend="none")
 @nox.parametrize("distribution", WITH_STORES, ids=WITH_STORES)
 def conformance(session: nox.Session, distribution: str) -> None:
     """The conformance suite on all stores of one distribution."""
-    _install(session)
     _conformance(session, distribution)
 
 
-@session(venv_location=SHARED)
+@session(venv_backend="none")
 def faults(session: nox.Session) -> None:
     """Workers that are killed, and servers that are slow, out of reach and killed: those faults that show most. `full` plays all."""
-    _install(session)
     _faults(session, "three_processes or first_start or TestOutages")
 
 
@@ -322,10 +332,9 @@ def wheels(session: nox.Session) -> None:
     _pytest(session, *WHEEL_TESTS, *session.posargs, env={"PYNCETTE_DISTRIBUTIONS": " ".join(DISTRIBUTIONS)})
 
 
-@session(venv_location=SHARED)
+@session(venv_backend="none")
 def examples(session: nox.Session) -> None:
     """Each example as a real process, each snippet of the documentation, and the README's quick start."""
-    _install(session)
     # They mostly wait, so more of them than cores.
     _pytest(session, "-n", "4", *EXAMPLE_TESTS, *session.posargs)
 
