@@ -56,14 +56,14 @@ class _Supervisor:
                 what, code = await self._run_one()
             except OSError as error:
                 what, code = f"No process can be started: {error}", None
-            if code == 0:
-                logger.info("%s", what if self._draining.is_set() else f"{what} by itself, and is not replaced")
-                return
             if self._draining.is_set():
                 # By SIGTERM ends one that has not come as far as draining.
-                if code != -signal.SIGTERM:
-                    logger.error("%s", what)
-                    self._ended_well = False
+                well = code in (0, -signal.SIGTERM)
+                logger.log(logging.INFO if well else logging.ERROR, "%s", what)
+                self._ended_well = self._ended_well and well
+                return
+            if code == 0:
+                logger.info("%s by itself, and is not replaced", what)
                 return
             if time.monotonic() - begun >= _STEADY_AFTER:
                 pause = _FIRST_PAUSE
