@@ -311,7 +311,7 @@ def test_the_pauses_grow_while_processes_die_at_once(run):
         running.wait_for("trying again in 2 s")
         begun = time.monotonic()
         running.signal(signal.SIGTERM)
-        assert running.wait() == 0
+        assert running.wait() in (0, 1)  # 1 if the other one dies at this moment
         assert time.monotonic() - begun < 2, "the pause is not waited for"
         pauses = re.findall(r"ended with exit code 1; trying again in (\S+) s", running.stdout)
         assert pauses[:4] == ["0.5", "0.5", "1", "1"]
