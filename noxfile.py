@@ -34,6 +34,8 @@ class Distribution:
     servers: Sequence[str] | None = None
     #: The option of a URL that gives each run of the suite a place of its own on the server.
     place: str = ""
+    #: Further options of the suite.
+    suite: Sequence[str] = ()
     #: What mypy needs to know the types of its dependencies.
     stubs: Sequence[str] = ()
 
@@ -44,7 +46,10 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
     "pyncette-redis": Distribution(servers=["redis", "redis-cluster"], place="namespace"),
     "pyncette-postgres": Distribution(servers=["postgres"], place="table_name", stubs=["asyncpg-stubs"]),
     "pyncette-mysql": Distribution(servers=["mysql", "mariadb"], place="table_name", stubs=["types-PyMySQL"]),
-    "pyncette-dynamodb": Distribution(servers=["dynamodb"], place="partition_prefix", stubs=["types-aioboto3"]),
+    # One request a row, through botocore: what takes others a second takes it a minute.
+    "pyncette-dynamodb": Distribution(
+        servers=["dynamodb"], place="partition_prefix", suite=["--pyncette-examples=15"], stubs=["types-aioboto3"]
+    ),
     "conformance-tests": Distribution(),
 }
 
@@ -182,7 +187,7 @@ def _conformance(session: nox.Session, distribution: str, **options: Any) -> Non
     servers = _servers(session, distribution)
     # The rules themselves are proven by the suite as well, but that is about no store, and once is enough.
     stores = ["-k", "not TestRules", *(_url(distribution, server) for server in servers.values())] if servers else []
-    arguments = ["-n", "2", "--pyargs", "pyncette_conformance.suite", *stores]
+    arguments = ["-n", "2", "--pyargs", "pyncette_conformance.suite", *stores, *DISTRIBUTIONS[distribution].suite]
     environment = _environment(session, distribution)
     _pytest(session, *arguments, *session.posargs, report=f"suite-{distribution}", env=environment, **options)
 
@@ -193,15 +198,15 @@ def _faults(session: nox.Session, selection: str, **options: Any) -> None:
     if os.environ.get("CI") and not all(server for _, server in servers):
         session.error("Not all servers are there; see above")
     servers = [(name, server) for name, server in servers if server]
-    arguments = ["-n", "6", "--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in servers)]
+    arguments = ["--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in servers)]
     arguments += [f"--pyncette-restart={_value(server, 'RESTART')}" for _, server in servers]
     environment = {key: value for _, server in servers for key, value in server.items()}
     # The nodes of a cluster tell their own addresses, and nobody would take the way through a proxy.
     selection = f"({selection}) and not (cluster and (black_hole or slow_network))"
-    # A server that is killed would spoil the other tests on it.
-    for part in ("not", ""):
-        selected = ["-k", f"{selection} and {part} restarted_server"]
-        _pytest(session, *arguments, *selected, *session.posargs, report=f"faults-{part}", env=environment, **options)
+    # Twenty processes that start need all of the machine, and a server that is killed would spoil the other tests on it.
+    for name, workers in (("first_start", "2"), ("not first_start and not restarted_server", "6"), ("restarted_server", "6")):
+        selected = ["-n", workers, "-k", f"{selection} and {name}"]
+        _pytest(session, *arguments, *selected, *session.posargs, report=f"faults-{name}", env=environment, **options)
 
 
 def _environment(session: nox.Session, distribution: str) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
     python tools/servers.py redis postgres         start both and show their URLs; Ctrl-C stops them
     python tools/servers.py redis -- COMMAND       run COMMAND with the URL in its environment, then stop
+    python tools/servers.py --durable mysql        for measuring: it survives a power failure, as servers do by default
     python tools/servers.py --list                 the names of all
 
 A URL that stands in the environment already (PYNCETTE_TEST_REDIS_URL and so on) is taken as it is, and nothing is started for it. Else
@@ -36,6 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Not in a home directory: PostgreSQL refuses to run as root, and whoever it runs as instead has to reach it.
 CACHE = Path(os.environ.get("PYNCETTE_SERVERS_CACHE") or Path(tempfile.gettempdir(), f"pyncette-servers-{os.getuid()}"))
 SECONDS_TO_START = 60
+#: Whether servers write to the disk before they answer. For tests, which kill no machines, that takes long and proves nothing.
+DURABLE = "--durable" in sys.argv
 #: Of user, password and database, wherever there are any.
 NAME = "pyncette"
 #: DynamoDB's emulators want to be given some.
@@ -313,7 +316,7 @@ def postgres(data: Path) -> Server:
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
         "max_connections": 200,
-        "fsync": "off",  # what is committed outlives the server, if not the machine
+        "fsync": "on" if DURABLE else "off",
     }
     server = Process(
         [str(tools / "postgres"), "-D", str(database), "-p", str(port), *(f"--{name}={value}" for name, value in settings.items())],
@@ -412,7 +415,7 @@ def _mysql_server(
         "init-file": data / "init.sql",
         "max-connect-errors": 1_000_000,
         "max-connections": 300,
-        "innodb-flush-log-at-trx-commit": 2,  # what is committed outlives the server, if not the machine
+        "innodb-flush-log-at-trx-commit": 1 if DURABLE else 2,
     }
     command = [*server, "--skip-name-resolve", "--skip-log-bin", *(f"--{name}={value}" for name, value in options.items()), *more]
     greeting = functools.partial(answers, port, b"", lambda greeting: greeting[4:5] == b"\x0a")  # of version 10 of the protocol
@@ -435,7 +438,7 @@ def mysql(data: Path) -> Server:
     command += [f"--datadir={data}/data", f"--tmpdir={data}", "--secure-file-priv=NULL"]
     command += ["--user=root"] if os.geteuid() == 0 else []
     run(*command, "--initialize-insecure")
-    return _mysql_server("mysql", data, command, os.environ, ["--mysqlx=OFF", "--innodb-doublewrite=OFF"])
+    return _mysql_server("mysql", data, command, os.environ, ["--mysqlx=OFF", f"--innodb-doublewrite={'ON' if DURABLE else 'OFF'}"])
 
 
 def mariadb(data: Path) -> Server:
@@ -578,6 +581,7 @@ def main() -> int:
     arguments, command = sys.argv[1:], []
     if "--" in arguments:
         arguments, command = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
+    parser.add_argument("--durable", action="store_true", help="write to the disk before answering")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in NATIVE]
     if unknown:

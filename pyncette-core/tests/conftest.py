@@ -3,12 +3,18 @@
 import contextlib
 import gc
 import logging
+import signal
 
 import pytest
 
 from pyncette import Pyncette
 from pyncette.memory import MemoryRepository
 from pyncette.testing import VirtualClock
+
+# What runs in the background of a shell, or under nohup, ignores some signals, and so would the programs that are tested here.
+for number, handler in {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}.items():
+    if hasattr(signal, number) and signal.getsignal(getattr(signal, number)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, number), handler)
 
 
 class Store(MemoryRepository):

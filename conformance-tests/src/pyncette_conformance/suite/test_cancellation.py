@@ -169,8 +169,9 @@ class TestCancellation(Conformance):
             ended = await interrupt(settle(store.repository, T0, commit(claim, 500)), at, answered=answered)
             applied = (await store.row(key)).locked_until is None
             async with asyncio.timeout(HANGS_AFTER_SECONDS):
-                expected = Outcome.ALREADY if applied else Outcome.APPLIED
-                assert await settle(store.repository, T0, commit(claim, 500)) == [expected]
+                [outcome] = await settle(store.repository, T0, commit(claim, 500))
+            # What was cut off may be applied yet, between the look and the resend.
+            assert outcome is Outcome.ALREADY or (outcome is Outcome.APPLIED and not applied)
             assert (await store.row(key)).occurrence == after(500)
             if not ended.reached:
                 return

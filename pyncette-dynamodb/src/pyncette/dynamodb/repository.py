@@ -91,17 +91,17 @@ class DynamoDBRepository(CompareAndSetRepository):
         return found
 
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
-        async with self._table.time_limit():
+        async with self._table.time_limit(len(keys)):
             return await super().get(keys)
 
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
     ) -> ClaimResult:
-        async with self._table.time_limit():
+        async with self._table.time_limit(limit):
             return await super().claim(now, partition, lease_duration=lease_duration, limit=limit, names=names)
 
     async def _update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
-        async with self._table.time_limit():
+        async with self._table.time_limit(len(changes)):
             return await super()._update(changes)
 
     async def _read_batch(self, keys: Sequence[Key]) -> Mapping[Key, Stored | RepositoryError | None]:
@@ -204,7 +204,8 @@ async def dynamodb_repository(
     :param dynamodb_region_name: name of the region; that of the environment or the profile if there is none here.
     :param dynamodb_table_name: name of the table. It is created, to be paid by request, if there is none.
     :param dynamodb_partition_prefix: what the keys of all items begin with, so that several applications can share a table.
-    :param dynamodb_timeout: seconds that a call may take, including those that it waits because the service is too busy.
+    :param dynamodb_timeout: seconds that a call may take, including those that it waits because the service is too busy; for each
+        hundred rows, if it is about more, since each row is written by a request of its own.
     :param dynamodb_max_connections: how many may be open at once.
     :param dynamodb_skip_table_create: the table exists; don't try to create it.
     :raises ConfigurationError: an option makes no sense.

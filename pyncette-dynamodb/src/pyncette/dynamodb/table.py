@@ -100,9 +100,9 @@ class Table:
         self._closed = True
 
     @contextlib.asynccontextmanager
-    async def time_limit(self) -> AsyncIterator[None]:
-        """The requests of this block have one timeout among them."""
-        token = _DEADLINE.set(asyncio.get_running_loop().time() + self._timeout)
+    async def time_limit(self, rows: int) -> AsyncIterator[None]:
+        """The requests of this block have one timeout among them, for each hundred rows that they are about."""
+        token = _DEADLINE.set(asyncio.get_running_loop().time() + self._timeout * max(1.0, rows / 100))
         try:
             yield
         finally:
