@@ -50,6 +50,7 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
     "pyncette-dynamodb": Distribution(
         servers=["dynamodb"], place="partition_prefix", suite=["--pyncette-examples=15"], stubs=["types-aioboto3"]
     ),
+    "pyncette-prometheus": Distribution(),
     "conformance-tests": Distribution(),
 }
 
@@ -62,7 +63,10 @@ LINTERS = ["ruff==0.17.6"]
 MYPY = ["mypy==2.4.1"]
 PYRIGHT = ["pyright[nodejs]==1.1.414"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
-TEST_REQUIREMENTS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "cronsim>=2.6", "uvloop; sys_platform != 'win32'"]
+TEST_REQUIREMENTS = [
+    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "cronsim>=2.6", "uvloop; sys_platform != 'win32'"),
+    *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk"),  # of examples
+]
 
 #: Tests of core's folder that are about the repository as a whole, and have sessions of their own.
 CORE_TESTS = Path("pyncette-core", "tests")

@@ -574,7 +574,7 @@ def test_only_a_template_of_this_application_has_instances(app, make_app, clock,
             before = store.rows()
             for wrong, words in (
                 (static, ["'static'", "dynamic_task"]),
-                (foreign, ["'foreign'", "another application"]),
+                (foreign, ["'foreign'", "is not known here"]),
                 (body, ["'body'", "dynamic_task"]),
                 (None, ["None", "dynamic_task"]),
             ):
@@ -766,3 +766,12 @@ def test_an_application_is_declared_without_any_event_loop():
     app.partitioned_task(partition_count=2, name="p")(body)
     app.fixture()(fixture)
     assert len(app.tasks) == 2
+
+
+@pytest.mark.parametrize("decorator", ["task", "dynamic_task", "partitioned_task"])
+def test_a_decorator_without_parentheses_is_named(decorator):
+    app = Pyncette()
+    options = {"partition_count": 2} if decorator == "partitioned_task" else {}
+    with pytest.raises(ConfigurationError, match=rf"needs its parentheses, .*; write @app\.{decorator}\("):
+        getattr(app, decorator)(body, **options)
+    assert app.tasks == []

@@ -113,7 +113,7 @@ def leased(path):
 def test_a_signal_ends_an_idle_application_within_a_second(program, tmp_path, number):
     # I12: also with a poll interval of a minute.
     with program(IDLE) as running:
-        running.wait_for("^ready$")
+        running.wait_for("(?m)^ready$")
         running.signal(number)
         assert ends_within(running, 1) == 0
         assert lines(running) == ["ready", "fixture closed", "main returned"]

@@ -340,7 +340,7 @@ class TestRefusals:
             ("", "it has 0 fields"),
             ("* * * *", "it has 4 fields"),
             ("0 0 1 1 * 0 2030", "it has 7 fields"),
-            ("@reboot", "it has 1 fields: write minute, hour, .* or one of @yearly"),
+            ("@reboot", "it has 1 field: write minute, hour, .* or one of @yearly"),
             ("60 * * * *", "minute '60' is not understood: write numbers 0-59, ranges, lists or steps"),
             ("* 24 * * *", "hour '24'"),
             ("* * 0 * *", "day-of-month '0'"),

@@ -16,6 +16,8 @@ from pyncette.errors import (
 from pyncette.execution import Context, Middleware
 from pyncette.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 from pyncette.heartbeat import with_heartbeat
+from pyncette.instrumentation import Instrumentation
+from pyncette.repository import State
 from pyncette.task import ExecutionMode, FailureMode, Instance, ScheduledTask, Task
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Executor",
     "FailureMode",
     "Instance",
+    "Instrumentation",
     "LeaseLostException",
     "Middleware",
     "Pyncette",
@@ -34,6 +37,7 @@ __all__ = [
     "RepositoryError",
     "ScheduleError",
     "ScheduledTask",
+    "State",
     "SynchronousExecutor",
     "Task",
     "TaskPage",

@@ -20,6 +20,7 @@ from pyncette.engine import Settings
 from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
 from pyncette.execution import Middleware
 from pyncette.executors import ConcurrentExecutor, Executor
+from pyncette.instrumentation import Instrumentation, Instruments, ObservedRepository
 from pyncette.memory import memory_repository
 from pyncette.repository import Repository, SupportsServerTime
 from pyncette.task import (
@@ -85,12 +86,14 @@ class Pyncette:
         if shutdown_timeout is not None:
             check_duration(shutdown_timeout, "shutdown_timeout", zero=True)
         check_free_arguments(repository_options, _OPTIONS, "Pyncette()")
+        self._instrumentations: list[Instrumentation] = []
         self._settings = Settings(
             poll_interval=poll_interval,
             batch_size=batch_size,
             concurrency_limit=concurrency_limit,
             shutdown_timeout=shutdown_timeout,
             executor_cls=executor_cls,
+            instrumentation=Instruments(self._instrumentations),
         )
         self._clock: Clock = SystemClock() if clock is None else clock
         self._tasks: dict[str, Task] = {}
@@ -125,6 +128,8 @@ class Pyncette:
 
     def task(
         self,
+        body: None = None,
+        /,
         *,
         schedule: str | None = None,
         interval: timedelta | None = None,
@@ -156,6 +161,7 @@ class Pyncette:
 
         Raises :class:`~pyncette.errors.ConfigurationError` for anything wrong with them.
         """
+        _check_parentheses(body, "task(schedule=...)")
         check_free_arguments(args, _TASK_OPTIONS, "a task")
 
         def declare(body: Body | Task) -> StaticTask:
@@ -182,6 +188,8 @@ class Pyncette:
 
     def dynamic_task(
         self,
+        body: None = None,
+        /,
         *,
         name: str | None = None,
         enabled: bool = True,
@@ -194,6 +202,7 @@ class Pyncette:
         **args: Any,
     ) -> Callable[[Body | Task], DynamicTask]:
         """Declare a template, of which instances are scheduled at run time. The options are those of :meth:`task`."""
+        _check_parentheses(body, "dynamic_task()")
         check_free_arguments(args, _TASK_OPTIONS, "a dynamic task, which gets its schedule from schedule_task()")
 
         def declare(body: Body | Task) -> DynamicTask:
@@ -216,6 +225,8 @@ class Pyncette:
 
     def partitioned_task(
         self,
+        body: None = None,
+        /,
         *,
         partition_count: int,
         partition_selector: PartitionSelector = crc32_selector,
@@ -238,6 +249,7 @@ class Pyncette:
 
         The other options are those of :meth:`task`.
         """
+        _check_parentheses(body, "partitioned_task(partition_count=...)")
         check_free_arguments(args, _TASK_OPTIONS, "a partitioned task, which gets its schedule from schedule_task()")
 
         def declare(body: Body | Task) -> PartitionedTask:
@@ -299,6 +311,12 @@ class Pyncette:
             raise ConfigurationError(f"The middleware {middleware!r} can't be called; pass 'async def middleware(context, next)'")
         self._middlewares.append(middleware)
 
+    def use_instrumentation(self, instrumentation: Instrumentation) -> None:
+        """Tell ``instrumentation`` of ticks, calls to the store and lost leases. Several may be used."""
+        if not isinstance(instrumentation, Instrumentation):
+            raise ConfigurationError(f"{instrumentation!r} is not a pyncette.Instrumentation; derive from that")
+        self._instrumentations.append(instrumentation)
+
     def _add(self, task: _TaskT) -> _TaskT:
         if task.name in self._tasks:
             raise ConfigurationError(f"There is a task {task.name!r} already; pass another name=... to one of them")
@@ -316,6 +334,8 @@ class Pyncette:
         """
         async with contextlib.AsyncExitStack() as stack:
             repository = await stack.enter_async_context(self._open())
+            for each in self._instrumentations:
+                repository = ObservedRepository(repository, each)
             aligned = AlignedClock(self._clock if clock is None else clock)
             if isinstance(repository, SupportsServerTime):
                 await aligned.align(repository.server_time)
@@ -400,6 +420,11 @@ def _name(name: str | None, body: Body | Task) -> str:
     if not isinstance(inferred, str):
         raise ConfigurationError(f"{body!r} has no name to be stored under; pass name=...")
     return inferred
+
+
+def _check_parentheses(body: object, decorator: str) -> None:
+    if body is not None:
+        raise ConfigurationError(f"A decorator needs its parentheses, and takes options by name; write @app.{decorator}")
 
 
 def _arguments(fixture: Fixture, app_context: AppContext | None) -> Sequence[AppContext | None]:

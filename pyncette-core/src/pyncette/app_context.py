@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import keyword
+import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from pyncette.task import (
 )
 
 __all__ = ["AppContext", "TaskPage", "check_attribute_name"]
+
+logger = logging.getLogger(__name__)
 
 _INSTANCE_OPTIONS = ("schedule", "interval", "execute_at", "timezone", "force")
 #: Rows that are sent to the store in one call.
@@ -63,10 +66,13 @@ class AppContext:
         #: Fixtures and what was added to the context, by name.
         self.values: dict[str, Any] = {}
         self._fixtures = frozenset(fixtures)
+        #: All that the application had declared when this was made, in order.
+        self.tasks = tuple(tasks)
         self._tasks = {id(task) for task in tasks}
         self._engine = Engine(
             self, repository, clock, settings, tasks=[task for task in tasks if task.enabled], middlewares=middlewares
         )
+        self._poll_interval = settings.poll_interval
         self._ran = False
         self._running: asyncio.Task[Any] | None = None
         self._ended = asyncio.Event()
@@ -83,6 +89,8 @@ class AppContext:
         if self._ran:
             raise PyncetteError("This application context has run already; make another with app.create()")
         self._ran = True
+        enabled = sum(task.enabled for task in self.tasks)
+        logger.info("Running %d task%s", enabled, "" if enabled == 1 else "s")
         self._ended.clear()
         self._running = asyncio.current_task()
         try:
@@ -111,8 +119,28 @@ class AppContext:
 
     @property
     def last_tick(self) -> datetime | None:
-        """When everything due had last been polled without an error of the store; None before that."""
+        """When the store last answered a poll while no partition was failing; None before that."""
         return self._engine.last_tick
+
+    @property
+    def free_slots(self) -> int:
+        """How many more bodies could run at this moment."""
+        return self._engine.free_slots
+
+    @property
+    def poll_interval(self) -> timedelta:
+        """The application's ``poll_interval``."""
+        return self._poll_interval
+
+    @property
+    def running(self) -> bool:
+        """Whether :meth:`run` has been called and has not returned."""
+        return self._running is not None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is claimed: :meth:`run` returns once the running bodies have ended, or has returned."""
+        return self._engine.stopping
 
     def add_to_context(self, name: str, value: Any) -> None:
         """Make ``value`` available as ``context.name``, instead of what was added by that name before.
@@ -245,7 +273,7 @@ class AppContext:
             raise ConfigurationError(f"{name!r} has no instances; declare it with @app.dynamic_task() or @app.partitioned_task()")
         if id(task) not in self._tasks:
             raise ConfigurationError(
-                f"The template {task.name!r} belongs to another application; pass one that was declared with this"
+                f"The template {task.name!r} is not known here; declare it with this application, before create() or run()"
             )
         return task
 

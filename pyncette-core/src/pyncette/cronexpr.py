@@ -100,7 +100,7 @@ def read(expression: str) -> Calendar:
         fields = _ALIASES.get(expression, expression).split()
         if len(fields) not in (5, 6):
             raise ScheduleError(
-                f"it has {len(fields)} fields: write minute, hour, day of month, month, day of week and,"
+                f"it has {len(fields)} field{'' if len(fields) == 1 else 's'}: write minute, hour, day of month, month, day of week and,"
                 f" if needed, second, or one of {', '.join(_ALIASES)}"
             )
         return _calendar(fields)

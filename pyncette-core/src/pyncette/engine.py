@@ -1,6 +1,7 @@
 """The loop: claim what is due, run it, settle it, sleep until something is due again, shut down."""
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import TransientRepositoryError
 from pyncette.execution import Execution, Middleware, Runner
 from pyncette.executors import Executor
+from pyncette.instrumentation import Instrumentation
 from pyncette.repository import ClaimResult, Repository, SupportsServerTime
 from pyncette.settlement import Settler
 from pyncette.task import STATIC_PARTITION, StaticTask, Task
@@ -36,6 +38,10 @@ _ALIGN_EVERY = 30.0
 _POLL_UNSHARED_EVERY = 10.0
 #: How long cancelled bodies, and what they leave to be stored, are waited for (seconds).
 _CANCELLATION_GRACE = 5.0
+
+
+class _PassFailed(Exception):
+    """An error of the store, which has been dealt with: for those who measure."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +74,7 @@ class Settings:
     concurrency_limit: int
     shutdown_timeout: timedelta | None
     executor_cls: Callable[[int, Callable[[], None]], Executor]
+    instrumentation: Instrumentation
 
 
 class Engine:
@@ -93,7 +100,9 @@ class Engine:
             clock=clock,
             retry_delay=settings.poll_interval,
             ready=self.ready,
+            lease_lost=settings.instrumentation.lease_lost,
         )
+        self._instrumentation = settings.instrumentation
         self._executor = settings.executor_cls(settings.concurrency_limit, self._capacity_changed)
         self._tick_interval = settings.poll_interval.total_seconds()
         self._poll_interval = self._tick_interval if repository.shared else max(self._tick_interval, _POLL_UNSHARED_EVERY)
@@ -142,7 +151,7 @@ class Engine:
         try:
             await self._register(self._static_tasks)
             while not self._stopping:
-                await self._pass()
+                await self._tick()
                 await self._sleep()
             if not await self._executor.drain(self._shutdown_timeout):
                 logger.warning("Not all bodies ended within the shutdown timeout; cancelling them")
@@ -187,8 +196,13 @@ class Engine:
 
     # --- one pass ---------------------------------------------------------------------------------------------------
 
+    async def _tick(self) -> None:
+        with contextlib.suppress(_PassFailed), self._instrumentation.tick():
+            await self._pass()
+
     async def _pass(self) -> None:
         """Poll each lane that is due, once; the static ones come first and in between, so that no backlog starves them."""
+        errors: list[Exception] = []
         failures = 0
         for lane in self._turns(self._clock.monotonic()):
             if not await self._slot():
@@ -196,11 +210,13 @@ class Engine:
             try:
                 await self._poll(lane)
             except TransientRepositoryError as error:
+                errors.append(error)
                 failures += 1
                 self._back_off(lane, error, everywhere=failures > 1)
                 if failures > 1:
-                    return
-            except Exception:
+                    break
+            except Exception as error:
+                errors.append(error)
                 # No other partition is to suffer for this one.
                 logger.exception("Partition %r can't be polled", lane.partition)
                 lane.due = min(lane.due, self._clock.monotonic() + self._tick_interval)
@@ -209,6 +225,8 @@ class Engine:
             else:
                 self._succeeded(lane)
                 failures = 0
+        if errors:
+            raise _PassFailed from errors[0]
         if not self._failing and not self._broken:
             self.last_tick = self._clock.now()
 
@@ -238,6 +256,14 @@ class Engine:
                 if not self._executor.free_slots and not self._failing and not self._broken:
                     self.last_tick = self._clock.now()  # busy, but well
         return False
+
+    @property
+    def free_slots(self) -> int:
+        return self._executor.free_slots
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
 
     def _capacity_changed(self) -> None:
         self._capacity_event.set()
@@ -354,6 +380,8 @@ class Engine:
             if not self._failing:
                 logger.warning("The store is back")
                 self._retry_after = 0.0
+        if not self._failing and not self._broken:
+            self.last_tick = self._clock.now()  # not only at the end of a pass: with many partitions that may take long
 
 
 def _lanes(tasks: Sequence[Task]) -> tuple[list[_Lane], deque[_Lane]]:

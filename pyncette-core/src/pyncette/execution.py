@@ -113,6 +113,7 @@ class Runner:
         clock: AlignedClock,
         retry_delay: timedelta,
         ready: Callable[[str, datetime], None],
+        lease_lost: Callable[[Task], None],
     ) -> None:
         self.app_context = app_context
         self.settler = settler
@@ -121,6 +122,8 @@ class Runner:
         self.retry_delay = retry_delay
         #: Called with a partition, and when a row of it is ready next.
         self.ready = ready
+        #: Called with the task whose run was overtaken.
+        self.lease_lost = lease_lost
         #: Set when no new body is to be started.
         self.draining = False
         #: Set when bodies are being cancelled.
@@ -171,6 +174,7 @@ class Execution:
             return
         if task.max_attempts is not None and claim.attempt > task.max_attempts:
             # Its last worker died, or overran its lease: nobody else will report that.
+            logger.error("%s is given up: its last attempt did not end in its lease; it is kept as failed", self)
             self._settle(Fail(claim, f"given up: attempt {task.max_attempts} of {task.max_attempts} did not end in its lease"))
             return
         try:
@@ -192,6 +196,7 @@ class Execution:
                 return
         elif self.remaining() <= 0:
             logger.warning("%s is not started: its lease ended before", self)
+            self._runner.lease_lost(task)
             return
         try:
             await self._runner.chain(task)(context)
@@ -226,6 +231,7 @@ class Execution:
                 return
             self._lost = True
             logger.warning("%s lost its lease: %s", self, answer.error or answer.outcome)
+            self._runner.lease_lost(self._task)
         raise LeaseLostException(f"The lease of {self} is over; another worker may run it now")
 
     def _target(self, schedule: "Schedule") -> Target | None:
@@ -238,8 +244,9 @@ class Execution:
 
     def _failed(self, error: BaseException, schedule: "Schedule") -> None:
         level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
-        logger.log(level, "%s failed: %s", self, type(error).__name__, exc_info=error)
         task = self._task
+        message = "%s failed, and is given up: %s" if self._is_last_attempt else "%s failed: %s"
+        logger.log(level, message, self, type(error).__name__, exc_info=error)
         if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
             return
         if task.failure_mode is FailureMode.COMMIT:
@@ -250,9 +257,13 @@ class Execution:
             retry_at = self._runner.clock.now() + delay
             self._settle(Release(self.claim, retry_at), Target(retry_at, retry_at))
 
+    @property
+    def _is_last_attempt(self) -> bool:
+        return self._task.max_attempts is not None and self.claim.attempt >= self._task.max_attempts
+
     def _give_up(self, error: BaseException) -> bool:
         """Keep the row as failed if this was its last attempt."""
-        if self._task.max_attempts is None or self.claim.attempt < self._task.max_attempts:
+        if not self._is_last_attempt:
             return False
         self._settle(Fail(self.claim, f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARACTERS]))
         return True
@@ -279,6 +290,8 @@ class Execution:
             return
         if answer.outcome is Outcome.LOST:
             logger.warning("%s ended after its lease was taken over; it may have run twice", self)
+            if not self._lost:
+                self._runner.lease_lost(self._task)
         elif answer.outcome is None:
             logger.error("The outcome of %s could not be stored; it may run again: %s", self, answer.error)
         else:

@@ -276,7 +276,13 @@ class ScheduledTask:
     """What the store has of a static task or an instance, at the moment it was read."""
 
     task: Task
-    row: Row = field(repr=False)
+    row: Row
+
+    def __repr__(self) -> str:
+        row = self.row  # without the arguments, which are not for logs
+        return (
+            f"ScheduledTask({row.key.name!r} of {self.task.name!r}, {row.schedule!r}, {row.state.value}, ready_at={row.ready_at})"
+        )
 
     @property
     def name(self) -> str:

@@ -1,0 +1,55 @@
+"""An application whose metrics Prometheus can scrape.
+
+Run it:      pip install pyncette-prometheus, and then: python examples/prometheus_metrics.py
+You see:     Three tasks: one that works, one that fails at each third run, and one with an instance for each of three users.
+             Meanwhile, in a second terminal:
+                 curl -s localhost:9699/metrics | grep ^pyncette
+             Runs and failures of each task, how late they start, what waits in the store, calls to it, and more.
+End it:      Ctrl-C. The port is that of the environment variable PORT, if there is one.
+"""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+from prometheus_client import start_http_server
+
+from pyncette import AppContext, Context, FailureMode, Instance, Pyncette
+from pyncette.prometheus import use_prometheus
+
+logger = logging.getLogger("prometheus_metrics")
+
+app = Pyncette()
+use_prometheus(app)
+
+
+@app.task(interval=timedelta(seconds=1))
+async def work(context: Context) -> None:
+    await asyncio.sleep(random.random())
+    logger.info("work, meant for %s", context.scheduled_at.time())
+
+
+@app.task(interval=timedelta(seconds=1), failure_mode=FailureMode.COMMIT)
+async def gamble(context: Context) -> None:
+    if context.scheduled_at.second % 3 == 0:
+        raise ValueError("no luck")
+
+
+@app.dynamic_task()
+async def greet(context: Context) -> None:
+    # There may be millions of instances, so the metrics have the name of their template, and not this one.
+    logger.info("greet: hello, %s", context.name)
+
+
+@app.fixture()
+async def users(app_context: AppContext) -> AsyncIterator[None]:
+    await app_context.schedule_tasks(greet, [Instance(name=name, interval=timedelta(seconds=2)) for name in ("Ada", "Bob", "Eve")])
+    yield
+
+
+if __name__ == "__main__":
+    start_http_server(int(os.environ.get("PORT", "9699")))
+    app.main()

@@ -1,0 +1,134 @@
+"""From the hooks of an application to its metrics."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+
+from pyncette import AppContext, ConfigurationError, Context, Instrumentation, Middleware, Pyncette, Task
+from pyncette.prometheus.metrics import Metrics, TaskMetrics, metrics_of
+from pyncette.prometheus.operation import Measurement
+from pyncette.prometheus.state import Source
+from pyncette.task import check_duration
+
+__all__ = ["use_prometheus"]
+
+#: The operations whose size is how many rows they are about. A claim tells apart how many it brought.
+_BATCHED = frozenset({"register", "unregister", "settle", "get", "pause", "resume"})
+
+_numbers = itertools.count(1)
+
+
+def use_prometheus(
+    app: Pyncette,
+    *,
+    measure_repository: bool = True,
+    measure_ticks: bool = True,
+    measure_tasks: bool = True,
+    registry: CollectorRegistry | None = None,
+    refresh_interval: timedelta | None = timedelta(seconds=15),
+) -> None:
+    """Measure ``app``, from its start to its end. Serving the metrics is left to the program.
+
+    :param measure_repository: calls to the store, sizes of batches, the skew of the clock.
+    :param measure_ticks: passes over all that is due, free slots.
+    :param measure_tasks: runs, their staleness, retries, lost leases, and what waits in the store.
+    :param registry: where the metrics are registered; prometheus_client's default registry by default. Applications with the same
+        registry share its metrics, and their numbers add up.
+    :param refresh_interval: how often what waits is counted in the store, at most; None: never.
+
+    Runs are measured by a middleware: those that were declared before are outside of it. Raises ConfigurationError if the application
+    is measured in that registry already.
+    """
+    if refresh_interval is not None:
+        check_duration(refresh_interval, "refresh_interval")
+    metrics = metrics_of(REGISTRY if registry is None else registry)
+    if app in metrics.apps:
+        raise ConfigurationError(
+            "This application is measured in that registry already; call use_prometheus() once, or pass another"
+        )
+    metrics.apps.add(app)
+    app.use_instrumentation(_Hooks(metrics, ticks=measure_ticks, calls=measure_repository, tasks=measure_tasks))
+    if measure_tasks:
+        app.use_middleware(_middleware(metrics.tasks))
+
+    async def prometheus(app_context: AppContext) -> AsyncIterator[None]:
+        source = Source(app_context, slots=measure_ticks, skew=measure_repository)
+        if measure_tasks:
+            for task in app_context.tasks:
+                metrics.tasks.declare(task.name)
+        metrics.state.add(source)
+        try:
+            async with _in_background(source.keep_looking, refresh_interval if measure_tasks else None):
+                yield
+        finally:
+            metrics.state.remove(source)
+
+    app.use_fixture(f"prometheus_{next(_numbers)}", prometheus)
+
+
+class _Hooks(Instrumentation):
+    def __init__(self, metrics: Metrics, *, ticks: bool, calls: bool, tasks: bool) -> None:
+        self._tick = metrics.ticks.of() if ticks else None
+        self._calls = metrics.calls if calls else None
+        self._batches: Histogram | None = metrics.batches if calls else None
+        self._claimed = metrics.batches.labels("claim") if calls else None
+        self._tasks = metrics.tasks if tasks else None
+
+    def tick(self) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self._tick is None else Measurement(self._tick)
+
+    def call(self, operation: str, size: int) -> AbstractContextManager[Any]:
+        if self._calls is None or self._batches is None:
+            return contextlib.nullcontext()
+        if operation in _BATCHED:
+            self._batches.labels(operation).observe(size)
+        return Measurement(self._calls.of(operation))
+
+    def claimed(self, count: int) -> None:
+        if self._claimed is not None:
+            self._claimed.observe(count)
+
+    def lease_lost(self, task: Task) -> None:
+        if self._tasks is not None:
+            self._tasks.leases_lost.labels(task.name).inc()
+
+
+def _middleware(metrics: TaskMetrics) -> Middleware:
+    async def measured(context: Context, next: Callable[[], Awaitable[None]]) -> None:
+        task = context.task.name
+        late = context.app_context.clock.now() - context.scheduled_at
+        metrics.staleness.labels(task).observe(max(0.0, late.total_seconds()))
+        if context.attempt > 1:
+            metrics.retries.labels(task).inc()
+        run = metrics.runs.of(task)
+        began = run.begin()
+        failed = True
+        try:
+            await next()
+            failed = False
+        except asyncio.CancelledError:
+            failed = not context.app_context.stopping  # a run that the shutdown cuts off is given back
+            raise
+        finally:
+            run.end(began, failed=failed)
+
+    return measured
+
+
+@contextlib.asynccontextmanager
+async def _in_background(look: Callable[[timedelta], Awaitable[None]], interval: timedelta | None) -> AsyncIterator[None]:
+    if interval is None:
+        yield
+        return
+    looking = asyncio.ensure_future(look(interval))
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])

@@ -1,0 +1,93 @@
+"""The metrics, once for each registry."""
+
+import weakref
+from functools import cached_property
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from pyncette import Pyncette
+from pyncette.prometheus.operation import Operation
+from pyncette.prometheus.state import StateCollector
+
+__all__ = ["Metrics", "TaskMetrics", "metrics_of"]
+
+#: Seconds: what a store takes, or a pass over all that is due.
+_CALL_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+#: Seconds: bodies may take hours.
+_RUN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
+_STALENESS_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+#: Rows; 0 is a claim that brought nothing.
+_BATCH_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class TaskMetrics:
+    """What runs of tasks are measured by."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.runs = Operation(registry, "task_run", "Runs of tasks", label="task", buckets=_RUN_BUCKETS)
+        self.staleness = Histogram(
+            "pyncette_task_run_staleness_seconds",
+            "How far starts of runs are behind their scheduled times.",
+            ["task"],
+            registry=registry,
+            buckets=_STALENESS_BUCKETS,
+        )
+        self.retries = Counter(
+            "pyncette_task_run_retries", "Runs of tasks that are not the first attempt.", ["task"], registry=registry
+        )
+        self.leases_lost = Counter("pyncette_leases_lost", "Runs of tasks that were overtaken.", ["task"], registry=registry)
+
+    def declare(self, task: str) -> None:
+        """Have all metrics of ``task`` exist, at zero: a rate needs a value before the first event."""
+        self.runs.of(task)
+        for metric in (self.staleness, self.retries, self.leases_lost):
+            metric.labels(task)
+
+
+class Metrics:
+    """All metrics of one registry. A group of them is registered when it is first asked for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        # The registry lives as long as its owner wants it to.
+        self._registry = weakref.proxy(registry)
+        #: The applications that are measured here.
+        self.apps: weakref.WeakSet[Pyncette] = weakref.WeakSet()
+
+    @cached_property
+    def ticks(self) -> Operation:
+        return Operation(self._registry, "tick", "Passes over all that is due", buckets=_CALL_BUCKETS)
+
+    @cached_property
+    def calls(self) -> Operation:
+        return Operation(self._registry, "repository_call", "Calls to the store", label="operation", buckets=_CALL_BUCKETS)
+
+    @cached_property
+    def batches(self) -> Histogram:
+        return Histogram(
+            "pyncette_repository_batch_rows",
+            "How many rows calls to the store were about; claims: how many they brought.",
+            ["operation"],
+            registry=self._registry,
+            buckets=_BATCH_BUCKETS,
+        )
+
+    @cached_property
+    def tasks(self) -> TaskMetrics:
+        return TaskMetrics(self._registry)
+
+    @cached_property
+    def state(self) -> StateCollector:
+        collector = StateCollector()
+        self._registry.register(collector)
+        return collector
+
+
+_METRICS: weakref.WeakKeyDictionary[CollectorRegistry, Metrics] = weakref.WeakKeyDictionary()
+
+
+def metrics_of(registry: CollectorRegistry) -> Metrics:
+    """The metrics of ``registry``: the same for all applications."""
+    metrics = _METRICS.get(registry)
+    if metrics is None:
+        metrics = _METRICS[registry] = Metrics(registry)
+    return metrics

@@ -1,0 +1,139 @@
+"""What an application has, rather than what it does: read when the metrics are scraped, or now and then in the background."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from pyncette import AppContext
+from pyncette.repository import State, SupportsStats
+from pyncette.task import StaticTask, Template
+
+__all__ = ["Source", "StateCollector", "Waiting"]
+
+logger = logging.getLogger(__name__)
+
+#: When the store is first looked at, after the start (seconds): by then the static tasks are there.
+_FIRST_LOOK = 1.0
+#: Counting takes at most this share of the time, however large the store is.
+_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What the store has of one task, or of all instances of one template."""
+
+    stored: int
+    due: int
+    #: How long the longest due has been so (seconds); 0 if none is.
+    oldest_due_age: float
+    given_up: int
+
+
+class Source:
+    """One running application."""
+
+    def __init__(self, app_context: AppContext, *, slots: bool, skew: bool) -> None:
+        self.app_context = app_context
+        self.slots = slots
+        self.skew = skew
+        #: By task, as of the last look; replaced as a whole, since scrapes are answered in other threads.
+        self.waiting: Mapping[str, Waiting] = {}
+
+    async def keep_looking(self, interval: timedelta) -> None:
+        """Refresh :attr:`waiting` for ever."""
+        pause = min(_FIRST_LOOK, interval.total_seconds())
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(pause)
+            began = loop.time()
+            try:
+                self.waiting = await _look(self.app_context)
+            except Exception as error:
+                self.waiting = {}  # rather none than old ones
+                logger.debug("What is due could not be counted: %s", error)
+            pause = max(interval.total_seconds(), (loop.time() - began) / _SHARE)
+
+
+async def _look(app_context: AppContext) -> Mapping[str, Waiting]:
+    found: dict[str, Waiting] = {}
+    repository = app_context.repository
+    tasks = [task for task in app_context.tasks if isinstance(task, StaticTask) and task.enabled]
+    rows = await repository.get([task.key for task in tasks]) if tasks else []
+    now = app_context.clock.now()
+    for task, row in zip(tasks, rows, strict=True):
+        if row is not None:
+            due = row.ready_at is not None and row.ready_at <= now
+            found[task.name] = Waiting(1, int(due), _age(now, row.ready_at if due else None), int(row.state is State.FAILED))
+    # Also those that are disabled here: this may be a web application that has its tasks run elsewhere.
+    for template in app_context.tasks:
+        if isinstance(template, Template) and isinstance(repository, SupportsStats):
+            found[template.name] = await _count(repository, template, app_context)
+    return found
+
+
+async def _count(repository: SupportsStats, template: Template, app_context: AppContext) -> Waiting:
+    stored = due = given_up = 0
+    age = 0.0
+    for partition in template.all_partitions():
+        now = app_context.clock.now()
+        stats = await repository.stats(now, partition)
+        stored, due, given_up = stored + stats.rows, due + stats.due, given_up + stats.failed
+        age = max(age, _age(now, stats.oldest_due))
+    return Waiting(stored, due, age, given_up)
+
+
+def _age(now: datetime, since: datetime | None) -> float:
+    return 0.0 if since is None else max(0.0, (now - since).total_seconds())
+
+
+class StateCollector(Collector):
+    """What all applications of one registry have."""
+
+    def __init__(self) -> None:
+        # Replaced as a whole, for the same reason.
+        self._sources: tuple[Source, ...] = ()
+
+    def add(self, source: Source) -> None:
+        self._sources = (*self._sources, source)
+
+    def remove(self, source: Source) -> None:
+        self._sources = tuple(each for each in self._sources if each is not source)
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return self._families(())
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        return self._families(self._sources)
+
+    def _families(self, sources: Iterable[Source]) -> Iterable[GaugeMetricFamily]:
+        slots = GaugeMetricFamily("pyncette_free_slots", "How many more bodies could run at this moment.")
+        if free := [source.app_context.free_slots for source in sources if source.slots]:
+            slots.add_metric([], sum(free))
+        yield slots
+        skew = GaugeMetricFamily("pyncette_clock_skew_seconds", "How far the local clock is ahead of the store's.")
+        if skews := [source.app_context.clock.skew.total_seconds() for source in sources if source.skew]:
+            skew.add_metric([], max(skews, key=abs))
+        yield skew
+        waiting = [item for source in sources for item in source.waiting.items()]
+        for name, documentation, value in _WAITING:
+            # Of two applications with the same task the larger number counts: most likely they share a store.
+            most: dict[str, float] = {}
+            for task, counts in waiting:
+                most[task] = max(most.get(task, 0.0), value(counts))
+            family = GaugeMetricFamily(name, documentation, labels=["task"])
+            for task, number in most.items():
+                family.add_metric([task], number)
+            yield family
+
+
+_WAITING: tuple[tuple[str, str, Callable[[Waiting], float]], ...] = (
+    ("pyncette_tasks_stored", "Tasks and instances that are in the store.", lambda counts: counts.stored),
+    ("pyncette_tasks_due", "Tasks and instances whose time has come, and which nobody runs.", lambda counts: counts.due),
+    ("pyncette_oldest_due_age_seconds", "How long the longest due has been so.", lambda counts: counts.oldest_due_age),
+    ("pyncette_tasks_given_up", "Tasks and instances that were given up after their last attempt.", lambda counts: counts.given_up),
+)
