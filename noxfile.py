@@ -64,14 +64,14 @@ MYPY = ["mypy==2.4.1"]
 PYRIGHT = ["pyright[nodejs]==1.1.414"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
 TEST_REQUIREMENTS = [
-    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "cronsim>=2.6", "uvloop; sys_platform != 'win32'"),
+    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.140", "cronsim>=2.6", "uvloop; sys_platform != 'win32'"),
     *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk"),  # of examples
 ]
 
 #: Tests of core's folder that are about the repository as a whole, and have sessions of their own.
 CORE_TESTS = Path("pyncette-core", "tests")
 EXAMPLES = sorted(map(str, (ROOT / "examples").glob("*.py")))
-EXAMPLE_TESTS = [str(CORE_TESTS / "test_examples.py"), str(CORE_TESTS / "test_docs.py")]
+EXAMPLE_TESTS = [str(CORE_TESTS / f"test_{what}.py") for what in ("examples", "benchmark", "docs")]
 WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
 
 OLDEST_MINOR, NEWEST_MINOR = 11, 15

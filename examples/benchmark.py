@@ -23,7 +23,6 @@ import time
 import uuid
 import venv
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -63,17 +62,13 @@ async def populate(url: str, count: int, over: timedelta = timedelta(), delay: t
 
 
 async def run(url: str) -> list[tuple[float, float]]:
-    """Run until nothing is due any more for two seconds."""
+    """Run until no task is left: each runs once, and is gone then."""
     app, started = application(url)
-
+    (template,) = app.tasks
     async with app.create() as app_context:
         running = asyncio.create_task(app_context.run())
-        seen = -1
-        while seen < len(started) or not started:
-            seen = len(started)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(running), 2)
-                break
+        while not running.done() and (await app_context.list_tasks(template, limit=1)).tasks:
+            await asyncio.wait([running], timeout=0.5)
         app_context.shutdown()
         await running
     return started
