@@ -68,6 +68,9 @@ TEST_REQUIREMENTS = [
     *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk"),  # of examples
 ]
 
+#: More than there are cores, on a machine of two: many tests wait, for processes, for servers, for time.
+WORKERS = "3"
+
 #: Tests of core's folder that are about the repository as a whole, and have sessions of their own.
 CORE_TESTS = Path("pyncette-core", "tests")
 EXAMPLES = sorted(map(str, (ROOT / "examples").glob("*.py")))
@@ -191,7 +194,7 @@ def _conformance(session: nox.Session, distribution: str, **options: Any) -> Non
     servers = _servers(session, distribution)
     # The rules themselves are proven by the suite as well, but that is about no store, and once is enough.
     stores = ["-k", "not TestRules", *(_url(distribution, server) for server in servers.values())] if servers else []
-    arguments = ["-n", "2", "--pyargs", "pyncette_conformance.suite", *stores, *DISTRIBUTIONS[distribution].suite]
+    arguments = ["-n", WORKERS, "--pyargs", "pyncette_conformance.suite", *stores, *DISTRIBUTIONS[distribution].suite]
     environment = _environment(session, distribution)
     _pytest(session, *arguments, *session.posargs, report=f"suite-{distribution}", env=environment, **options)
 
@@ -300,7 +303,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, distribution: str) -> None:
     """The tests of one distribution: nox -s "tests(pyncette-core)" -- -k heartbeat."""
     apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
-    _pytest(session, "-n", "2", f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution))
+    _pytest(session, "-n", WORKERS, f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution))
 
 
 @session(venv_backend="none")
@@ -331,7 +334,7 @@ def third_party(session: nox.Session) -> None:
     shutil.copytree(THIRD_PARTY / "tests", away / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     with session.chdir(away):
         session.run("mypy", "--strict", "--config-file=", "-p", "acme_pyncette_lmdb")
-        _pytest(session, "-n", "2", "tests", "-k", "not TestRules", *session.posargs)
+        _pytest(session, "-n", WORKERS, "tests", "-k", "not TestRules", *session.posargs)
 
 
 @session()
@@ -404,7 +407,7 @@ def full(session: nox.Session, end: str) -> None:
     for name in TESTED:
         apart = [f"--ignore={path}" for path in WHEEL_TESTS]
         environment = _environment(session, name)
-        _pytest(session, "-n", "2", f"{name}/tests", *apart, *session.posargs, report=name, env=environment, **options)
+        _pytest(session, "-n", WORKERS, f"{name}/tests", *apart, *session.posargs, report=name, env=environment, **options)
     for name in WITH_STORES:
         _conformance(session, name, **options)
     _faults(session, "TestWorkers or TestOutages", **options)

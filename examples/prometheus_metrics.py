@@ -5,6 +5,8 @@ You see:     Three tasks: one that works, one that fails at each third run, and 
              Meanwhile, in a second terminal:
                  curl -s localhost:9699/metrics | grep ^pyncette
              Runs and failures of each task, how late they start, what waits in the store, calls to it, and more.
+             On Redis, with two processes, the second of which serves its metrics at port 9700:
+                 pyncette run examples/prometheus_metrics.py:app --url redis://localhost/0 --processes 2
 End it:      Ctrl-C. The port is that of the environment variable PORT, if there is one.
 """
 
@@ -50,6 +52,14 @@ async def users(app_context: AppContext) -> AsyncIterator[None]:
     yield
 
 
+@app.fixture()
+async def metrics_server() -> AsyncIterator[None]:
+    port = int(os.environ.get("PORT", "9699")) + int(os.environ.get("PYNCETTE_PROCESS", "0"))
+    server, thread = start_http_server(port)
+    yield
+    server.shutdown()
+    thread.join()
+
+
 if __name__ == "__main__":
-    start_http_server(int(os.environ.get("PORT", "9699")))
     app.main()

@@ -22,7 +22,7 @@ for number in range(20):
     @app.task(interval=timedelta(seconds=0.5), lease_duration=timedelta(seconds=2), name=f"task {{number}}")
     async def tick(context):
         await asyncio.sleep(0.1)
-        print("ran", os.getpid(), context.name, context.scheduled_at.isoformat(), flush=True)
+        print("ran", os.getpid(), "number", os.environ["PYNCETTE_PROCESS"], flush=True)
 """
 
 
@@ -48,6 +48,8 @@ def test_four_processes_survive_the_death_of_one_and_drain(server_url, namespace
             assert supervisor.wait(20) == 0, output.read_text()
         finally:
             supervisor.kill()
+    numbers = dict(found(r"ran (\d+) number (\d)"))
+    assert set(numbers.values()) <= {"0", "1", "2", "3"}
     assert found(rf"Process {victim} was killed by SIGKILL; trying again in 0.5 s")
     assert len(found(r"Process \d+ ended\n")) == 4
 

@@ -21,7 +21,7 @@ _STEADY_AFTER = 60.0
 async def supervise(command: Sequence[str], count: int) -> int:
     """Keep ``count`` processes of ``command`` running until a signal; the exit code is 0 if all ended well.
 
-    A process that dies is replaced. One that ends with 0 meant to, and is not. The first SIGINT or SIGTERM lets all drain,
+    Each finds its number, from 0 on, in PYNCETTE_PROCESS. A process that dies is replaced, by one of the same number. One that ends with 0 meant to, and is not. The first SIGINT or SIGTERM lets all drain,
     the second kills them and ends this process in the way of that signal.
     """
     # Its writing end closes when this process ends, also by SIGKILL, which the others then read.
@@ -45,15 +45,15 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
-        await asyncio.gather(*(self._keep_alive() for _ in range(count)))
+        await asyncio.gather(*(self._keep_alive(number) for number in range(count)))
         return 0 if self._ended_well else 1
 
-    async def _keep_alive(self) -> None:
+    async def _keep_alive(self, number: int) -> None:
         pause = _FIRST_PAUSE
         while not self._draining.is_set():
             begun = time.monotonic()
             try:
-                what, code = await self._run_one()
+                what, code = await self._run_one(number)
             except OSError as error:
                 what, code = f"No process can be started: {error}", None
             if self._draining.is_set():
@@ -74,12 +74,13 @@ class _Supervisor:
             except TimeoutError:
                 pause = min(2 * pause, _LAST_PAUSE)
 
-    async def _run_one(self) -> tuple[str, int]:
+    async def _run_one(self, number: int) -> tuple[str, int]:
         """One process from its start to its end: what became of it, and the exit code."""
         process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=[self._lifeline],
+            env={**os.environ, "PYNCETTE_PROCESS": str(number)},
             process_group=0,  # or Ctrl-C would reach it twice: from the terminal and from here
         )
         self._processes.add(process)
