@@ -48,7 +48,10 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
     "pyncette-mysql": Distribution(servers=["mysql", "mariadb"], place="table_name", stubs=["types-PyMySQL"]),
     # One request a row, through botocore: what takes others a second takes it a minute.
     "pyncette-dynamodb": Distribution(
-        servers=["dynamodb"], place="partition_prefix", suite=["--pyncette-examples=15"], stubs=["types-aioboto3"]
+        servers=["dynamodb"],
+        place="partition_prefix",
+        suite=["--pyncette-examples=15", "--pyncette-batch=300"],
+        stubs=["types-aioboto3"],
     ),
     "pyncette-prometheus": Distribution(),
     "conformance-tests": Distribution(),

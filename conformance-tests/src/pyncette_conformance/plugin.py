@@ -46,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="compare each store with the reference in N random histories instead of a few",
     )
     group.addoption(
+        "--pyncette-batch",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="so many rows are a large batch (an even number); fewer than the default for stores that take long for each row",
+    )
+    group.addoption(
         "--pyncette-support-table",
         nargs="?",
         const="-",

@@ -50,8 +50,9 @@ T = TypeVar("T")
 class Store:
     """One store as a test sees it. Enter it within an event loop; :func:`scenario` does."""
 
-    def __init__(self, factory: RepositoryFactory, capabilities: Capabilities) -> None:
+    def __init__(self, factory: RepositoryFactory, capabilities: Capabilities, many: int = 1000) -> None:
         self.factory = factory
+        self._many = many
         self.capabilities = capabilities
         self._prefix = f"conformance-{uuid.uuid4().hex}"
         self._partitions: list[str] = []
@@ -114,6 +115,10 @@ class Store:
         """Keys in one new partition."""
         partition = self.partition()
         return [Key(partition, f"task-{number:05}") for number in range(count)]
+
+    def many_keys(self) -> Sequence[Key]:
+        """As many as there are in a large batch."""
+        return self.keys(self._many)
 
     async def row(self, key: Key) -> Row:
         """What is stored under ``key``, where something must be."""

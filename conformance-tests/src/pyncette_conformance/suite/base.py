@@ -19,4 +19,4 @@ class Conformance:
     def store(self, request: pytest.FixtureRequest, repository_factory: Any, repository_capabilities: Capabilities) -> Store:
         """The store under test."""
         request.node.user_properties.append((PROPERTY, getattr(repository_factory, "name", "the store")))
-        return Store(repository_factory, repository_capabilities)
+        return Store(repository_factory, repository_capabilities, many=request.config.getoption("--pyncette-batch"))

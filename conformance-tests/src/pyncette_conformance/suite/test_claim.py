@@ -333,7 +333,7 @@ class TestClaim(Conformance):
 
     @scenario()
     async def test_a_batch_may_be_large(self, store: Store) -> None:
-        keys = store.keys(1000)
+        keys = store.many_keys()
         await register(store.repository, *keys)
         result = await poll(store.repository, keys[0].partition, limit=1000)
         assert sorted(names_of(result)) == [key.name for key in keys]

@@ -51,7 +51,7 @@ class TestGet(Conformance):
     @scenario()
     async def test_a_batch_may_be_large_or_empty(self, store: Store) -> None:
         assert list(await store.rows([])) == []
-        keys = store.keys(1000)
+        keys = store.many_keys()
         await register(store.repository, *keys[::2])
         rows = await store.rows(keys)
         assert [row and row.key for row in rows] == [key if number % 2 == 0 else None for number, key in enumerate(keys)]

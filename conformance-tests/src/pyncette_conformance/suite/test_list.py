@@ -146,6 +146,6 @@ class TestList(Conformance):
 
     @scenario()
     async def test_a_large_partition_is_listed_whole(self, store: Store) -> None:
-        keys = store.keys(1000)
+        keys = store.many_keys()
         await register(store.repository, *keys)
         assert sorted(row.key for row in await all_rows(store.repository, keys[0].partition, 300)) == list(keys)

@@ -376,7 +376,7 @@ class TestRegister(Conformance):
 
     @scenario()
     async def test_a_batch_may_be_large_or_empty(self, store: Store) -> None:
-        keys = store.keys(1000)
+        keys = store.many_keys()
         await store.repository.register(T0, [])
         for revision, schedule in enumerate([SCHEDULE, SCHEDULE, OTHER]):
             await store.repository.register(T0, [registration(key, schedule=schedule) for key in keys])

@@ -383,12 +383,12 @@ class TestSettle(Conformance):
 
     @scenario()
     async def test_a_batch_may_be_large(self, store: Store) -> None:
-        keys = store.keys(1000)
+        keys = store.many_keys()
         await register(store.repository, *keys)
         claims = (await poll(store.repository, keys[0].partition, limit=1000)).claims
         kinds = list(KINDS.values())
         batch = [kinds[number % len(kinds)](claim) for number, claim in enumerate(claims)]
-        assert await settle(store.repository, T0, *batch) == [APPLIED] * 1000
+        assert await settle(store.repository, T0, *batch) == [APPLIED] * len(keys)
         again = {Commit: ALREADY, Release: ALREADY, Fail: ALREADY, Extend: APPLIED}
         expected = [GONE if isinstance(each, Commit) and each.next is None else again[type(each)] for each in batch]
         assert await settle(store.repository, T0, *batch) == expected
