@@ -34,8 +34,8 @@ class Distribution:
     servers: Sequence[str] | None = None
     #: The option of a URL that gives each run of the suite a place of its own on the server.
     place: str = ""
-    #: Further options of the suite.
-    suite: Sequence[str] = ()
+    #: Each row takes long: the suite does with fewer, and faults are played without a load that the store could not carry.
+    slow: bool = False
     #: What mypy needs to know the types of its dependencies.
     stubs: Sequence[str] = ()
 
@@ -46,13 +46,8 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
     "pyncette-redis": Distribution(servers=["redis", "redis-cluster"], place="namespace"),
     "pyncette-postgres": Distribution(servers=["postgres"], place="table_name", stubs=["asyncpg-stubs"]),
     "pyncette-mysql": Distribution(servers=["mysql", "mariadb"], place="table_name", stubs=["types-PyMySQL"]),
-    # One request a row, through botocore: what takes others a second takes it a minute.
-    "pyncette-dynamodb": Distribution(
-        servers=["dynamodb"],
-        place="partition_prefix",
-        suite=["--pyncette-examples=15", "--pyncette-batch=300"],
-        stubs=["types-aioboto3"],
-    ),
+    # A request for each row, through botocore.
+    "pyncette-dynamodb": Distribution(servers=["dynamodb"], place="partition_prefix", slow=True, stubs=["types-aioboto3"]),
     "pyncette-prometheus": Distribution(),
     "conformance-tests": Distribution(),
 }
@@ -197,26 +192,31 @@ def _conformance(session: nox.Session, distribution: str, **options: Any) -> Non
     servers = _servers(session, distribution)
     # The rules themselves are proven by the suite as well, but that is about no store, and once is enough.
     stores = ["-k", "not TestRules", *(_url(distribution, server) for server in servers.values())] if servers else []
-    arguments = ["-n", WORKERS, "--pyargs", "pyncette_conformance.suite", *stores, *DISTRIBUTIONS[distribution].suite]
+    fewer = ["--pyncette-examples=15", "--pyncette-batch=300"] if DISTRIBUTIONS[distribution].slow else []
+    arguments = ["-n", WORKERS, "--pyargs", "pyncette_conformance.suite", *stores, *fewer]
     environment = _environment(session, distribution)
     _pytest(session, *arguments, *session.posargs, report=f"suite-{distribution}", env=environment, **options)
 
 
 def _faults(session: nox.Session, selection: str, **options: Any) -> None:
-    """Real faults on real processes, on all servers at the same time, since most of it is waiting."""
+    """Real faults on real processes, on many servers at the same time, since most of it is waiting."""
     servers = [(name, _server(server)) for name in WITH_STORES for server in DISTRIBUTIONS[name].servers or []]
     if os.environ.get("CI") and not all(server for _, server in servers):
         session.error("Not all servers are there; see above")
-    servers = [(name, server) for name, server in servers if server]
-    arguments = ["--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in servers)]
-    arguments += [f"--pyncette-restart={_value(server, 'RESTART')}" for _, server in servers]
-    environment = {key: value for _, server in servers for key, value in server.items()}
-    # The nodes of a cluster tell their own addresses, and nobody would take the way through a proxy.
-    selection = f"({selection}) and not (cluster and (black_hole or slow_network))"
-    # Twenty processes that start need all of the machine, and a server that is killed would spoil the other tests on it.
-    for name, workers in (("first_start", "2"), ("not first_start and not restarted_server", "6"), ("restarted_server", "6")):
-        selected = ["-n", workers, "-k", f"{selection} and {name}"]
-        _pytest(session, *arguments, *selected, *session.posargs, report=f"faults-{name}", env=environment, **options)
+    for slow in (False, True):
+        together = [(name, server) for name, server in servers if server and DISTRIBUTIONS[name].slow is slow]
+        if not together:
+            continue
+        arguments = ["--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in together)]
+        arguments += [f"--pyncette-restart={_value(server, 'RESTART')}" for _, server in together]
+        environment = {key: value for _, server in together for key, value in server.items()}
+        # The nodes of a cluster tell their own addresses, and nobody would take the way through a proxy.
+        chosen = "first_start or TestOutages" if slow else f"({selection}) and not (cluster and (black_hole or slow_network))"
+        # Twenty processes that start need all of the machine, and a server that is killed would spoil the other tests on it.
+        for part, workers in (("first_start", "2"), ("not first_start and not restarted", "6"), ("restarted", "6")):
+            selected = ["-n", workers, "-k", f"({chosen}) and {part}"]
+            report = f"faults-{slow}-{part}"
+            _pytest(session, *arguments, *selected, *session.posargs, report=report, env=environment, **options)
 
 
 def _environment(session: nox.Session, distribution: str) -> Mapping[str, str]:
