@@ -13,6 +13,7 @@ import tomllib
 import venv
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -111,7 +112,9 @@ def build(folder: Path, target: Path) -> Built:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Built]:
-    return {folder: build(ROOT / folder, tmp_path_factory.mktemp(folder)) for folder in FOLDERS}
+    targets = [tmp_path_factory.mktemp(folder) for folder in FOLDERS]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # each of them waits for processes
+        return dict(zip(FOLDERS, threads.map(build, [ROOT / folder for folder in FOLDERS], targets), strict=True))
 
 
 # --- contents -------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from simulation.mutants import MUTANTS
 from simulation.scenario import simulate
 
 #: How many are run each time, and how many of them by one test.
-SEEDS, AT_ONCE = 200, 20
+SEEDS, AT_ONCE = 100, 20
 
 
 def _chosen() -> Sequence[range]:
