@@ -14,6 +14,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,20 +172,30 @@ def _pytest(session: nox.Session, *args: str, report: str = "report", **options:
     session.run(python, "-m", "pytest", f"--junitxml={_reports(session) / report}.xml", *args, **options)
 
 
-_UP_TO_DATE: list[str] = []
-
-
 def _shared_python(session: nox.Session) -> str:
     """The interpreter of an environment for all sessions that need everything and change nothing: to make one takes longer than some of them."""
-    home = ROOT / ".nox" / "shared"
-    python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
-    if not _UP_TO_DATE:
-        if not home.exists():
-            session.run(sys.executable, "-m", "venv", str(home), external=True)
-        editables = [argument for name in DISTRIBUTIONS for argument in ("-e", f"./{name}")]
-        session.run(python, "-m", "pip", "install", "--quiet", *editables, *TEST_REQUIREMENTS, external=True)
-        _UP_TO_DATE.append(python)
+    python, error = _shared().result()
+    if error:
+        session.error(error)
     return python
+
+
+@functools.cache
+def _shared() -> Future[tuple[str, str]]:
+    """The interpreter and what went wrong, once the environment is made; from here on that goes on in the background."""
+
+    def make() -> tuple[str, str]:
+        home = ROOT / ".nox" / "shared"
+        python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+        editables = [argument for name in DISTRIBUTIONS for argument in ("-e", str(ROOT / name))]
+        commands = [] if home.exists() else [[sys.executable, "-m", "venv", str(home)]]
+        for command in [*commands, [python, "-m", "pip", "install", "--quiet", *editables, *TEST_REQUIREMENTS]]:
+            ended = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            if ended.returncode:
+                return python, f"{command} failed: {ended.stdout}{ended.stderr}"
+        return python, ""
+
+    return ThreadPoolExecutor(1).submit(make)
 
 
 def _conformance(session: nox.Session, distribution: str, **options: Any) -> None:
@@ -192,7 +203,7 @@ def _conformance(session: nox.Session, distribution: str, **options: Any) -> Non
     servers = _servers(session, distribution)
     # The rules themselves are proven by the suite as well, but that is about no store, and once is enough.
     stores = ["-k", "not TestRules", *(_url(distribution, server) for server in servers.values())] if servers else []
-    fewer = ["--pyncette-examples=15", "--pyncette-batch=300"] if DISTRIBUTIONS[distribution].slow else []
+    fewer = ["--pyncette-examples=5", "--pyncette-batch=100"] if DISTRIBUTIONS[distribution].slow else []
     arguments = ["-n", WORKERS, "--pyargs", "pyncette_conformance.suite", *stores, *fewer]
     environment = _environment(session, distribution)
     _pytest(session, *arguments, *session.posargs, report=f"suite-{distribution}", env=environment, **options)
@@ -282,6 +293,8 @@ def _build(session: nox.Session) -> Path:
 @session()
 def lint(session: nox.Session) -> None:
     """ruff: the linter, and whether everything is formatted."""
+    if len(sys.argv) == 1:  # all sessions are to come, and one core has nothing to do while this and the next are at work
+        _shared()
     session.install(*LINTERS)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -319,7 +332,7 @@ def conformance(session: nox.Session, distribution: str) -> None:
 @session(venv_backend="none")
 def faults(session: nox.Session) -> None:
     """Workers that are killed, and servers that are slow, out of reach and killed: those faults that show most. `full` plays all."""
-    _faults(session, "three_processes or first_start or TestOutages")
+    _faults(session, "first_start or TestOutages")
 
 
 @session()
