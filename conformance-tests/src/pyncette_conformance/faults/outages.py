@@ -55,7 +55,7 @@ async def black_hole(
 async def slow_network(
     url: str, directory: Path, *, delay: float = 0.1, options: Sequence[str] = (), patience: float = 30.0
 ) -> Report:
-    """For five seconds every piece of data is late by ``delay`` seconds, in both directions: nobody must take that for a fault."""
+    """For five seconds every piece of data is late by ``delay`` seconds, in both directions: nothing is lost by it."""
     async with _proxied(url) as (proxy, through):
 
         async def outage() -> None:
@@ -74,7 +74,6 @@ async def slow_network(
             within=5.0,
             patience=patience,
             clock_error=2 * delay,  # what the workers believe the store's clock to be
-            quiet=True,
         )
 
 
@@ -120,7 +119,6 @@ async def _during(
     within: float,
     patience: float,
     clock_error: float = 0.0,
-    quiet: bool = False,
 ) -> Report:
     """Two workers, who have work before, during and after the outage."""
     async with Cluster(url, _PLAN, directory, worker_url=worker_url, worker_options=options) as cluster:
@@ -145,7 +143,7 @@ async def _during(
         horizon = max(microseconds(1), begin + 8_500_000)
         await cluster.until_done(horizon, patience)
         notes = f"both at work {recovered - over:.1f} s after it"
-        report = await cluster.verdict(title, horizon, clock_error=clock_error, notes=notes, quiet=quiet)
+        report = await cluster.verdict(title, horizon, clock_error=clock_error, notes=notes)
         if recovered - over > within:
             report.violations.append(Violation(Category.MISSED, "I7", notes))
         return report

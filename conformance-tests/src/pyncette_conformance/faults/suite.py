@@ -29,7 +29,6 @@ _CAUSES: dict[str, Collection[Cause]] = {
     "three_processes": {Cause.KILLED},
     "paused_workers": {Cause.STOPPED, Cause.EXPIRED},
     "kill_loop": {Cause.KILLED, Cause.EXPIRED},
-    "slow_network": (),
 }
 
 
