@@ -16,6 +16,7 @@ import os
 import random
 import re
 import statistics
+import string
 import subprocess
 import sys
 import tempfile
@@ -176,7 +177,7 @@ def _ours(url: str, count: int) -> float:
 
 
 def _original(python: Path, store: str, url: str, directory: str, count: int) -> float:
-    table = f"original_{random.randrange(16**8):08x}"
+    table = "original_" + "".join(random.choices(string.ascii_lowercase, k=8))  # it allows no digits
     user = re.match(r"\w+://(?:(\w+):(\w+)@)?([^:/]+):(\d+)/(\w+)", url)
     options: dict[str, object] = {"sqlite_database": f"{directory}/{table}.db"}
     if store == "redis":
