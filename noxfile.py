@@ -53,6 +53,9 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
     "conformance-tests": Distribution(),
 }
 
+# Where it is set, each of hundreds of processes would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 ROOT = Path(__file__).resolve().parent
 TESTED = [name for name in DISTRIBUTIONS if any((ROOT / name / "tests").glob("test_*.py"))]
 WITH_STORES = [name for name, distribution in DISTRIBUTIONS.items() if distribution.servers is not None]
@@ -172,6 +175,10 @@ def _pytest(session: nox.Session, *args: str, report: str = "report", **options:
     session.run(python, "-m", "pytest", f"--junitxml={_reports(session) / report}.xml", *args, **options)
 
 
+#: For what is slow and keeps less than a core busy: one after another, while sessions are at work.
+_BACKGROUND = ThreadPoolExecutor(1)
+
+
 def _shared_python(session: nox.Session) -> str:
     """The interpreter of an environment for all sessions that need everything and change nothing: to make one takes longer than some of them."""
     python, error = _shared().result()
@@ -189,13 +196,13 @@ def _shared() -> Future[tuple[str, str]]:
         python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
         editables = [argument for name in DISTRIBUTIONS for argument in ("-e", str(ROOT / name))]
         commands = [] if home.exists() else [[sys.executable, "-m", "venv", str(home)]]
-        for command in [*commands, [python, "-m", "pip", "install", "--quiet", *editables, *TEST_REQUIREMENTS]]:
+        for command in [*commands, [python, "-m", "pip", "install", "--quiet", *editables, *TEST_REQUIREMENTS, *BUILDERS, *MYPY]]:
             ended = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
             if ended.returncode:
                 return python, f"{command} failed: {ended.stdout}{ended.stderr}"
         return python, ""
 
-    return ThreadPoolExecutor(1).submit(make)
+    return _BACKGROUND.submit(make)
 
 
 def _conformance(session: nox.Session, distribution: str, **options: Any) -> None:
@@ -254,9 +261,18 @@ def _servers(session: nox.Session, distribution: str) -> Mapping[str, Mapping[st
     return servers
 
 
-@functools.cache
 def _server(name: str) -> Mapping[str, str]:
-    """The environment of a server of tools/servers.py, which runs until its standard input is closed; nothing, if it can't be had."""
+    """The environment of a server of tools/servers.py; nothing, if it can't be had."""
+    return _starting(name).result()
+
+
+@functools.cache
+def _starting(name: str) -> Future[Mapping[str, str]]:
+    return _BACKGROUND.submit(_start, name)
+
+
+def _start(name: str) -> Mapping[str, str]:
+    """Start a server, which runs until its standard input is closed."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "tools" / "servers.py"), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -280,21 +296,14 @@ def _stop_servers() -> None:
         process.communicate()
 
 
-def _build(session: nox.Session) -> Path:
-    """The folder with a wheel of each distribution, built by way of its sdist, as for a release."""
-    session.install(*BUILDERS)
-    target = Path(session.create_tmp()) / "dist"
-    shutil.rmtree(target, ignore_errors=True)
-    for name in DISTRIBUTIONS:
-        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(target), name, silent=True)
-    return target
-
-
 @session()
 def lint(session: nox.Session) -> None:
     """ruff: the linter, and whether everything is formatted."""
     if len(sys.argv) == 1:  # all sessions are to come, and one core has nothing to do while this and the next are at work
         _shared()
+        for distribution in DISTRIBUTIONS.values():
+            for server in distribution.servers or []:
+                _starting(server)
     session.install(*LINTERS)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
@@ -304,10 +313,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """mypy --strict over the sources, pyright over the examples with the wheels installed, as a user has them."""
     stubs = [stub for distribution in DISTRIBUTIONS.values() for stub in distribution.stubs]
-    session.install(*MYPY, *PYRIGHT, *stubs, "nox", *TEST_REQUIREMENTS)
-    wheels = list(map(str, _build(session).glob("*.whl")))
-    session.install("--force-reinstall", "--no-deps", *wheels)
-    session.install(*wheels)  # what they depend on
+    session.install(*MYPY, *PYRIGHT, *BUILDERS, *stubs, "nox", *TEST_REQUIREMENTS)
+    session.install("--no-build-isolation", *(f"./{name}" for name in DISTRIBUTIONS))
     session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python", *EXAMPLES)
     # Several source folders contribute to one package, so mypy has to be told of all of them.
     sources = [str(ROOT / name / "src") for name in DISTRIBUTIONS]
@@ -353,10 +360,9 @@ def third_party(session: nox.Session) -> None:
         _pytest(session, "-n", WORKERS, "tests", "-k", "not TestRules", *session.posargs)
 
 
-@session()
+@session(venv_backend="none")
 def wheels(session: nox.Session) -> None:
     """Build every distribution, look into the wheels, and install them in mixes of wheel and editable."""
-    session.install("-e", "./pyncette-core", *TEST_REQUIREMENTS, *BUILDERS, *MYPY)
     _pytest(session, *WHEEL_TESTS, *session.posargs, env={"PYNCETTE_DISTRIBUTIONS": " ".join(DISTRIBUTIONS)})
 
 

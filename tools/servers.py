@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Not in a home directory: PostgreSQL refuses to run as root, and whoever it runs as instead has to reach it.
 CACHE = Path(os.environ.get("PYNCETTE_SERVERS_CACHE") or Path(tempfile.gettempdir(), f"pyncette-servers-{os.getuid()}"))
 SECONDS_TO_START = 60
+_MEMORY_OF_ALL = 4 * 1024**3
 #: Whether servers write to the disk before they answer. For tests, which kill no machines, that takes long and proves nothing.
 DURABLE = "--durable" in sys.argv
 #: Of user, password and database, wherever there are any.
@@ -560,13 +561,21 @@ def servers(names: Sequence[str]) -> Iterator[Mapping[str, Server]]:
                     server = Container(name)
                 else:
                     with _alone():
-                        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{name}-", dir=CACHE)))
+                        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"pyncette-{name}-", dir=_data())))
                         directory.chmod(0o755)
                         server = NATIVE[name](directory)
                 stack.callback(server.stop)
                 server.start()
             found[name] = server
         yield found
+
+
+def _data() -> Path:
+    """Where servers keep what they have stored: in memory where there is enough, unless it is to outlive a power failure."""
+    memory = Path("/dev/shm")
+    if not DURABLE and memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= _MEMORY_OF_ALL:
+        return memory
+    return CACHE
 
 
 def _at_the_end_of_input(call: Callable[[], None]) -> None:

@@ -99,7 +99,7 @@ class TestAdoption:
             """.replace("\n            ", "\n")
         )
         # In a process of its own: modules of the same name were imported by other tests.
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rA", "test_it.py", *options)
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-rA", "test_it.py", *options)
 
     @staticmethod
     def declare(arguments: str) -> str:

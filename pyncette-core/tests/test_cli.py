@@ -75,7 +75,9 @@ def shop(tmp_path, monkeypatch):
     """A directory that has shop.py, and is the current one."""
     (tmp_path / "shop.py").write_text(SHOP)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the files of tests change more often than their times tell
+    # The file changes more often than its time tells.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     return tmp_path
 
 
