@@ -225,7 +225,7 @@ async def connected(
                         read_timeout=timeout,
                         max_pool_connections=max_connections,
                         parameter_validation=False,
-                        user_agent="pyncette-dynamodb",  # else it is put together anew for each request, at a tenth of its cost
+                        user_agent="pyncette-dynamodb",  # else it is put together anew for each request
                         tcp_keepalive=True,
                         # Once a call has ended by its timeout, no other connection from before is used either: they are
                         # likely as dead.
