@@ -217,24 +217,22 @@ def _conformance(session: nox.Session, distribution: str, **options: Any) -> Non
 
 
 def _faults(session: nox.Session, selection: str, **options: Any) -> None:
-    """Real faults on real processes, on many servers at the same time, since most of it is waiting."""
+    """Real faults on real processes, on all servers at the same time, since most of it is waiting."""
     servers = [(name, _server(server)) for name in WITH_STORES for server in DISTRIBUTIONS[name].servers or []]
     if os.environ.get("CI") and not all(server for _, server in servers):
         session.error("Not all servers are there; see above")
-    for slow in (False, True):
-        together = [(name, server) for name, server in servers if server and DISTRIBUTIONS[name].slow is slow]
-        if not together:
-            continue
-        arguments = ["--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in together)]
-        arguments += [f"--pyncette-restart={_value(server, 'RESTART')}" for _, server in together]
-        environment = {key: value for _, server in together for key, value in server.items()}
-        # The nodes of a cluster tell their own addresses, and nobody would take the way through a proxy.
-        chosen = "first_start or TestOutages" if slow else f"({selection}) and not (cluster and (black_hole or slow_network))"
-        # Twenty processes that start need all of the machine, and a server that is killed would spoil the other tests on it.
-        for part, workers in (("first_start", "2"), ("not first_start and not restarted", "6"), ("restarted", "6")):
-            selected = ["-n", workers, "-k", f"({chosen}) and {part}"]
-            report = f"faults-{slow}-{part}"
-            _pytest(session, *arguments, *selected, *session.posargs, report=report, env=environment, **options)
+    there = [(name, server) for name, server in servers if server]
+    arguments = ["--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in there)]
+    arguments += [f"--pyncette-restart={_value(server, 'RESTART')}" for _, server in there]
+    environment = {key: value for _, server in there for key, value in server.items()}
+    # The nodes of a cluster tell their own addresses, and nobody would take the way through a proxy.
+    chosen = f"({selection}) and not (cluster and (black_hole or slow_network))"
+    slow = [name.removeprefix("pyncette-") for name in WITH_STORES if DISTRIBUTIONS[name].slow]
+    chosen += "".join(f" and not ({name} and TestWorkers and not first_start)" for name in slow)
+    # Twenty processes that start need all of the machine, and a server that is killed would spoil the other tests on it.
+    for part, workers in (("first_start", "2"), ("not first_start and not restarted", "8"), ("restarted", "6")):
+        selected = ["-n", workers, "-k", f"({chosen}) and {part}"]
+        _pytest(session, *arguments, *selected, *session.posargs, report=f"faults-{part}", env=environment, **options)
 
 
 def _environment(session: nox.Session, distribution: str) -> Mapping[str, str]:
