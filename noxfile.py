@@ -216,8 +216,11 @@ def _conformance(session: nox.Session, distribution: str, **options: Any) -> Non
     _pytest(session, *arguments, *session.posargs, report=f"suite-{distribution}", env=environment, **options)
 
 
-def _faults(session: nox.Session, selection: str, **options: Any) -> None:
-    """Real faults on real processes, on all servers at the same time, since most of it is waiting."""
+def _faults(session: nox.Session, *, every: bool = False, **options: Any) -> None:
+    """Real faults on real processes, on all servers at the same time, since most of it is waiting.
+
+    :param every: all kinds, and not only those that show most.
+    """
     servers = [(name, _server(server)) for name in WITH_STORES for server in DISTRIBUTIONS[name].servers or []]
     if os.environ.get("CI") and not all(server for _, server in servers):
         session.error("Not all servers are there; see above")
@@ -225,14 +228,20 @@ def _faults(session: nox.Session, selection: str, **options: Any) -> None:
     arguments = ["--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in there)]
     arguments += [f"--pyncette-restart={_value(server, 'RESTART')}" for _, server in there]
     environment = {key: value for _, server in there for key, value in server.items()}
-    # The nodes of a cluster tell their own addresses, and nobody would take the way through a proxy.
-    chosen = f"({selection}) and not (cluster and (black_hole or slow_network))"
-    slow = [name.removeprefix("pyncette-") for name in WITH_STORES if DISTRIBUTIONS[name].slow]
-    chosen += "".join(f" and not ({name} and TestWorkers and not first_start)" for name in slow)
-    # Twenty processes that start need all of the machine, and a server that is killed would spoil the other tests on it.
-    for part, workers in (("first_start", "2"), ("not first_start and not restarted", "8"), ("restarted", "6")):
-        selected = ["-n", workers, "-k", f"({chosen}) and {part}"]
-        _pytest(session, *arguments, *selected, *session.posargs, report=f"faults-{part}", env=environment, **options)
+    slow = "".join(f" and not {name.removeprefix('pyncette-')}" for name in WITH_STORES if DISTRIBUTIONS[name].slow)
+    parts = {
+        # Twenty processes that start need all of the machine.
+        "first_start": "2",
+        # The nodes of a cluster tell their own addresses, and nobody would take the way through a proxy.
+        "TestOutages and not restarted and not cluster": "8",
+        # A server that is killed would spoil the other tests on it.
+        "restarted": "6",
+    }
+    if every:
+        parts[f"TestWorkers and not first_start{slow}"] = "4"
+    for number, (part, workers) in enumerate(parts.items()):
+        selected = ["-n", workers, "-k", part]
+        _pytest(session, *arguments, *selected, *session.posargs, report=f"faults-{number}", env=environment, **options)
 
 
 def _environment(session: nox.Session, distribution: str) -> Mapping[str, str]:
@@ -337,7 +346,7 @@ def conformance(session: nox.Session, distribution: str) -> None:
 @session(venv_backend="none")
 def faults(session: nox.Session) -> None:
     """Workers that are killed, and servers that are slow, out of reach and killed: those faults that show most. `full` plays all."""
-    _faults(session, "first_start or TestOutages")
+    _faults(session)
 
 
 @session()
@@ -430,6 +439,6 @@ def full(session: nox.Session, end: str) -> None:
         _pytest(session, "-n", WORKERS, f"{name}/tests", *apart, *session.posargs, report=name, env=environment, **options)
     for name in WITH_STORES:
         _conformance(session, name, **options)
-    _faults(session, "TestWorkers or TestOutages", **options)
+    _faults(session, every=True, **options)
     if _read_reports(session).failed:
         session.error("Some tests failed")
