@@ -233,7 +233,7 @@ def _faults(session: nox.Session, *, every: bool = False, **options: Any) -> Non
         # Twenty processes that start need all of the machine.
         "first_start": "2",
         # The nodes of a cluster tell their own addresses, and nobody would take the way through a proxy.
-        "TestOutages and not restarted and not cluster": "8",
+        "(TestOutages or TestConnections) and not restarted and not cluster": "8",
         # A server that is killed would spoil the other tests on it.
         "restarted": "6",
     }

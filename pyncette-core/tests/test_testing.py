@@ -118,7 +118,7 @@ def test_years_pass_as_well(clock, years):
 
     clock.run(main())
     assert ticks == pytest.approx([365 * years * 86400 + tick / 10 for tick in range(1, 11)], abs=1e-3)
-    assert clock.now() == pytest.approx(START + timedelta(days=365 * years, seconds=1), abs=timedelta(milliseconds=1))
+    assert abs(clock.now() - (START + timedelta(days=365 * years, seconds=1))) < timedelta(milliseconds=1)
 
 
 def test_waiting_in_small_steps_for_an_instant_sees_it_come(clock):

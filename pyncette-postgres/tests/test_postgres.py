@@ -335,24 +335,6 @@ class TestErrors:
 
 
 class TestConnections:
-    def test_one_that_was_cancelled_amid_a_reply_is_thrown_away(self, server_url, table):
-        # I14. What is left of a reply would be taken for that to the next call.
-        async def test():
-            async with proxied(server_url, table, postgres_pool_size=1) as (proxy, repository):
-                await repository.register(NOW, [registration("big", spec="x" * 3_000_000), registration("small", spec="right")])
-                for delay in (0, 0.001, 0.01, 0.1):
-                    proxy.delay = 0.02  # the reply is read in many pieces
-                    reading = asyncio.create_task(repository.get([Key("p", "big")]))
-                    await asyncio.sleep(0.06 + delay)
-                    reading.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await reading
-                    proxy.delay = 0
-                    for _ in range(3):
-                        assert [row.spec for row in await repository.get([Key("p", "small")])] == ["right"]
-
-        asyncio.run(test())
-
     def test_that_the_server_ends_are_replaced(self, server_url, table, sql):
         async def test():
             async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
@@ -369,25 +351,5 @@ class TestConnections:
                         failed += 1
                 assert failed <= 1  # one call finds out for all of them
                 assert len(await repository.get([Key("p", str(i)) for i in range(5)])) == 5
-
-        asyncio.run(test())
-
-    def test_that_look_alive_and_are_dead_are_all_given_up_at_once(self, server_url, table):
-        async def test():
-            async with proxied(server_url, table, postgres_timeout=1.0) as (proxy, repository):
-                await asyncio.gather(*(repository.register(NOW, [registration(str(i))]) for i in range(10)))
-                assert proxy.open_connections > 1
-                proxy.freeze()
-                with pytest.raises(TransientRepositoryError, match="did not answer within 1 s"):
-                    await claim(repository)
-                await asyncio.gather(*(repository.get([Key("p", str(i))]) for i in range(10)))
-
-        asyncio.run(test())
-
-    def test_closing_waits_for_no_server_that_does_not_answer(self, server_url, table):
-        async def test():
-            async with asyncio.timeout(5), proxied(server_url, table) as (proxy, repository):
-                await claim(repository)
-                proxy.freeze()
 
         asyncio.run(test())

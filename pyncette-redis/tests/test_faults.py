@@ -143,25 +143,6 @@ class TestNetwork:
 
 
 class TestCancellation:
-    def test_amid_a_reply_throws_the_connection_away(self, server_url, namespace):  # I14
-        # What is left of a reply would be taken for that to the next call.
-        async def test():
-            async with proxied(server_url, namespace) as (proxy, repository):
-                await register(repository, "big", spec="x" * 3_000_000)
-                await register(repository, "small", spec="right")
-                for delay in (0, 0.001, 0.01, 0.1):
-                    proxy.delay = 0.02  # the reply is read in many pieces
-                    reading = asyncio.create_task(repository.get([Key("p", "big")]))
-                    await asyncio.sleep(0.06 + delay)
-                    reading.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await reading
-                    proxy.delay = 0
-                    for _ in range(3):
-                        assert [row.spec for row in await repository.get([Key("p", "small")])] == ["right"]
-
-        asyncio.run(test())
-
     def test_of_many_calls_leaks_no_connection(self, server_url, namespace, monkeypatch):
         made = []
         original = AbstractConnection.__init__

@@ -4,9 +4,7 @@ For stores behind one TCP address of this machine, and for :func:`restarted_serv
 """
 
 import asyncio
-import contextlib
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from pyncette.backends import from_url
@@ -15,13 +13,10 @@ from pyncette_conformance.faults.checker import Category, Report, Violation
 from pyncette_conformance.faults.cluster import Cluster, microseconds
 from pyncette_conformance.faults.oracle import Once
 from pyncette_conformance.faults.plan import Kind, Plan, TaskPlan
-from pyncette_conformance.faults.proxy import Proxy
+from pyncette_conformance.faults.proxy import proxied
 from pyncette_conformance.faults.runlog import What, monotonic
 
 __all__ = ["black_hole", "restarted_server", "slow_network"]
-
-#: A host of this machine with its port, also within an option of a URL.
-_ADDRESS = re.compile(r"(127\.0\.0\.1|localhost)(:|%3[Aa])(\d+)")
 
 _PLAN = Plan(
     [
@@ -40,7 +35,7 @@ async def black_hole(
 
     :param within: so many seconds after the end of it every worker must be at work again.
     """
-    async with _proxied(url) as (proxy, through):
+    async with proxied(url) as (proxy, through):
 
         async def outage() -> None:
             proxy.freeze()
@@ -56,7 +51,7 @@ async def slow_network(
     url: str, directory: Path, *, delay: float = 0.1, options: Sequence[str] = (), patience: float = 30.0
 ) -> Report:
     """For five seconds every piece of data is late by ``delay`` seconds, in both directions: nothing is lost by it."""
-    async with _proxied(url) as (proxy, through):
+    async with proxied(url) as (proxy, through):
 
         async def outage() -> None:
             proxy.delay = delay
@@ -147,13 +142,3 @@ async def _during(
         if recovered - over > within:
             report.violations.append(Violation(Category.MISSED, "I7", notes))
         return report
-
-
-@contextlib.asynccontextmanager
-async def _proxied(url: str) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy in front of the server of ``url``, and the URL that leads through it."""
-    address = _ADDRESS.search(url)
-    if address is None:
-        raise ValueError("The URL has no port of this machine, in front of which a proxy could stand")
-    async with Proxy("127.0.0.1", int(address[3])) as proxy:
-        yield proxy, f"{url[: address.start()]}127.0.0.1{address[2]}{proxy.port}{url[address.end() :]}"

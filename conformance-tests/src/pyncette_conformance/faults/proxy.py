@@ -1,12 +1,17 @@
 """A TCP proxy that stands between workers and a store, and does to their connections what networks do."""
 
 import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Self
 
-__all__ = ["Proxy"]
+__all__ = ["Proxy", "proxied"]
 
 _CHUNK = 1 << 16
+#: A host of this machine with its port, also within an option of a URL.
+_ADDRESS = re.compile(r"(127\.0\.0\.1|localhost)(:|%3[Aa])(\d+)")
 
 
 @dataclass(slots=True, eq=False)
@@ -137,3 +142,13 @@ class Proxy:
         except OSError:  # one side was reset, and the other is
             await connection.thawed.wait()
             connection.abort()
+
+
+@contextlib.asynccontextmanager
+async def proxied(url: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy in front of the server of ``url``, and the URL that leads through it. Raises ValueError if that has no port of this machine."""
+    address = _ADDRESS.search(url)
+    if address is None:
+        raise ValueError("The URL has no port of this machine, in front of which a proxy could stand")
+    async with Proxy("127.0.0.1", int(address[3])) as proxy:
+        yield proxy, f"{url[: address.start()]}127.0.0.1{address[2]}{proxy.port}{url[address.end() :]}"

@@ -1,4 +1,5 @@
-"""Layer 3 of RELIABILITY on any store that processes share: real processes, real faults, and an independent judge.
+"""Layer 3 of RELIABILITY on any store that processes share: real processes, real faults, and an independent judge; and
+before that, what becomes of the connections of one repository.
 
     pytest --pyargs pyncette_conformance.faults.suite --pyncette-url "redis://localhost/0?namespace={unique}"
 
@@ -6,23 +7,32 @@ Each test has a store of its own: ``{unique}`` in the URL is another name each t
 """
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
+from pyncette.backends import from_url
+from pyncette.errors import TransientRepositoryError
+from pyncette.repository import Key, Repository
+from pyncette_conformance.builders import T0, poll, register, registration
 from pyncette_conformance.discovery import BackendUnderTest
 from pyncette_conformance.faults import outages, scenarios
 from pyncette_conformance.faults.checker import Cause, Report
+from pyncette_conformance.faults.proxy import Proxy, proxied
 
-__all__ = ["Play", "TestOutages", "TestWorkers", "play"]
+__all__ = ["Play", "TestConnections", "TestOutages", "TestWorkers", "Through", "play", "through"]
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="workers are paused and killed with the signals of POSIX")
 
 #: Of a scenario and further options for it.
 Play: TypeAlias = Callable[..., Report]
+
+#: Of what is to be done with a repository, and with the proxy that its connections go through.
+Through: TypeAlias = Callable[[Callable[[Proxy, Repository], Awaitable[None]]], None]
 
 #: Where not every cause will do, what may explain that an occurrence ran twice.
 _CAUSES: dict[str, Collection[Cause]] = {
@@ -56,6 +66,92 @@ def play(
         return report
 
     return play
+
+
+@pytest.fixture
+def through(pyncette_backend: BackendUnderTest, tmp_path: Path) -> Through:
+    """Open a repository on an empty store, through a proxy; whatever happened to it, closing it takes no more than seconds."""
+    url = pyncette_backend.fresh(tmp_path)
+    if url is None:
+        pytest.fail(f"needs an empty store for each test: write {{unique}} into the URL of {pyncette_backend.name}")
+
+    def through(what: Callable[[Proxy, Repository], Awaitable[None]]) -> None:
+        async def run() -> None:
+            async with proxied(url) as (proxy, url_through), contextlib.AsyncExitStack() as stack:
+                repository = await stack.enter_async_context(from_url(url_through)())
+                await what(proxy, repository)
+                async with asyncio.timeout(5):
+                    await stack.aclose()
+
+        asyncio.run(run())
+
+    return through
+
+
+class TestConnections:
+    """Connections are broken by calls that are cancelled, by networks and by servers, and nobody tells."""
+
+    KEYS = [Key("p", str(number)) for number in range(10)]
+
+    def test_what_is_left_of_a_reply_is_no_answer_to_the_next_call(self, through: Through) -> None:
+        """I14. Calls are cancelled amid their replies."""
+
+        async def what(proxy: Proxy, repository: Repository) -> None:
+            small = Key("p", "small")
+            await repository.register(T0, [registration(small, spec="right")])
+            await repository.register(T0, [registration(key, spec="x" * 150_000) for key in self.KEYS])
+            for delay in (0, 0.001, 0.01, 0.1):
+                proxy.delay = 0.02  # a reply is read in many pieces
+                reading = asyncio.ensure_future(repository.get(self.KEYS))
+                await asyncio.sleep(0.06 + delay)
+                reading.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await reading
+                proxy.delay = 0
+                for _ in range(3):
+                    assert [row and row.spec for row in await repository.get([small])] == ["right"]
+
+        through(what)
+
+    def test_those_that_are_reset_are_replaced(self, through: Through) -> None:
+        """I7. One call may find out, for all of them."""
+
+        async def what(proxy: Proxy, repository: Repository) -> None:
+            for _ in range(3):
+                await asyncio.gather(*(register(repository, key) for key in self.KEYS))
+                proxy.drop()
+                failed = 0
+                for _ in range(3):
+                    try:
+                        await poll(repository, "p")
+                    except TransientRepositoryError:
+                        failed += 1
+                assert failed <= 1
+
+        through(what)
+
+    def test_those_that_are_dead_and_look_alive_are_given_up_all_at_once(self, through: Through) -> None:
+        """I7. Else each of them would cost a timeout."""
+
+        async def what(proxy: Proxy, repository: Repository) -> None:
+            await asyncio.gather(*(register(repository, key) for key in self.KEYS))
+            proxy.freeze()
+            async with asyncio.timeout(60):
+                with pytest.raises(TransientRepositoryError):
+                    await poll(repository, "p")
+            async with asyncio.timeout(5):
+                await asyncio.gather(*(repository.get([key]) for key in self.KEYS))
+
+        through(what)
+
+    def test_closing_waits_for_no_server_that_is_silent(self, through: Through) -> None:
+        """I7."""
+
+        async def what(proxy: Proxy, repository: Repository) -> None:
+            await poll(repository, "p")
+            proxy.freeze()
+
+        through(what)
 
 
 class TestWorkers:
