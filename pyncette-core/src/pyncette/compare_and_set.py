@@ -129,7 +129,7 @@ class CompareAndSetRepository(RowwiseRepository):
             logger.warning("Some rows of the partition %r could not be claimed: %s", partition, error)
         return ClaimResult(claims, min(left, default=None), [name for name in names or () if name in missing])
 
-    async def _update(self, changes: Sequence[tuple[Key, Change[B]]]) -> Sequence[B]:
+    async def update(self, changes: Sequence[tuple[Key, Change[B]]]) -> Sequence[B]:
         # All come to their end, also if one fails.
         async def update(read: tuple[tuple[Key, Change[B]], Stored | Exception | None]) -> B:
             (key, change), stored = read

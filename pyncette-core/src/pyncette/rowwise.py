@@ -21,7 +21,7 @@ class RowwiseRepository(Repository):
     """Everything but ``claim``, ``get`` and ``list``, from one primitive; it also supports pausing."""
 
     @abc.abstractmethod
-    async def _update(self, changes: Sequence[tuple[Key, Change[_T]]]) -> Sequence[_T]:
+    async def update(self, changes: Sequence[tuple[Key, Change[_T]]]) -> Sequence[_T]:
         """Apply each change to the row of its key, atomically for each; the answers, in order. A key stands once at most.
 
         A row that a change returns unchanged need not be written.
@@ -31,18 +31,18 @@ class RowwiseRepository(Repository):
         def change(registration: Registration) -> Change[None]:
             return lambda row: (lifecycle.register(row, now, registration, force=force), None)
 
-        await self._update([(registration.key, change(registration)) for registration in registrations])
+        await self.update([(registration.key, change(registration)) for registration in registrations])
 
     async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self._update([(key, lambda row: (None, row is not None)) for key in keys])
+        return await self.update([(key, lambda row: (None, row is not None)) for key in keys])
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
-        return await self._update(
+        return await self.update(
             [(each.claim.key, functools.partial(lifecycle.settle, now=now, settlement=each)) for each in settlements]
         )
 
     async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self._update([(key, lambda row: (row and lifecycle.pause(row), row is not None)) for key in keys])
+        return await self.update([(key, lambda row: (row and lifecycle.pause(row), row is not None)) for key in keys])
 
     async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self._update([(key, lambda row: (row and lifecycle.resume(row), row is not None)) for key in keys])
+        return await self.update([(key, lambda row: (row and lifecycle.resume(row), row is not None)) for key in keys])

@@ -236,7 +236,7 @@ class SQLiteRepository(RowwiseRepository):
         yield
         await self._fetch("COMMIT")
 
-    async def _update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
+    async def update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
         if not changes:
             return []
         async with self._turns(), self._transaction():

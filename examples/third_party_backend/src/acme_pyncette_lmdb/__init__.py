@@ -88,7 +88,7 @@ class LMDBRepository(RowwiseRepository):
 
         return await self._run(page)
 
-    async def _update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
+    async def update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
         def update(txn: Transaction) -> Sequence[T]:
             answers = []
             for key, change in changes:

@@ -100,9 +100,9 @@ class DynamoDBRepository(CompareAndSetRepository):
         async with self._table.time_limit(limit):
             return await super().claim(now, partition, lease_duration=lease_duration, limit=limit, names=names)
 
-    async def _update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
+    async def update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
         async with self._table.time_limit(len(changes)):
-            return await super()._update(changes)
+            return await super().update(changes)
 
     async def _read_batch(self, keys: Sequence[Key]) -> Mapping[Key, Stored | RepositoryError | None]:
         rows: dict[Key, Stored | RepositoryError | None] = dict.fromkeys(keys)

@@ -200,7 +200,7 @@ class MySQLRepository(RowwiseRepository):
         # InnoDB skips from one partition to the next in the index; nothing else is read.
         return [partition.decode() for (partition,) in await self._fetch("SELECT DISTINCT `partition` FROM {table}", [])]
 
-    async def _update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
+    async def update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
         if not changes:
             return []
 
