@@ -37,7 +37,9 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Not in a home directory: PostgreSQL refuses to run as root, and whoever it runs as instead has to reach it.
 CACHE = Path(os.environ.get("PYNCETTE_SERVERS_CACHE") or Path(tempfile.gettempdir(), f"pyncette-servers-{os.getuid()}"))
 SECONDS_TO_START = 60
-_MEMORY_OF_ALL = 4 * 1024**3
+_DYNAMODB = ROOT / "tools" / "dynamodb-local"
+#: So many bytes have to be free, if the data of servers is to be in memory.
+_ENOUGH_MEMORY = 4 * 1024**3
 #: Whether servers write to the disk before they answer. For tests, which kill no machines, that takes long and proves nothing.
 DURABLE = "--durable" in sys.argv
 #: Of user, password and database, wherever there are any.
@@ -454,17 +456,10 @@ def mariadb(data: Path) -> Server:
 
 
 def dynamodb(data: Path) -> Server:
-    """AWS's own DynamoDB Local, from Maven Central; moto where there is no Maven."""
+    """AWS's own DynamoDB Local, from Maven Central; moto where that can't be had."""
     port = free_port()
-    if shutil.which("mvn") and shutil.which("javac"):
-        jars, tools = CACHE / "dynamodb", ROOT / "tools" / "dynamodb-local"
-        if not jars.exists():
-            say("downloading DynamoDB Local")
-            work = jars.with_suffix(".work")
-            shutil.rmtree(work, ignore_errors=True)
-            run("mvn", "-q", "-f", str(tools / "pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={work}")
-            work.rename(jars)
-        command = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", str(tools / "Loopback.java")]
+    if jars := _dynamodb_local():
+        command = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", str(_DYNAMODB / "Loopback.java")]
         command += ["-sharedDb", "-dbPath", str(data), "-disableTelemetry", "-port", str(port)]
         url = f"dynamodb://local/pyncette?endpoint=http://127.0.0.1:{port}"
     else:
@@ -478,6 +473,24 @@ def dynamodb(data: Path) -> Server:
         url = f"dynamodb://us-east-1/pyncette?endpoint=http://127.0.0.1:{port}"
     ready = functools.partial(answers, port, b"GET / HTTP/1.0\r\n\r\n", lambda answer: answer.startswith(b"HTTP/"))
     return Server(url, [Process(command, ready, data / "log")], environment=CREDENTIALS)
+
+
+def _dynamodb_local() -> Path | None:
+    """The folder of its jars; None without Java and Maven, or out of reach of Maven Central."""
+    jars = CACHE / "dynamodb"
+    if not shutil.which("mvn") or not shutil.which("javac"):
+        return None
+    if not jars.exists():
+        say("downloading DynamoDB Local")
+        work = jars.with_suffix(".work")
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            run("mvn", "-q", "-f", str(_DYNAMODB / "pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={work}")
+        except CannotStart as error:
+            say(f"{error}; moto takes its place")
+            return None
+        work.rename(jars)
+    return jars
 
 
 NATIVE: Mapping[str, Callable[[Path], Server]] = {
@@ -573,7 +586,7 @@ def servers(names: Sequence[str]) -> Iterator[Mapping[str, Server]]:
 def _data() -> Path:
     """Where servers keep what they have stored: in memory where there is enough, unless it is to outlive a power failure."""
     memory = Path("/dev/shm")
-    if not DURABLE and memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= _MEMORY_OF_ALL:
+    if not DURABLE and memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= _ENOUGH_MEMORY:
         return memory
     return CACHE
 
