@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -328,15 +329,10 @@ class TestErrors:
         assert message.startswith("MySQL at nowhere.invalid:3306/db can't be reached (")
 
     def test_silence(self):
-        async def test():
-            async with await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0) as server:
-                port = server.sockets[0].getsockname()[1]
-                with pytest.raises(TransientRepositoryError) as caught:
-                    async with mysql_repository(**NOWHERE, mysql_host="127.0.0.1", mysql_port=port, mysql_timeout=0.5):
-                        pass
-                assert str(caught.value) == f"MySQL at 127.0.0.1:{port}/db did not answer within 0.5 s; is the address right?"
-
-        asyncio.run(test())
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            message = error_of(TransientRepositoryError, **NOWHERE, mysql_host="127.0.0.1", mysql_port=port, mysql_timeout=0.5)
+        assert message == f"MySQL at 127.0.0.1:{port}/db did not answer within 0.5 s; is the address right?"
 
     def test_missing_table(self, server, table):
         message = error_of(**server, mysql_table_name=table, mysql_skip_table_create=True)

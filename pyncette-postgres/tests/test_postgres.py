@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -285,17 +286,10 @@ class TestErrors:
         assert message.startswith("PostgreSQL at nowhere.invalid/db can't be reached (")
 
     def test_silence(self):
-        async def test():
-            async with await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0) as server:
-                port = server.sockets[0].getsockname()[1]
-                with pytest.raises(TransientRepositoryError) as caught:
-                    async with postgres_repository(postgres_url=f"postgresql://u:horse@127.0.0.1:{port}/db", postgres_timeout=0.5):
-                        pass
-                assert str(caught.value) == (
-                    f"PostgreSQL at 127.0.0.1:{port}/db did not answer within 0.5 s; is the address right?"
-                )
-
-        asyncio.run(test())
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            message = self.of(f"postgresql://u:horse@127.0.0.1:{port}/db", TransientRepositoryError, postgres_timeout=0.5)
+        assert message == f"PostgreSQL at 127.0.0.1:{port}/db did not answer within 0.5 s; is the address right?"
 
     def test_missing_table(self, server_url, table):
         message = self.of(server_url, postgres_table_name=table, postgres_skip_table_create=True)
