@@ -66,7 +66,8 @@ MYPY = ["mypy==2.4.1"]
 PYRIGHT = ["pyright[nodejs]==1.1.414"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
 TEST_REQUIREMENTS = [
-    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.140", "cronsim>=2.6", "uvloop; sys_platform != 'win32'"),
+    *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
+    *("hypothesis>=6.140", "cronsim>=2.6", "uvloop; sys_platform != 'win32'"),
     *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk"),  # of examples
 ]
 
@@ -172,7 +173,8 @@ def _summarise() -> None:
 def _pytest(session: nox.Session, *args: str, report: str = "report", **options: Any) -> None:
     python = "python" if session.virtualenv.is_sandboxed else _shared_python(session)
     options.setdefault("external", not session.virtualenv.is_sandboxed)
-    session.run(python, "-m", "pytest", f"--junitxml={_reports(session) / report}.xml", *args, **options)
+    # A test that hangs tells where.
+    session.run(python, "-m", "pytest", "--timeout=300", f"--junitxml={_reports(session) / report}.xml", *args, **options)
 
 
 #: For what is slow and keeps less than a core busy: one after another, while sessions are at work.
@@ -352,7 +354,7 @@ def faults(session: nox.Session) -> None:
 @session()
 def third_party(session: nox.Session) -> None:
     """A backend that is not ours, built, installed and put through the suite as its author would: from wheels, away from this tree."""
-    session.install(*BUILDERS, *MYPY, "pytest-xdist>=3.6")
+    session.install(*BUILDERS, *MYPY, "pytest-xdist>=3.6", "pytest-timeout>=2.3")
     away = Path(session.create_tmp()).resolve()
     for name in ("dist", "tests"):
         shutil.rmtree(away / name, ignore_errors=True)
