@@ -153,7 +153,7 @@ class TestService:
         assert message.startswith("DynamoDB at http://nowhere.invalid can't be reached (Could not connect to the endpoint URL")
 
     def test_is_none(self):
-        # Something else listens there, and hangs up. At which moment the driver notices depends on its version.
+        # Something else listens there, and hangs up. What the driver calls that depends on when it notices.
         async def hang_up(reader, writer):
             writer.close()
 
