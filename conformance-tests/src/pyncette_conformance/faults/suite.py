@@ -105,7 +105,7 @@ class TestConnections:
                 reading = asyncio.ensure_future(repository.get(self.KEYS))
                 await asyncio.sleep(0.06 + delay)
                 reading.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
+                with pytest.raises(asyncio.CancelledError):  # else it has come to its end, and shows nothing
                     await reading
                 proxy.delay = 0
                 for _ in range(3):
@@ -135,6 +135,8 @@ class TestConnections:
 
         async def what(proxy: Proxy, repository: Repository) -> None:
             await asyncio.gather(*(register(repository, key) for key in self.KEYS))
+            if proxy.open_connections < 2:
+                pytest.skip("needs a server and a driver that keep connections open; moto, for one, closes them")
             proxy.freeze()
             async with asyncio.timeout(60):
                 with pytest.raises(TransientRepositoryError):
