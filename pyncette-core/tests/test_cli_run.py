@@ -168,7 +168,7 @@ async def fails(context):
 def test_the_log_is_text_on_standard_output(run):
     with run(FAILING) as running:
         assert running.wait() == 0
-        assert re.search(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ERROR pyncette\.execution: task 'fails'", running.stdout)
+        assert re.search(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ERROR pyncette\.worker\.execution: task 'fails'", running.stdout)
         assert "about to fail" not in running.stdout
         assert running.stderr == ""
 
@@ -178,7 +178,7 @@ def test_the_log_as_json_is_an_object_a_line(run):
         assert running.wait() == 0
         records = [json.loads(line) for line in running.stdout.splitlines()]
     [failure] = [record for record in records if record["level"] == "ERROR"]
-    assert failure["logger"] == "pyncette.execution"
+    assert failure["logger"] == "pyncette.worker.execution"
     assert failure["message"].startswith("task 'fails'")
     assert failure["exception"].endswith("LookupError: no such\nhost")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", failure["time"])
@@ -203,7 +203,7 @@ def test_the_logging_of_the_program_is_replaced_only_when_asked(run):
         assert running.stderr.startswith("own ERROR\n")
     with run(own, "--log-format=text") as running:
         assert running.wait() == 0
-        assert " ERROR pyncette.execution: " in running.stdout
+        assert " ERROR pyncette.worker.execution: " in running.stdout
         assert running.stderr == ""
 
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pyncette import ExecutionMode, FailureMode, Instance, Pyncette, RepositoryError, TransientRepositoryError
-from pyncette.engine import Engine
 from pyncette.repository import Key, Outcome, Row, State
 from pyncette.testing import running
+from pyncette.worker.loop import Engine
 from simulation.loop import ProcessClock
 from simulation.scripted import ScriptedStore, TimedStore, registration
 
@@ -569,7 +569,7 @@ def test_an_outage_is_waited_out(make_app, clock, store, body, caplog, timeout, 
     back = min(began for _, began, _ in body.runs if began > 20)
     assert back < 70 + timeout + 2.1
     assert len(body.runs) == 9 * 89  # all that was missed is caught up
-    messages = [record.getMessage() for record in caplog.records if record.name == "pyncette.engine"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "pyncette.worker.loop"]
     assert [message.split(";")[0] for message in messages] == ["The store can't be reached", "The store is back"]
 
 

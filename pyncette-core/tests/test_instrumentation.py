@@ -9,8 +9,8 @@ import pytest
 
 from pyncette import ConfigurationError, Instrumentation, Pyncette
 from pyncette.errors import TransientRepositoryError
-from pyncette.instrumentation import ObservedRepository
 from pyncette.repository import Key, SupportsPartitions, SupportsPause, SupportsServerTime, SupportsStats
+from pyncette.store.observed import ObservedRepository
 from pyncette.testing import running
 
 SECOND = timedelta(seconds=1)

@@ -353,7 +353,7 @@ class Observer(logging.Handler):
         if "can't be understood" in record.getMessage():
             seen.add("poisoned")
 
-logging.getLogger("pyncette.execution").addHandler(Observer())
+logging.getLogger("pyncette.worker.execution").addHandler(Observer())
 
 @app.dynamic_task(token="s3cret-argument", failure_mode=FailureMode.COMMIT)
 async def fails(context):
@@ -416,7 +416,7 @@ def test_logs_go_to_standard_output_and_show_no_arguments(program, level):
         assert said in output, said
     assert SECRET not in output
     assert running.stderr == ""
-    assert re.search(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ERROR pyncette\.execution: task 'fails' 'one'", output)
+    assert re.search(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ ERROR pyncette\.worker\.execution: task 'fails' 'one'", output)
 
 
 def test_main_leaves_the_logging_of_the_program_alone(program):

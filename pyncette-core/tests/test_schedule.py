@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from croniter import croniter
 
-from pyncette.cronexpr import Calendar, read
 from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
 from pyncette.schedule import Cron, Interval, Once, Schedule, from_options, parse
+from pyncette.schedules.cron import Calendar, read
 from pyncette.timezones import find_zone, instant_of, set_back_at, wall_of
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "dst.json").read_text())

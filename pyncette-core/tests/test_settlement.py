@@ -9,7 +9,7 @@ import pytest
 from pyncette.clock import AlignedClock
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.repository import Commit, Extend, Outcome, Target
-from pyncette.settlement import Answer, Settler
+from pyncette.worker.settlement import Answer, Settler
 from simulation.scripted import ScriptedStore, registration
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

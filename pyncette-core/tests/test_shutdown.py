@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pyncette import ExecutionMode, Instance, LeaseLostException, Pyncette, SynchronousExecutor, TransientRepositoryError
-from pyncette.settlement import Settler
 from pyncette.testing import VirtualClock, running
+from pyncette.worker.settlement import Settler
 from simulation.scripted import ScriptedStore, cancelled_at
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from pyncette import lifecycle, sqlite
 from pyncette.backends import from_url
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.repository import ClaimResult, Commit, Extend, Fail, Key, Outcome, Registration, Release, State, Target
 from pyncette.sqlite import schema, sqlite_repository
+from pyncette.store import lifecycle, sqlite
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -817,7 +817,7 @@ class TestFaults:
 class TestURLs:
     @pytest.fixture(autouse=True)
     def _not_installed(self, monkeypatch):
-        monkeypatch.setattr("pyncette.backends.load", {"sqlite": sqlite.backend}.__getitem__)
+        monkeypatch.setattr("pyncette.store.urls.load", {"sqlite": sqlite.backend}.__getitem__)
 
     @pytest.mark.parametrize(
         ("url", "database"),

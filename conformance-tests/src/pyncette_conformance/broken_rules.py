@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from pyncette import lifecycle
 from pyncette.clock import to_microseconds
 from pyncette.repository import Claim, Commit, Extend, Outcome, Registration, Release, Row, Settlement, State
+from pyncette.store import lifecycle
 from pyncette_conformance.exhaustive import Rules
 
 __all__ = ["MUTANTS", "Mutant"]

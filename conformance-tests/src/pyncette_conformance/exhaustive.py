@@ -23,8 +23,8 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
-from pyncette import lifecycle
 from pyncette.repository import Claim, Commit, Extend, Fail, Key, Outcome, Registration, Release, Row, Settlement, State, Target
+from pyncette.store import lifecycle
 
 __all__ = ["CONFIGURATIONS", "Bounds", "Report", "Rules", "explore"]
 

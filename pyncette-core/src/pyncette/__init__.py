@@ -13,12 +13,12 @@ from pyncette.errors import (
     ScheduleError,
     TransientRepositoryError,
 )
-from pyncette.execution import Context, Middleware
-from pyncette.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 from pyncette.heartbeat import with_heartbeat
-from pyncette.instrumentation import Instrumentation
-from pyncette.repository import State
-from pyncette.task import ExecutionMode, FailureMode, Instance, ScheduledTask, Task
+from pyncette.hooks import Instrumentation
+from pyncette.store.contract import State
+from pyncette.tasks import ExecutionMode, FailureMode, Instance, ScheduledTask, Task
+from pyncette.worker.execution import Context, Middleware
+from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 
 __all__ = [
     "AppContext",

@@ -12,18 +12,16 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
-from pyncette import backends
-from pyncette import schedule as schedules
 from pyncette.app_context import AppContext, check_attribute_name
 from pyncette.clock import AlignedClock, Clock, SystemClock
-from pyncette.engine import Settings
 from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
-from pyncette.execution import Middleware
-from pyncette.executors import ConcurrentExecutor, Executor
-from pyncette.instrumentation import Instrumentation, Instruments, ObservedRepository
-from pyncette.memory import memory_repository
-from pyncette.repository import Repository, SupportsServerTime
-from pyncette.task import (
+from pyncette.hooks import Instrumentation, Instruments
+from pyncette.schedules import text as schedules
+from pyncette.store import urls as backends
+from pyncette.store.contract import Repository, SupportsServerTime
+from pyncette.store.memory import memory_repository
+from pyncette.store.observed import ObservedRepository
+from pyncette.tasks import (
     Body,
     DynamicTask,
     ExecutionMode,
@@ -37,6 +35,9 @@ from pyncette.task import (
     check_free_arguments,
     crc32_selector,
 )
+from pyncette.worker.execution import Middleware
+from pyncette.worker.executors import ConcurrentExecutor, Executor
+from pyncette.worker.loop import Settings
 
 __all__ = ["Fixture", "Pyncette"]
 
@@ -114,7 +115,7 @@ class Pyncette:
         if repository_factory is None:
             repository_factory = memory_repository
             if repository_options:
-                from pyncette.sqlite import sqlite_repository  # here, since it loads a driver
+                from pyncette.store.sqlite import sqlite_repository  # here, since it loads a driver
 
                 repository_factory = sqlite_repository
         self._open = backends.from_factory(repository_factory, repository_options, _OPTIONS)

@@ -11,11 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pyncette.clock import AlignedClock
-from pyncette.engine import Engine, Settings
 from pyncette.errors import ConfigurationError, PyncetteError, RepositoryError
-from pyncette.execution import Context, Middleware
-from pyncette.repository import Key, Registration, Repository, SupportsPause, Target
-from pyncette.task import (
+from pyncette.store.contract import Key, Registration, Repository, SupportsPause, Target
+from pyncette.tasks import (
     DynamicTask,
     Instance,
     PartitionedTask,
@@ -26,6 +24,8 @@ from pyncette.task import (
     check_count,
     check_free_arguments,
 )
+from pyncette.worker.execution import Context, Middleware
+from pyncette.worker.loop import Engine, Settings
 
 __all__ = ["AppContext", "TaskPage", "check_attribute_name"]
 

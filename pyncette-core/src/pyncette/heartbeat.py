@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pyncette.errors import ConfigurationError, LeaseLostException
-from pyncette.execution import Context
-from pyncette.task import ExecutionMode, Task, is_coroutine_function
+from pyncette.tasks import ExecutionMode, Task, is_coroutine_function
+from pyncette.worker.execution import Context
 
 __all__ = ["with_heartbeat"]
 

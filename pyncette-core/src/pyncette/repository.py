@@ -1,25 +1,28 @@
-"""The contract with stores: plain rows in, plain rows out.
+"""The contract with stores, for authors of backends: see :mod:`pyncette.store.contract`."""
 
-A store keeps rows and changes each of them atomically; everything else is decided in core. The rules of a row's life are
-written once, as pure functions, in :mod:`pyncette.lifecycle`; this module says what a store promises around them.
-
-For every method here:
-
-- times are passed in as aware UTC datetimes; a store never reads a clock to decide;
-- a batch is a convenience: every element is atomic by itself, the batch as a whole is not. A batch that raises may have
-  been applied in part. A key stands at most once in a batch;
-- expected outcomes are returned. What is raised is a fault: :class:`~pyncette.errors.TransientRepositoryError` where the call
-  may be repeated (it may have been applied all the same), :class:`~pyncette.errors.RepositoryError` where repeating is pointless;
-- a call returns or raises within a timeout of the store's own, and cancelling it at any await leaves the store usable;
-- calls of one repository object may run concurrently, also with those of other processes.
-"""
-
-import abc
-import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from pyncette.store.contract import (
+    CONTRACT_VERSION,
+    Claim,
+    ClaimResult,
+    Commit,
+    Extend,
+    Fail,
+    Key,
+    Outcome,
+    Page,
+    Registration,
+    Release,
+    Repository,
+    Row,
+    Settlement,
+    State,
+    Stats,
+    SupportsPartitions,
+    SupportsPause,
+    SupportsServerTime,
+    SupportsStats,
+    Target,
+)
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -44,267 +47,3 @@ __all__ = [
     "SupportsStats",
     "Target",
 ]
-
-#: Raised when a change of this module breaks existing backends. A backend states the version that it was written for.
-CONTRACT_VERSION = 1
-
-
-class Key(NamedTuple):
-    """What identifies a row: the pair, not any concatenation of its parts."""
-
-    #: The unit of polling and co-location.
-    partition: str
-    #: Unique within the partition; any Unicode but NUL, at most 255 characters and 1,000 UTF-8 bytes, compared byte by byte.
-    name: str
-
-
-class State(enum.StrEnum):
-    """Whether a row takes part in claims."""
-
-    SCHEDULED = "scheduled"
-    PAUSED = "paused"
-    #: Given up after its last attempt; kept with its error until it is revived by a new schedule or resumed, or removed.
-    FAILED = "failed"
-
-
-class Row(NamedTuple):
-    """All that is stored of a task."""
-
-    key: Key
-    #: JSON text: the arguments. Opaque to the store.
-    spec: str
-    #: Canonical text of the schedule; compared for equality by the store.
-    schedule: str
-    #: The nominal time of the current occurrence.
-    occurrence: datetime
-    #: The occurrence plus its jitter.
-    execute_after: datetime
-    #: When a claim may take the row; None unless the state is scheduled.
-    ready_at: datetime | None
-    #: Random id of the last claim; None before the first, and after a forced registration.
-    lease: str | None
-    #: End of the lease; None when not held.
-    locked_until: datetime | None
-    #: Fencing token: strictly greater at every claim of the row.
-    epoch: int
-    #: Raised whenever the schedule changes or force is used.
-    revision: int
-    #: Claims of this occurrence so far.
-    attempt: int
-    state: State
-    #: Why the row was given up; None unless the state is failed.
-    error: str | None = None
-
-
-class Target(NamedTuple):
-    """When a row is to run next."""
-
-    occurrence: datetime
-    execute_after: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A schedule to be stored under a key."""
-
-    key: Key
-    spec: str
-    schedule: str
-    target: Target
-    #: Let an occurrence that is due already stay when the schedule changes.
-    keep_overdue: bool = False
-
-
-class Claim(NamedTuple):
-    """The right to run one occurrence until the lease ends, as it was when the row was claimed."""
-
-    key: Key
-    spec: str
-    schedule: str
-    occurrence: datetime
-    execute_after: datetime
-    lease: str
-    epoch: int
-    attempt: int
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimResult:
-    """What one claim brought."""
-
-    claims: Sequence[Claim]
-    #: The earliest ``ready_at`` among the rows asked for that were not claimed; None if there is no such row.
-    next_ready_at: datetime | None
-    #: Those of the ``names`` asked for that have no row.
-    missing: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """The occurrence is done: go on to ``next``, or remove the row where there is none."""
-
-    claim: Claim
-    next: Target | None
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Give the occurrence back, to be claimed again from ``retry_at`` on."""
-
-    claim: Claim
-    retry_at: datetime
-    #: False if no body was started: then the claim does not count as an attempt.
-    started: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Give up: keep the row, out of claims, with what went wrong."""
-
-    claim: Claim
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Extend:
-    """Keep the lease until ``until``."""
-
-    claim: Claim
-    until: datetime
-
-
-Settlement: TypeAlias = Commit | Release | Fail | Extend
-
-
-class Outcome(enum.Enum):
-    """What became of a settlement."""
-
-    #: Written.
-    APPLIED = "applied"
-    #: The claim has been settled before; nothing is written.
-    ALREADY = "already"
-    #: The row was re-scheduled after the claim: it is free, and keeps its new schedule.
-    SUPERSEDED = "superseded"
-    #: The row is under another lease, or the lease can't be extended any more; nothing is written.
-    LOST = "lost"
-    #: There is no such row.
-    GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A part of a listing."""
-
-    rows: Sequence[Row]
-    #: To be passed to the next call; None on the last page.
-    token: str | None
-
-
-class Repository(abc.ABC):
-    """What a store has to offer. See the module's docstring for what holds for every method."""
-
-    #: False where nobody but this object ever writes the rows: then the engine need not poll for what it knows already.
-    shared: bool = True
-
-    @abc.abstractmethod
-    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
-        """Store schedules. When this returns they are durable.
-
-        - absent: the row is inserted, ready at its ``execute_after``;
-        - present with the same schedule: the spec is replaced and nothing else, so that registering at every start is
-          idempotent and never postpones;
-        - present with another schedule: spec, schedule, occurrence and ``execute_after`` are replaced, the revision is raised
-          and the attempt is 0. A held row stays held, and is ready no sooner than its lease ends. A failed row is revived, a
-          paused one stays paused. With ``keep_overdue``, an occurrence that is due at ``now`` stays;
-        - ``force``: the same whatever the schedule, and the lease is taken away.
-
-        Of two concurrent registrations of one key either may be last; neither is lost half-way. Repeating is safe.
-        """
-
-    @abc.abstractmethod
-    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        """Remove rows, also held ones; for each key, whether there was one. Never repeated automatically."""
-
-    @abc.abstractmethod
-    async def claim(
-        self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
-    ) -> ClaimResult:
-        """Take up to ``limit`` (at least 1) rows of ``partition`` with ``ready_at <= now``, the longest ready first.
-
-        With ``names``, only those rows. Each gets a new random lease, a raised epoch and one more attempt, and is locked until
-        ``now + lease_duration``. Two callers never both get a row; a caller that meets another may get fewer than are due.
-        A claim whose answer is lost is not undone: its rows come back when the lease ends.
-        """
-
-    @abc.abstractmethod
-    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
-        """Report on claims; one outcome for each settlement, in order.
-
-        The rules are :func:`pyncette.lifecycle.settle`. A settlement under another lease than the row's writes nothing; one
-        that was applied before answers ALREADY and writes nothing. Repeating is safe.
-        """
-
-    @abc.abstractmethod
-    async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
-        """The rows as they are stored, None for each that is absent."""
-
-    @abc.abstractmethod
-    async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
-        """A page of the partition's rows; ``token`` is that of the page before.
-
-        The order is stable while rows are claimed and settled: each row that is present throughout appears on some page. A
-        page may hold fewer than ``limit`` rows (a store may also return more, where it can't cut) and still have a successor.
-        """
-
-
-@runtime_checkable
-class SupportsServerTime(Protocol):
-    """A store with a clock of its own, to which all workers are aligned."""
-
-    async def server_time(self) -> datetime:
-        """The store's clock, aware, in UTC."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What waits in a partition."""
-
-    rows: int
-    #: Rows with ``ready_at <= now``.
-    due: int
-    #: The smallest ``ready_at`` among the due.
-    oldest_due: datetime | None
-    failed: int
-
-
-@runtime_checkable
-class SupportsStats(Protocol):
-    """A store that can count without listing every row."""
-
-    async def stats(self, now: datetime, partition: str) -> Stats:
-        """Count the rows of ``partition``."""
-        ...
-
-
-@runtime_checkable
-class SupportsPartitions(Protocol):
-    """A store that knows which partitions have rows."""
-
-    async def partitions(self) -> Sequence[str]:
-        """The partitions that have rows, in any order."""
-        ...
-
-
-@runtime_checkable
-class SupportsPause(Protocol):
-    """A store whose rows can be taken out of claims for a while, see :func:`pyncette.lifecycle.pause` and ``resume``."""
-
-    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        """Pause rows; for each key, whether there is one. A run on its way goes on and may be settled."""
-        ...
-
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        """Schedule paused or failed rows again; for each key, whether there is one. What became due meanwhile runs at once."""
-        ...

@@ -1,48 +1,8 @@
-"""The part of the contract that is the same for every store which reads rows, lets core decide, and writes them back."""
+"""A base for stores that read rows and write them back: see :mod:`pyncette.store.rowwise`."""
 
-import abc
-import functools
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import TypeAlias, TypeVar
-
-from pyncette import lifecycle
-from pyncette.repository import Key, Outcome, Registration, Repository, Row, Settlement
+from pyncette.store.rowwise import (
+    Change,
+    RowwiseRepository,
+)
 
 __all__ = ["Change", "RowwiseRepository"]
-
-_T = TypeVar("_T")
-
-#: What a call makes of one row: the row to be stored (None: none), and the answer. Pure: it may be called again on a newer row.
-Change: TypeAlias = Callable[[Row | None], tuple[Row | None, _T]]
-
-
-class RowwiseRepository(Repository):
-    """Everything but ``claim``, ``get`` and ``list``, from one primitive; it also supports pausing."""
-
-    @abc.abstractmethod
-    async def update(self, changes: Sequence[tuple[Key, Change[_T]]]) -> Sequence[_T]:
-        """Apply each change to the row of its key, atomically for each; the answers, in order. A key stands once at most.
-
-        A row that a change returns unchanged need not be written.
-        """
-
-    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
-        def change(registration: Registration) -> Change[None]:
-            return lambda row: (lifecycle.register(row, now, registration, force=force), None)
-
-        await self.update([(registration.key, change(registration)) for registration in registrations])
-
-    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self.update([(key, lambda row: (None, row is not None)) for key in keys])
-
-    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
-        return await self.update(
-            [(each.claim.key, functools.partial(lifecycle.settle, now=now, settlement=each)) for each in settlements]
-        )
-
-    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self.update([(key, lambda row: (row and lifecycle.pause(row), row is not None)) for key in keys])
-
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self.update([(key, lambda row: (row and lifecycle.resume(row), row is not None)) for key in keys])

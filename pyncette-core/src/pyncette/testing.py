@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pyncette.app import Pyncette
 from pyncette.app_context import AppContext
 from pyncette.errors import ConfigurationError
-from pyncette.task import check_duration
+from pyncette.tasks import check_duration
 
 __all__ = ["VirtualClock", "running"]
 

@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any
 from unittest import mock
 
-from pyncette import lifecycle
 from pyncette.clock import AlignedClock
-from pyncette.engine import Engine, _Lane
 from pyncette.errors import TransientRepositoryError
-from pyncette.execution import Execution
 from pyncette.executors import ConcurrentExecutor
 from pyncette.repository import ClaimResult, Commit, Extend, Outcome, Release, Row, Settlement
-from pyncette.settlement import Answer, Settler, _Entry
+from pyncette.store import lifecycle
+from pyncette.worker.execution import Execution
+from pyncette.worker.loop import Engine, _Lane
+from pyncette.worker.settlement import Answer, Settler, _Entry
 
 __all__ = ["MUTANTS"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pyncette import lifecycle
 from pyncette.repository import Claim, Commit, Extend, Fail, Key, Outcome, Registration, Release, Row, Settlement, Target
+from pyncette.store import lifecycle
 from pyncette.task import FailureMode
 from simulation import log
 from simulation.checker import Rules, TaskRules, check

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import NamedTuple
 
-from pyncette import backends
 from pyncette.app import Pyncette
 from pyncette.app_context import AppContext
 from pyncette.cli import conflict
 from pyncette.cli.loading import load_app
 from pyncette.cli.output import note, print_json, print_table, printable
 from pyncette.errors import BackendNotInstalledError, ConfigurationError, PyncetteError, RepositoryError
-from pyncette.repository import Commit, Key, Outcome, Registration, SupportsServerTime, Target
+from pyncette.store import urls as backends
+from pyncette.store.contract import Commit, Key, Outcome, Registration, SupportsServerTime, Target
 
 __all__ = ["check", "list_backends"]
 

@@ -17,7 +17,7 @@ from pyncette.cli.running import run
 from pyncette.cli.tasks import list_tasks, show, unschedule
 from pyncette.cli.upcoming import next_occurrences, parse_moment
 from pyncette.errors import PyncetteError, ScheduleError
-from pyncette.timezones import find_zone
+from pyncette.schedules.zones import find_zone
 
 __all__ = ["run_command"]
 

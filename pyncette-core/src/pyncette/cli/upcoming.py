@@ -11,10 +11,10 @@ from pyncette.app_context import AppContext
 from pyncette.cli.output import note, print_json, print_table
 from pyncette.cli.tasks import find_task, opened, stored_instances
 from pyncette.errors import ConfigurationError, ScheduleError
-from pyncette.repository import State
-from pyncette.schedule import Schedule
-from pyncette.task import ScheduledTask, StaticTask, Task
-from pyncette.timezones import instant_of
+from pyncette.schedules.kinds import Schedule
+from pyncette.schedules.zones import instant_of
+from pyncette.store.contract import State
+from pyncette.tasks import ScheduledTask, StaticTask, Task
 
 __all__ = ["Moment", "next_occurrences", "parse_moment"]
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from pyncette.clock import AlignedClock
 from pyncette.errors import RepositoryError, TransientRepositoryError
-from pyncette.repository import Outcome, Repository, Settlement
+from pyncette.store.contract import Outcome, Repository, Settlement
 
 __all__ = ["Answer", "Settler"]
 

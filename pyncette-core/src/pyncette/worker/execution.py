@@ -8,16 +8,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pyncette import schedule as schedules
 from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
-from pyncette.repository import Claim, Commit, Extend, Fail, Outcome, Release, Settlement, Target
-from pyncette.settlement import Answer, Settler
-from pyncette.task import ExecutionMode, FailureMode, Task
+from pyncette.schedules import text as schedules
+from pyncette.store.contract import Claim, Commit, Extend, Fail, Outcome, Release, Settlement, Target
+from pyncette.tasks import ExecutionMode, FailureMode, Task
+from pyncette.worker.settlement import Answer, Settler
 
 if TYPE_CHECKING:
     from pyncette.app_context import AppContext
-    from pyncette.schedule import Schedule
+    from pyncette.schedules.kinds import Schedule
 
 __all__ = ["Context", "Execution", "Middleware", "Runner"]
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from pyncette.clock import AlignedClock
 from pyncette.errors import TransientRepositoryError
-from pyncette.execution import Execution, Middleware, Runner
-from pyncette.executors import Executor
-from pyncette.instrumentation import Instrumentation
-from pyncette.repository import ClaimResult, Repository, SupportsServerTime
-from pyncette.settlement import Settler
-from pyncette.task import STATIC_PARTITION, StaticTask, Task
+from pyncette.hooks import Instrumentation
+from pyncette.store.contract import ClaimResult, Repository, SupportsServerTime
+from pyncette.tasks import STATIC_PARTITION, StaticTask, Task
+from pyncette.worker.execution import Execution, Middleware, Runner
+from pyncette.worker.executors import Executor
+from pyncette.worker.settlement import Settler
 
 if TYPE_CHECKING:
     from pyncette.app_context import AppContext

@@ -1,0 +1,232 @@
+"""Schedules: when a task occurs next. Knows daylight saving; knows no store and no task.
+
+The rules of daylight saving are decided here, on top of a calendar that knows nothing of time zones: no library that is
+installed beside this one changes them.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
+
+from pyncette.errors import ScheduleError
+from pyncette.schedules import cron as cronexpr
+from pyncette.schedules.cron import Calendar
+from pyncette.schedules.zones import find_zone, instant_of, set_back_at, wall_of
+
+__all__ = ["Cron", "Interval", "Once", "Schedule"]
+
+_SECOND = timedelta(seconds=1)
+_MICROSECOND = timedelta(microseconds=1)
+_DIGEST = re.compile(r"[A-Za-z0-9_+/=.:-]*")
+
+
+class Schedule(ABC):
+    """When a task occurs. Immutable; two schedules are equal exactly when their texts are.
+
+    Every instant that goes in is aware and every instant that comes out is aware UTC. ``timezone`` is the name of the
+    zone, as it was given.
+    """
+
+    __slots__ = ()
+
+    timezone: str
+
+    @property
+    def timezone_name(self) -> str:
+        """The name of the time zone, as it was given."""
+        return self.timezone
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone itself."""
+        return find_zone(self.timezone)
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """The canonical text, from which :func:`pyncette.schedules.text.parse` rebuilds the schedule. Stored: the same in every release."""
+
+    @abstractmethod
+    def first(self, now: datetime) -> datetime | None:
+        """The first occurrence of a task that is registered at ``now``, or ``None`` if there is none."""
+
+    @abstractmethod
+    def next(self, last: datetime) -> datetime | None:
+        """The occurrence that follows the one at ``last``, or ``None`` if that was the last one."""
+
+    @abstractmethod
+    def next_after(self, last: datetime, now: datetime) -> datetime | None:
+        """The first occurrence after both ``last`` and ``now``, in the rhythm of ``last``: skips what was missed.
+
+        :returns: ``None`` if there is none. Takes no longer the more was missed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Cron(Schedule):
+    """Occurs when the clock of a time zone matches a cron expression.
+
+    A time of the day, such as ``30 1 * * *``, occurs once a day: at the end of the gap if the clock skips it, and at
+    the first of the two if the clock shows it twice. An expression whose minute or hour begins with ``*`` follows
+    elapsed time: it occurs in both passes of a repeated hour, and a gap adds nothing. These are the rules of Debian's
+    cron, as is that of the two day fields: a day has to match both if either begins with ``*``, else one suffices.
+
+    :param expression: minute, hour, day of month, month, day of week and, optionally, second; or an alias such as
+        ``@daily``. Kept in capitals (an alias in small letters), with single blanks.
+    :param timezone: the name of a time zone, see :func:`pyncette.timezones.find_zone`.
+    :raises ScheduleError: either can't be understood, or no day ever matches.
+    """
+
+    expression: str
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.expression, str):
+            raise ScheduleError(f"a cron expression must be a string such as '0 9 * * *', not {self.expression!r}")
+        object.__setattr__(self, "expression", cronexpr.normalise(self.expression))
+        cronexpr.read(self.expression)
+        find_zone(self.timezone)
+
+    @property
+    def text(self) -> str:
+        return f"cron {self.expression} @{self.timezone}"
+
+    def first(self, now: datetime) -> datetime | None:
+        return _next_cron(self.expression, self.timezone, now)
+
+    def next(self, last: datetime) -> datetime | None:
+        return _next_cron(self.expression, self.timezone, last)
+
+    def next_after(self, last: datetime, now: datetime) -> datetime | None:
+        return _next_cron(self.expression, self.timezone, max(last, now))
+
+
+@dataclass(frozen=True, slots=True)
+class Interval(Schedule):
+    """Occurs every ``duration`` of elapsed time, the first time one ``duration`` after its registration.
+
+    :param duration: more than zero.
+    :param timezone: the name of a time zone; it does not move an occurrence.
+    :raises ScheduleError: the duration is not positive, or the zone is unknown.
+    """
+
+    duration: timedelta
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.duration, timedelta):
+            given = f"{self.duration!r} ({type(self.duration).__name__})"
+            raise ScheduleError(f"interval must be a timedelta such as timedelta(seconds=10), not {given}")
+        if self.duration <= timedelta(0):
+            raise ScheduleError(f"interval must be more than zero, not {self.duration!r}")
+        find_zone(self.timezone)
+
+    @property
+    def text(self) -> str:
+        seconds, microseconds = divmod(self.duration // _MICROSECOND, 10**6)
+        return f"interval {seconds}.{microseconds:06}".rstrip("0").rstrip(".") + f" @{self.timezone}"
+
+    def first(self, now: datetime) -> datetime | None:
+        return self.next(now)
+
+    def next(self, last: datetime) -> datetime | None:
+        try:
+            return last + self.duration
+        except OverflowError:
+            return None
+
+    def next_after(self, last: datetime, now: datetime) -> datetime | None:
+        missed = max((now - last) // self.duration, 0)
+        try:
+            return last + (missed + 1) * self.duration
+        except OverflowError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Once(Schedule):
+    """Occurs once, at an instant; at once if that is past.
+
+    :param at: aware, of any zone; kept as UTC.
+    :param timezone: the name of a time zone; it does not move the occurrence.
+    :param digest: a digest of the task's arguments, in letters, digits and ``_+/=.:-``: another digest is another
+        occurrence.
+    :raises ScheduleError: the instant is naive, the zone is unknown, or the digest has other characters.
+    """
+
+    at: datetime
+    timezone: str = "UTC"
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.at, datetime):
+            raise ScheduleError(f"execute_at must be a datetime, not {self.at!r} ({type(self.at).__name__})")
+        if self.at.utcoffset() is None:
+            raise ScheduleError(f"execute_at must be aware, not {self.at!r}: give it a tzinfo")
+        if not isinstance(self.digest, str) or not _DIGEST.fullmatch(self.digest):
+            raise ScheduleError(f"a digest consists of letters, digits and _+/=.:- only, not {self.digest!r}")
+        find_zone(self.timezone)
+        try:
+            object.__setattr__(self, "at", self.at.astimezone(UTC))
+        except OverflowError as error:
+            raise ScheduleError(f"execute_at {self.at!r} is not within the years 1 to 9999 of UTC") from error
+
+    @property
+    def text(self) -> str:
+        at = self.at.replace(tzinfo=None).isoformat(timespec="microseconds")
+        return f"once {at}Z @{self.timezone}" + (f" #{self.digest}" if self.digest else "")
+
+    def first(self, now: datetime) -> datetime | None:
+        return self.at
+
+    def next(self, last: datetime) -> datetime | None:
+        return None
+
+    def next_after(self, last: datetime, now: datetime) -> datetime | None:
+        return None
+
+
+@lru_cache(maxsize=1 << 14)
+def _next_cron(expression: str, timezone: str, last: datetime) -> datetime | None:
+    """Cached, so that any number of tasks of one schedule cost one computation for each occurrence."""
+    calendar = cronexpr.read(expression)
+    zone = find_zone(timezone)
+    try:
+        return (_next_elapsed if calendar.elapsed else _next_of_day)(calendar, zone, last)
+    except OverflowError:  # past the year 9999
+        return None
+
+
+def _next_of_day(calendar: Calendar, zone: tzinfo, last: datetime) -> datetime | None:
+    wall = wall_of(last, zone)
+    while (match := calendar.after(wall)) is not None:
+        instant = instant_of(match, zone)
+        if instant > last:
+            return instant
+        wall = match  # in the second pass of a fold: its turn was in the first
+    return None
+
+
+def _next_elapsed(calendar: Calendar, zone: tzinfo, last: datetime) -> datetime | None:
+    found = _next_shown(calendar, zone, wall_of(last, zone), last)
+    local = last.astimezone(zone)
+    changed = None if local.fold else set_back_at(local)
+    if changed is not None:
+        # In the first pass of a fold: the second begins with earlier times than the one that `last` shows.
+        before = changed - _SECOND
+        again = _next_shown(calendar, zone, wall_of(changed, zone) - _SECOND, before)
+        found = min((instant for instant in (found, again) if instant is not None), default=None)
+    return found
+
+
+def _next_shown(calendar: Calendar, zone: tzinfo, wall: datetime, last: datetime) -> datetime | None:
+    """The first instant after ``last`` at which the clock shows a match that is later than ``wall``."""
+    while (match := calendar.after(wall)) is not None:
+        for fold in (0, 1):
+            instant = match.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+            if instant > last and wall_of(instant, zone) == match:
+                return instant
+        wall = max(match, wall_of(instant_of(match, zone), zone) - _SECOND)  # skipped by the clock: go on after the gap
+    return None

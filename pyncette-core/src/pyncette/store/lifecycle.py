@@ -1,0 +1,137 @@
+"""The life of a row, as pure functions: what each call of the contract makes of one row.
+
+A row is *held* while ``locked_until`` is set: from its claim to its Commit, Release or a forced registration, also past the
+lease's end, until somebody else claims it. Equality of ``lease`` guards every write, so that neither a re-created row nor a
+stepped clock can be mistaken for the old one; ``revision`` tells a claim that its schedule was replaced meanwhile.
+
+The in-memory and SQLite stores call these functions; stores that decide in SQL or Lua state the same rules there, and the
+conformance suite compares.
+"""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from pyncette.clock import to_microseconds
+from pyncette.store.contract import Claim, Extend, Fail, Outcome, Registration, Release, Row, Settlement, State
+
+__all__ = ["claim", "lease_end", "new_lease", "pause", "register", "resume", "settle"]
+
+
+def new_lease() -> str:
+    """A random id for the rows of one claim call: a row is claimed at most once in a call, so one id serves them all."""
+    return uuid.uuid4().hex
+
+
+def lease_end(now: datetime, lease_duration: timedelta) -> datetime:
+    """When a lease that is claimed at ``now`` ends: no later than time itself."""
+    try:
+        return now + lease_duration
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def register(row: Row | None, now: datetime, registration: Registration, *, force: bool = False) -> Row:
+    """The row after ``registration``; the rules are those of :meth:`~pyncette.repository.Repository.register`."""
+    occurrence, execute_after = registration.target
+    if row is None:
+        return Row(
+            key=registration.key,
+            spec=registration.spec,
+            schedule=registration.schedule,
+            occurrence=occurrence,
+            execute_after=execute_after,
+            ready_at=execute_after,
+            lease=None,
+            locked_until=None,
+            # Starting at now keeps tokens rising over a removal, as long as time does not go back.
+            epoch=to_microseconds(now),
+            revision=0,
+            attempt=0,
+            state=State.SCHEDULED,
+        )
+    if row.schedule == registration.schedule and not force:
+        return row._replace(spec=registration.spec)
+    if registration.keep_overdue and row.execute_after <= now:
+        occurrence, execute_after = row.occurrence, row.execute_after
+    if force:
+        row = row._replace(lease=None, locked_until=None, epoch=_raised(row.epoch, now))
+    row = _revived(row)._replace(
+        spec=registration.spec,
+        schedule=registration.schedule,
+        occurrence=occurrence,
+        execute_after=execute_after,
+        revision=row.revision + 1,
+        attempt=0,
+    )
+    return _ready(row, row.locked_until)
+
+
+def claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tuple[Row, Claim] | None:
+    """The row under a new ``lease``, and the claim to it; None if the row is not ready at ``now``."""
+    if row.ready_at is None or row.ready_at > now:
+        return None
+    locked_until = lease_end(now, lease_duration)
+    row = row._replace(
+        ready_at=locked_until, lease=lease, locked_until=locked_until, epoch=_raised(row.epoch, now), attempt=row.attempt + 1
+    )
+    return row, Claim(
+        row.key, row.spec, row.schedule, row.occurrence, row.execute_after, lease, row.epoch, row.attempt, row.revision
+    )
+
+
+def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
+    """The row after ``settlement`` (the very same object where nothing is to be written), and the outcome."""
+    if row is None:
+        return None, Outcome.GONE
+    claim = settlement.claim
+    if row.lease != claim.lease:
+        return row, Outcome.LOST
+    same = row.revision == claim.revision
+    if row.locked_until is None:  # settled before
+        if isinstance(settlement, Extend):
+            return row, Outcome.LOST
+        return row, Outcome.ALREADY if same else Outcome.SUPERSEDED
+    if isinstance(settlement, Extend):
+        locked_until = max(row.locked_until, settlement.until)
+        return _ready(row._replace(locked_until=locked_until), locked_until), Outcome.APPLIED
+    if not same:
+        return _ready(row._replace(locked_until=None), now), Outcome.SUPERSEDED
+    if isinstance(settlement, Release):
+        attempt = row.attempt if settlement.started else row.attempt - 1
+        return _ready(row._replace(locked_until=None, attempt=attempt), settlement.retry_at), Outcome.APPLIED
+    if isinstance(settlement, Fail):
+        row = row._replace(locked_until=None, ready_at=None, state=State.FAILED, error=settlement.error)
+        return row, Outcome.APPLIED
+    if settlement.next is None:
+        return None, Outcome.APPLIED
+    occurrence, execute_after = settlement.next
+    row = row._replace(locked_until=None, attempt=0, occurrence=occurrence, execute_after=execute_after)
+    # Not before now: a backlog of one row goes to the end of the queue after each occurrence and starves no other.
+    return _ready(row, now), Outcome.APPLIED
+
+
+def pause(row: Row) -> Row:
+    """The row out of claims. A held row stays held, so that the run on its way can be settled. A failed row's error is forgotten."""
+    return _revived(row)._replace(state=State.PAUSED, ready_at=None)
+
+
+def resume(row: Row) -> Row:
+    """The row back in claims, whether it was paused or failed."""
+    if row.state is State.SCHEDULED:
+        return row
+    return _ready(_revived(row)._replace(state=State.SCHEDULED), row.locked_until)
+
+
+def _revived(row: Row) -> Row:
+    return row._replace(state=State.SCHEDULED, error=None, attempt=0) if row.state is State.FAILED else row
+
+
+def _raised(epoch: int, now: datetime) -> int:
+    return max(epoch + 1, to_microseconds(now))
+
+
+def _ready(row: Row, not_before: datetime | None) -> Row:
+    """The row, ready at its ``execute_after`` but not before ``not_before``, if its state lets it be claimed at all."""
+    if row.state is not State.SCHEDULED:
+        return row._replace(ready_at=None)
+    return row._replace(ready_at=row.execute_after if not_before is None else max(row.execute_after, not_before))

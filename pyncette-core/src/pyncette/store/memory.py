@@ -1,0 +1,149 @@
+"""The reference store: everything in this process, nothing after it.
+
+It is the contract in its shortest form, what ``Pyncette()`` uses, and what the conformance suite compares other stores with.
+No call ever suspends, so each is atomic among the tasks of one event loop.
+"""
+
+import contextlib
+import heapq
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime, timedelta
+
+from pyncette.store import lifecycle
+from pyncette.store.contract import (
+    Claim,
+    ClaimResult,
+    Key,
+    Outcome,
+    Page,
+    Registration,
+    Repository,
+    Row,
+    Settlement,
+    State,
+    Stats,
+)
+from pyncette.store.urls import Backend
+
+__all__ = ["MemoryRepository", "backend", "memory_repository"]
+
+
+class MemoryRepository(Repository):
+    """Rows in a dict, and per partition a heap of what becomes ready when."""
+
+    shared = False
+
+    def __init__(self) -> None:
+        self._partitions: defaultdict[str, dict[str, Row]] = defaultdict(dict)
+        # Entries are never removed from within a heap: one that is no longer true of its row is dropped when it surfaces.
+        self._ready: defaultdict[str, list[tuple[datetime, str]]] = defaultdict(list)
+
+    def _put(self, key: Key, row: Row | None) -> None:
+        rows = self._partitions[key.partition]
+        if row is None:
+            rows.pop(key.name, None)
+            return
+        before = rows.get(key.name)
+        rows[key.name] = row
+        if row.ready_at is not None and (before is None or before.ready_at != row.ready_at):
+            heap = self._ready[key.partition]
+            heapq.heappush(heap, (row.ready_at, key.name))
+            if len(heap) > 2 * len(rows) + 64:  # mostly ends of leases that were settled long before
+                heap[:] = [(row.ready_at, name) for name, row in rows.items() if row.ready_at is not None]
+                heapq.heapify(heap)
+
+    def _get(self, key: Key) -> Row | None:
+        return self._partitions[key.partition].get(key.name)
+
+    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
+        for registration in registrations:
+            key = registration.key
+            self._put(key, lifecycle.register(self._get(key), now, registration, force=force))
+
+    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        return [self._partitions[key.partition].pop(key.name, None) is not None for key in keys]
+
+    async def claim(
+        self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
+    ) -> ClaimResult:
+        rows = self._partitions[partition]
+        if names is not None:
+            missing = [name for name in names if name not in rows]
+            ready = sorted((row.ready_at, name) for name in names if (row := rows.get(name)) and row.ready_at is not None)
+            claims = self._claim(partition, [name for at, name in ready if at <= now][:limit], now, lease_duration)
+            left = ready[len(claims) :]
+            return ClaimResult(claims, left[0][0] if left else None, missing)
+        heap = self._ready[partition]
+        due: list[str] = []
+        next_ready_at = None
+        while heap:
+            ready_at, name = heap[0]
+            if name not in rows or rows[name].ready_at != ready_at or name in due[-1:]:
+                heapq.heappop(heap)
+            elif ready_at <= now and len(due) < limit:
+                due.append(name)
+                heapq.heappop(heap)
+            else:
+                next_ready_at = ready_at
+                break
+        return ClaimResult(self._claim(partition, due, now, lease_duration), next_ready_at)
+
+    def _claim(self, partition: str, names: Sequence[str], now: datetime, lease_duration: timedelta) -> Sequence[Claim]:
+        lease = lifecycle.new_lease()
+        claims = []
+        for name in names:
+            key = Key(partition, name)
+            taken = lifecycle.claim(self._partitions[partition][name], now, lease_duration, lease)
+            if taken is not None:
+                self._put(key, taken[0])
+                claims.append(taken[1])
+        return claims
+
+    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
+        outcomes = []
+        for settlement in settlements:
+            key = settlement.claim.key
+            row, outcome = lifecycle.settle(self._get(key), now, settlement)
+            self._put(key, row)
+            outcomes.append(outcome)
+        return outcomes
+
+    async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
+        return [self._get(key) for key in keys]
+
+    async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
+        names = sorted(name for name in self._partitions[partition] if token is None or name > token)
+        page = names[:limit]
+        return Page([self._partitions[partition][name] for name in page], page[-1] if len(names) > limit else None)
+
+    async def stats(self, now: datetime, partition: str) -> Stats:
+        rows = self._partitions[partition].values()
+        due = [row.ready_at for row in rows if row.ready_at is not None and row.ready_at <= now]
+        failed = sum(row.state is State.FAILED for row in rows)
+        return Stats(rows=len(rows), due=len(due), oldest_due=min(due, default=None), failed=failed)
+
+    async def partitions(self) -> Sequence[str]:
+        return [partition for partition, rows in self._partitions.items() if rows]
+
+    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        return self._change(keys, lifecycle.pause)
+
+    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        return self._change(keys, lifecycle.resume)
+
+    def _change(self, keys: Sequence[Key], change: Callable[[Row], Row]) -> Sequence[bool]:
+        rows = [self._get(key) for key in keys]
+        for key, row in zip(keys, rows, strict=True):
+            if row is not None:
+                self._put(key, change(row))
+        return [row is not None for row in rows]
+
+
+@contextlib.asynccontextmanager
+async def memory_repository() -> AsyncIterator[MemoryRepository]:
+    """An empty store in this process's memory. It takes no options, and everything in it is gone when it is closed."""
+    yield MemoryRepository()
+
+
+backend = Backend(contract_version=1, factory=memory_repository, prefix="memory_")

@@ -1,0 +1,65 @@
+"""A repository whose calls are watched."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pyncette.hooks import Instrumentation
+from pyncette.store.contract import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement
+
+__all__ = ["ObservedRepository"]
+
+
+class ObservedRepository(Repository):
+    """A repository whose calls are told to an :class:`Instrumentation`. It has the optional protocols that the other one has."""
+
+    def __init__(self, repository: Repository, instrumentation: Instrumentation) -> None:
+        self._repository = repository
+        self._instrumentation = instrumentation
+        self.shared = repository.shared
+        # In the instance itself, and not by __getattr__: from Python 3.12 on, isinstance() with a protocol looks no further.
+        for name in _OPTIONAL:
+            if hasattr(repository, name):
+                setattr(self, name, self._observed(name, getattr(repository, name)))
+
+    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
+        with self._instrumentation.call("register", len(registrations)):
+            await self._repository.register(now, registrations, force=force)
+
+    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        with self._instrumentation.call("unregister", len(keys)):
+            return await self._repository.unregister(now, keys)
+
+    async def claim(
+        self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
+    ) -> ClaimResult:
+        with self._instrumentation.call("claim", limit):
+            result = await self._repository.claim(now, partition, lease_duration=lease_duration, limit=limit, names=names)
+        self._instrumentation.claimed(len(result.claims))
+        return result
+
+    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
+        with self._instrumentation.call("settle", len(settlements)):
+            return await self._repository.settle(now, settlements)
+
+    async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
+        with self._instrumentation.call("get", len(keys)):
+            return await self._repository.get(keys)
+
+    async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
+        with self._instrumentation.call("list", limit):
+            return await self._repository.list(partition, limit=limit, token=token)
+
+    def _observed(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def observed(*args: Any) -> Any:
+            keys = args[-1] if args and not isinstance(args[-1], str) else [None]
+            with self._instrumentation.call(name, len(keys)):
+                return await method(*args)
+
+        return observed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._repository, name)
+
+
+_OPTIONAL = frozenset({"server_time", "stats", "partitions", "pause", "resume"})

@@ -1,0 +1,322 @@
+"""From a URL, or a factory and its options, to a repository.
+
+A distribution offers backends through the entry-point group ``pyncette.backends``: one entry per URL scheme, each naming a
+:class:`Backend`. Nothing is imported before its scheme is used.
+"""
+
+import difflib
+import functools
+import inspect
+import re
+import types
+import typing
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from pyncette.errors import BackendImportError, BackendNotInstalledError, ConfigurationError, UnknownBackendError
+from pyncette.store.contract import CONTRACT_VERSION, Repository
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Backend",
+    "BackendURL",
+    "Offer",
+    "RepositoryFactory",
+    "did_you_mean",
+    "from_factory",
+    "from_url",
+    "load",
+    "offers",
+]
+
+ENTRY_POINT_GROUP = "pyncette.backends"
+
+#: The schemes of our own distributions, so that a missing one can be named.
+_DISTRIBUTIONS = {
+    "redis": "pyncette-redis",
+    "rediss": "pyncette-redis",
+    "redis+cluster": "pyncette-redis",
+    "rediss+cluster": "pyncette-redis",
+    "redis+sentinel": "pyncette-redis",
+    "rediss+sentinel": "pyncette-redis",
+    "postgres": "pyncette-postgres",
+    "postgresql": "pyncette-postgres",
+    "mysql": "pyncette-mysql",
+    "mariadb": "pyncette-mysql",
+    "dynamodb": "pyncette-dynamodb",
+}
+
+#: Opens a repository for as long as the context lasts. What it opened, it closes.
+RepositoryFactory: typing.TypeAlias = Callable[..., AbstractAsyncContextManager[Repository]]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendURL:
+    """A URL, parsed once. Neither its ``str`` nor its ``repr`` shows a password."""
+
+    scheme: str
+    #: The part between ``//`` and the path without the credentials: ``host:port``, or several of them with commas.
+    hosts: str
+    #: From the slash on, percent-decoded; empty if there is none.
+    path: str
+    username: str | None
+    password: str | None = field(repr=False)
+    #: The query: options of the backend, by the names of its factory's parameters without their prefix. May have passwords too.
+    options: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> "BackendURL":
+        """Parse ``url``; raises :class:`ConfigurationError` if it has no scheme or can't be parsed."""
+        if not isinstance(url, str):
+            raise ConfigurationError(
+                f"The URL of the store is of type {type(url).__name__}; pass a str such as 'sqlite:///pyncette.db'"
+            )
+        scheme, separator, rest = url.partition("://")
+        if not separator or not scheme:
+            raise ConfigurationError(
+                f"{_without_credentials(url)!r} is not a URL of a store; write for example 'sqlite:///pyncette.db'"
+            )
+        # Split by hand at first: urlsplit takes '+' in schemes, but neither several hosts nor every password.
+        location, _, query = rest.partition("?")
+        authority, slash, path = location.partition("/")
+        credentials, at, hosts = authority.rpartition("@")
+        username, colon, password = credentials.partition(":")
+        if _may_hide_credentials(authority, path, query):
+            # Parsed as it stands, half a password would be a host, and be shown.
+            raise ConfigurationError(
+                f"The {scheme}:// URL has an '@' after a '/' or '?'; write them as %40, %2F and %3F in credentials, paths and options"
+            )
+        pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
+        options = dict(pairs)
+        if len(options) < len(pairs):
+            raise ConfigurationError(f"An option is given twice in the URL {scheme}://{hosts}{slash}{path}; give each once")
+        unquote = urllib.parse.unquote
+        return cls(
+            scheme.lower(),
+            hosts,
+            unquote(slash + path),
+            unquote(username) if at and username else None,
+            unquote(password) if colon else None,
+            options,
+        )
+
+    def hostname(self, default: str = "localhost") -> str:
+        """The only host, without its port."""
+        return self._host_and_port()[0] or default
+
+    def port(self, default: int) -> int:
+        """The only host's port."""
+        return self._host_and_port()[1] or default
+
+    def _host_and_port(self) -> tuple[str | None, int | None]:
+        try:
+            split = urllib.parse.urlsplit(f"//{self.hosts}")
+            return split.hostname, split.port
+        except ValueError:
+            raise ConfigurationError(f"{self.hosts!r} is not one host and port, in {self}; write HOST:PORT") from None
+
+    def unparse(self, scheme: str | None = None) -> str:
+        """The URL without its options and WITH the password, for a driver that takes URLs; never to be shown."""
+        quote = functools.partial(urllib.parse.quote, safe="")
+        user = "" if self.username is None else quote(self.username)
+        password = "" if self.password is None else ":" + quote(self.password)
+        at = "@" if user or password else ""
+        return f"{scheme or self.scheme}://{user}{password}{at}{self.hosts}{urllib.parse.quote(self.path)}"
+
+    def __str__(self) -> str:
+        user = self.username or ""
+        password = "" if self.password is None else ":***"
+        at = "@" if user or password else ""
+        return f"{self.scheme}://{user}{password}{at}{self.hosts}{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What an entry point of the group ``pyncette.backends`` names."""
+
+    #: The :data:`~pyncette.repository.CONTRACT_VERSION` that the backend was written for, as a literal.
+    contract_version: int
+    #: Takes its options as keyword-only parameters of type str, int, float, bool or timedelta (or None), named with the
+    #: ``prefix``; an asynchronous context manager of a repository.
+    factory: RepositoryFactory
+    #: What all parameters of the factory begin with (``"redis_"``) and the options of a URL don't.
+    prefix: str
+    #: The factory's options that are in the URL's hosts, path and credentials. Raises ConfigurationError if they make no sense.
+    from_url: Callable[[BackendURL], Mapping[str, Any]] = lambda url: {}
+
+
+class _Opener(functools.partial[AbstractAsyncContextManager[Repository]]):
+    """A factory and its options, which may have passwords among them."""
+
+    def __repr__(self) -> str:
+        return f"<{self.func!r} with {', '.join(self.keywords) or 'no options'}>"
+
+
+def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
+    """The repository that ``url`` names, yet to be opened.
+
+    Raises :class:`UnknownBackendError`, :class:`BackendNotInstalledError` or :class:`BackendImportError` if its scheme has no
+    usable backend, and :class:`ConfigurationError` if the URL or one of its options is wrong.
+    """
+    parsed = BackendURL.parse(url)
+    backend = load(parsed.scheme)
+    options = dict(backend.from_url(parsed))
+    parameters = _options_of(backend.factory)
+    known = {name.removeprefix(backend.prefix): name for name in parameters if name not in options}
+    for name, text in parsed.options.items():
+        if name not in known:
+            raise ConfigurationError(f"Unknown option {name!r} in the URL {parsed}; {_known(name, known)}")
+        options[known[name]] = _convert(name, text, parameters[known[name]])
+    return from_factory(backend.factory, options)
+
+
+def from_factory(
+    factory: RepositoryFactory, options: Mapping[str, Any], besides: Iterable[str] = ()
+) -> Callable[[], AbstractAsyncContextManager[Repository]]:
+    """The repository that ``factory`` makes with ``options``, yet to be opened. ``besides``: what else the caller would have known.
+
+    Raises :class:`ConfigurationError` for an option that the factory does not have, one that it lacks, or one of another type.
+    """
+    if not callable(factory):
+        raise ConfigurationError(
+            f"The repository_factory is of type {type(factory).__name__}; pass a function such as sqlite_repository"
+        )
+    signature = inspect.signature(factory)
+    known = _options_of(factory)
+    free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    for name, value in options.items():
+        if name in known:
+            _check_type(name, value, known[name])
+        elif not free:
+            raise ConfigurationError(f"Unknown option {name!r}; {_known(name, {*known, *besides})}")
+    for name, parameter in signature.parameters.items():
+        if name in known and parameter.default is parameter.empty and name not in options:
+            raise ConfigurationError(f"The option {name!r} of the repository is missing; pass {name}=...")
+    return _Opener(factory, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A scheme, and the distribution that serves it or would."""
+
+    scheme: str
+    distribution: str
+    #: None if it is not installed.
+    version: str | None
+
+
+def offers() -> Sequence[Offer]:
+    """Every scheme that is known, by name; twice what two distributions offer. Imports none of them: :func:`load` tells which work."""
+    from importlib.metadata import entry_points
+
+    installed = [
+        Offer(entry.name, entry.dist.name if entry.dist else entry.value, entry.dist.version if entry.dist else "unknown")
+        for entry in entry_points(group=ENTRY_POINT_GROUP)
+    ]
+    schemes = {offer.scheme for offer in installed}
+    missing = [Offer(scheme, package, None) for scheme, package in _DISTRIBUTIONS.items() if scheme not in schemes]
+    return sorted({*installed, *missing}, key=lambda offer: (offer.scheme, offer.distribution))
+
+
+def load(scheme: str) -> Backend:
+    """The backend that is installed for ``scheme``; raises as :func:`from_url` does."""
+    from importlib.metadata import entry_points  # here, since it costs a sixth of what importing this package may
+
+    offered = entry_points(group=ENTRY_POINT_GROUP)
+    entries = [entry for entry in offered if entry.name == scheme]
+    if not entries:
+        if scheme in _DISTRIBUTIONS:
+            package = _DISTRIBUTIONS[scheme]
+            raise BackendNotInstalledError(f"{scheme}:// needs the package {package}. Install it with: pip install {package}")
+        schemes = {entry.name for entry in offered}
+        raise UnknownBackendError(f"No backend is known for {scheme}://; {_known(scheme, schemes | _DISTRIBUTIONS.keys())}")
+    owners = sorted({entry.dist.name if entry.dist else entry.value for entry in entries})
+    if len(owners) > 1:
+        raise ConfigurationError(f"{scheme}:// is offered by {' and '.join(owners)}; uninstall all but one of them")
+    try:
+        backend = entries[0].load()
+    except Exception as error:
+        raise BackendImportError(
+            f"{scheme}:// is served by {owners[0]}, which failed to import ({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"try: pip install --force-reinstall {owners[0]}"
+        ) from error
+    if not isinstance(backend, Backend):
+        raise BackendImportError(f"{entries[0].value} of {owners[0]} is not a pyncette.backends.Backend; upgrade {owners[0]}")
+    if backend.contract_version != CONTRACT_VERSION:
+        raise BackendImportError(
+            f"{owners[0]} implements version {backend.contract_version} of the repository contract, "
+            f"this pyncette-core has {CONTRACT_VERSION}; upgrade the older of the two"
+        )
+    return backend
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``name`` is most likely a misspelling of, if any comes close."""
+    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
+    return matches[0] if matches else None
+
+
+def _known(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = did_you_mean(name, names)
+    return (f"did you mean {close!r}? " if close else "") + f"Known are: {', '.join(names) or 'none'}"
+
+
+def _options_of(factory: RepositoryFactory) -> dict[str, Any]:
+    """The keyword parameters of ``factory`` with their types, Any where that can't be told."""
+    try:
+        hints = typing.get_type_hints(factory.func if isinstance(factory, functools.partial) else factory)
+    except (NameError, TypeError):  # what is imported for type checkers only, or an object that is no function
+        hints = {}
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+
+
+_ACCEPTED: Mapping[Any, Any] = {float: (int, float)}
+
+
+def _kinds(annotation: Any) -> Sequence[Any]:
+    """What a union consists of."""
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    return typing.get_args(annotation) if union else [annotation]
+
+
+def _check_type(name: str, value: object, annotation: Any) -> None:
+    kinds = _kinds(annotation)
+    if not all(kind in (str, int, float, bool, timedelta, types.NoneType) for kind in kinds):
+        return  # the factory's own business
+    if not any(isinstance(value, _ACCEPTED.get(kind, kind)) and (kind is bool or not isinstance(value, bool)) for kind in kinds):
+        # Without the value, which may be a password.
+        expected = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in kinds)
+        raise ConfigurationError(f"The option {name!r} is of type {type(value).__name__}; pass {expected}")
+
+
+def _convert(name: str, text: str, annotation: Any) -> Any:
+    annotation = next(kind for kind in _kinds(annotation) if kind is not types.NoneType)
+    if annotation is Any:
+        return text
+    try:
+        if annotation is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if annotation is timedelta:
+            return timedelta(seconds=float(text))
+        return annotation(text)
+    except (KeyError, ValueError, OverflowError):
+        expected = "true or false" if annotation is bool else "a number" if annotation in (int, float) else "a number of seconds"
+        raise ConfigurationError(f"The option {name}={text!r} of the URL is not {expected}") from None
+
+
+def _may_hide_credentials(authority: str, path: str, query: str) -> bool:
+    """Whether credentials seem to contain a slash or a question mark: the rest of them is then in the path or the query."""
+    if "@" in query.partition("=")[0] or (authority and "@" in path):
+        return True
+    no_port = re.search(r":(?!\d*(,|$))[^]]*$", authority) is not None
+    return no_port and "@" in query and "@" not in authority
+
+
+def _without_credentials(url: str) -> str:
+    return url.rpartition("@")[2] if "@" in url else url

@@ -1,0 +1,427 @@
+"""What the user declares: tasks, templates of dynamic tasks, and the instances that are stored of them."""
+
+import contextlib
+import copy
+import enum
+import functools
+import hashlib
+import inspect
+import json
+import zlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pyncette.errors import ConfigurationError, ScheduleError
+from pyncette.schedules import text as schedules
+from pyncette.schedules.kinds import Schedule
+from pyncette.store.contract import Key, Registration, Row, State, Target
+from pyncette.store.urls import did_you_mean
+
+if TYPE_CHECKING:
+    from pyncette.worker.execution import Context
+
+__all__ = [
+    "STATIC_PARTITION",
+    "Body",
+    "DynamicTask",
+    "ExecutionMode",
+    "FailureMode",
+    "Instance",
+    "PartitionSelector",
+    "PartitionedTask",
+    "ScheduledTask",
+    "StaticTask",
+    "Task",
+    "Template",
+    "check_count",
+    "check_duration",
+    "check_free_arguments",
+    "check_name",
+    "crc32_selector",
+    "dump_arguments",
+    "is_coroutine_function",
+]
+
+#: What is scheduled: an asynchronous function of one :class:`~pyncette.Context`.
+Body: TypeAlias = Callable[["Context"], Awaitable[Any]]
+#: ``(partition_count, instance name) -> index``; the same for all time, since it says where an instance is stored.
+PartitionSelector: TypeAlias = Callable[[int, str], int]
+
+#: The partition of all static tasks.
+STATIC_PARTITION = "static"
+
+MAX_NAME_CHARACTERS = 255
+MAX_NAME_BYTES = 1000
+#: Added to any time of the next centuries, it stays within the calendar.
+_LONGEST = timedelta(days=365_000)
+
+
+class ExecutionMode(enum.Enum):
+    """In which order an occurrence is run and committed."""
+
+    #: Run, then commit: nothing is lost, but a worker that dies in between makes it run again.
+    AT_LEAST_ONCE = "at_least_once"
+    #: Commit, then run: nothing runs twice, but a worker that dies in between loses the run.
+    AT_MOST_ONCE = "at_most_once"
+    #: An alias of AT_MOST_ONCE.
+    BEST_EFFORT = "at_most_once"  # noqa: PIE796 - meant as an alias
+
+
+class FailureMode(enum.Enum):
+    """What becomes of an occurrence whose body raised (AT_LEAST_ONCE only)."""
+
+    #: Leave the lease: it runs again when the lease ends.
+    NONE = "none"
+    #: Release the lease: it runs again after ``retry_delay``, or else at the next poll.
+    UNLOCK = "unlock"
+    #: Treat the failure as done: go on to the next occurrence.
+    COMMIT = "commit"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Task:
+    """A declared coroutine with its options. Calling it calls the coroutine, for tests of it alone."""
+
+    name: str
+    body: Body
+    args: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE
+    failure_mode: FailureMode = FailureMode.NONE
+    lease_duration: timedelta = timedelta(seconds=60)
+    fast_forward: bool = False
+    enabled: bool = True
+    #: How often an occurrence is claimed at most; then it is kept as failed. None: no limit.
+    max_attempts: int | None = None
+    #: The pause before a retry under FailureMode.UNLOCK. None: one poll interval.
+    retry_delay: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        what = f"task {self.name!r}"
+        check_name(self.name, "task")
+        if not is_coroutine_function(self.body):
+            raise ConfigurationError(f"The body of {what} is not a coroutine function; declare it with 'async def'")
+        _check_type(self.execution_mode, ExecutionMode, f"execution_mode of {what}")
+        _check_type(self.failure_mode, FailureMode, f"failure_mode of {what}")
+        _check_type(self.fast_forward, bool, f"fast_forward of {what}")
+        _check_type(self.enabled, bool, f"enabled of {what}")
+        check_duration(self.lease_duration, f"lease_duration of {what}")
+        if self.retry_delay is not None:
+            check_duration(self.retry_delay, f"retry_delay of {what}", zero=True)
+        if self.max_attempts is not None:
+            check_count(self.max_attempts, f"max_attempts of {what}")
+        at_most_once = self.execution_mode is ExecutionMode.AT_MOST_ONCE
+        if at_most_once and self.failure_mode is FailureMode.UNLOCK:
+            raise ConfigurationError(
+                f"FailureMode.UNLOCK of {what} would run it again, which AT_MOST_ONCE excludes; use NONE, or AT_LEAST_ONCE"
+            )
+        if self.max_attempts is not None and (at_most_once or self.failure_mode is FailureMode.COMMIT):
+            raise ConfigurationError(f"max_attempts of {what} has no use, since nothing is attempted twice; leave it out")
+        dump_arguments(self.args, what)
+
+    def __call__(self, context: "Context") -> Awaitable[Any]:
+        return self.body(context)
+
+    def partitions(self) -> Sequence[str]:
+        """The partitions that this process polls for the task."""
+        raise NotImplementedError  # pragma: no cover
+
+    def arguments(self, spec: str) -> dict[str, Any]:
+        """The arguments of a run: those of the declaration, then those stored in ``spec``. A fresh copy."""
+        args = copy.deepcopy(dict(self.args)) if self.args else {}
+        if spec != "{}":
+            stored = json.loads(spec)
+            if not isinstance(stored, dict):
+                raise ConfigurationError(f"The stored arguments of {self.name!r} are not a JSON object")
+            args.update(stored)
+        return args
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StaticTask(Task):
+    """A task with its schedule in code."""
+
+    schedule: Schedule
+
+    def partitions(self) -> Sequence[str]:
+        return [STATIC_PARTITION]
+
+    @property
+    def key(self) -> Key:
+        return Key(STATIC_PARTITION, self.name)
+
+    def registration(self, now: datetime) -> Registration:
+        """What is stored of the task. Its arguments are not: they are the code's."""
+        return _registration(self.key, "{}", self.schedule, now, keep_overdue=True)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Template(Task):
+    """A task of which instances, each with its own schedule and arguments, are registered at run time."""
+
+    def all_partitions(self) -> Sequence[str]:
+        """All partitions that may have instances, whether polled here or not."""
+        raise NotImplementedError  # pragma: no cover
+
+    def partition_of(self, name: str) -> str:
+        """Where the instance ``name`` is stored."""
+        raise NotImplementedError  # pragma: no cover
+
+    def key(self, name: str) -> Key:
+        """The key of the instance ``name``; raises ConfigurationError if that can't be a name."""
+        check_name(name, f"instance of {self.name!r}")
+        return Key(self.partition_of(name), name)
+
+    def registration(self, instance: "Instance", now: datetime) -> Registration:
+        """What is stored of ``instance``; raises ConfigurationError for anything wrong with it."""
+        key = self.key(instance.name)
+        spec = dump_arguments(instance.args, f"instance {instance.name!r} of {self.name!r}")
+        schedule = schedules.from_options(
+            schedule=instance.schedule,
+            interval=instance.interval,
+            execute_at=instance.execute_at,
+            timezone=instance.timezone,
+            # Without it, new arguments for the same instant would be taken for the old occurrence.
+            digest=hashlib.sha256(spec.encode()).hexdigest()[:16] if instance.execute_at is not None else "",
+        )
+        return _registration(key, spec, schedule, now)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DynamicTask(Template):
+    """A template whose instances are stored in one partition."""
+
+    def partitions(self) -> Sequence[str]:
+        return self.all_partitions()
+
+    def all_partitions(self) -> Sequence[str]:
+        return [f"dynamic:{self.name}"]
+
+    def partition_of(self, name: str) -> str:
+        return f"dynamic:{self.name}"
+
+
+def crc32_selector(partition_count: int, name: str) -> int:
+    """The default partition selector: CRC-32 of the name in UTF-8. It is the same on every machine and in every release."""
+    return zlib.crc32(name.encode()) % partition_count
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PartitionedTask(Template):
+    """A template whose instances are spread over many partitions, polled by all processes or divided among them."""
+
+    partition_count: int
+    partition_selector: PartitionSelector = crc32_selector
+    #: The indices that this process polls; None: all.
+    enabled_partitions: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.partition_count, f"partition_count of task {self.name!r}")
+        if not callable(self.partition_selector):
+            raise ConfigurationError(
+                f"The partition_selector of task {self.name!r} is {self.partition_selector!r}; pass a function"
+            )
+        if self.enabled_partitions is None:
+            return
+        if not isinstance(self.enabled_partitions, Collection) or isinstance(self.enabled_partitions, str | bytes):
+            raise ConfigurationError(
+                f"enabled_partitions of task {self.name!r} is {self.enabled_partitions!r}; pass a list of indices"
+            )
+        for index in self.enabled_partitions:
+            if not self._is_index(index):
+                raise ConfigurationError(
+                    f"enabled_partitions of task {self.name!r} contains {index!r}; use indices from 0 to {self.partition_count - 1}"
+                )
+
+    def partitions(self) -> Sequence[str]:
+        if self.enabled_partitions is None:
+            return self.all_partitions()
+        return [self._partition(index) for index in dict.fromkeys(self.enabled_partitions)]
+
+    def all_partitions(self) -> Sequence[str]:
+        return [self._partition(index) for index in range(self.partition_count)]
+
+    def partition_of(self, name: str) -> str:
+        index = self.partition_selector(self.partition_count, name)
+        if not self._is_index(index):
+            raise ConfigurationError(
+                f"The partition_selector of task {self.name!r} returned {index!r} for {name!r}; "
+                f"it must return an index from 0 to {self.partition_count - 1}"
+            )
+        return self._partition(index)
+
+    def _is_index(self, index: object) -> bool:
+        # Not a bool: its text in the name of a partition would be another.
+        return isinstance(index, int) and not isinstance(index, bool) and 0 <= index < self.partition_count
+
+    def _partition(self, index: int) -> str:
+        return f"partitioned:{index}:{self.name}"  # the index first: a name may contain anything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One instance of a template, for scheduling many at once; the same options as ``schedule_task`` takes."""
+
+    name: str
+    schedule: str | None = None
+    interval: timedelta | None = None
+    execute_at: datetime | None = None
+    timezone: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScheduledTask:
+    """What the store has of a static task or an instance, at the moment it was read."""
+
+    task: Task
+    row: Row
+
+    def __repr__(self) -> str:
+        row = self.row  # without the arguments, which are not for logs
+        return (
+            f"ScheduledTask({row.key.name!r} of {self.task.name!r}, {row.schedule!r}, {row.state.value}, ready_at={row.ready_at})"
+        )
+
+    @property
+    def name(self) -> str:
+        """The name of the instance, or of the static task."""
+        return self.row.key.name
+
+    @functools.cached_property
+    def schedule(self) -> Schedule:
+        """The stored schedule; raises :class:`ScheduleError` if it can't be understood."""
+        return schedules.parse(self.row.schedule)
+
+    @functools.cached_property
+    def args(self) -> dict[str, Any]:
+        """The arguments that a run would get; raises ValueError if what is stored is not JSON."""
+        return self.task.arguments(self.row.spec)
+
+    @property
+    def scheduled_at(self) -> datetime:
+        """The time of the current occurrence, in the schedule's time zone."""
+        try:
+            return self.row.occurrence.astimezone(self.schedule.zone)
+        except ScheduleError:
+            return self.row.occurrence
+
+    @property
+    def state(self) -> State:
+        return self.row.state
+
+    @property
+    def locked_until(self) -> datetime | None:
+        """When the lease of the run on its way ends; None if there is no run."""
+        return self.row.locked_until
+
+    @property
+    def attempt(self) -> int:
+        """How often the current occurrence was claimed so far."""
+        return self.row.attempt
+
+    @property
+    def error(self) -> str | None:
+        """Why the task was given up, if it was."""
+        return self.row.error
+
+
+def _registration(key: Key, spec: str, schedule: Schedule, now: datetime, *, keep_overdue: bool = False) -> Registration:
+    first = schedule.first(now)
+    if first is None:
+        raise ScheduleError(f"The schedule {schedule.text!r} of {key.name!r} has no occurrence after {now}; nothing would ever run")
+    return Registration(key, spec, schedule.text, Target(first, first), keep_overdue)
+
+
+def check_name(name: object, what: str) -> None:
+    """Raise ConfigurationError unless ``name`` can be the name of a row (invariant I13)."""
+    if not isinstance(name, str):
+        raise ConfigurationError(f"The name of the {what} is {name!r}; it must be a string")
+    shown = name if len(name) <= 40 else name[:40] + "…"
+    if not name:
+        raise ConfigurationError(f"The name of the {what} is empty; give it one")
+    if "\0" in name:
+        raise ConfigurationError(f"The name {shown!r} of the {what} contains NUL; take it out")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"The name {shown!r} of the {what} contains a lone surrogate; use valid Unicode") from None
+    if len(name) > MAX_NAME_CHARACTERS or size > MAX_NAME_BYTES:
+        raise ConfigurationError(
+            f"The name {shown!r} of the {what} has {len(name)} characters ({size} bytes in UTF-8); "
+            f"at most {MAX_NAME_CHARACTERS} characters and {MAX_NAME_BYTES} bytes can be stored"
+        )
+
+
+def check_duration(value: object, what: str, *, zero: bool = False) -> None:
+    """Raise ConfigurationError unless ``value`` is a positive timedelta (or zero, where that is allowed), and not absurdly long."""
+    if not isinstance(value, timedelta):
+        raise ConfigurationError(f"The {what} is {value!r}; pass a timedelta, for example timedelta(seconds=60)")
+    if value < timedelta() or (not zero and not value):
+        raise ConfigurationError(f"The {what} is {value}; it must be {'zero or more' if zero else 'more than zero'}")
+    if value > _LONGEST:
+        raise ConfigurationError(f"The {what} is {value}; it must be {_LONGEST.days} days at most")
+
+
+def check_count(value: object, what: str) -> None:
+    """Raise ConfigurationError unless ``value`` is a whole number from 1 on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"The {what} is {value!r}; it must be a whole number from 1 on")
+
+
+def check_free_arguments(args: Mapping[str, Any], options: Sequence[str], what: str) -> None:
+    """Raise ConfigurationError if an argument looks like a misspelt option: it would silently be handed to the body."""
+    for name in args:
+        close = did_you_mean(name, options)
+        if close is not None:
+            raise ConfigurationError(f"The argument {name!r} of {what} looks like the option {close!r}; correct or rename it")
+
+
+def dump_arguments(args: Mapping[str, Any], what: str) -> str:
+    """``args`` as the JSON that is stored; raises ConfigurationError naming the argument that would not survive it."""
+    if not isinstance(args, Mapping):
+        raise ConfigurationError(f"The arguments of {what} are of type {type(args).__name__}; pass a dict")
+    args = dict(args)
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        text = _dumps(args)
+        if json.loads(text) == args:
+            return text
+    for name, value in args.items():
+        if not isinstance(name, str):
+            raise ConfigurationError(f"The argument {name!r} of {what} has a name of type {type(name).__name__}; use strings")
+        try:
+            # Tuples become lists, which is expected of JSON; keys that become strings are not.
+            if json.loads(_dumps(value)) == _with_lists(value):
+                continue
+            problem = "does not survive a round trip through JSON (keys must be strings)"
+        except (TypeError, ValueError, RecursionError) as error:
+            problem = f"can't be stored as JSON ({error})"
+        raise ConfigurationError(f"The argument {name!r} of {what}, of type {type(value).__name__}, {problem}; pass plain values")
+    return _dumps(args)
+
+
+def _dumps(value: Any) -> str:
+    # ASCII: a string with a lone surrogate is legal JSON this way, and no store could refuse it.
+    return json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_with_lists(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return value
+
+
+def _check_type(value: object, kind: type, what: str) -> None:
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"The {what} is {value!r}; pass a {kind.__name__}")
+
+
+def is_coroutine_function(body: object) -> bool:
+    """Whether calling ``body`` gives a coroutine; also through :func:`functools.partial` and ``__call__``."""
+    while isinstance(body, functools.partial):
+        body = body.func
+    return inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(getattr(body, "__call__", None))  # noqa: B004

@@ -1,0 +1,69 @@
+"""Where bodies run: concurrently in the event loop, or one after another for tests."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+__all__ = ["ConcurrentExecutor", "Executor", "SynchronousExecutor"]
+
+
+class Executor(Protocol):
+    """Runs executions in a limited number of slots. Nothing is claimed without a free slot, so that no lease ticks in a queue."""
+
+    def __init__(self, concurrency_limit: int, slot_freed: Callable[[], None]) -> None:
+        """``slot_freed`` is to be called whenever ``free_slots`` has risen."""
+
+    @property
+    def free_slots(self) -> int:
+        """How many more executions can be started now."""
+        ...
+
+    async def spawn(self, execution: Coroutine[Any, Any, None]) -> None:
+        """Start ``execution``; called at most ``free_slots`` times."""
+        ...
+
+    async def drain(self, timeout: float | None) -> bool:
+        """Wait until all have ended, for ``timeout`` seconds at most (None: as long as it takes); whether they have."""
+        ...
+
+    def cancel(self) -> None:
+        """Cancel all that run."""
+        ...
+
+
+class ConcurrentExecutor:
+    """Each execution is a task of the event loop."""
+
+    def __init__(self, concurrency_limit: int, slot_freed: Callable[[], None]) -> None:
+        self._limit = concurrency_limit
+        self._slot_freed = slot_freed
+        self._running: dict[asyncio.Task[None], None] = {}  # in the order in which they were started
+
+    @property
+    def free_slots(self) -> int:
+        return self._limit - len(self._running)
+
+    async def spawn(self, execution: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(execution)
+        self._running[task] = None
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        self._slot_freed()
+
+    async def drain(self, timeout: float | None) -> bool:
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout)
+        return not self._running
+
+    def cancel(self) -> None:
+        for task in self._running:
+            task.cancel()
+
+
+class SynchronousExecutor(ConcurrentExecutor):
+    """Each execution ends before the next is claimed, whatever the limit: for tests that want one thing after another."""
+
+    def __init__(self, concurrency_limit: int, slot_freed: Callable[[], None]) -> None:
+        super().__init__(1, slot_freed)
