@@ -65,6 +65,9 @@ class State(enum.StrEnum):
     PAUSED = "paused"
     #: Given up after its last attempt; kept with its error until it is revived by a new schedule or resumed, or removed.
     FAILED = "failed"
+    #: What is stored of the row makes no sense. Never stored itself: it is how ``get`` and ``list`` show such a row, see
+    #: :func:`pyncette.store.codec.unreadable`. It takes part in no claim; a forced registration replaces it, unregister removes it.
+    UNREADABLE = "unreadable"
 
 
 class Row(NamedTuple):
@@ -92,7 +95,7 @@ class Row(NamedTuple):
     #: Claims of this occurrence so far.
     attempt: int
     state: State
-    #: Why the row was given up; None unless the state is failed.
+    #: Why the row was given up, or can't be read; None unless the state is failed or unreadable.
     error: str | None = None
 
 
@@ -138,6 +141,9 @@ class ClaimResult:
     next_ready_at: datetime | None
     #: Those of the ``names`` asked for that have no row.
     missing: Sequence[str] = ()
+    #: Rows that were due but make no sense, as :func:`pyncette.store.codec.unreadable` gives them. They are skipped, and put off by
+    #: the lease duration, so that they stand in nobody's way.
+    unreadable: Sequence[Row] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +240,8 @@ class Repository(abc.ABC):
 
         With ``names``, only those rows. Each gets a new random lease, a raised epoch and one more attempt, and is locked until
         ``now + lease_duration``. Two callers never both get a row; a caller that meets another may get fewer than are due.
-        A claim whose answer is lost is not undone: its rows come back when the lease ends.
+        A claim whose answer is lost is not undone: its rows come back when the lease ends. A row that can't be read is skipped,
+        see :attr:`ClaimResult.unreadable`, and so is junk in an index.
         """
 
     @abc.abstractmethod
@@ -247,7 +254,7 @@ class Repository(abc.ABC):
 
     @abc.abstractmethod
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
-        """The rows as they are stored, None for each that is absent."""
+        """The rows as they are stored, None for each that is absent; one that can't be read has the state UNREADABLE."""
 
     @abc.abstractmethod
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
@@ -255,6 +262,7 @@ class Repository(abc.ABC):
 
         The order is stable while rows are claimed and settled: each row that is present throughout appears on some page. A
         page may hold fewer than ``limit`` rows (a store may also return more, where it can't cut) and still have a successor.
+        A row that can't be read has the state UNREADABLE.
         """
 
 

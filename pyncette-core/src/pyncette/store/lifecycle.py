@@ -33,7 +33,7 @@ def lease_end(now: datetime, lease_duration: timedelta) -> datetime:
 def register(row: Row | None, now: datetime, registration: Registration, *, force: bool = False) -> Row:
     """The row after ``registration``; the rules are those of :meth:`~pyncette.repository.Repository.register`."""
     occurrence, execute_after = registration.target
-    if row is None:
+    if row is None or (row.state is State.UNREADABLE and force):
         return Row(
             key=registration.key,
             spec=registration.spec,
@@ -49,6 +49,8 @@ def register(row: Row | None, now: datetime, registration: Registration, *, forc
             attempt=0,
             state=State.SCHEDULED,
         )
+    if row.state is State.UNREADABLE:
+        return row  # it may be that of a later release, which can read it
     if row.schedule == registration.schedule and not force:
         return row._replace(spec=registration.spec)
     if registration.keep_overdue and row.execute_after <= now:
@@ -112,12 +114,14 @@ def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row 
 
 def pause(row: Row) -> Row:
     """The row out of claims. A held row stays held, so that the run on its way can be settled. A failed row's error is forgotten."""
+    if row.state is State.UNREADABLE:
+        return row
     return _revived(row)._replace(state=State.PAUSED, ready_at=None)
 
 
 def resume(row: Row) -> Row:
     """The row back in claims, whether it was paused or failed."""
-    if row.state is State.SCHEDULED:
+    if row.state in (State.SCHEDULED, State.UNREADABLE):
         return row
     return _ready(_revived(row)._replace(state=State.SCHEDULED), row.locked_until)
 
