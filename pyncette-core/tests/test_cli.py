@@ -157,7 +157,7 @@ def one_line_error(ended, *words, code=1):
 
 
 def test_importing_pyncette_loads_nothing_of_the_command_line():
-    code = "import pyncette, sys; print([name for name in sys.modules if name.startswith('pyncette.cli') or name == 'argparse'])"
+    code = "import pyncette, sys; print([name for name in sys.modules if (name + '.').startswith('pyncette.cli.') or name == 'argparse'])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -4,7 +4,9 @@
 __path__ = __import__("pkgutil").extend_path(__path__, __name__)
 
 from pyncette.app import Pyncette
-from pyncette.app_context import AppContext, TaskPage
+from pyncette.app_context import AppContext
+from pyncette.client import TaskPage
+from pyncette.context import Context, Middleware
 from pyncette.errors import (
     ConfigurationError,
     LeaseLostException,
@@ -17,7 +19,6 @@ from pyncette.heartbeat import with_heartbeat
 from pyncette.hooks import Instrumentation
 from pyncette.store.contract import State
 from pyncette.tasks import ExecutionMode, FailureMode, Instance, ScheduledTask, Task
-from pyncette.worker.execution import Context, Middleware
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 
 __all__ = [

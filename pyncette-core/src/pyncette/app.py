@@ -1,28 +1,26 @@
 """Pyncette, the application: tasks, fixtures and middlewares are declared on it; it creates what runs them."""
 
-import asyncio
 import contextlib
 import inspect
-import logging
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
-from pyncette.app_context import AppContext, check_attribute_name
+from pyncette import program
+from pyncette.app_context import AppContext
+from pyncette.checks import check_attribute_name, check_count, check_duration, check_free_arguments
 from pyncette.clock import AlignedClock, Clock, SystemClock
-from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
+from pyncette.context import RESERVED, Body, Middleware, chained
+from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.hooks import Instrumentation, Instruments
+from pyncette.layout import check_partition_count
 from pyncette.schedules import text as schedules
 from pyncette.store import urls as backends
 from pyncette.store.contract import Repository, SupportsServerTime
 from pyncette.store.memory import memory_repository
 from pyncette.store.observed import ObservedRepository
 from pyncette.tasks import (
-    Body,
     DynamicTask,
     ExecutionMode,
     FailureMode,
@@ -30,18 +28,12 @@ from pyncette.tasks import (
     PartitionSelector,
     StaticTask,
     Task,
-    check_count,
-    check_duration,
-    check_free_arguments,
     crc32_selector,
 )
-from pyncette.worker.execution import Middleware
 from pyncette.worker.executors import ConcurrentExecutor, Executor
 from pyncette.worker.loop import Settings
 
 __all__ = ["Fixture", "Pyncette"]
-
-logger = logging.getLogger(__name__)
 
 #: An asynchronous generator function with one ``yield``, with or without ``app_context`` as its parameter.
 Fixture: TypeAlias = Callable[..., AsyncIterator[Any]]
@@ -280,7 +272,7 @@ class Pyncette:
         Fixtures are set up in order before the first run, and torn down in reverse after the last body ended.
         """
         if name is not None:
-            check_attribute_name(name)  # here, since it is the function itself where the parentheses were left out
+            check_attribute_name(name, RESERVED)  # here, since it is the function itself where the parentheses were left out
 
         def declare(fixture: _FixtureT) -> _FixtureT:
             self.use_fixture(getattr(fixture, "__name__", "") if name is None else name, fixture)
@@ -290,7 +282,7 @@ class Pyncette:
 
     def use_fixture(self, name: str, fixture: Fixture) -> None:
         """Add ``fixture`` under ``name``; see :meth:`fixture`."""
-        check_attribute_name(name)
+        check_attribute_name(name, RESERVED)
         if name in self._fixtures:
             raise ConfigurationError(f"There is a fixture {name!r} already; pass another name=...")
         if not inspect.isasyncgenfunction(inspect.unwrap(fixture)):
@@ -341,10 +333,12 @@ class Pyncette:
             if isinstance(repository, SupportsServerTime):
                 await aligned.align(repository.server_time)
             declared = self._fixtures if fixtures else {}
-            app_context = AppContext(repository, aligned, self._settings, self.tasks, self._middlewares, declared)
+            app_context = AppContext(
+                repository, aligned, self._settings, self.tasks, chained(self._middlewares), reserved=RESERVED, fixtures=declared
+            )
             for task in self.tasks:
                 if isinstance(task, PartitionedTask) and task.enabled:
-                    await app_context.check_partition_count(task)
+                    await check_partition_count(repository, aligned, task)
             for name, fixture in declared.items():
                 opened = contextlib.asynccontextmanager(fixture)
                 app_context.values[name] = await stack.enter_async_context(opened(*_arguments(fixture, app_context)))
@@ -362,45 +356,7 @@ class Pyncette:
         With ``USE_UVLOOP=1`` in the environment the event loop is uvloop's. A mistake in the configuration, or a store that
         can't be reached at the start, is a line on standard error and exit code 1.
         """
-        with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop()
-            raise PyncetteError("main() starts an event loop, but one runs here already; use 'await app.run()'")
-        # Does nothing where the program has set up its own logging.
-        logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(self._run_until_signal())
-        except PyncetteError as error:
-            logger.debug("Could not run", exc_info=True)
-            sys.stderr.write(f"pyncette: {error}\n")
-            raise SystemExit(1) from None
-
-    async def _run_until_signal(self) -> None:
-        running = asyncio.current_task()
-        assert running is not None
-        started: AppContext | None = None
-
-        def on_signal(number: int) -> None:
-            logger.info("%s: shutting down; once more ends the process at once", signal.Signals(number).name)
-            for each in before:
-                _restore_signal(each, signal.SIG_DFL)
-            if started is None:
-                running.cancel()
-            else:
-                started.shutdown()
-
-        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-        for each in before:
-            _catch_signal(each, on_signal)
-        try:
-            async with self.create() as started:
-                await started.run()
-        except asyncio.CancelledError:
-            if started is not None:
-                raise
-        finally:
-            for each, handler in before.items():
-                _restore_signal(each, handler)
+        program.main(self.create)
 
 
 _TASK_OPTIONS = tuple(
@@ -434,28 +390,3 @@ def _arguments(fixture: Fixture, app_context: AppContext | None) -> Sequence[App
 
 def _body(body: Body | Task) -> Body:
     return body.body if isinstance(body, Task) else body
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if os.environ.get("USE_UVLOOP", "").lower() in ("", "0", "false", "no"):
-        return None
-    try:
-        import uvloop
-    except ImportError as error:
-        raise ConfigurationError("USE_UVLOOP is set, but uvloop is not installed: pip install 'pyncette-core[uvloop]'") from error
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _catch_signal(number: signal.Signals, handler: Callable[[int], None]) -> None:
-    loop = asyncio.get_running_loop()
-    try:
-        loop.add_signal_handler(number, handler, number)
-    except NotImplementedError:  # Windows
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(handler, number))
-
-
-def _restore_signal(number: signal.Signals, handler: Any) -> None:
-    with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().remove_signal_handler(number)
-    signal.signal(number, signal.SIG_DFL if handler is None else handler)

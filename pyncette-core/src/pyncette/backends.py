@@ -1,12 +1,12 @@
 """From a URL to a repository: see :mod:`pyncette.store.urls`."""
 
+from pyncette.checks import did_you_mean
 from pyncette.store.urls import (
     ENTRY_POINT_GROUP,
     Backend,
     BackendURL,
     Offer,
     RepositoryFactory,
-    did_you_mean,
     from_factory,
     from_url,
     load,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pyncette.app import Pyncette
 from pyncette.app_context import AppContext
+from pyncette.checks import is_coroutine_function
 from pyncette.errors import ConfigurationError
-from pyncette.tasks import is_coroutine_function
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -5,9 +5,10 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pyncette.checks import is_coroutine_function
+from pyncette.context import Context
 from pyncette.errors import ConfigurationError, LeaseLostException
-from pyncette.tasks import ExecutionMode, Task, is_coroutine_function
-from pyncette.worker.execution import Context
+from pyncette.tasks import ExecutionMode, Task
 
 __all__ = ["with_heartbeat"]
 

@@ -3,10 +3,9 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pyncette.tasks import Task
+from pyncette.tasks import Task
 
 __all__ = ["Instrumentation", "Instruments"]
 
@@ -33,7 +32,7 @@ class Instrumentation:
     def claimed(self, count: int) -> None:
         """A claim has brought ``count`` rows, perhaps none."""
 
-    def lease_lost(self, task: "Task") -> None:
+    def lease_lost(self, task: Task) -> None:
         """A run was overtaken: its lease ended before it was started or settled, or could not be extended."""
 
 
@@ -60,6 +59,6 @@ class Instruments(Instrumentation):
         for each in self._each:
             each.claimed(count)
 
-    def lease_lost(self, task: "Task") -> None:
+    def lease_lost(self, task: Task) -> None:
         for each in self._each:
             each.lease_lost(task)

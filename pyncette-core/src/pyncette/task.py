@@ -1,8 +1,16 @@
 """What users declare: see :mod:`pyncette.tasks`."""
 
+from pyncette.checks import (
+    check_count,
+    check_duration,
+    check_free_arguments,
+    check_name,
+    dump_arguments,
+    is_coroutine_function,
+)
+from pyncette.context import Body
 from pyncette.tasks import (
     STATIC_PARTITION,
-    Body,
     DynamicTask,
     ExecutionMode,
     FailureMode,
@@ -13,13 +21,7 @@ from pyncette.tasks import (
     StaticTask,
     Task,
     Template,
-    check_count,
-    check_duration,
-    check_free_arguments,
-    check_name,
     crc32_selector,
-    dump_arguments,
-    is_coroutine_function,
 )
 
 __all__ = [

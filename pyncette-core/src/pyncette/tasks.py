@@ -1,30 +1,24 @@
 """What the user declares: tasks, templates of dynamic tasks, and the instances that are stored of them."""
 
-import contextlib
 import copy
 import enum
 import functools
 import hashlib
-import inspect
 import json
 import zlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from pyncette.checks import check_count, check_duration, check_name, check_type, dump_arguments, is_coroutine_function
 from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Key, Registration, Row, State, Target
-from pyncette.store.urls import did_you_mean
-
-if TYPE_CHECKING:
-    from pyncette.worker.execution import Context
 
 __all__ = [
     "STATIC_PARTITION",
-    "Body",
     "DynamicTask",
     "ExecutionMode",
     "FailureMode",
@@ -35,27 +29,14 @@ __all__ = [
     "StaticTask",
     "Task",
     "Template",
-    "check_count",
-    "check_duration",
-    "check_free_arguments",
-    "check_name",
     "crc32_selector",
-    "dump_arguments",
-    "is_coroutine_function",
 ]
 
-#: What is scheduled: an asynchronous function of one :class:`~pyncette.Context`.
-Body: TypeAlias = Callable[["Context"], Awaitable[Any]]
 #: ``(partition_count, instance name) -> index``; the same for all time, since it says where an instance is stored.
 PartitionSelector: TypeAlias = Callable[[int, str], int]
 
 #: The partition of all static tasks.
 STATIC_PARTITION = "static"
-
-MAX_NAME_CHARACTERS = 255
-MAX_NAME_BYTES = 1000
-#: Added to any time of the next centuries, it stays within the calendar.
-_LONGEST = timedelta(days=365_000)
 
 
 class ExecutionMode(enum.Enum):
@@ -85,7 +66,8 @@ class Task:
     """A declared coroutine with its options. Calling it calls the coroutine, for tests of it alone."""
 
     name: str
-    body: Body
+    #: A coroutine function of one argument, a :class:`~pyncette.Context`; typed exactly where users meet it.
+    body: Callable[[Any], Awaitable[Any]]
     args: Mapping[str, Any] = field(default_factory=dict, repr=False)
     execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE
     failure_mode: FailureMode = FailureMode.NONE
@@ -102,10 +84,10 @@ class Task:
         check_name(self.name, "task")
         if not is_coroutine_function(self.body):
             raise ConfigurationError(f"The body of {what} is not a coroutine function; declare it with 'async def'")
-        _check_type(self.execution_mode, ExecutionMode, f"execution_mode of {what}")
-        _check_type(self.failure_mode, FailureMode, f"failure_mode of {what}")
-        _check_type(self.fast_forward, bool, f"fast_forward of {what}")
-        _check_type(self.enabled, bool, f"enabled of {what}")
+        check_type(self.execution_mode, ExecutionMode, f"execution_mode of {what}")
+        check_type(self.failure_mode, FailureMode, f"failure_mode of {what}")
+        check_type(self.fast_forward, bool, f"fast_forward of {what}")
+        check_type(self.enabled, bool, f"enabled of {what}")
         check_duration(self.lease_duration, f"lease_duration of {what}")
         if self.retry_delay is not None:
             check_duration(self.retry_delay, f"retry_delay of {what}", zero=True)
@@ -120,7 +102,7 @@ class Task:
             raise ConfigurationError(f"max_attempts of {what} has no use, since nothing is attempted twice; leave it out")
         dump_arguments(self.args, what)
 
-    def __call__(self, context: "Context") -> Awaitable[Any]:
+    def __call__(self, context: Any) -> Awaitable[Any]:
         return self.body(context)
 
     def partitions(self) -> Sequence[str]:
@@ -333,95 +315,3 @@ def _registration(key: Key, spec: str, schedule: Schedule, now: datetime, *, kee
     if first is None:
         raise ScheduleError(f"The schedule {schedule.text!r} of {key.name!r} has no occurrence after {now}; nothing would ever run")
     return Registration(key, spec, schedule.text, Target(first, first), keep_overdue)
-
-
-def check_name(name: object, what: str) -> None:
-    """Raise ConfigurationError unless ``name`` can be the name of a row (invariant I13)."""
-    if not isinstance(name, str):
-        raise ConfigurationError(f"The name of the {what} is {name!r}; it must be a string")
-    shown = name if len(name) <= 40 else name[:40] + "…"
-    if not name:
-        raise ConfigurationError(f"The name of the {what} is empty; give it one")
-    if "\0" in name:
-        raise ConfigurationError(f"The name {shown!r} of the {what} contains NUL; take it out")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise ConfigurationError(f"The name {shown!r} of the {what} contains a lone surrogate; use valid Unicode") from None
-    if len(name) > MAX_NAME_CHARACTERS or size > MAX_NAME_BYTES:
-        raise ConfigurationError(
-            f"The name {shown!r} of the {what} has {len(name)} characters ({size} bytes in UTF-8); "
-            f"at most {MAX_NAME_CHARACTERS} characters and {MAX_NAME_BYTES} bytes can be stored"
-        )
-
-
-def check_duration(value: object, what: str, *, zero: bool = False) -> None:
-    """Raise ConfigurationError unless ``value`` is a positive timedelta (or zero, where that is allowed), and not absurdly long."""
-    if not isinstance(value, timedelta):
-        raise ConfigurationError(f"The {what} is {value!r}; pass a timedelta, for example timedelta(seconds=60)")
-    if value < timedelta() or (not zero and not value):
-        raise ConfigurationError(f"The {what} is {value}; it must be {'zero or more' if zero else 'more than zero'}")
-    if value > _LONGEST:
-        raise ConfigurationError(f"The {what} is {value}; it must be {_LONGEST.days} days at most")
-
-
-def check_count(value: object, what: str) -> None:
-    """Raise ConfigurationError unless ``value`` is a whole number from 1 on."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"The {what} is {value!r}; it must be a whole number from 1 on")
-
-
-def check_free_arguments(args: Mapping[str, Any], options: Sequence[str], what: str) -> None:
-    """Raise ConfigurationError if an argument looks like a misspelt option: it would silently be handed to the body."""
-    for name in args:
-        close = did_you_mean(name, options)
-        if close is not None:
-            raise ConfigurationError(f"The argument {name!r} of {what} looks like the option {close!r}; correct or rename it")
-
-
-def dump_arguments(args: Mapping[str, Any], what: str) -> str:
-    """``args`` as the JSON that is stored; raises ConfigurationError naming the argument that would not survive it."""
-    if not isinstance(args, Mapping):
-        raise ConfigurationError(f"The arguments of {what} are of type {type(args).__name__}; pass a dict")
-    args = dict(args)
-    with contextlib.suppress(TypeError, ValueError, RecursionError):
-        text = _dumps(args)
-        if json.loads(text) == args:
-            return text
-    for name, value in args.items():
-        if not isinstance(name, str):
-            raise ConfigurationError(f"The argument {name!r} of {what} has a name of type {type(name).__name__}; use strings")
-        try:
-            # Tuples become lists, which is expected of JSON; keys that become strings are not.
-            if json.loads(_dumps(value)) == _with_lists(value):
-                continue
-            problem = "does not survive a round trip through JSON (keys must be strings)"
-        except (TypeError, ValueError, RecursionError) as error:
-            problem = f"can't be stored as JSON ({error})"
-        raise ConfigurationError(f"The argument {name!r} of {what}, of type {type(value).__name__}, {problem}; pass plain values")
-    return _dumps(args)
-
-
-def _dumps(value: Any) -> str:
-    # ASCII: a string with a lone surrogate is legal JSON this way, and no store could refuse it.
-    return json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True)
-
-
-def _with_lists(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_with_lists(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _with_lists(item) for key, item in value.items()}
-    return value
-
-
-def _check_type(value: object, kind: type, what: str) -> None:
-    if not isinstance(value, kind):
-        raise ConfigurationError(f"The {what} is {value!r}; pass a {kind.__name__}")
-
-
-def is_coroutine_function(body: object) -> bool:
-    """Whether calling ``body`` gives a coroutine; also through :func:`functools.partial` and ``__call__``."""
-    while isinstance(body, functools.partial):
-        body = body.func
-    return inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(getattr(body, "__call__", None))  # noqa: B004

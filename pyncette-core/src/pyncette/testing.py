@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from pyncette.app import Pyncette
 from pyncette.app_context import AppContext
+from pyncette.checks import check_duration
 from pyncette.errors import ConfigurationError
-from pyncette.tasks import check_duration
 
 __all__ = ["VirtualClock", "running"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 from pyncette.app import Pyncette
+from pyncette.checks import did_you_mean
 from pyncette.errors import ConfigurationError
-from pyncette.store.urls import did_you_mean
 
 __all__ = ["load_app"]
 

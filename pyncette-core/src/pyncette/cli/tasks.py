@@ -9,12 +9,12 @@ from typing import Any
 
 from pyncette.app import Pyncette
 from pyncette.app_context import AppContext
+from pyncette.checks import did_you_mean
 from pyncette.cli.loading import load_app
 from pyncette.cli.output import note, print_json, print_pairs, print_table
 from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
 from pyncette.schedules.kinds import Cron, Interval, Schedule
 from pyncette.store.contract import Key, State, SupportsPartitions, SupportsStats
-from pyncette.store.urls import did_you_mean
 from pyncette.tasks import STATIC_PARTITION, DynamicTask, PartitionedTask, ScheduledTask, StaticTask, Task
 
 __all__ = ["find_task", "list_tasks", "opened", "show", "stored_instances", "unschedule"]

@@ -4,7 +4,6 @@ A distribution offers backends through the entry-point group ``pyncette.backends
 :class:`Backend`. Nothing is imported before its scheme is used.
 """
 
-import difflib
 import functools
 import inspect
 import re
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from pyncette.checks import did_you_mean
 from pyncette.errors import BackendImportError, BackendNotInstalledError, ConfigurationError, UnknownBackendError
 from pyncette.store.contract import CONTRACT_VERSION, Repository
 
@@ -26,7 +26,6 @@ __all__ = [
     "BackendURL",
     "Offer",
     "RepositoryFactory",
-    "did_you_mean",
     "from_factory",
     "from_url",
     "load",
@@ -252,12 +251,6 @@ def load(scheme: str) -> Backend:
             f"this pyncette-core has {CONTRACT_VERSION}; upgrade the older of the two"
         )
     return backend
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that ``name`` is most likely a misspelling of, if any comes close."""
-    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
-    return matches[0] if matches else None
 
 
 def _known(name: str, known: Iterable[str]) -> str:

@@ -1,104 +1,24 @@
 """One run: from a claim, through context, middlewares and body, to its settlement."""
 
 import asyncio
-import functools
 import logging
-import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
 from pyncette.schedules import text as schedules
+from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Commit, Extend, Fail, Outcome, Release, Settlement, Target
 from pyncette.tasks import ExecutionMode, FailureMode, Task
 from pyncette.worker.settlement import Answer, Settler
 
-if TYPE_CHECKING:
-    from pyncette.app_context import AppContext
-    from pyncette.schedules.kinds import Schedule
-
-__all__ = ["Context", "Execution", "Middleware", "Runner"]
+__all__ = ["Execution", "Runner"]
 
 logger = logging.getLogger(__name__)
 
-#: ``(context, next)``: wraps every run; ``await next()`` goes on to the next middleware and at last to the body.
-Middleware: TypeAlias = Callable[["Context", Callable[[], Awaitable[None]]], Awaitable[None]]
-
-_EXECUTION_NAMESPACE = uuid.UUID("5cbbd8f2-6e66-4d5c-8f3e-8a5a3f6f0f0b")
 _MAX_ERROR_CHARACTERS = 2000
-
-
-class Context:
-    """What a body is given of its run. Fixtures are further attributes, by their names; middlewares may add their own."""
-
-    def __init__(
-        self, task: Task, args: dict[str, Any], scheduled_at: datetime, app_context: "AppContext", execution: "Execution"
-    ) -> None:
-        #: The task that runs, or the template of the instance that does.
-        self.task = task
-        #: The arguments of the declaration and of the instance; a copy of this run's own.
-        self.args = args
-        #: The time of the occurrence, in the task's time zone.
-        self.scheduled_at = scheduled_at
-        #: For scheduling other tasks from here, and for shutting the application down.
-        self.app_context = app_context
-        self._execution = execution
-
-    @property
-    def name(self) -> str:
-        """The name of the instance, or of the static task."""
-        return self._execution.claim.key.name
-
-    @property
-    def attempt(self) -> int:
-        """1 when the occurrence is first run; counts claims, also those of workers that died."""
-        return self._execution.claim.attempt
-
-    @property
-    def fencing_token(self) -> int:
-        """Strictly greater at every claim of the task. A resource that remembers the greatest it has seen can refuse a late worker."""
-        return self._execution.claim.epoch
-
-    @property
-    def execution_id(self) -> str:
-        """A UUID of task and ``scheduled_at``: the same at every attempt, so that side effects can be made idempotent."""
-        claim = self._execution.claim
-        partition, name = claim.key
-        return str(uuid.uuid5(_EXECUTION_NAMESPACE, f"{len(partition)}:{partition}{name}@{claim.occurrence.isoformat()}"))
-
-    @property
-    def lease_expires_at(self) -> datetime:
-        """Until when nobody else runs this occurrence, on the store's clock (UTC); a heartbeat moves it on."""
-        return self._execution.lease_expires_at
-
-    @property
-    def lease_remaining(self) -> timedelta:
-        """How much of the lease is left, measured here on a clock that can't be stepped; not below zero."""
-        return timedelta(seconds=max(0.0, self._execution.remaining()))
-
-    async def heartbeat(self) -> None:
-        """Extend the lease to a full ``lease_duration`` from now. Does nothing for AT_MOST_ONCE, which holds no lease.
-
-        Raises :class:`LeaseLostException` if the lease is over, or the store could not be reached until it was. Another worker
-        may run the same occurrence then, and what this run returns no longer counts.
-        """
-        await self._execution.heartbeat()
-
-    def __getattr__(self, name: str) -> Any:
-        # Only called for what is not found elsewhere: fixtures are looked up, not copied into every context.
-        try:
-            return self.__dict__["app_context"].values[name]
-        except KeyError:
-            raise AttributeError(f"The context has no {name!r}; a fixture of that name would provide it") from None
-
-    if TYPE_CHECKING:
-        # Middlewares may set attributes of their own.
-        def __setattr__(self, name: str, value: Any) -> None: ...
-
-    def __repr__(self) -> str:
-        return f"Context({self.task.name!r}, {self.name!r}, scheduled_at={self.scheduled_at}, attempt={self.attempt})"
 
 
 class Runner:
@@ -106,8 +26,7 @@ class Runner:
 
     def __init__(
         self,
-        app_context: "AppContext",
-        middlewares: Sequence[Middleware],
+        invoke: "Callable[[Execution], Awaitable[Any]]",
         *,
         settler: Settler,
         clock: AlignedClock,
@@ -115,7 +34,8 @@ class Runner:
         ready: Callable[[str, datetime], None],
         lease_lost: Callable[[Task], None],
     ) -> None:
-        self.app_context = app_context
+        #: Runs the body of an execution, within whatever belongs around it.
+        self.invoke = invoke
         self.settler = settler
         self.clock = clock
         #: The pause before a retry where the task names none.
@@ -128,25 +48,6 @@ class Runner:
         self.draining = False
         #: Set when bodies are being cancelled.
         self.cancelling = False
-        self._middlewares = middlewares
-        self._chains: dict[Task, Callable[[Context], Awaitable[Any]]] = {}
-
-    def chain(self, task: Task) -> Callable[[Context], Awaitable[Any]]:
-        """The body of ``task`` within all middlewares, in the order in which they were defined."""
-        chain = self._chains.get(task)
-        if chain is None:
-            chain = task.body
-            for middleware in reversed(self._middlewares):
-                chain = functools.partial(_call, middleware, chain)
-            self._chains[task] = chain
-        return chain
-
-
-async def _call(middleware: Middleware, following: Callable[[Context], Awaitable[Any]], context: Context) -> None:
-    async def following_with_context() -> None:
-        await following(context)
-
-    await middleware(context, following_with_context)
 
 
 class Execution:
@@ -158,7 +59,10 @@ class Execution:
         self.deadline = deadline
         self.lease_expires_at = claimed_at + task.lease_duration
         self._runner = runner
-        self._task = task
+        self.task = task
+        #: The time of the occurrence in the schedule's time zone, and the arguments; known once it runs.
+        self.scheduled_at = claim.occurrence
+        self.args: dict[str, Any] = {}
         self._lost = False
 
     def remaining(self) -> float:
@@ -167,7 +71,7 @@ class Execution:
 
     async def run(self) -> None:
         """Run the occurrence in the order its mode demands, and report the outcome. Raises nothing but cancellation."""
-        task, claim = self._task, self.claim
+        task, claim = self.task, self.claim
         at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
         if self._runner.draining:
             self.release_unstarted()
@@ -179,9 +83,8 @@ class Execution:
             return
         try:
             schedule = schedules.parse(claim.schedule)
-            context = Context(
-                task, task.arguments(claim.spec), claim.occurrence.astimezone(schedule.zone), self._runner.app_context, self
-            )
+            self.scheduled_at = claim.occurrence.astimezone(schedule.zone)
+            self.args = task.arguments(claim.spec)
         except Exception as error:
             # A newer version of the code may understand the row, so it stays as it is.
             logger.exception("%s can't be run: what is stored of it can't be understood", self)
@@ -199,7 +102,7 @@ class Execution:
             self._runner.lease_lost(task)
             return
         try:
-            await self._runner.chain(task)(context)
+            await self._runner.invoke(self)
         except asyncio.CancelledError as error:
             if self._runner.cancelling:
                 if not at_most_once:
@@ -219,32 +122,32 @@ class Execution:
         self._settle(Release(self.claim, self._runner.clock.now(), started=False))
 
     async def heartbeat(self) -> None:
-        if self._task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+        if self.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
             return
         if not self._lost:
             clock = self._runner.clock
             # Read before the call is sent, so that this end of the lease comes before the store's.
-            until, deadline = clock.now() + self._task.lease_duration, clock.monotonic() + self._task.lease_duration.total_seconds()
+            until, deadline = clock.now() + self.task.lease_duration, clock.monotonic() + self.task.lease_duration.total_seconds()
             answer = await self._runner.settler.submit(Extend(self.claim, until), self.deadline)
             if answer.outcome is Outcome.APPLIED:
                 self.lease_expires_at, self.deadline = until, deadline
                 return
             self._lost = True
             logger.warning("%s lost its lease: %s", self, answer.error or answer.outcome)
-            self._runner.lease_lost(self._task)
+            self._runner.lease_lost(self.task)
         raise LeaseLostException(f"The lease of {self} is over; another worker may run it now")
 
-    def _target(self, schedule: "Schedule") -> Target | None:
+    def _target(self, schedule: Schedule) -> Target | None:
         occurrence = self.claim.occurrence
-        if self._task.fast_forward:
+        if self.task.fast_forward:
             following = schedule.next_after(occurrence, self._runner.clock.now())
         else:
             following = schedule.next(occurrence)
         return None if following is None else Target(following, following)
 
-    def _failed(self, error: BaseException, schedule: "Schedule") -> None:
+    def _failed(self, error: BaseException, schedule: Schedule) -> None:
         level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
-        task = self._task
+        task = self.task
         message = "%s failed, and is given up: %s" if self._is_last_attempt else "%s failed: %s"
         logger.log(level, message, self, type(error).__name__, exc_info=error)
         if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
@@ -259,7 +162,7 @@ class Execution:
 
     @property
     def _is_last_attempt(self) -> bool:
-        return self._task.max_attempts is not None and self.claim.attempt >= self._task.max_attempts
+        return self.task.max_attempts is not None and self.claim.attempt >= self.task.max_attempts
 
     def _give_up(self, error: BaseException) -> bool:
         """Keep the row as failed if this was its last attempt."""
@@ -291,7 +194,7 @@ class Execution:
         if answer.outcome is Outcome.LOST:
             logger.warning("%s ended after its lease was taken over; it may have run twice", self)
             if not self._lost:
-                self._runner.lease_lost(self._task)
+                self._runner.lease_lost(self.task)
         elif answer.outcome is None:
             logger.error("The outcome of %s could not be stored; it may run again: %s", self, answer.error)
         else:
@@ -299,5 +202,5 @@ class Execution:
 
     def __str__(self) -> str:
         claim = self.claim
-        instance = "" if claim.key.name == self._task.name else f" {claim.key.name!r}"
-        return f"task {self._task.name!r}{instance} of {claim.occurrence.isoformat()} (attempt {claim.attempt})"
+        instance = "" if claim.key.name == self.task.name else f" {claim.key.name!r}"
+        return f"task {self.task.name!r}{instance} of {claim.occurrence.isoformat()} (attempt {claim.attempt})"

@@ -4,22 +4,19 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pyncette.clock import AlignedClock
 from pyncette.errors import TransientRepositoryError
 from pyncette.hooks import Instrumentation
 from pyncette.store.contract import ClaimResult, Repository, SupportsServerTime
 from pyncette.tasks import STATIC_PARTITION, StaticTask, Task
-from pyncette.worker.execution import Execution, Middleware, Runner
+from pyncette.worker.execution import Execution, Runner
 from pyncette.worker.executors import Executor
 from pyncette.worker.settlement import Settler
-
-if TYPE_CHECKING:
-    from pyncette.app_context import AppContext
 
 __all__ = ["Engine", "Settings"]
 
@@ -82,20 +79,18 @@ class Engine:
 
     def __init__(
         self,
-        app_context: "AppContext",
+        invoke: Callable[[Execution], Awaitable[Any]],
         repository: Repository,
         clock: AlignedClock,
         settings: Settings,
         *,
         tasks: Sequence[Task],
-        middlewares: Sequence[Middleware],
     ) -> None:
         self._repository = repository
         self._clock = clock
         self._settler = Settler(repository, clock, settings.batch_size, self._capacity_changed)
         self._runner = Runner(
-            app_context,
-            middlewares,
+            invoke,
             settler=self._settler,
             clock=clock,
             retry_delay=settings.poll_interval,

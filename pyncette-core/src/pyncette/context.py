@@ -1,0 +1,119 @@
+"""What a body is given of its run, and what is wrapped around it."""
+
+import functools
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pyncette.app_context import AppContext
+from pyncette.tasks import Task
+from pyncette.worker.execution import Execution
+
+__all__ = ["RESERVED", "Body", "Context", "Middleware", "chained"]
+
+#: ``(context, next)``: wraps every run; ``await next()`` goes on to the next middleware and at last to the body.
+Middleware: TypeAlias = Callable[["Context", Callable[[], Awaitable[None]]], Awaitable[None]]
+#: What is scheduled: an asynchronous function of one :class:`Context`.
+Body: TypeAlias = Callable[["Context"], Awaitable[Any]]
+
+_EXECUTION_NAMESPACE = uuid.UUID("5cbbd8f2-6e66-4d5c-8f3e-8a5a3f6f0f0b")
+
+
+class Context:
+    """What a body is given of its run. Fixtures are further attributes, by their names; middlewares may add their own."""
+
+    def __init__(
+        self, task: Task, args: dict[str, Any], scheduled_at: datetime, app_context: AppContext, execution: Execution
+    ) -> None:
+        #: The task that runs, or the template of the instance that does.
+        self.task = task
+        #: The arguments of the declaration and of the instance; a copy of this run's own.
+        self.args = args
+        #: The time of the occurrence, in the task's time zone.
+        self.scheduled_at = scheduled_at
+        #: For scheduling other tasks from here, and for shutting the application down.
+        self.app_context = app_context
+        self._execution = execution
+
+    @property
+    def name(self) -> str:
+        """The name of the instance, or of the static task."""
+        return self._execution.claim.key.name
+
+    @property
+    def attempt(self) -> int:
+        """1 when the occurrence is first run; counts claims, also those of workers that died."""
+        return self._execution.claim.attempt
+
+    @property
+    def fencing_token(self) -> int:
+        """Strictly greater at every claim of the task. A resource that remembers the greatest it has seen can refuse a late worker."""
+        return self._execution.claim.epoch
+
+    @property
+    def execution_id(self) -> str:
+        """A UUID of task and ``scheduled_at``: the same at every attempt, so that side effects can be made idempotent."""
+        claim = self._execution.claim
+        partition, name = claim.key
+        return str(uuid.uuid5(_EXECUTION_NAMESPACE, f"{len(partition)}:{partition}{name}@{claim.occurrence.isoformat()}"))
+
+    @property
+    def lease_expires_at(self) -> datetime:
+        """Until when nobody else runs this occurrence, on the store's clock (UTC); a heartbeat moves it on."""
+        return self._execution.lease_expires_at
+
+    @property
+    def lease_remaining(self) -> timedelta:
+        """How much of the lease is left, measured here on a clock that can't be stepped; not below zero."""
+        return timedelta(seconds=max(0.0, self._execution.remaining()))
+
+    async def heartbeat(self) -> None:
+        """Extend the lease to a full ``lease_duration`` from now. Does nothing for AT_MOST_ONCE, which holds no lease.
+
+        Raises :class:`LeaseLostException` if the lease is over, or the store could not be reached until it was. Another worker
+        may run the same occurrence then, and what this run returns no longer counts.
+        """
+        await self._execution.heartbeat()
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called for what is not found elsewhere: fixtures are looked up, not copied into every context.
+        try:
+            return self.__dict__["app_context"].values[name]
+        except KeyError:
+            raise AttributeError(f"The context has no {name!r}; a fixture of that name would provide it") from None
+
+    if TYPE_CHECKING:
+        # Middlewares may set attributes of their own.
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    def __repr__(self) -> str:
+        return f"Context({self.task.name!r}, {self.name!r}, scheduled_at={self.scheduled_at}, attempt={self.attempt})"
+
+
+def chained(middlewares: Sequence[Middleware]) -> Callable[[AppContext, Execution], Awaitable[Any]]:
+    """What runs the body of an execution within all ``middlewares``, the first outermost, with a context of an application."""
+    chains: dict[Task, Body] = {}
+
+    def invoke(app_context: AppContext, execution: Execution) -> Awaitable[Any]:
+        task = execution.task
+        chain = chains.get(task)
+        if chain is None:
+            chain = task.body
+            for middleware in reversed(middlewares):
+                chain = functools.partial(_call, middleware, chain)
+            chains[task] = chain
+        return chain(Context(task, execution.args, execution.scheduled_at, app_context, execution))
+
+    return invoke
+
+
+async def _call(middleware: Middleware, following: Body, context: Context) -> None:
+    async def following_with_context() -> None:
+        await following(context)
+
+    await middleware(context, following_with_context)
+
+
+#: Names that fixtures and added values can't have.
+RESERVED = frozenset({"task", "args", "scheduled_at", "app_context"} | {name for name in dir(Context) if not name.startswith("_")})
