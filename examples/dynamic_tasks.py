@@ -14,7 +14,7 @@ import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-from pyncette import AppContext, Context, Instance, Pyncette
+from pyncette import Context, Instance, Pyncette, PyncetteContext
 
 logger = logging.getLogger("dynamic_tasks")
 
@@ -54,7 +54,7 @@ async def guest_book(context: Context) -> None:
 
 
 @app.fixture()
-async def residents(app_context: AppContext) -> AsyncIterator[None]:
+async def residents(app_context: PyncetteContext) -> AsyncIterator[None]:
     """Fixtures are set up before the first run: a good place for what has to be scheduled from the start."""
     await app_context.schedule_tasks(
         greet,

@@ -26,7 +26,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from pyncette import AppContext, ConfigurationError, Context, Pyncette
+from pyncette import ConfigurationError, Context, Pyncette, PyncetteContext
 
 logger = logging.getLogger("fastapi_app")
 
@@ -52,12 +52,12 @@ async def lifespan(web: FastAPI) -> AsyncIterator[None]:
 web = FastAPI(lifespan=lifespan)
 
 
-async def app_context_of(request: Request) -> AppContext:
-    app_context: AppContext = request.app.state.app_context
+async def app_context_of(request: Request) -> PyncetteContext:
+    app_context: PyncetteContext = request.app.state.app_context
     return app_context
 
 
-Scheduler = Annotated[AppContext, Depends(app_context_of)]
+Scheduler = Annotated[PyncetteContext, Depends(app_context_of)]
 
 
 class Reminder(BaseModel):

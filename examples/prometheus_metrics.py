@@ -19,7 +19,7 @@ from datetime import timedelta
 
 from prometheus_client import start_http_server
 
-from pyncette import AppContext, Context, FailureMode, Instance, Pyncette
+from pyncette import Context, FailureMode, Instance, Pyncette, PyncetteContext
 from pyncette.prometheus import use_prometheus
 
 logger = logging.getLogger("prometheus_metrics")
@@ -47,7 +47,7 @@ async def greet(context: Context) -> None:
 
 
 @app.fixture()
-async def users(app_context: AppContext) -> AsyncIterator[None]:
+async def users(app_context: PyncetteContext) -> AsyncIterator[None]:
     await app_context.schedule_tasks(greet, [Instance(name=name, interval=timedelta(seconds=2)) for name in ("Ada", "Bob", "Eve")])
     yield
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyncette import (
-    AppContext,
     ConfigurationError,
     Context,
     ExecutionMode,
     FailureMode,
     Instance,
     Pyncette,
+    PyncetteContext,
     ScheduleError,
     SynchronousExecutor,
     with_heartbeat,
@@ -756,7 +756,7 @@ def test_the_classes_that_users_meet_are_exported():
     import pyncette
 
     assert {name for name in pyncette.__all__ if not hasattr(pyncette, name)} == set()
-    assert pyncette.AppContext is AppContext
+    assert pyncette.PyncetteContext is PyncetteContext
     assert pyncette.SynchronousExecutor is SynchronousExecutor
 
 

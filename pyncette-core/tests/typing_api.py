@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from pyncette import (
-    AppContext,
     ConcurrentExecutor,
     ConfigurationError,
     Context,
@@ -18,6 +17,7 @@ from pyncette import (
     LeaseLostException,
     Middleware,
     Pyncette,
+    PyncetteContext,
     PyncetteError,
     RepositoryError,
     ScheduledTask,
@@ -154,7 +154,7 @@ async def connection() -> AsyncIterator[str]:
 
 
 @app.fixture(name="counter")
-async def counting(app_context: AppContext) -> AsyncIterator[int]:
+async def counting(app_context: PyncetteContext) -> AsyncIterator[int]:
     app_context.add_to_context("added", 1)
     yield 1
 
@@ -186,7 +186,7 @@ async def body(context: Context) -> None:
     assert_type(context.name, str)
     assert_type(context.args, dict[str, Any])
     assert_type(context.scheduled_at, datetime)
-    assert_type(context.app_context, AppContext)
+    assert_type(context.app_context, PyncetteContext)
     assert_type(context.attempt, int)
     assert_type(context.fencing_token, int)
     assert_type(context.execution_id, str)
@@ -198,10 +198,10 @@ async def body(context: Context) -> None:
 
 
 async def run() -> None:
-    created: AbstractAsyncContextManager[AppContext] = app.create(clock=VirtualClock())
+    created: AbstractAsyncContextManager[PyncetteContext] = app.create(clock=VirtualClock())
     assert created
     async with app.create() as app_context:
-        assert_type(app_context, AppContext)
+        assert_type(app_context, PyncetteContext)
         assert_type(app_context.last_tick, datetime | None)
         assert_type(app_context.repository, Repository)
         await app_context.schedule_task(dynamic, "one", interval=timedelta(seconds=10), greeting="hi")
@@ -242,7 +242,7 @@ def testing() -> None:
 
     async def main() -> int:
         async with running(app, clock) as app_context:
-            assert_type(app_context, AppContext)
+            assert_type(app_context, PyncetteContext)
             await clock.advance(timedelta(hours=24))
         return 1
 

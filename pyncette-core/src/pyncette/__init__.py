@@ -4,7 +4,7 @@
 __path__ = __import__("pkgutil").extend_path(__path__, __name__)
 
 from pyncette.app import Pyncette
-from pyncette.app_context import AppContext
+from pyncette.app_context import PyncetteContext
 from pyncette.client import TaskPage
 from pyncette.context import Context, Middleware
 from pyncette.errors import (
@@ -22,7 +22,6 @@ from pyncette.tasks import ExecutionMode, FailureMode, Instance, ScheduledTask, 
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 
 __all__ = [
-    "AppContext",
     "ConcurrentExecutor",
     "ConfigurationError",
     "Context",
@@ -34,6 +33,7 @@ __all__ = [
     "LeaseLostException",
     "Middleware",
     "Pyncette",
+    "PyncetteContext",
     "PyncetteError",
     "RepositoryError",
     "ScheduleError",

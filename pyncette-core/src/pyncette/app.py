@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
 from pyncette import program
-from pyncette.app_context import AppContext
+from pyncette.app_context import PyncetteContext
 from pyncette.checks import check_attribute_name, check_count, check_duration, check_free_arguments
 from pyncette.clock import AlignedClock, Clock, SystemClock
 from pyncette.context import RESERVED, Body, Middleware, chained
@@ -319,10 +319,10 @@ class Pyncette:
     # --- running ----------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def create(self, *, clock: Clock | None = None, fixtures: bool = True) -> AsyncIterator[AppContext]:
+    async def create(self, *, clock: Clock | None = None, fixtures: bool = True) -> AsyncIterator[PyncetteContext]:
         """Open the store and set up the fixtures; at the end shut down, tear the fixtures down, and close the store.
 
-        With the context, tasks can be scheduled and looked up, and run with :meth:`AppContext.run`. ``fixtures=False`` leaves the
+        With the context, tasks can be scheduled and looked up, and run with :meth:`PyncetteContext.run`. ``fixtures=False`` leaves the
         fixtures out, for tools that look at what is stored and run nothing.
         """
         async with contextlib.AsyncExitStack() as stack:
@@ -333,7 +333,7 @@ class Pyncette:
             if isinstance(repository, SupportsServerTime):
                 await aligned.align(repository.server_time)
             declared = self._fixtures if fixtures else {}
-            app_context = AppContext(
+            app_context = PyncetteContext(
                 repository, aligned, self._settings, self.tasks, chained(self._middlewares), reserved=RESERVED, fixtures=declared
             )
             for task in self.tasks:
@@ -346,7 +346,7 @@ class Pyncette:
             yield app_context
 
     async def run(self) -> None:
-        """Create the application and run it until it is shut down; see :meth:`AppContext.run`."""
+        """Create the application and run it until it is shut down; see :meth:`PyncetteContext.run`."""
         async with self.create() as app_context:
             await app_context.run()
 
@@ -384,7 +384,7 @@ def _check_parentheses(body: object, decorator: str) -> None:
         raise ConfigurationError(f"A decorator needs its parentheses, and takes options by name; write @app.{decorator}")
 
 
-def _arguments(fixture: Fixture, app_context: AppContext | None) -> Sequence[AppContext | None]:
+def _arguments(fixture: Fixture, app_context: PyncetteContext | None) -> Sequence[PyncetteContext | None]:
     return [app_context] if inspect.signature(fixture).parameters else []
 
 

@@ -16,12 +16,12 @@ from pyncette.tasks import Task
 from pyncette.worker.execution import Execution
 from pyncette.worker.loop import Engine, Settings
 
-__all__ = ["AppContext"]
+__all__ = ["PyncetteContext"]
 
 logger = logging.getLogger(__name__)
 
 
-class AppContext(Client):
+class PyncetteContext(Client):
     """What :meth:`Pyncette.create` gives: an application with its store open and its fixtures set up."""
 
     def __init__(
@@ -30,7 +30,7 @@ class AppContext(Client):
         clock: AlignedClock,
         settings: Settings,
         tasks: Sequence[Task],
-        invoke: "Callable[[AppContext, Execution], Awaitable[Any]]",
+        invoke: "Callable[[PyncetteContext, Execution], Awaitable[Any]]",
         *,
         reserved: Iterable[str] = (),
         fixtures: Iterable[str] = (),

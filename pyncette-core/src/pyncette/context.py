@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pyncette.app_context import AppContext
+from pyncette.app_context import PyncetteContext
 from pyncette.tasks import Task
 from pyncette.worker.execution import Execution
 
@@ -24,7 +24,7 @@ class Context:
     """What a body is given of its run. Fixtures are further attributes, by their names; middlewares may add their own."""
 
     def __init__(
-        self, task: Task, args: dict[str, Any], scheduled_at: datetime, app_context: AppContext, execution: Execution
+        self, task: Task, args: dict[str, Any], scheduled_at: datetime, app_context: PyncetteContext, execution: Execution
     ) -> None:
         #: The task that runs, or the template of the instance that does.
         self.task = task
@@ -91,11 +91,11 @@ class Context:
         return f"Context({self.task.name!r}, {self.name!r}, scheduled_at={self.scheduled_at}, attempt={self.attempt})"
 
 
-def chained(middlewares: Sequence[Middleware]) -> Callable[[AppContext, Execution], Awaitable[Any]]:
+def chained(middlewares: Sequence[Middleware]) -> Callable[[PyncetteContext, Execution], Awaitable[Any]]:
     """What runs the body of an execution within all ``middlewares``, the first outermost, with a context of an application."""
     chains: dict[Task, Body] = {}
 
-    def invoke(app_context: AppContext, execution: Execution) -> Awaitable[Any]:
+    def invoke(app_context: PyncetteContext, execution: Execution) -> Awaitable[Any]:
         task = execution.task
         chain = chains.get(task)
         if chain is None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from pyncette.app import Pyncette
-from pyncette.app_context import AppContext
+from pyncette.app_context import PyncetteContext
 from pyncette.checks import is_coroutine_function
 from pyncette.errors import ConfigurationError
 
@@ -23,13 +23,13 @@ __all__ = ["HealthcheckHandler", "is_healthy", "use_healthcheck_server"]
 logger = logging.getLogger(__name__)
 
 #: Whether an application is healthy. What it raises is logged, and the application counts as unhealthy.
-HealthcheckHandler: TypeAlias = Callable[[AppContext], Awaitable[bool]]
+HealthcheckHandler: TypeAlias = Callable[[PyncetteContext], Awaitable[bool]]
 
 #: How long answers on their way are waited for at shutdown (seconds). Idle connections are closed at once.
 _SHUTDOWN_GRACE = 1.0
 
 
-async def is_healthy(app_context: AppContext) -> bool:
+async def is_healthy(app_context: PyncetteContext) -> bool:
     """The default handler: whether the last successful poll is younger than two poll intervals.
 
     Nothing is polled while all slots are taken by bodies, nor while the application waits for the last ones at its end; that is healthy.
@@ -66,7 +66,7 @@ def use_healthcheck_server(
     if not is_coroutine_function(handler):
         raise ConfigurationError(f"The healthcheck_handler is {handler!r}; pass 'async def handler(app_context)'")
 
-    async def healthcheck_server(app_context: AppContext) -> AsyncIterator[None]:
+    async def healthcheck_server(app_context: PyncetteContext) -> AsyncIterator[None]:
         runner = _runner(app_context, handler)
         await runner.setup()
         try:
@@ -78,7 +78,7 @@ def use_healthcheck_server(
     app.use_fixture(f"healthcheck_server_{port}", healthcheck_server)
 
 
-def _runner(app_context: AppContext, handler: HealthcheckHandler) -> "web.AppRunner":
+def _runner(app_context: PyncetteContext, handler: HealthcheckHandler) -> "web.AppRunner":
     try:
         from aiohttp import web
     except ImportError as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from pyncette.app_context import AppContext
+from pyncette.app_context import PyncetteContext
 from pyncette.errors import ConfigurationError, PyncetteError
 
 __all__ = ["main"]
@@ -18,7 +18,7 @@ __all__ = ["main"]
 logger = logging.getLogger(__name__)
 
 
-def main(create: Callable[[], AbstractAsyncContextManager[AppContext]]) -> None:
+def main(create: Callable[[], AbstractAsyncContextManager[PyncetteContext]]) -> None:
     """Run what ``create`` makes until a signal; see :meth:`pyncette.Pyncette.main`."""
     with contextlib.suppress(RuntimeError):
         asyncio.get_running_loop()
@@ -34,10 +34,10 @@ def main(create: Callable[[], AbstractAsyncContextManager[AppContext]]) -> None:
         raise SystemExit(1) from None
 
 
-async def _run_until_signal(create: Callable[[], AbstractAsyncContextManager[AppContext]]) -> None:
+async def _run_until_signal(create: Callable[[], AbstractAsyncContextManager[PyncetteContext]]) -> None:
     running = asyncio.current_task()
     assert running is not None
-    started: AppContext | None = None
+    started: PyncetteContext | None = None
 
     def on_signal(number: int) -> None:
         logger.info("%s: shutting down; once more ends the process at once", signal.Signals(number).name)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from pyncette.app import Pyncette
-from pyncette.app_context import AppContext
+from pyncette.app_context import PyncetteContext
 from pyncette.checks import check_duration
 from pyncette.errors import ConfigurationError
 
@@ -92,7 +92,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 @contextlib.asynccontextmanager
-async def running(app: Pyncette, clock: VirtualClock | None = None) -> AsyncIterator[AppContext]:
+async def running(app: Pyncette, clock: VirtualClock | None = None) -> AsyncIterator[PyncetteContext]:
     """``app``, created and running in the background until the end of the block, in the time of ``clock`` if one is given."""
     async with app.create(clock=clock) as app_context:
         run = asyncio.create_task(app_context.run())

@@ -10,12 +10,12 @@ from random import Random
 from typing import Any
 
 from pyncette import (
-    AppContext,
     ConcurrentExecutor,
     Context,
     ExecutionMode,
     FailureMode,
     Pyncette,
+    PyncetteContext,
     SynchronousExecutor,
     Task,
 )
@@ -67,7 +67,7 @@ class _Worker:
     name: str
     machine: str
     task: "asyncio.Task[None] | None" = None
-    context: AppContext | None = None
+    context: PyncetteContext | None = None
     stopping: bool = False
     ended: bool = False
     #: Set while it is frozen.
@@ -149,7 +149,7 @@ class _Scenario:
             self.faults.failpoint = self._failpoint
         self.workers: list[_Worker] = []
         self.apps: dict[str, tuple[Pyncette, dict[str, Task]]] = {}
-        self.client: AppContext | None = None
+        self.client: PyncetteContext | None = None
         self.client_done = asyncio.Event()
         self.markers = 0
         self.rules = self._rules(ample=ample)
@@ -419,7 +419,7 @@ class _Scenario:
             assert worker.context is not None
             self.loop.spawn(worker.name, self._act(worker.context, random, key))
 
-    async def _act(self, context: AppContext, random: Random, key: Key | None = None) -> None:
+    async def _act(self, context: PyncetteContext, random: Random, key: Key | None = None) -> None:
         tasks = self.apps[context.values["worker"]][1]
         if key is None or key.name == "poison":
             templates = [tasks[each.name] for each in self.declarations if each.kind != "static"]

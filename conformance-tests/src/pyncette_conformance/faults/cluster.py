@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pyncette import AppContext, Instance, Pyncette
+from pyncette import Instance, Pyncette, PyncetteContext
 from pyncette.backends import from_url
 from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.repository import Row, SupportsServerTime
@@ -282,7 +282,7 @@ class Cluster:
 class Driver:
     """Schedules instances, and logs each before and after the call."""
 
-    def __init__(self, app: Pyncette, app_context: AppContext, log: RunLog, generations: "itertools.count[int]") -> None:
+    def __init__(self, app: Pyncette, app_context: PyncetteContext, log: RunLog, generations: "itertools.count[int]") -> None:
         self.app_context = app_context
         self._tasks = {task.name: task for task in app.tasks}
         self._log = log

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from pyncette.app import Pyncette
-from pyncette.app_context import AppContext
+from pyncette.app_context import PyncetteContext
 from pyncette.cli import conflict
 from pyncette.cli.loading import load_app
 from pyncette.cli.output import note, print_json, print_table, printable
@@ -62,7 +62,7 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
         yield _Finding(what, "failed", " ".join(str(error).split()))
 
 
-async def _round_trip(app_context: AppContext) -> None:
+async def _round_trip(app_context: PyncetteContext) -> None:
     """The way of every occurrence, in a partition that no application polls."""
     repository, now = app_context.repository, app_context.clock.now
     key, begun = Key(_PARTITION, uuid.uuid4().hex), now()
@@ -79,7 +79,7 @@ async def _round_trip(app_context: AppContext) -> None:
         await repository.unregister(now(), [key])
 
 
-def _clock(app_context: AppContext) -> _Finding:
+def _clock(app_context: PyncetteContext) -> _Finding:
     if not isinstance(app_context.repository, SupportsServerTime):
         return _Finding("clock", "ok", "the store has none of its own; this machine's is used")
     clock = app_context.clock

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pyncette.app import Pyncette
-from pyncette.app_context import AppContext
+from pyncette.app_context import PyncetteContext
 from pyncette.checks import did_you_mean
 from pyncette.cli.loading import load_app
 from pyncette.cli.output import note, print_json, print_pairs, print_table
@@ -25,7 +25,7 @@ _NO_TASKS = ("partitions:", "check:")
 
 
 @contextlib.asynccontextmanager
-async def opened(arguments: argparse.Namespace) -> AsyncIterator[tuple[Pyncette, AppContext]]:
+async def opened(arguments: argparse.Namespace) -> AsyncIterator[tuple[Pyncette, PyncetteContext]]:
     """The application that the arguments name, with its store open, and nothing run or set up."""
     app = load_app(arguments.app)
     if arguments.url is not None:
@@ -47,7 +47,7 @@ def find_task(app: Pyncette, name: str) -> Task:
     return tasks[name]
 
 
-async def stored_instances(app_context: AppContext, template: Task, limit: int = 0) -> AsyncIterator[ScheduledTask]:
+async def stored_instances(app_context: PyncetteContext, template: Task, limit: int = 0) -> AsyncIterator[ScheduledTask]:
     """The stored instances of ``template``, the first ``limit`` of them unless that is 0."""
     left, token = limit, None
     while True:
@@ -88,7 +88,7 @@ async def list_tasks(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _describe_task(app_context: AppContext, task: Task) -> Mapping[str, Any]:
+async def _describe_task(app_context: PyncetteContext, task: Task) -> Mapping[str, Any]:
     described = {"task": task.name, "kind": _kind(task), "enabled": task.enabled}
     now = app_context.clock.now()
     if isinstance(task, StaticTask):
@@ -124,7 +124,7 @@ def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
     return (described["task"], described["kind"], *most, state)
 
 
-async def _undeclared(app: Pyncette, app_context: AppContext) -> Sequence[str]:
+async def _undeclared(app: Pyncette, app_context: PyncetteContext) -> Sequence[str]:
     """What the store has besides: static tasks by name, the rest by partition. Renamed, removed, or another application's."""
     static = {task.name for task in app.tasks if isinstance(task, StaticTask)}
     names, token = [], None

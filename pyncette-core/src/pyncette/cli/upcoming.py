@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from pyncette.app import Pyncette
-from pyncette.app_context import AppContext
+from pyncette.app_context import PyncetteContext
 from pyncette.cli.output import note, print_json, print_table
 from pyncette.cli.tasks import find_task, opened, stored_instances
 from pyncette.errors import ConfigurationError, ScheduleError
@@ -103,7 +103,7 @@ async def next_occurrences(arguments: argparse.Namespace) -> int:
 
 
 async def _firsts(
-    app: Pyncette, app_context: AppContext, arguments: argparse.Namespace, start: datetime, now: datetime
+    app: Pyncette, app_context: PyncetteContext, arguments: argparse.Namespace, start: datetime, now: datetime
 ) -> AsyncIterator[_Upcoming]:
     """The first occurrence from ``start`` on of each task or instance that is asked for."""
     tasks = app.tasks if arguments.name is None else [find_task(app, arguments.name)]
@@ -135,7 +135,7 @@ async def _firsts(
         note(f"{due} {'is' if due == 1 else 'are'} due already, and {'starts' if due == 1 else 'start'} once a process has room")
 
 
-async def _stored(app_context: AppContext, task: Task, instance: str | None) -> AsyncIterator[ScheduledTask]:
+async def _stored(app_context: PyncetteContext, task: Task, instance: str | None) -> AsyncIterator[ScheduledTask]:
     if instance is None and not isinstance(task, StaticTask):
         async for stored in stored_instances(app_context, task):
             yield stored

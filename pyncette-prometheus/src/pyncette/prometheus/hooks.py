@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 
-from pyncette import AppContext, ConfigurationError, Context, Instrumentation, Middleware, Pyncette, Task
+from pyncette import ConfigurationError, Context, Instrumentation, Middleware, Pyncette, PyncetteContext, Task
 from pyncette.prometheus.metrics import Metrics, TaskMetrics, metrics_of
 from pyncette.prometheus.operation import Measurement
 from pyncette.prometheus.state import Source
@@ -57,7 +57,7 @@ def use_prometheus(
     if measure_tasks:
         app.use_middleware(_middleware(metrics.tasks))
 
-    async def prometheus(app_context: AppContext) -> AsyncIterator[None]:
+    async def prometheus(app_context: PyncetteContext) -> AsyncIterator[None]:
         source = Source(app_context, slots=measure_ticks, skew=measure_repository)
         if measure_tasks:
             for task in app_context.tasks:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from pyncette import AppContext
+from pyncette import PyncetteContext
 from pyncette.repository import State, SupportsStats
 from pyncette.task import StaticTask, Template
 
@@ -37,7 +37,7 @@ class Waiting:
 class Source:
     """One running application."""
 
-    def __init__(self, app_context: AppContext, *, slots: bool, skew: bool) -> None:
+    def __init__(self, app_context: PyncetteContext, *, slots: bool, skew: bool) -> None:
         self.app_context = app_context
         self.slots = slots
         self.skew = skew
@@ -59,7 +59,7 @@ class Source:
             pause = max(interval.total_seconds(), (loop.time() - began) / _SHARE)
 
 
-async def _look(app_context: AppContext) -> Mapping[str, Waiting]:
+async def _look(app_context: PyncetteContext) -> Mapping[str, Waiting]:
     found: dict[str, Waiting] = {}
     repository = app_context.repository
     tasks = [task for task in app_context.tasks if isinstance(task, StaticTask) and task.enabled]
@@ -76,7 +76,7 @@ async def _look(app_context: AppContext) -> Mapping[str, Waiting]:
     return found
 
 
-async def _count(repository: SupportsStats, template: Template, app_context: AppContext) -> Waiting:
+async def _count(repository: SupportsStats, template: Template, app_context: PyncetteContext) -> Waiting:
     stored = due = given_up = 0
     age = 0.0
     for partition in template.all_partitions():
