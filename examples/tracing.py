@@ -39,14 +39,14 @@ class Tracing(Instrumentation):
 
 async def traced(context: Context, next: Callable[[], Awaitable[None]]) -> None:
     attributes: dict[str, str | int] = {
-        "pyncette.task": context.task.name,
+        "pyncette.task": context.task.template.name,
         "pyncette.instance": context.name,
         "pyncette.scheduled_at": context.scheduled_at.isoformat(),
         "pyncette.attempt": context.attempt,
     }
     # A trace of its own: it would otherwise belong to the tick that claimed it, and outlive that.
     with tracer.start_as_current_span(
-        f"run {context.task.name}", TraceContext(), kind=trace.SpanKind.CONSUMER, attributes=attributes
+        f"run {context.task.template.name}", TraceContext(), kind=trace.SpanKind.CONSUMER, attributes=attributes
     ):
         await next()
 

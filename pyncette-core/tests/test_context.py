@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pyncette import ExecutionMode, FailureMode
+from pyncette import ExecutionMode, FailureMode, TaskInstance
 from pyncette.testing import running
 
 SECOND = timedelta(seconds=1)
@@ -33,15 +33,57 @@ def run_for(app, clock, duration, *scheduling):
 
 
 def test_it_tells_which_task_and_which_instance_runs(app, clock):
-    seen = []
+    seen = {}
 
     async def body(context):
-        seen.append((context.task, context.name))
+        assert context.task is context.task
+        assert context.task.name == context.name
+        seen[context.name] = context.task
 
     static = app.task(interval=MINUTE, name="static")(body)
-    template = app.dynamic_task(name="template")(body)
-    run_for(app, clock, 61 * SECOND, (template, "instance", {"interval": MINUTE}))
-    assert set(seen) == {(static, "static"), (template, "instance")}
+    template = app.dynamic_task(name="template", lease_duration=5 * SECOND, greeting="hello")(body)
+    partitioned = app.partitioned_task(name="partitioned", partition_count=3)(body)
+    run_for(
+        app, clock, 61 * SECOND, (template, "instance", {"interval": MINUTE}), (partitioned, "one of three", {"interval": MINUTE})
+    )
+    assert seen == {
+        "static": static,
+        "instance": TaskInstance("instance", template),
+        "one of three": TaskInstance("one of three", partitioned),
+    }
+    assert seen["static"].template is static
+    assert seen["instance"].template is template
+    assert seen["instance"].lease_duration == 5 * SECOND, "it has the template's options"
+    assert seen["instance"].args == {"greeting": "hello"}
+    assert seen["one of three"].partition_count == 3
+    assert seen["one of three"].key == partitioned.key("one of three")
+
+
+def test_what_runs_can_be_shown_and_compared(app):
+    static, template = app.task(interval=MINUTE, name="static")(doing_nothing), app.dynamic_task(name="remind")(doing_nothing)
+    instance = TaskInstance("ada", template)
+    assert f"{static}, {instance}" == "static, remind:ada"
+    assert repr(instance) == "TaskInstance('ada' of 'remind')"
+    assert {instance, copy.copy(instance), TaskInstance("bill", template)} == {instance, TaskInstance("bill", template)}
+    with pytest.raises(AttributeError, match="colour"):
+        _ = instance.colour
+    for name in ("name", "template", "lease_duration", "colour"):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(instance, name, "other")
+
+
+def test_an_instance_can_be_called_as_its_template_can(app, clock):
+    async def double(context):
+        return 2 * context
+
+    async def main():
+        return await TaskInstance("ada", app.dynamic_task()(double))(21)
+
+    assert clock.run(main()) == 42
+
+
+async def doing_nothing(context):
+    pass
 
 
 def test_scheduled_at_is_the_occurrence_in_the_zone_of_the_task(app, clock):
@@ -79,7 +121,7 @@ def test_the_execution_id_is_the_same_at_every_attempt_and_differs_otherwise(app
     ids = {}
 
     async def body(context):
-        ids.setdefault((context.task.name, context.name, context.scheduled_at), []).append(context.execution_id)
+        ids.setdefault((context.task.template.name, context.name, context.scheduled_at), []).append(context.execution_id)
         if context.attempt < 3:
             raise LookupError
 

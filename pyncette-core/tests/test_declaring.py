@@ -673,7 +673,7 @@ def test_one_coroutine_can_be_several_tasks(app, clock):
     @app.task(interval=MINUTE, name="quick", speed="quick")
     @app.dynamic_task(name="template", speed="any")
     async def work(context):
-        runs.append((context.task.name, context.name, context.args["speed"]))
+        runs.append((context.task.template.name, context.name, context.args["speed"]))
 
     assert [task.name for task in app.tasks] == ["template", "quick", "slow"]
     assert len({task.body for task in app.tasks}) == 1

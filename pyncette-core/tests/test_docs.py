@@ -75,7 +75,7 @@ class Snippets:
                 snippets.apps.append(self)
 
             async def _record(self, context: Context, next: Callable[[], Awaitable[None]]) -> None:
-                self.ran.add(context.task.name)
+                self.ran.add(context.task.template.name)
                 await next()
 
         monkeypatch.setattr(pyncette, "Pyncette", Recorded)

@@ -35,7 +35,7 @@ class Recorder:
         self.began = {}
 
     async def __call__(self, context):
-        self.began.setdefault(f"{context.task.name}/{context.name}", []).append(self.clock.elapsed)
+        self.began.setdefault(f"{context.task.template.name}/{context.name}", []).append(self.clock.elapsed)
         await asyncio.sleep(TAKES)
 
     def longest_gap(self, name):

@@ -358,12 +358,12 @@ logging.getLogger("pyncette.worker.execution").addHandler(Observer())
 @app.dynamic_task(token="s3cret-argument", failure_mode=FailureMode.COMMIT)
 async def fails(context):
     assert context.args["token"] == context.args["own"] == "s3cret-argument"
-    seen.add(context.task.name)
+    seen.add(context.task.template.name)
     raise LookupError("of the body")
 
 @app.dynamic_task(execution_mode=ExecutionMode.AT_MOST_ONCE, failure_mode=FailureMode.COMMIT)
 async def fails_once(context):
-    seen.add(context.task.name)
+    seen.add(context.task.template.name)
     raise LookupError("of the body")
 
 @app.dynamic_task(lease_duration=2 * SECOND)
@@ -373,7 +373,7 @@ async def loses(context):
     try:
         await asyncio.sleep(1000)
     finally:
-        seen.add(context.task.name)
+        seen.add(context.task.template.name)
 
 @app.task(interval=SECOND / 10, token="s3cret-argument")
 async def succeeds(context):

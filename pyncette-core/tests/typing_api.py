@@ -24,6 +24,7 @@ from pyncette import (
     ScheduleError,
     SynchronousExecutor,
     Task,
+    TaskInstance,
     TaskPage,
     TransientRepositoryError,
     with_heartbeat,
@@ -182,7 +183,9 @@ async def without_next(context: Context) -> None: ...
 
 
 async def body(context: Context) -> None:
-    assert_type(context.task, Task)
+    assert_type(context.task, Task | TaskInstance)
+    assert_type(context.task.name, str)
+    assert_type(context.task.template.lease_duration, timedelta)
     assert_type(context.name, str)
     assert_type(context.args, dict[str, Any])
     assert_type(context.scheduled_at, datetime)

@@ -18,7 +18,7 @@ from pyncette.errors import (
 from pyncette.heartbeat import with_heartbeat
 from pyncette.hooks import Instrumentation
 from pyncette.store.contract import State
-from pyncette.tasks import ExecutionMode, FailureMode, Instance, ScheduledTask, Task
+from pyncette.tasks import ExecutionMode, FailureMode, Instance, ScheduledTask, Task, TaskInstance
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "State",
     "SynchronousExecutor",
     "Task",
+    "TaskInstance",
     "TaskPage",
     "TransientRepositoryError",
     "with_heartbeat",

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyncette.app_context import PyncetteContext
-from pyncette.tasks import Task
+from pyncette.tasks import Task, TaskInstance, Template
 from pyncette.worker.execution import Execution
 
 __all__ = ["RESERVED", "Body", "Context", "Middleware", "chained"]
@@ -23,11 +23,7 @@ _EXECUTION_NAMESPACE = uuid.UUID("5cbbd8f2-6e66-4d5c-8f3e-8a5a3f6f0f0b")
 class Context:
     """What a body is given of its run. Fixtures are further attributes, by their names; middlewares may add their own."""
 
-    def __init__(
-        self, task: Task, args: dict[str, Any], scheduled_at: datetime, app_context: PyncetteContext, execution: Execution
-    ) -> None:
-        #: The task that runs, or the template of the instance that does.
-        self.task = task
+    def __init__(self, args: dict[str, Any], scheduled_at: datetime, app_context: PyncetteContext, execution: Execution) -> None:
         #: The arguments of the declaration and of the instance; a copy of this run's own.
         self.args = args
         #: The time of the occurrence, in the task's time zone.
@@ -35,6 +31,12 @@ class Context:
         #: For scheduling other tasks from here, and for shutting the application down.
         self.app_context = app_context
         self._execution = execution
+
+    @functools.cached_property  # few bodies ask for it
+    def task(self) -> Task | TaskInstance:
+        """The static task that runs, or the instance that does, with its ``template`` and the template's options."""
+        task = self._execution.task
+        return TaskInstance(self.name, task) if isinstance(task, Template) else task
 
     @property
     def name(self) -> str:
@@ -88,7 +90,7 @@ class Context:
         def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __repr__(self) -> str:
-        return f"Context({self.task.name!r}, {self.name!r}, scheduled_at={self.scheduled_at}, attempt={self.attempt})"
+        return f"Context({self._execution.task.name!r}, {self.name!r}, scheduled_at={self.scheduled_at}, attempt={self.attempt})"
 
 
 def chained(middlewares: Sequence[Middleware]) -> Callable[[PyncetteContext, Execution], Awaitable[Any]]:
@@ -103,7 +105,7 @@ def chained(middlewares: Sequence[Middleware]) -> Callable[[PyncetteContext, Exe
             for middleware in reversed(middlewares):
                 chain = functools.partial(_call, middleware, chain)
             chains[task] = chain
-        return chain(Context(task, execution.args, execution.scheduled_at, app_context, execution))
+        return chain(Context(execution.args, execution.scheduled_at, app_context, execution))
 
     return invoke
 
@@ -116,4 +118,4 @@ async def _call(middleware: Middleware, following: Body, context: Context) -> No
 
 
 #: Names that fixtures and added values can't have.
-RESERVED = frozenset({"task", "args", "scheduled_at", "app_context"} | {name for name in dir(Context) if not name.startswith("_")})
+RESERVED = frozenset({"args", "scheduled_at", "app_context"} | {name for name in dir(Context) if not name.startswith("_")})

@@ -20,6 +20,7 @@ from pyncette.tasks import (
     ScheduledTask,
     StaticTask,
     Task,
+    TaskInstance,
     Template,
     crc32_selector,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "ScheduledTask",
     "StaticTask",
     "Task",
+    "TaskInstance",
     "Template",
     "check_count",
     "check_duration",

@@ -28,6 +28,7 @@ __all__ = [
     "ScheduledTask",
     "StaticTask",
     "Task",
+    "TaskInstance",
     "Template",
     "crc32_selector",
 ]
@@ -104,6 +105,14 @@ class Task:
 
     def __call__(self, context: Any) -> Awaitable[Any]:
         return self.body(context)
+
+    @property
+    def template(self) -> "Task":
+        """What is declared: the task itself, as for a :class:`TaskInstance` it is the template."""
+        return self
+
+    def __str__(self) -> str:
+        return self.name
 
     def partitions(self) -> Sequence[str]:
         """The partitions that this process polls for the task."""
@@ -182,6 +191,31 @@ class DynamicTask(Template):
 
     def partition_of(self, name: str) -> str:
         return f"dynamic:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TaskInstance:
+    """An instance of a template, by its name. It has the template's options, too, as attributes of its own."""
+
+    name: str
+    template: Template
+
+    @property
+    def key(self) -> Key:
+        return self.template.key(self.name)
+
+    def __call__(self, context: Any) -> Awaitable[Any]:
+        return self.template(context)
+
+    def __getattr__(self, name: str) -> Any:
+        # Not self.template, which would end here again where it is not set yet, in a copy.
+        return getattr(object.__getattribute__(self, "template"), name)
+
+    def __str__(self) -> str:
+        return f"{self.template.name}:{self.name}"
+
+    def __repr__(self) -> str:
+        return f"TaskInstance({self.name!r} of {self.template.name!r})"
 
 
 def crc32_selector(partition_count: int, name: str) -> int:

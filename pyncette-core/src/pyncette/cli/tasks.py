@@ -15,7 +15,7 @@ from pyncette.cli.output import note, print_json, print_pairs, print_table
 from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
 from pyncette.schedules.kinds import Cron, Interval, Schedule
 from pyncette.store.contract import Key, State, SupportsPartitions, SupportsStats
-from pyncette.tasks import STATIC_PARTITION, DynamicTask, PartitionedTask, ScheduledTask, StaticTask, Task
+from pyncette.tasks import STATIC_PARTITION, PartitionedTask, ScheduledTask, StaticTask, Task, Template
 
 __all__ = ["find_task", "list_tasks", "opened", "show", "stored_instances", "unschedule"]
 
@@ -95,7 +95,7 @@ async def _describe_task(app_context: PyncetteContext, task: Task) -> Mapping[st
         stored = await app_context.get_task(task)
         return described | (_declared(task.schedule) | {"state": "not stored"} if stored is None else _stored(stored, now))
     repository = app_context.repository
-    if not isinstance(task, DynamicTask | PartitionedTask) or not isinstance(repository, SupportsStats):
+    if not isinstance(task, Template) or not isinstance(repository, SupportsStats):
         return described
     stats = [await repository.stats(now, partition) for partition in task.all_partitions()]
     oldest = min((each.oldest_due for each in stats if each.oldest_due is not None), default=None)
@@ -143,7 +143,7 @@ async def _undeclared(app: Pyncette, app_context: PyncetteContext) -> Sequence[s
 
 
 def _all_partitions(task: Task) -> Sequence[str]:
-    return task.all_partitions() if isinstance(task, DynamicTask | PartitionedTask) else task.partitions()
+    return task.all_partitions() if isinstance(task, Template) else task.partitions()
 
 
 # --- show ---------------------------------------------------------------------------------------------------------------

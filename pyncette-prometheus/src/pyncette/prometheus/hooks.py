@@ -101,7 +101,7 @@ class _Hooks(Instrumentation):
 
 def _middleware(metrics: TaskMetrics) -> Middleware:
     async def measured(context: Context, next: Callable[[], Awaitable[None]]) -> None:
-        task = context.task.name
+        task = context.task.template.name
         late = context.app_context.clock.now() - context.scheduled_at
         metrics.staleness.labels(task).observe(max(0.0, late.total_seconds()))
         if context.attempt > 1:
