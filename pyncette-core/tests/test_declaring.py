@@ -1,5 +1,6 @@
 """What is wrong is refused where it is declared, in one line that names it, and costs nothing that is stored."""
 
+import asyncio
 import functools
 import math
 import unittest.mock
@@ -76,6 +77,8 @@ OF_ANY_TASK = {
     "retry_delay beyond the calendar": ({"retry_delay": timedelta.max}, "retry_delay", "at most"),
     "lease of another type": ({"lease_duration": 60}, "lease_duration", "60", "timedelta"),
     "negative retry_delay": ({"retry_delay": -SECOND}, "retry_delay"),
+    "zero timeout": ({"timeout": timedelta()}, "timeout", "0:00:00"),
+    "timeout of another type": ({"timeout": 5}, "timeout", "5", "timedelta"),
     "retry_delay of another type": ({"retry_delay": 5}, "retry_delay", "5"),
     "max_attempts zero": ({"max_attempts": 0}, "max_attempts", "0"),
     "max_attempts true": ({"max_attempts": True}, "max_attempts", "True"),
@@ -218,6 +221,98 @@ def test_a_body_without_a_name_needs_one(app):
     refused(lambda: app.task(interval=SECOND)(lambda context: body(context)), "'<lambda>'", "async def")
     assert app.task(interval=SECOND, name="callable")(Callable()).name == "callable"
     assert app.task(interval=SECOND, name="partial")(functools.partial(body)).name == "partial"
+
+
+# --- what can be set later ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def declared(app):
+    return {kind: KINDS[kind](app)(name=kind)(body) for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_task_can_be_enabled_and_disabled_until_it_runs_and_after(app, clock, declared, kind):
+    task, ran = declared[kind], []
+
+    async def main():
+        async with app.create() as context:
+            task.enabled = False
+            running = asyncio.create_task(context.run())
+            await clock.advance(SECOND)
+            refused(lambda: setattr(task, "enabled", True), repr(kind), "enabled", "before run()")
+            ran.append(task.enabled)
+            context.shutdown()
+            await running
+            task.enabled = True
+
+    clock.run(main())
+    assert ran == [False]
+    assert task.enabled
+
+
+def test_what_is_disabled_after_the_application_was_created_does_not_run(app, clock):
+    runs = []
+
+    async def record(context):
+        runs.append(context.name)
+
+    first, second = (app.task(interval=SECOND, name=name)(record) for name in ("first", "second"))
+    second.enabled = False
+
+    async def main():
+        async with app.create() as context:
+            first.enabled, second.enabled = False, True
+            running = asyncio.create_task(context.run())
+            await clock.advance(2.5 * SECOND)
+            context.shutdown()
+            await running
+
+    clock.run(main())
+    assert runs == ["second", "second"]
+
+
+def test_the_partitions_that_are_polled_can_be_chosen_after_the_application_was_created(app, clock):
+    runs = []
+
+    @app.partitioned_task(partition_count=2, partition_selector=lambda count, name: int(name))
+    async def template(context):
+        runs.append(context.name)
+
+    async def main():
+        async with app.create() as context:
+            for name in ("0", "1"):
+                await context.schedule_task(template, name, interval=SECOND)
+            template.enabled_partitions = [1]
+            running = asyncio.create_task(context.run())
+            await clock.advance(1.5 * SECOND)
+            refused(lambda: setattr(template, "enabled_partitions", None), "'template'", "enabled_partitions")
+            context.shutdown()
+            await running
+
+    clock.run(main())
+    assert runs == ["1"]
+
+
+def test_what_is_set_later_is_checked_as_what_is_declared(declared):
+    refused(lambda: setattr(declared["task"], "enabled", "no"), "'no'", "bool")
+    refused(lambda: setattr(declared["partitioned_task"], "enabled_partitions", [2]), "2", "0 to 1")
+    assert declared["task"].enabled
+    assert declared["partitioned_task"].enabled_partitions is None
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("name", ["name", "body", "args", "lease_duration", "partition_count", "schedule", "colour"])
+def test_nothing_else_can_be_set_later(declared, kind, name):
+    before = dict(vars(declared[kind]))
+    with pytest.raises(AttributeError, match=f"'{name}' of task '{kind}'"):
+        setattr(declared[kind], name, None)
+    assert vars(declared[kind]) == before
+
+
+def test_only_partitions_can_be_chosen(declared):
+    with pytest.raises(AttributeError, match="enabled_partitions"):
+        declared["dynamic_task"].enabled_partitions = [0]
 
 
 # --- partitions -------------------------------------------------------------------------------------------------------

@@ -147,6 +147,10 @@ app.task(interval=5)  # type: ignore[arg-type]
 app.task(execution_mode="at_most_once")  # type: ignore[arg-type]
 app.partitioned_task()  # type: ignore[call-arg]
 static.name = "frozen"  # type: ignore[misc]
+static.enabled = False
+static.enabled = "no"  # type: ignore[assignment]
+partitioned.enabled_partitions = [0, 5]
+partitioned.partition_count = 5  # type: ignore[misc]
 
 
 @app.fixture()

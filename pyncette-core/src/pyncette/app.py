@@ -132,6 +132,7 @@ class Pyncette:
         execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
         failure_mode: FailureMode = FailureMode.NONE,
         lease_duration: timedelta = timedelta(seconds=60),
+        timeout: timedelta | None = None,
         fast_forward: bool = False,
         max_attempts: int | None = None,
         retry_delay: timedelta | None = None,
@@ -147,6 +148,7 @@ class Pyncette:
         :param execution_mode: AT_LEAST_ONCE or AT_MOST_ONCE.
         :param failure_mode: what becomes of an occurrence whose body raised.
         :param lease_duration: after which another worker takes the occurrence over, unless heartbeats extend it.
+        :param timeout: how long a body may run before it is cancelled and has failed; heartbeats don't extend it. None: as long as it takes.
         :param fast_forward: when behind, skip the occurrences that were missed instead of running each.
         :param max_attempts: give an occurrence up after so many claims, and keep the task as failed; None: never.
         :param retry_delay: the pause before a retry under FailureMode.UNLOCK; one poll interval by default.
@@ -171,6 +173,7 @@ class Pyncette:
                     execution_mode=execution_mode,
                     failure_mode=failure_mode,
                     lease_duration=lease_duration,
+                    timeout=timeout,
                     fast_forward=fast_forward,
                     max_attempts=max_attempts,
                     retry_delay=retry_delay,
@@ -189,6 +192,7 @@ class Pyncette:
         execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
         failure_mode: FailureMode = FailureMode.NONE,
         lease_duration: timedelta = timedelta(seconds=60),
+        timeout: timedelta | None = None,
         fast_forward: bool = False,
         max_attempts: int | None = None,
         retry_delay: timedelta | None = None,
@@ -208,6 +212,7 @@ class Pyncette:
                     execution_mode=execution_mode,
                     failure_mode=failure_mode,
                     lease_duration=lease_duration,
+                    timeout=timeout,
                     fast_forward=fast_forward,
                     max_attempts=max_attempts,
                     retry_delay=retry_delay,
@@ -229,6 +234,7 @@ class Pyncette:
         execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
         failure_mode: FailureMode = FailureMode.NONE,
         lease_duration: timedelta = timedelta(seconds=60),
+        timeout: timedelta | None = None,
         fast_forward: bool = False,
         max_attempts: int | None = None,
         retry_delay: timedelta | None = None,
@@ -258,6 +264,7 @@ class Pyncette:
                     execution_mode=execution_mode,
                     failure_mode=failure_mode,
                     lease_duration=lease_duration,
+                    timeout=timeout,
                     fast_forward=fast_forward,
                     max_attempts=max_attempts,
                     retry_delay=retry_delay,

@@ -12,7 +12,7 @@ from pyncette.client import Client
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, PyncetteError
 from pyncette.store.contract import Repository
-from pyncette.tasks import Task
+from pyncette.tasks import Task, settled
 from pyncette.worker.execution import Execution
 from pyncette.worker.loop import Engine, Settings
 
@@ -40,9 +40,7 @@ class PyncetteContext(Client):
         self.values: dict[str, Any] = {}
         self._reserved = frozenset(reserved)
         self._fixtures = frozenset(fixtures)
-        self._engine = Engine(
-            functools.partial(invoke, self), repository, clock, settings, tasks=[task for task in tasks if task.enabled]
-        )
+        self._engine = Engine(functools.partial(invoke, self), repository, clock, settings, tasks=tasks)
         self._poll_interval = settings.poll_interval
         self._ran = False
         self._running: asyncio.Task[Any] | None = None
@@ -65,7 +63,8 @@ class PyncetteContext(Client):
         self._ended.clear()
         self._running = asyncio.current_task()
         try:
-            await self._engine.run()
+            with settled(self.tasks):
+                await self._engine.run()
         finally:
             self._running = None
             self._ended.set()

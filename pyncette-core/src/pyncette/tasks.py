@@ -1,15 +1,16 @@
 """What the user declares: tasks, templates of dynamic tasks, and the instances that are stored of them."""
 
+import contextlib
 import copy
 import enum
 import functools
 import hashlib
 import json
 import zlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pyncette.checks import check_count, check_duration, check_name, check_type, dump_arguments, is_coroutine_function
 from pyncette.errors import ConfigurationError, ScheduleError
@@ -31,6 +32,7 @@ __all__ = [
     "TaskInstance",
     "Template",
     "crc32_selector",
+    "settled",
 ]
 
 #: ``(partition_count, instance name) -> index``; the same for all time, since it says where an instance is stored.
@@ -38,6 +40,9 @@ PartitionSelector: TypeAlias = Callable[[int, str], int]
 
 #: The partition of all static tasks.
 STATIC_PARTITION = "static"
+
+#: Where a declared task counts the applications that run it. Not a field: it is no option.
+_RUNNING = "_running"
 
 
 class ExecutionMode(enum.Enum):
@@ -62,23 +67,28 @@ class FailureMode(enum.Enum):
     COMMIT = "commit"
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Task:
-    """A declared coroutine with its options. Calling it calls the coroutine, for tests of it alone."""
+    """A declared coroutine with its options. Calling it calls the coroutine, for tests of it alone.
 
-    name: str
+    Only ``enabled``, and ``enabled_partitions`` where there are any, can be set later, and not while an application runs the task.
+    """
+
+    name: Final[str]
     #: A coroutine function of one argument, a :class:`~pyncette.Context`; typed exactly where users meet it.
-    body: Callable[[Any], Awaitable[Any]]
-    args: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE
-    failure_mode: FailureMode = FailureMode.NONE
-    lease_duration: timedelta = timedelta(seconds=60)
-    fast_forward: bool = False
+    body: Final[Callable[[Any], Awaitable[Any]]]
+    args: Final[Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    execution_mode: Final[ExecutionMode] = ExecutionMode.AT_LEAST_ONCE
+    failure_mode: Final[FailureMode] = FailureMode.NONE
+    lease_duration: Final[timedelta] = timedelta(seconds=60)
+    #: How long a body may run before it is cancelled and has failed. None: as long as it takes.
+    timeout: Final[timedelta | None] = None
+    fast_forward: Final[bool] = False
     enabled: bool = True
-    #: How often an occurrence is claimed at most; then it is kept as failed. None: no limit.
-    max_attempts: int | None = None
+    #: How often an occurrence is attempted at most; then it is given up. None: no limit.
+    max_attempts: Final[int | None] = None
     #: The pause before a retry under FailureMode.UNLOCK. None: one poll interval.
-    retry_delay: timedelta | None = None
+    retry_delay: Final[timedelta | None] = None
 
     def __post_init__(self) -> None:
         what = f"task {self.name!r}"
@@ -90,6 +100,8 @@ class Task:
         check_type(self.fast_forward, bool, f"fast_forward of {what}")
         check_type(self.enabled, bool, f"enabled of {what}")
         check_duration(self.lease_duration, f"lease_duration of {what}")
+        if self.timeout is not None:
+            check_duration(self.timeout, f"timeout of {what}")
         if self.retry_delay is not None:
             check_duration(self.retry_delay, f"retry_delay of {what}", zero=True)
         if self.max_attempts is not None:
@@ -102,6 +114,16 @@ class Task:
         if self.max_attempts is not None and (at_most_once or self.failure_mode is FailureMode.COMMIT):
             raise ConfigurationError(f"max_attempts of {what} has no use, since nothing is attempted twice; leave it out")
         dump_arguments(self.args, what)
+        self.__dict__[_RUNNING] = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if _RUNNING in self.__dict__:  # and no longer in __init__
+            if name not in ("enabled", "enabled_partitions") or not hasattr(self, name):
+                raise FrozenInstanceError(f"{name!r} of task {self.name!r} can't be set; pass it where the task is declared")
+            if self.__dict__[_RUNNING]:
+                raise ConfigurationError(f"Task {self.name!r} runs already; set its {name} before run()")
+            replace(self, **{name: value})  # raises if that is wrong
+        super().__setattr__(name, value)
 
     def __call__(self, context: Any) -> Awaitable[Any]:
         return self.body(context)
@@ -129,11 +151,23 @@ class Task:
         return args
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@contextlib.contextmanager
+def settled(tasks: Iterable[Task]) -> Iterator[None]:
+    """As long as it lasts, nothing of ``tasks`` can be set."""
+    for task in tasks:
+        task.__dict__[_RUNNING] += 1
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.__dict__[_RUNNING] -= 1
+
+
+@dataclass(eq=False, kw_only=True)
 class StaticTask(Task):
     """A task with its schedule in code."""
 
-    schedule: Schedule
+    schedule: Final[Schedule]
 
     def partitions(self) -> Sequence[str]:
         return [STATIC_PARTITION]
@@ -147,7 +181,7 @@ class StaticTask(Task):
         return _registration(self.key, "{}", self.schedule, now, keep_overdue=True)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Template(Task):
     """A task of which instances, each with its own schedule and arguments, are registered at run time."""
 
@@ -179,7 +213,7 @@ class Template(Task):
         return _registration(key, spec, schedule, now)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class DynamicTask(Template):
     """A template whose instances are stored in one partition."""
 
@@ -223,12 +257,12 @@ def crc32_selector(partition_count: int, name: str) -> int:
     return zlib.crc32(name.encode()) % partition_count
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class PartitionedTask(Template):
     """A template whose instances are spread over many partitions, polled by all processes or divided among them."""
 
-    partition_count: int
-    partition_selector: PartitionSelector = crc32_selector
+    partition_count: Final[int]
+    partition_selector: Final[PartitionSelector] = crc32_selector
     #: The indices that this process polls; None: all.
     enabled_partitions: Sequence[int] | None = None
 

@@ -104,11 +104,11 @@ class Engine:
         self._batch_size = settings.batch_size
         timeout = settings.shutdown_timeout
         self._shutdown_timeout = None if timeout is None else timeout.total_seconds()
-        self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
-        self._static, self._dynamic = _lanes(tasks)
+        self._tasks = tasks
+        self._static_tasks: list[StaticTask] = []
+        self._static: list[_Lane] = []
+        self._dynamic: deque[_Lane] = deque()
         self._lanes: dict[str, list[_Lane]] = {}
-        for lane in (*self._static, *self._dynamic):
-            self._lanes.setdefault(lane.partition, []).append(lane)
         self._wakeup = asyncio.Event()
         self._capacity_event = asyncio.Event()
         self._stopping = False
@@ -140,6 +140,7 @@ class Engine:
 
     async def run(self) -> None:
         """Run until :meth:`stop`, then drain. Cancelling it cancels the bodies and gives back what they were running."""
+        self._set_up_lanes()
         settling = asyncio.create_task(self._settler.run(), name="pyncette-settler")
         settling.add_done_callback(lambda _: self.stop())  # it ends before it is closed only by a bug: don't hang, raise
         aligning = asyncio.create_task(self._keep_aligned(), name="pyncette-clock")
@@ -164,6 +165,14 @@ class Engine:
             settling.cancel()
             aligning.cancel()
             await asyncio.gather(settling, aligning, return_exceptions=True)
+
+    def _set_up_lanes(self) -> None:
+        """For the tasks that are enabled by now, and the partitions of them that are."""
+        tasks = [task for task in self._tasks if task.enabled]
+        self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
+        self._static, self._dynamic = _lanes(tasks)
+        for lane in (*self._static, *self._dynamic):
+            self._lanes.setdefault(lane.partition, []).append(lane)
 
     def _settle_until(self) -> float:
         if self._shutdown_timeout is None:
