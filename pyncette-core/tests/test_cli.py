@@ -405,11 +405,11 @@ def test_rows_that_nobody_can_read_are_shown_as_they_are(pyncette, stored, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "shop:app", "delivr"], ["no task 'delivr'", "did you mean 'deliver'", "weekly_report"]),
+        (["show", "shop:app", "delivr"], ["no task 'delivr'; did you mean 'deliver'?"]),
         (["show", "shop:app", "deliver", "order 9"], ["no instance 'order 9'"]),
         (["show", "shop:app", "nightly", "one"], ["'nightly' is static"]),
         (["list", "shop:app", "nightly"], ["'nightly' has no instances"]),
-        (["next", "shop:app", "nope"], ["no task 'nope'"]),
+        (["next", "shop:app", "nope"], ["no task 'nope'; its tasks are weekly_report, nightly"]),
         (["next", "shop:app", "deliver", "order 9"], ["no instance 'order 9'"]),
         (["next", "shop:app", "--from", "2026-07-02", "--to", "2026-07-01"], ["--to"]),
         (["next", "shop:app", "--to", "+99999999d"], ["9999"]),

@@ -1,9 +1,12 @@
 """The command line in a real terminal, 80 and 200 columns wide."""
 
+import codecs
+import contextlib
 import os
 import re
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -61,6 +64,7 @@ class Terminal:
         )
         os.close(slave)
         self.output = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def __enter__(self):
         return self
@@ -93,7 +97,7 @@ class Terminal:
             if not data:
                 assert pattern is None, self.output
                 break
-            self.output += data.decode()
+            self.output += self._decoder.decode(data)  # which may end within a character
         return self.output.replace("\r\n", "\n")
 
 
@@ -108,7 +112,7 @@ def terminal(tmp_path):
     def terminal(*arguments, columns):
         with Terminal(arguments, tmp_path, columns) as running:
             lines = running.read().splitlines()
-            assert running.process.wait(10) == 0, lines
+            assert running.process.wait(60) == 0, lines
             return lines
 
     return terminal
@@ -119,11 +123,23 @@ def shop(tmp_path):
     """An app that has run once."""
     (tmp_path / "shop.py").write_text(SHOP)
     with Terminal(["run", "shop.py:app"], tmp_path, 80) as running:
-        running.read("set up")
-        time.sleep(0.2)
+        running.read("Running 2 tasks")
+        wait_until_stored(tmp_path / "shop.db", LONG)
         running.press(b"\x03")
         running.read()
-        assert running.process.wait(10) == 0
+        assert running.process.wait(60) == 0
+
+
+def wait_until_stored(path, name):
+    """Static tasks are stored only once the app runs."""
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(path)) as database:
+            query = "SELECT count(*) FROM pyncette_tasks WHERE partition = 'static' AND name = ?"
+            if database.execute(query, (name,)).fetchone() == (1,):
+                return
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("columns", [80, 200])
@@ -176,7 +192,7 @@ def test_piped_output_is_in_full(shop, tmp_path):
 def test_what_is_found_wrong_is_never_cut(tmp_path, columns):
     with Terminal(["check", "--url", "redis://localhost:1/0"], tmp_path, columns) as running:
         text = running.read()
-        assert running.process.wait(10) == 1
+        assert running.process.wait(60) == 1
     assert "check the address, and that the server runs" in text
 
 
@@ -193,7 +209,7 @@ def test_ctrl_c_drains_all_processes_and_each_gets_one_signal(tmp_path):
         running.read("(?s)set up.*set up")
         running.press(b"\x03")
         text = running.read()
-        assert running.process.wait(10) == 0
+        assert running.process.wait(60) == 0
     assert "SIGINT: shutting down 2 processes" in text
     assert "SIGINT: shutting down; " not in text, "the terminal has told the supervisor alone"
     assert text.count("SIGTERM: shutting down; ") == 2
@@ -206,7 +222,7 @@ def test_closing_the_terminal_drains_all_processes(tmp_path):
     with Terminal(["run", "shop.py:app", "--processes=2"], tmp_path, 80) as running:
         running.read(r"(?s)(Running 2 tasks\r\n.*){2}")  # after that, they write no more that could fail
         running.close()
-        assert running.process.wait(10) == -signal.SIGHUP
+        assert running.process.wait(60) == -signal.SIGHUP
         deadline = time.monotonic() + 30
         while len(list(tmp_path.glob("torn-down-*"))) < 2:
             assert time.monotonic() < deadline
@@ -225,5 +241,5 @@ def test_ctrl_c_at_any_other_command_is_no_traceback(tmp_path):
         running.read("opening")
         running.press(b"\x03")
         text = running.read()
-        assert running.process.wait(10) == 130
+        assert running.process.wait(60) == 130
     assert "Traceback" not in text

@@ -18,6 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"pyncette: {found}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130
     return run_command(argv)
 
 

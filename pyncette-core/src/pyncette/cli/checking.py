@@ -11,8 +11,7 @@ from typing import NamedTuple
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.cli import conflict
-from pyncette.cli.loading import load_app
-from pyncette.cli.output import note, print_json, print_table, printable
+from pyncette.cli.output import flush, note, print_json, print_table, say
 from pyncette.errors import BackendNotInstalledError, ConfigurationError, PyncetteError, RepositoryError
 from pyncette.store import urls as backends
 from pyncette.store.contract import Commit, Key, Outcome, Registration, SupportsServerTime, Target
@@ -29,20 +28,18 @@ class _Finding(NamedTuple):
     detail: str
 
 
-async def check(arguments: argparse.Namespace) -> int:
+async def check(app: Pyncette, arguments: argparse.Namespace) -> int:
     """Check installation, store and clock; the exit code is 1 if anything failed."""
     if arguments.app is None and arguments.url is None:
         raise ConfigurationError("There is no store to check; name an app, or a store with --url")
-    app = Pyncette() if arguments.app is None else load_app(arguments.app)
-    if arguments.url is not None:
-        app.use_repository(arguments.url)
     ended_well = True
     async for finding in _findings(app):
         ended_well = ended_well and finding.result != "failed"
         if arguments.json:
             print_json(finding._asdict())
         else:
-            print(f"{finding.check:12}{finding.result:9}{printable(finding.detail)}", flush=True)  # noqa: T201
+            say(f"{finding.check:12}{finding.result:9}{finding.detail}")
+        flush()  # the next may take its time
     return 0 if ended_well else 1
 
 
@@ -95,7 +92,7 @@ def _stopwatch() -> Callable[[], str]:
     return lambda: f"{(time.perf_counter() - begun) * 1000:.1f} ms"
 
 
-async def list_backends(arguments: argparse.Namespace) -> int:
+def list_backends(arguments: argparse.Namespace) -> int:
     """Every scheme of a URL that is known, and whether what serves it can be used."""
     rows = []
     for offer in backends.offers():

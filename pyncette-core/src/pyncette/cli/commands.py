@@ -5,14 +5,19 @@ import asyncio
 import importlib.metadata
 import io
 import os
+import re
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta, tzinfo
+from pathlib import Path
 from typing import Any, NoReturn
 
+from pyncette.app import Pyncette
 from pyncette.cli.checking import check, list_backends
-from pyncette.cli.output import note
+from pyncette.cli.loading import load_app
+from pyncette.cli.output import OutputError, flush, note, say
 from pyncette.cli.running import run
 from pyncette.cli.tasks import list_tasks, show, unschedule
 from pyncette.cli.upcoming import next_occurrences, parse_moment
@@ -27,30 +32,41 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 def run_command(argv: Sequence[str] | None) -> int:
     """Run what ``argv`` asks for; returns the exit code, or raises SystemExit with it."""
+    # One that was closed before the start is None.
+    sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may be in any script, the terminal need not be
     arguments = _parser().parse_args(argv)
     try:
         code = int(arguments.command(arguments))
-        sys.stdout.flush()
+        flush()
+        return code
     except PyncetteError as error:
         note(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        if arguments.command is run:
-            raise
-        # Whoever read it has enough. Nothing more may be written, also not at exit.
+    except OutputError as error:
+        if not error.enough:
+            note(str(error))
+        # Nothing more may be written, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return code
+    except Exception:
+        # The program's own, or a fault of ours: whoever mends it needs all of it. It may contain anything.
+        for line in traceback.format_exc().split("\n"):
+            say(line, sys.stderr)
+        return 1
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see: {self.prog} --help\n")
+        # A URL may have a password, and can be anywhere if a blank or a dash went astray.
+        message = re.sub(r"(?<=://)\S+", "***", message)
+        shown = message if len(message) <= 500 else f"{message[:500]}…"
+        say(f"{self.prog}: {shown}; see: {self.prog} --help", sys.stderr)
+        self.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -193,9 +209,7 @@ def _add_checks(add: _Add) -> None:
     parser.add_argument("--url", help="the store, instead of the application's own")
     _add_json(parser)
 
-    parser = add(
-        "backends", _in_loop(list_backends), "list the stores that can be used", "By the schemes of their URLs.", "", "--json"
-    )
+    parser = add("backends", list_backends, "list the stores that can be used", "By the schemes of their URLs.", "", "--json")
     _add_json(parser)
 
 
@@ -216,12 +230,14 @@ def _examples(*lines: str) -> str:
     return "\n".join(["examples:", *(f"  pyncette {line}" for line in lines)])
 
 
-def _in_loop(command: Callable[[argparse.Namespace], Coroutine[Any, Any, int]]) -> Callable[[argparse.Namespace], int]:
-    return lambda arguments: asyncio.run(command(arguments))
+def _in_loop(command: Callable[[Pyncette, argparse.Namespace], Coroutine[Any, Any, int]]) -> Callable[[argparse.Namespace], int]:
+    # The app is imported before the event loop runs, as by `run`: so it may use one itself, and Ctrl-C ends also what takes long.
+    return lambda arguments: asyncio.run(command(load_app(arguments.app, arguments.url), arguments))
 
 
 def _limit(text: str) -> int:
-    if not text.isdecimal():
+    # Not int() alone, which takes -1, 1_000 and blanks, and refuses thousands of digits in words of its own.
+    if not text.isdecimal() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 

@@ -14,23 +14,43 @@ from pyncette.errors import ConfigurationError
 __all__ = ["load_app"]
 
 
-def load_app(target: str) -> Pyncette:
-    """Import the application that ``target`` names. Raises ConfigurationError if there is none, or what the import raises."""
+def load_app(target: str | None, url: str | None = None) -> Pyncette:
+    """Import the application that ``target`` names, and have it use the store at ``url`` if there is one; None: an empty application.
+
+    Raises ConfigurationError if there is no such application, or what the import raises.
+    """
+    app = Pyncette() if target is None else _load(target)
+    if url is not None:
+        app.use_repository(url)
+    return app
+
+
+def _load(target: str) -> Pyncette:
+    if "://" in target:  # which may have a password
+        raise ConfigurationError("A URL is given in the place of the app; write MODULE:APP or FILE.py:APP, and the URL after --url")
     location, colon, name = target.rpartition(":")
     if not colon:
         location, name = target, ""
-    module = _load_file(Path(location)) if location.endswith(".py") else _load_module(location)
+    try:
+        module = _load_file(Path(location)) if location.endswith(".py") else _load_module(location)
+    except SystemExit as error:
+        raise ConfigurationError(
+            f"{location} ended with exit code {error.code!r} while it was imported; "
+            "put what starts the program below: if __name__ == '__main__':"
+        ) from error
     apps = [key for key, value in vars(module).items() if isinstance(value, Pyncette)]
-    offered = f"it has: {', '.join(apps)}" if apps else "it has no Pyncette at all"
+    offered = f"its apps are {', '.join(apps)}" if apps else "it has no Pyncette at all"
     if not name:
-        raise ConfigurationError(f"{target!r} names no app in {location}, {offered}; write {location}:{(apps or ['app'])[0]}")
+        raise ConfigurationError(
+            f"{target!r} does not name an app in {location}; {offered}; write {location}:{(apps or ['app'])[0]}"
+        )
     try:
         app = functools.reduce(getattr, name.split("."), module)
     except AttributeError:
         close = did_you_mean(name, apps)
-        raise ConfigurationError(f"{location} has no {name!r}, {offered}{f'; did you mean {close!r}?' if close else ''}") from None
+        raise ConfigurationError(f"{location} has no {name!r}; {f'did you mean {close!r}?' if close else offered}") from None
     if not isinstance(app, Pyncette):
-        raise ConfigurationError(f"{name!r} of {location} is of type {type(app).__name__} and no Pyncette; {offered}")
+        raise ConfigurationError(f"{name!r} in {location} is of type {type(app).__name__}, not a Pyncette; {offered}")
     return app
 
 

@@ -3,9 +3,12 @@
 import json
 import logging
 import sys
+import textwrap
 from datetime import UTC, datetime
 
-__all__ = ["configure"]
+from pyncette.cli.output import printable
+
+__all__ = ["configure", "handler"]
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _TEXT_OF_SEVERAL = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
@@ -17,9 +20,34 @@ def configure(level: str | None, style: str | None, *, several: bool) -> None:
     :param style: ``text`` or ``json``.
     :param several: lines of several processes meet in one place, so each says whose it is.
     """
+    logging.basicConfig(handlers=[handler(style, several=several)], level=(level or "info").upper(), force=bool(level or style))
+
+
+def handler(style: str | None, *, several: bool) -> logging.Handler:
+    """What writes such lines; the parameters are those of :func:`configure`."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_JSON() if style == "json" else logging.Formatter(_TEXT_OF_SEVERAL if several else _TEXT))
-    logging.basicConfig(handlers=[handler], level=(level or "info").upper(), force=bool(level or style))
+    handler.setFormatter(_JSON() if style == "json" else _Text(_TEXT_OF_SEVERAL if several else _TEXT))
+    return handler
+
+
+class _Text(logging.Formatter):
+    """One line, and below it, indented, what belongs to it: whatever a name or an error contains, it can't pass for a line of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record, self.datefmt)
+        lines = [printable(self.formatMessage(record))]
+        # Not what the record keeps of it, as the base class does: other handlers have it from there, or put it there.
+        if record.exc_info:
+            lines.append(_indented(self.formatException(record.exc_info)))
+        if record.stack_info:
+            lines.append(_indented(self.formatStack(record.stack_info)))
+        return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    # By line feeds alone: what else ends a line is escaped.
+    return textwrap.indent("\n".join(map(printable, text.split("\n"))), "  ")
 
 
 class _JSON(logging.Formatter):

@@ -1,29 +1,51 @@
-"""What commands print: a table for people, or one JSON object a line for programs."""
+"""What commands print: a table for people, or one JSON object a line for programs.
 
-# ruff: noqa: T201 - printing is what it is for
+Names, schedules and errors come from whoever schedules tasks, and rows from whoever can write to the store. So whatever is printed goes
+through :func:`say`, which lets nothing pass that moves a cursor, changes colours, hides, or turns text around. JSON has escapes of its own.
+"""
 
 import json
+import re
 import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
-__all__ = ["note", "print_json", "print_pairs", "print_table", "printable"]
+__all__ = ["OutputError", "flush", "note", "print_json", "print_pairs", "print_table", "printable", "say"]
 
 _GAP = "  "
 #: No column of a table is cut below this, however narrow the terminal.
 _NARROWEST = 6
+_LINE_ENDS = re.compile(r"\s*\n\s*")
+#: Characters that take no room, or look like a blank, without being control characters: names that differ in them alone look alike.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+#: More combining marks than any script puts on one letter reach over the lines above and below.
+_TOO_HIGH = 4
+
+
+class OutputError(Exception):
+    """The result could not be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"The result can't be written: {error.strerror or error}")
+        #: Whoever read it has enough.
+        self.enough = isinstance(error, BrokenPipeError)
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print one line, escaped; to standard output unless another stream is given."""
+    _write(printable(text), stream or sys.stdout)
 
 
 def note(text: str) -> None:
     """Say something that is not part of the result."""
-    sys.stderr.write(f"pyncette: {' '.join(text.split())}\n")
+    say(f"pyncette: {_LINE_ENDS.sub(' ', text.strip())}", sys.stderr)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """One object, on a line of its own. What JSON has no type for is printed as text."""
-    print(json.dumps(values, default=str))
+    """One object, on a line of its own, in ASCII. What JSON has no type for is printed as text."""
+    _write(json.dumps(values, default=str, allow_nan=False), sys.stdout)
 
 
 def print_pairs(values: Mapping[str, object]) -> None:
@@ -31,7 +53,7 @@ def print_pairs(values: Mapping[str, object]) -> None:
     width = max(map(len, values))
     for name, value in values.items():
         if value is not None:
-            print(f"{name:{width}}{_GAP}{printable(str(value))}")
+            say(f"{name:{width}}{_GAP}{value}")
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -43,12 +65,35 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         widths = _fit(widths, shutil.get_terminal_size().columns)
     for row in cells:
         padded = (_pad(_cut(text, width), width) for text, width in zip(row, widths, strict=True))
-        print(_GAP.join(padded).rstrip())
+        say(_GAP.join(padded).rstrip())
+
+
+def flush() -> None:
+    """Have everything written."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+def _write(line: str, stream: TextIO) -> None:
+    try:
+        stream.write(f"{line}\n")
+    except OSError as error:
+        raise OutputError(error) from error
 
 
 def printable(text: str) -> str:
-    """``text`` with what would move the cursor or change colours escaped: names come from whoever schedules tasks."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    """``text`` on one line, with what a terminal would obey, hide or reorder escaped. Doing it twice changes nothing."""
+    if text.isascii() and text.isprintable():
+        return text
+    shown = []
+    marks = 0
+    for char in text:
+        marks = marks + 1 if _is_mark(char) else 0
+        plain = char.isprintable() and not _INVISIBLE.match(char) and marks <= _TOO_HIGH
+        shown.append(char if plain else char.encode("unicode_escape").decode())
+    return "".join(shown)
 
 
 def _fit(widths: Sequence[int], total: int) -> list[int]:
@@ -63,9 +108,13 @@ def _fit(widths: Sequence[int], total: int) -> list[int]:
 def _cut(text: str, width: int) -> str:
     if _width(text) <= width:
         return text
-    while _width(text) > width - 1:
-        text = text[:-1]
-    return text + "…"
+    kept, room = "", width - 1
+    for char in text:
+        room -= _width(char)
+        if room < 0:
+            break
+        kept += char
+    return kept + "…"
 
 
 def _pad(text: str, width: int) -> str:
@@ -76,4 +125,8 @@ def _width(text: str) -> int:
     """How many columns of a terminal ``text`` takes."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
+    return sum(0 if _is_mark(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char) in ("Mn", "Me")

@@ -19,9 +19,7 @@ __all__ = ["run"]
 
 def run(arguments: argparse.Namespace) -> int:
     """Run an application until a signal, or until it ends by itself."""
-    app = load_app(arguments.app)
-    if arguments.url is not None:
-        app.use_repository(arguments.url)
+    app = load_app(arguments.app, arguments.url)
     several = arguments.processes > 1 or arguments.lifeline is not None
     logs.configure(arguments.log_level, arguments.log_format, several=several)
     if arguments.uvloop:

@@ -10,7 +10,6 @@ from typing import Any
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.checks import did_you_mean
-from pyncette.cli.loading import load_app
 from pyncette.cli.output import note, print_json, print_pairs, print_table
 from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
 from pyncette.schedules.kinds import Cron, Interval, Schedule
@@ -25,15 +24,12 @@ _NO_TASKS = ("partitions:", "check:")
 
 
 @contextlib.asynccontextmanager
-async def opened(arguments: argparse.Namespace) -> AsyncIterator[tuple[Pyncette, PyncetteContext]]:
-    """The application that the arguments name, with its store open, and nothing run or set up."""
-    app = load_app(arguments.app)
-    if arguments.url is not None:
-        app.use_repository(arguments.url)
+async def opened(app: Pyncette) -> AsyncIterator[PyncetteContext]:
+    """The application with its store open, and nothing run or set up."""
     async with app.create(fixtures=False) as app_context:
         if not app_context.repository.shared:
             note("the app keeps its tasks in memory, where only the process that runs it sees them; --url names another store")
-        yield app, app_context
+        yield app_context
 
 
 def find_task(app: Pyncette, name: str) -> Task:
@@ -41,9 +37,8 @@ def find_task(app: Pyncette, name: str) -> Task:
     tasks = {task.name: task for task in app.tasks}
     if name not in tasks:
         close = did_you_mean(name, tasks)
-        raise ConfigurationError(
-            f"The app has no task {name!r}; {f'did you mean {close!r}? ' if close else ''}It has: {', '.join(tasks) or 'none'}"
-        )
+        hint = f"did you mean {close!r}?" if close else f"its tasks are {', '.join(tasks)}" if tasks else "nor any other"
+        raise ConfigurationError(f"The app has no task {name!r}; {hint}")
     return tasks[name]
 
 
@@ -62,9 +57,9 @@ async def stored_instances(app_context: PyncetteContext, template: Task, limit: 
 # --- list ---------------------------------------------------------------------------------------------------------------
 
 
-async def list_tasks(arguments: argparse.Namespace) -> int:
+async def list_tasks(app: Pyncette, arguments: argparse.Namespace) -> int:
     """All tasks of an application, or the instances of one template."""
-    async with opened(arguments) as (app, app_context):
+    async with opened(app) as app_context:
         if arguments.template is None:
             described = [await _describe_task(app_context, task) for task in app.tasks]
             described += [{"task": name, "kind": "not declared here"} for name in await _undeclared(app, app_context)]
@@ -149,9 +144,9 @@ def _all_partitions(task: Task) -> Sequence[str]:
 # --- show ---------------------------------------------------------------------------------------------------------------
 
 
-async def show(arguments: argparse.Namespace) -> int:
+async def show(app: Pyncette, arguments: argparse.Namespace) -> int:
     """All about one task, or one instance of a template."""
-    async with opened(arguments) as (app, app_context):
+    async with opened(app) as app_context:
         task = find_task(app, arguments.name)
         if arguments.instance is None:
             values = {**await _describe_task(app_context, task), **_options(task), "arguments": dict(task.args)}
@@ -253,9 +248,9 @@ def _print_all(described: Sequence[Mapping[str, Any]]) -> None:
 # --- unschedule ---------------------------------------------------------------------------------------------------------
 
 
-async def unschedule(arguments: argparse.Namespace) -> int:
+async def unschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
     """Remove an instance, or a static task that the application does not declare any more."""
-    async with opened(arguments) as (app, app_context):
+    async with opened(app) as app_context:
         if arguments.instance is not None:
             removed = await app_context.unschedule_task(find_task(app, arguments.name), arguments.instance)
             what = f"{arguments.instance!r} of {arguments.name!r}"

@@ -65,10 +65,10 @@ class _Upcoming:
         return (self.at, self.task, self.instance or "") < (other.at, other.task, other.instance or "")
 
 
-async def next_occurrences(arguments: argparse.Namespace) -> int:
+async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
     """What fires from one instant until before another, in order."""
     zone: tzinfo = arguments.timezone
-    async with opened(arguments) as (app, app_context):
+    async with opened(app) as app_context:
         now = app_context.clock.now()
         start = _instant(arguments.start, now, zone)
         end = _instant(arguments.end, start, zone)
