@@ -463,17 +463,6 @@ def test_a_middleware_can_turn_one_error_into_another(app, clock, store, caplog)
     assert record.exc_info[0] is RuntimeError
 
 
-def test_a_middleware_that_is_no_coroutine_function_makes_each_run_fail_and_nothing_else(app, clock, store, caplog):
-    # I10
-    def declare():
-        @app.middleware
-        def plain(context, next):
-            pass
-
-    assert outcome_of(app, clock, store, declare) == (False, 0)
-    assert "TypeError" in caplog.text
-
-
 def test_a_raising_middleware_of_one_task_does_not_disturb_another(app, clock, events):
     # I10
     @app.middleware

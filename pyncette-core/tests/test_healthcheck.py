@@ -336,11 +336,6 @@ def test_a_port_that_is_none_is_refused(port):
         use_healthcheck_server(Pyncette(), port=port)
 
 
-def test_a_handler_that_is_not_asynchronous_is_refused():
-    with pytest.raises(ConfigurationError, match="pass 'async def handler"):
-        use_healthcheck_server(Pyncette(), healthcheck_handler=lambda app_context: True)
-
-
 @pytest.mark.parametrize("address", [LOCALHOST, None])
 def test_a_port_that_is_taken_is_an_error_that_names_it(real_app, address):
     with socket.create_server((address or "", 0)) as taken:

@@ -72,6 +72,16 @@ def test_it_can_be_imported_without_a_writable_home_or_a_terminal(tmp_path):
     assert "Pyncette" in ended.stdout
 
 
+def test_the_version_is_that_of_the_distribution_and_costs_nothing_until_asked_for():
+    import importlib.metadata
+
+    import pyncette
+
+    assert pyncette.__version__ == importlib.metadata.version("pyncette-core")
+    assert "importlib.metadata" not in loaded_by("import pyncette") - loaded_by("")
+    assert not hasattr(pyncette, "version")
+
+
 def test_every_module_declares_what_it_offers():
     import importlib
     import pkgutil

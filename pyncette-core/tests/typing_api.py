@@ -29,6 +29,7 @@ from pyncette import (
     TransientRepositoryError,
     with_heartbeat,
 )
+from pyncette import __version__ as version
 from pyncette.backends import Backend, BackendURL
 from pyncette.errors import BackendImportError, BackendNotInstalledError, UnknownBackendError
 from pyncette.memory import memory_repository
@@ -38,6 +39,8 @@ from pyncette.sqlite import sqlite_repository
 from pyncette.task import DynamicTask, PartitionedTask, StaticTask
 from pyncette.testing import VirtualClock, running
 
+assert_type(version, str)
+
 # --- applications -------------------------------------------------------------------------------------------------------
 
 app = Pyncette()
@@ -45,6 +48,7 @@ Pyncette("sqlite:///pyncette.db")
 Pyncette(sqlite_database="pyncette.db", sqlite_timeout=5.0)
 Pyncette(repository_factory=sqlite_repository, sqlite_database="pyncette.db")
 Pyncette(repository_factory=memory_repository)
+Pyncette(sqlite_repository, sqlite_database="pyncette.db")
 Pyncette(
     "memory://",
     poll_interval=timedelta(seconds=1),
@@ -96,6 +100,8 @@ Pyncette(executor_cls=OwnExecutor)
     fast_forward=True,
     max_attempts=3,
     retry_delay=timedelta(seconds=5),
+    timeout=timedelta(minutes=5),
+    args={"tz": "of the body"},
     greeting="a free argument",
     times=3,
 )
@@ -146,6 +152,8 @@ app.dynamic_task()(without_context)  # type: ignore[arg-type]
 app.task(interval=5)  # type: ignore[arg-type]
 app.task(execution_mode="at_most_once")  # type: ignore[arg-type]
 app.partitioned_task()  # type: ignore[call-arg]
+app.dynamic_task(timeout=5)  # type: ignore[arg-type]
+app.dynamic_task(args=["tz"])  # type: ignore[arg-type]
 static.name = "frozen"  # type: ignore[misc]
 static.enabled = False
 static.enabled = "no"  # type: ignore[assignment]

@@ -3,6 +3,8 @@
 # Backends live in distributions of their own and add their modules to this package.
 __path__ = __import__("pkgutil").extend_path(__path__, __name__)
 
+from typing import TYPE_CHECKING
+
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.client import TaskPage
@@ -17,8 +19,9 @@ from pyncette.errors import (
 )
 from pyncette.heartbeat import with_heartbeat
 from pyncette.hooks import Instrumentation
+from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State
-from pyncette.tasks import ExecutionMode, FailureMode, Instance, ScheduledTask, Task, TaskInstance
+from pyncette.tasks import ExecutionMode, FailureMode, Instance, Task, TaskInstance
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 
 __all__ = [
@@ -46,3 +49,14 @@ __all__ = [
     "TransientRepositoryError",
     "with_heartbeat",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        if name == "__version__":
+            from importlib.metadata import version  # here, since few ask, and it costs a sixth of what importing this package may
+
+            return version("pyncette-core")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,10 @@
 """What is checked of the values and words that users give."""
 
-import contextlib
 import difflib
 import functools
-import inspect
-import json
 import keyword
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 from pyncette.errors import ConfigurationError
 
@@ -20,8 +16,7 @@ __all__ = [
     "check_name",
     "check_type",
     "did_you_mean",
-    "dump_arguments",
-    "is_coroutine_function",
+    "one_slip_from",
 ]
 
 MAX_NAME_CHARACTERS = 255
@@ -66,60 +61,83 @@ def check_count(value: object, what: str) -> None:
         raise ConfigurationError(f"The {what} is {value!r}; it must be a whole number from 1 on")
 
 
-def check_free_arguments(args: Mapping[str, Any], options: Sequence[str], what: str) -> None:
-    """Raise ConfigurationError if an argument looks like a misspelt option: it would silently be handed to the body."""
+def check_free_arguments(args: Iterable[str], options: Sequence[str], what: str, elsewhere: Mapping[str, str] = {}) -> None:
+    """Raise ConfigurationError for a free argument that was likely meant as an option: it would silently be handed to the body.
+
+    :param args: the names of the arguments.
+    :param options: the names of the options.
+    :param what: takes them, for the message.
+    :param elsewhere: names of options that have no meaning here, and what to do instead.
+    """
     for name in args:
-        close = did_you_mean(name, options)
-        if close is not None:
-            raise ConfigurationError(f"The argument {name!r} of {what} looks like the option {close!r}; correct or rename it")
-
-
-def dump_arguments(args: Mapping[str, Any], what: str) -> str:
-    """``args`` as the JSON that is stored; raises ConfigurationError naming the argument that would not survive it."""
-    if not isinstance(args, Mapping):
-        raise ConfigurationError(f"The arguments of {what} are of type {type(args).__name__}; pass a dict")
-    args = dict(args)
-    with contextlib.suppress(TypeError, ValueError, RecursionError):
-        text = _dumps(args)
-        if json.loads(text) == args:
-            return text
-    for name, value in args.items():
-        if not isinstance(name, str):
-            raise ConfigurationError(f"The argument {name!r} of {what} has a name of type {type(name).__name__}; use strings")
-        try:
-            # Tuples become lists, which is expected of JSON; keys that become strings are not.
-            if json.loads(_dumps(value)) == _with_lists(value):
+        if name in elsewhere:
+            raise ConfigurationError(f"{what} has no option {name!r}: {elsewhere[name]}")
+        if name in _ELSEWHERE_CALLED:
+            like, do = "the option of another scheduler", _ELSEWHERE_CALLED[name]
+        else:
+            option = one_slip_from(name, (*options, *elsewhere))
+            if option is None:
                 continue
-            problem = "does not survive a round trip through JSON (keys must be strings)"
-        except (TypeError, ValueError, RecursionError) as error:
-            problem = f"can't be stored as JSON ({error})"
-        raise ConfigurationError(f"The argument {name!r} of {what}, of type {type(value).__name__}, {problem}; pass plain values")
-    return _dumps(args)
+            like, do = f"the option {option!r}", "correct it"
+        raise ConfigurationError(
+            f"The argument {name!r} of {what} looks like {like}: {do}, or pass args={{{name!r}: ...}} if it is meant for the body"
+        )
 
 
-def _dumps(value: Any) -> str:
-    # ASCII: a string with a lone surrogate is legal JSON this way, and no store could refuse it.
-    return json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True)
+#: Options of other schedulers, and what to do instead.
+_ELSEWHERE_CALLED = {
+    "acks_late": "use execution_mode= of the task",
+    "autoretry_for": "use failure_mode=FailureMode.UNLOCK of the task",
+    "coalesce": "use fast_forward=True of the task to skip what was missed",
+    "countdown": "use execute_at=datetime.now(UTC) + timedelta(...) of schedule_task()",
+    "cron": "use schedule=",
+    "crontab": "use schedule=",
+    "default_retry_delay": "use retry_delay= of the task",
+    "end_date": "call unschedule_task() when it is to end",
+    "eta": "use execute_at= of schedule_task()",
+    "expires": "compare context.scheduled_at with the time in the body",
+    "max_instances": "leave it out, since a task that runs is not started again",
+    "max_retries": "use max_attempts= of the task, which counts the first attempt, too",
+    "max_tries": "use max_attempts= of the task",
+    "misfire_grace_time": "use fast_forward=True of the task to skip what was missed",
+    "replace_existing": "leave it out, since schedule_task() replaces what is stored",
+    "retries": "use max_attempts= of the task, which counts the first attempt, too",
+    "retry_backoff": "use retry_delay= of the task",
+    "run_at": "use execute_at= of schedule_task()",
+    "run_date": "use execute_at= of schedule_task()",
+    "soft_time_limit": "use timeout= of the task",
+    "start_date": "call schedule_task() when it is to begin",
+    "time_limit": "use timeout= of the task",
+    "trigger": "use schedule= or interval=",
+    "tz": "use timezone=",
+}
 
 
-def _with_lists(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_with_lists(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _with_lists(item) for key, item in value.items()}
-    return value
+@functools.lru_cache(maxsize=1024)
+def one_slip_from(name: str, options: Sequence[str]) -> str | None:
+    """The one of ``options`` that ``name`` is a slip away from: a letter too many, too few or another, two swapped, or capitals.
+
+    What is as short as ``name`` is one slip from too many other words.
+    """
+    return next((option for option in options if len(option) > 4 and _is_one_slip(name.lower(), option)), None)
+
+
+def _is_one_slip(name: str, option: str) -> bool:
+    start = _shared(name, option)
+    name, option = name[start:], option[start:]
+    end = _shared(name[::-1], option[::-1])
+    name, option = name[: len(name) - end], option[: len(option) - end]
+    return (len(name) <= 1 and len(option) <= 1) or (len(name) == 2 and name == option[::-1])
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def check_type(value: object, kind: type, what: str) -> None:
     if not isinstance(value, kind):
         raise ConfigurationError(f"The {what} is {value!r}; pass a {kind.__name__}")
-
-
-def is_coroutine_function(body: object) -> bool:
-    """Whether calling ``body`` gives a coroutine; also through :func:`functools.partial` and ``__call__``."""
-    while isinstance(body, functools.partial):
-        body = body.func
-    return inspect.iscoroutinefunction(body) or inspect.iscoroutinefunction(getattr(body, "__call__", None))  # noqa: B004
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:

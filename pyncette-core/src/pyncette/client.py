@@ -12,8 +12,9 @@ from typing import Any
 from pyncette.checks import check_count, check_free_arguments
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, RepositoryError
+from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import Key, Registration, Repository, SupportsPause
-from pyncette.tasks import Instance, ScheduledTask, StaticTask, Task, Template
+from pyncette.tasks import Instance, StaticTask, Task, Template
 
 __all__ = ["Client", "TaskPage"]
 

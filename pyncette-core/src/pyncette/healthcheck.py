@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
-from pyncette.checks import is_coroutine_function
 from pyncette.errors import ConfigurationError
+from pyncette.signatures import check_coroutine_function
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -63,8 +63,7 @@ def use_healthcheck_server(
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ConfigurationError(f"The port of the health check is {port!r}; it must be a number from 0 to 65535")
     handler = is_healthy if healthcheck_handler is None else healthcheck_handler
-    if not is_coroutine_function(handler):
-        raise ConfigurationError(f"The healthcheck_handler is {handler!r}; pass 'async def handler(app_context)'")
+    check_coroutine_function(handler, "The healthcheck_handler", "app_context")
 
     async def healthcheck_server(app_context: PyncetteContext) -> AsyncIterator[None]:
         runner = _runner(app_context, handler)

@@ -5,9 +5,9 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pyncette.checks import is_coroutine_function
 from pyncette.context import Context
 from pyncette.errors import ConfigurationError, LeaseLostException
+from pyncette.signatures import check_coroutine_function
 from pyncette.tasks import ExecutionMode, Task
 
 __all__ = ["with_heartbeat"]
@@ -31,10 +31,7 @@ def with_heartbeat(
                 f"with_heartbeat() of task {body.name!r} comes too late; write it below the declaration of the task"
             )
 
-        if not is_coroutine_function(body):
-            raise ConfigurationError(
-                f"with_heartbeat() is given {body!r}, which is not a coroutine function; declare it with 'async def'"
-            )
+        check_coroutine_function(body, "The body given to with_heartbeat()", "context")
 
         @functools.wraps(body)
         async def with_heartbeat(context: Context) -> Any:

@@ -1,14 +1,10 @@
 """What users declare: see :mod:`pyncette.tasks`."""
 
-from pyncette.checks import (
-    check_count,
-    check_duration,
-    check_free_arguments,
-    check_name,
-    dump_arguments,
-    is_coroutine_function,
-)
+from pyncette.arguments import dump_arguments
+from pyncette.checks import check_count, check_duration, check_free_arguments, check_name
 from pyncette.context import Body
+from pyncette.scheduled import ScheduledTask
+from pyncette.signatures import is_coroutine_function
 from pyncette.tasks import (
     STATIC_PARTITION,
     DynamicTask,
@@ -17,7 +13,6 @@ from pyncette.tasks import (
     Instance,
     PartitionedTask,
     PartitionSelector,
-    ScheduledTask,
     StaticTask,
     Task,
     TaskInstance,

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import enum
-import functools
 import hashlib
 import json
 import zlib
@@ -12,11 +11,13 @@ from dataclasses import FrozenInstanceError, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
-from pyncette.checks import check_count, check_duration, check_name, check_type, dump_arguments, is_coroutine_function
+from pyncette.arguments import dump_arguments, plain_arguments
+from pyncette.checks import check_count, check_duration, check_name, check_type
 from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
-from pyncette.store.contract import Key, Registration, Row, State, Target
+from pyncette.signatures import check_coroutine_function
+from pyncette.store.contract import Key, Registration, Target
 
 __all__ = [
     "STATIC_PARTITION",
@@ -26,7 +27,6 @@ __all__ = [
     "Instance",
     "PartitionSelector",
     "PartitionedTask",
-    "ScheduledTask",
     "StaticTask",
     "Task",
     "TaskInstance",
@@ -93,8 +93,7 @@ class Task:
     def __post_init__(self) -> None:
         what = f"task {self.name!r}"
         check_name(self.name, "task")
-        if not is_coroutine_function(self.body):
-            raise ConfigurationError(f"The body of {what} is not a coroutine function; declare it with 'async def'")
+        check_coroutine_function(self.body, f"The body of {what}", "context")
         check_type(self.execution_mode, ExecutionMode, f"execution_mode of {what}")
         check_type(self.failure_mode, FailureMode, f"failure_mode of {what}")
         check_type(self.fast_forward, bool, f"fast_forward of {what}")
@@ -113,7 +112,11 @@ class Task:
             )
         if self.max_attempts is not None and (at_most_once or self.failure_mode is FailureMode.COMMIT):
             raise ConfigurationError(f"max_attempts of {what} has no use, since nothing is attempted twice; leave it out")
-        dump_arguments(self.args, what)
+        if self.retry_delay is not None and self.failure_mode is not FailureMode.UNLOCK:
+            raise ConfigurationError(
+                f"retry_delay of {what} has no use under {self.failure_mode}; use failure_mode=FailureMode.UNLOCK, or leave it out"
+            )
+        self.__dict__["args"] = plain_arguments(self.args, what)
         self.__dict__[_RUNNING] = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -320,62 +323,6 @@ class Instance:
     execute_at: datetime | None = None
     timezone: str | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ScheduledTask:
-    """What the store has of a static task or an instance, at the moment it was read."""
-
-    task: Task
-    row: Row
-
-    def __repr__(self) -> str:
-        row = self.row  # without the arguments, which are not for logs
-        return (
-            f"ScheduledTask({row.key.name!r} of {self.task.name!r}, {row.schedule!r}, {row.state.value}, ready_at={row.ready_at})"
-        )
-
-    @property
-    def name(self) -> str:
-        """The name of the instance, or of the static task."""
-        return self.row.key.name
-
-    @functools.cached_property
-    def schedule(self) -> Schedule:
-        """The stored schedule; raises :class:`ScheduleError` if it can't be understood."""
-        return schedules.parse(self.row.schedule)
-
-    @functools.cached_property
-    def args(self) -> dict[str, Any]:
-        """The arguments that a run would get; raises ValueError if what is stored is not JSON."""
-        return self.task.arguments(self.row.spec)
-
-    @property
-    def scheduled_at(self) -> datetime:
-        """The time of the current occurrence, in the schedule's time zone."""
-        try:
-            return self.row.occurrence.astimezone(self.schedule.zone)
-        except ScheduleError:
-            return self.row.occurrence
-
-    @property
-    def state(self) -> State:
-        return self.row.state
-
-    @property
-    def locked_until(self) -> datetime | None:
-        """When the lease of the run on its way ends; None if there is no run."""
-        return self.row.locked_until
-
-    @property
-    def attempt(self) -> int:
-        """How often the current occurrence was claimed so far."""
-        return self.row.attempt
-
-    @property
-    def error(self) -> str | None:
-        """Why the task was given up, if it was."""
-        return self.row.error
 
 
 def _registration(key: Key, spec: str, schedule: Schedule, now: datetime, *, keep_overdue: bool = False) -> Registration:

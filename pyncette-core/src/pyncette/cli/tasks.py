@@ -12,9 +12,10 @@ from pyncette.app_context import PyncetteContext
 from pyncette.checks import did_you_mean
 from pyncette.cli.output import note, print_json, print_pairs, print_table
 from pyncette.errors import ConfigurationError, PyncetteError, ScheduleError
+from pyncette.scheduled import ScheduledTask
 from pyncette.schedules.kinds import Cron, Interval, Schedule
 from pyncette.store.contract import Key, State, SupportsPartitions, SupportsStats
-from pyncette.tasks import STATIC_PARTITION, PartitionedTask, ScheduledTask, StaticTask, Task, Template
+from pyncette.tasks import STATIC_PARTITION, PartitionedTask, StaticTask, Task, Template
 
 __all__ = ["find_task", "list_tasks", "opened", "show", "stored_instances", "unschedule"]
 

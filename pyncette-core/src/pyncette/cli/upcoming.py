@@ -11,10 +11,11 @@ from pyncette.app_context import PyncetteContext
 from pyncette.cli.output import note, print_json, print_table
 from pyncette.cli.tasks import find_task, opened, stored_instances
 from pyncette.errors import ConfigurationError, ScheduleError
+from pyncette.scheduled import ScheduledTask
 from pyncette.schedules.kinds import Schedule
 from pyncette.schedules.zones import instant_of
 from pyncette.store.contract import State
-from pyncette.tasks import ScheduledTask, StaticTask, Task
+from pyncette.tasks import StaticTask, Task
 
 __all__ = ["Moment", "next_occurrences", "parse_moment"]
 

@@ -1,0 +1,256 @@
+"""What an application consists of: tasks, fixtures, middlewares, instrumentations."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from inspect import signature
+from typing import Any, TypeAlias, TypeVar
+
+from pyncette.checks import check_attribute_name, check_free_arguments
+from pyncette.context import RESERVED, Body, Middleware
+from pyncette.errors import ConfigurationError, ScheduleError
+from pyncette.hooks import Instrumentation
+from pyncette.schedules import text as schedules
+from pyncette.schedules.kinds import Schedule
+from pyncette.signatures import check_async_generator_function, check_coroutine_function
+from pyncette.tasks import (
+    DynamicTask,
+    ExecutionMode,
+    FailureMode,
+    PartitionedTask,
+    PartitionSelector,
+    StaticTask,
+    Task,
+    crc32_selector,
+)
+
+__all__ = ["Declarations", "Fixture"]
+
+#: An asynchronous generator function with one ``yield``, with or without ``app_context`` as its parameter.
+Fixture: TypeAlias = Callable[..., AsyncIterator[Any]]
+
+_FixtureT = TypeVar("_FixtureT", bound=Fixture)
+_MiddlewareT = TypeVar("_MiddlewareT", bound=Middleware)
+_TaskT = TypeVar("_TaskT", bound=Task)
+
+
+class Declarations:
+    """The part of an application that is known before it runs; see :class:`pyncette.Pyncette`."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+        self._fixtures: dict[str, Fixture] = {}
+        self._middlewares: list[Middleware] = []
+        self._instrumentations: list[Instrumentation] = []
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """All that is declared, in order."""
+        return list(self._tasks.values())
+
+    # The signatures of the three have the same options, for the sake of type checkers: next to free arguments there is no way to
+    # write them once. What becomes of them is written once: all go on to _declaring().
+
+    def task(
+        self,
+        body: None = None,
+        /,
+        *,
+        schedule: str | None = None,
+        interval: timedelta | None = None,
+        timezone: str | None = None,
+        name: str | None = None,
+        enabled: bool = True,
+        execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
+        failure_mode: FailureMode = FailureMode.NONE,
+        lease_duration: timedelta = timedelta(seconds=60),
+        timeout: timedelta | None = None,
+        fast_forward: bool = False,
+        max_attempts: int | None = None,
+        retry_delay: timedelta | None = None,
+        args: Mapping[str, Any] | None = None,
+        **further_args: Any,
+    ) -> Callable[[Body | Task], StaticTask]:
+        """Declare a coroutine function of one :class:`~pyncette.Context` as a task.
+
+        :param schedule: a cron expression of five fields, or six with seconds last; or else
+        :param interval: the time between two occurrences.
+        :param timezone: in which the expression is meant, and in which the body sees ``scheduled_at``; UTC by default.
+        :param name: under which the task is stored; the function's name by default. Needed if one function is several tasks.
+        :param enabled: False: not run by this application.
+        :param execution_mode: AT_LEAST_ONCE or AT_MOST_ONCE.
+        :param failure_mode: what becomes of an occurrence whose body raised.
+        :param lease_duration: after which another worker takes the occurrence over, unless heartbeats extend it.
+        :param timeout: how long a body may run before it is cancelled and has failed, heartbeats or not; None: as long as it takes.
+        :param fast_forward: when behind, skip the occurrences that were missed instead of running each.
+        :param max_attempts: give an occurrence up after so many attempts; None: never.
+        :param retry_delay: the pause before a retry under FailureMode.UNLOCK; one poll interval by default.
+        :param args: arguments for the body, serialisable as JSON, under any names.
+        :param further_args: further ones. A name that looks like a misspelt option is refused here.
+
+        Raises :class:`~pyncette.errors.ConfigurationError` for anything wrong with them.
+        """
+        return self._declaring(StaticTask, locals())
+
+    def dynamic_task(
+        self,
+        body: None = None,
+        /,
+        *,
+        name: str | None = None,
+        enabled: bool = True,
+        execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
+        failure_mode: FailureMode = FailureMode.NONE,
+        lease_duration: timedelta = timedelta(seconds=60),
+        timeout: timedelta | None = None,
+        fast_forward: bool = False,
+        max_attempts: int | None = None,
+        retry_delay: timedelta | None = None,
+        args: Mapping[str, Any] | None = None,
+        **further_args: Any,
+    ) -> Callable[[Body | Task], DynamicTask]:
+        """Declare a template, of which instances are scheduled at run time. The options are those of :meth:`task`."""
+        return self._declaring(DynamicTask, locals())
+
+    def partitioned_task(
+        self,
+        body: None = None,
+        /,
+        *,
+        partition_count: int,
+        partition_selector: PartitionSelector = crc32_selector,
+        enabled_partitions: Sequence[int] | None = None,
+        name: str | None = None,
+        enabled: bool = True,
+        execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
+        failure_mode: FailureMode = FailureMode.NONE,
+        lease_duration: timedelta = timedelta(seconds=60),
+        timeout: timedelta | None = None,
+        fast_forward: bool = False,
+        max_attempts: int | None = None,
+        retry_delay: timedelta | None = None,
+        args: Mapping[str, Any] | None = None,
+        **further_args: Any,
+    ) -> Callable[[Body | Task], PartitionedTask]:
+        """Declare a template whose instances are spread over ``partition_count`` partitions of the store.
+
+        :param partition_count: it is stored, and can't be changed for a template once it has been started.
+        :param partition_selector: ``(partition_count, instance name)`` to an index; a stable hash by default.
+        :param enabled_partitions: the indices that this process polls; all by default.
+
+        The other options are those of :meth:`task`.
+        """
+        return self._declaring(PartitionedTask, locals())
+
+    def _declaring(self, kind: type[_TaskT], given: dict[str, Any]) -> Callable[[Body | Task], _TaskT]:
+        """The decorator for a task of ``kind``. ``given``: the variables of the method that was called."""
+        del given["self"]
+        decorator, elsewhere = _DECORATORS[kind]
+        if given.pop("body") is not None:
+            raise ConfigurationError(f"A decorator needs its parentheses, and takes options by name; write {decorator}")
+        args, further, name = given.pop("args"), given.pop("further_args"), given.pop("name")
+        decorator = decorator.partition("(")[0] + "()"
+        check_free_arguments(further, _OPTIONS, decorator, elsewhere)
+        if args is not None:
+            if not isinstance(args, Mapping):
+                raise ConfigurationError(f"The args of {decorator} are of type {type(args).__name__}; pass a dict")
+            for twice in args.keys() & further.keys():
+                raise ConfigurationError(
+                    f"The argument {twice!r} of {decorator} is given twice, in args= and by its name; give it once"
+                )
+            further = {**args, **further}
+        if kind is StaticTask:
+            given["schedule"] = _schedule(given.pop("schedule"), given.pop("interval"), given.pop("timezone"))
+
+        def declare(body: Body | Task) -> _TaskT:
+            function = body.body if isinstance(body, Task) else body
+            return self._add(kind(name=_name(function) if name is None else name, body=function, args=further, **given))
+
+        return declare
+
+    def _add(self, task: _TaskT) -> _TaskT:
+        if task.name in self._tasks:
+            raise ConfigurationError(f"There is a task {task.name!r} already; pass another name=... to one of them")
+        self._tasks[task.name] = task
+        return task
+
+    def fixture(self, name: str | None = None) -> Callable[[_FixtureT], _FixtureT]:
+        """Declare an asynchronous generator function as a fixture: what it yields is ``context.NAME`` in every body.
+
+        Fixtures are set up in order before the first run, and torn down in reverse after the last body ended.
+        """
+        if callable(name):
+            raise ConfigurationError(f"A decorator needs its parentheses; write @app.fixture() above {name!r}")
+        if name is not None:
+            check_attribute_name(name, RESERVED)
+
+        def declare(fixture: _FixtureT) -> _FixtureT:
+            self.use_fixture(getattr(fixture, "__name__", "") if name is None else name, fixture)
+            return fixture
+
+        return declare
+
+    def use_fixture(self, name: str, fixture: Fixture) -> None:
+        """Add ``fixture`` under ``name``; see :meth:`fixture`."""
+        check_attribute_name(name, RESERVED)
+        if name in self._fixtures:
+            raise ConfigurationError(f"There is a fixture {name!r} already; pass another name=...")
+        check_async_generator_function(fixture, f"The fixture {name!r}")
+        self._fixtures[name] = fixture
+
+    def middleware(self, middleware: _MiddlewareT) -> _MiddlewareT:
+        """Declare a coroutine function of ``(context, next)`` that wraps every run, outside those that are declared after it."""
+        self.use_middleware(middleware)
+        return middleware
+
+    def use_middleware(self, middleware: Middleware) -> None:
+        """Add ``middleware``; see :meth:`middleware`."""
+        name = getattr(middleware, "__name__", None)
+        check_coroutine_function(middleware, f"The middleware {name!r}" if name else "The middleware", "context", "next")
+        self._middlewares.append(middleware)
+
+    def use_instrumentation(self, instrumentation: Instrumentation) -> None:
+        """Tell ``instrumentation`` of ticks, calls to the store and lost leases. Several may be used."""
+        if not isinstance(instrumentation, Instrumentation):
+            raise ConfigurationError(f"{instrumentation!r} is not a pyncette.Instrumentation; derive from that")
+        self._instrumentations.append(instrumentation)
+
+
+_PARTITIONED = dict.fromkeys(
+    ("partition_count", "partition_selector", "enabled_partitions"), "it is one of @app.partitioned_task()"
+)
+_SCHEDULED_LATER = dict.fromkeys(
+    ("schedule", "interval", "timezone", "execute_at"), "pass it to schedule_task(), which gives each instance its own schedule"
+)
+_ONCE = {"execute_at": "declare it with @app.dynamic_task(), and pass the time to schedule_task()"}
+
+#: How each kind of task is declared, and the options that it does not have although others do.
+_DECORATORS: Mapping[type[Task], tuple[str, Mapping[str, str]]] = {
+    StaticTask: ("@app.task(schedule=...)", {**_ONCE, **_PARTITIONED}),
+    DynamicTask: ("@app.dynamic_task()", {**_SCHEDULED_LATER, **_PARTITIONED}),
+    PartitionedTask: ("@app.partitioned_task(partition_count=...)", _SCHEDULED_LATER),
+}
+
+#: The options of all kinds.
+_OPTIONS = tuple(
+    parameter.name
+    for method in (Declarations.task, Declarations.partitioned_task)
+    for parameter in signature(method).parameters.values()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
+
+
+def _schedule(schedule: str | None, interval: timedelta | None, timezone: str | None) -> Schedule:
+    if (schedule is None) == (interval is None):
+        given = "none" if schedule is None else "schedule and interval"
+        raise ScheduleError(f"A task needs exactly one of schedule and interval; given: {given}")
+    parsed = schedules.from_options(schedule=schedule, interval=interval, timezone=timezone)
+    if parsed.first(datetime.now(UTC)) is None:
+        raise ScheduleError(f"The schedule {parsed.text!r} has no occurrence any more; nothing would ever run")
+    return parsed
+
+
+def _name(function: object) -> str:
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{function!r} has no name to be stored under; pass name=...")
+    return name

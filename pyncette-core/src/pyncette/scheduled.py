@@ -1,0 +1,70 @@
+"""What is stored of a task, as users look at it."""
+
+import functools
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pyncette.errors import ScheduleError
+from pyncette.schedules import text as schedules
+from pyncette.schedules.kinds import Schedule
+from pyncette.store.contract import Row, State
+from pyncette.tasks import Task
+
+__all__ = ["ScheduledTask"]
+
+
+@dataclass(frozen=True)
+class ScheduledTask:
+    """What the store has of a static task or an instance, at the moment it was read."""
+
+    task: Task
+    row: Row
+
+    def __repr__(self) -> str:
+        row = self.row  # without the arguments, which are not for logs
+        return (
+            f"ScheduledTask({row.key.name!r} of {self.task.name!r}, {row.schedule!r}, {row.state.value}, ready_at={row.ready_at})"
+        )
+
+    @property
+    def name(self) -> str:
+        """The name of the instance, or of the static task."""
+        return self.row.key.name
+
+    @functools.cached_property
+    def schedule(self) -> Schedule:
+        """The stored schedule; raises :class:`ScheduleError` if it can't be understood."""
+        return schedules.parse(self.row.schedule)
+
+    @functools.cached_property
+    def args(self) -> dict[str, Any]:
+        """The arguments that a run would get; raises ValueError if what is stored is not JSON."""
+        return self.task.arguments(self.row.spec)
+
+    @property
+    def scheduled_at(self) -> datetime:
+        """The time of the current occurrence, in the schedule's time zone."""
+        try:
+            return self.row.occurrence.astimezone(self.schedule.zone)
+        except ScheduleError:
+            return self.row.occurrence
+
+    @property
+    def state(self) -> State:
+        return self.row.state
+
+    @property
+    def locked_until(self) -> datetime | None:
+        """When the lease of the run on its way ends; None if there is no run."""
+        return self.row.locked_until
+
+    @property
+    def attempt(self) -> int:
+        """How often the current occurrence was claimed so far."""
+        return self.row.attempt
+
+    @property
+    def error(self) -> str | None:
+        """Why the task was given up, if it was."""
+        return self.row.error

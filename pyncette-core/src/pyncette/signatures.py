@@ -1,0 +1,113 @@
+"""Functions that users give: whether they can be called as they are going to be."""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from pyncette.errors import ConfigurationError
+
+__all__ = ["check_async_generator_function", "check_coroutine_function", "fixture_arguments", "is_coroutine_function"]
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether calling ``function`` gives a coroutine; also through :func:`functools.partial` and ``__call__``."""
+    return _is(inspect.iscoroutinefunction, function)
+
+
+def check_coroutine_function(function: Any, what: str, *parameters: str) -> None:
+    """Raise ConfigurationError, which begins with ``what``, unless ``await function(*parameters)`` can be written."""
+    signature = f"({', '.join(parameters)})"
+    write = f"write 'async def {_name(function)}{signature}'"
+    _check_kind(function, what, write)
+    if not is_coroutine_function(function):
+        inner = _unwrapped(function)
+        if _is(inspect.isasyncgenfunction, inner):
+            problem = f"is an asynchronous generator function; {write} without a 'yield'"
+        elif inner is not function and is_coroutine_function(inner):
+            problem = (
+                "is wrapped by a decorator that is not made for coroutine functions; give it one whose wrapper is an 'async def'"
+            )
+        else:
+            problem = f"is not a coroutine function; {write}, and hand what blocks to 'await asyncio.to_thread(...)'"
+        raise ConfigurationError(f"{what} {problem}")
+    _check_parameters(function, what, parameters, f"it is called with {signature}; {write}")
+
+
+def check_async_generator_function(function: Any, what: str) -> None:
+    """Raise ConfigurationError, which begins with ``what``, unless ``function`` can be a fixture."""
+    write = f"write 'async def {_name(function)}(app_context)' with one 'yield'"
+    _check_kind(function, what, write)
+    if getattr(function, "__code__", None) is _ASYNCCONTEXTMANAGER:
+        raise ConfigurationError(f"{what} is decorated with @asynccontextmanager already; take that decorator off")
+    # A wrapper that hands the generator on is fine, too.
+    if not _is(inspect.isasyncgenfunction, _unwrapped(function)):
+        raise ConfigurationError(f"{what} is not an asynchronous generator function; {write}")
+    _check_parameters(
+        function, what, fixture_arguments(function, "app_context"), f"it is called with app_context, or with nothing; {write}"
+    )
+
+
+def fixture_arguments(fixture: Callable[..., Any], app_context: Any) -> Sequence[Any]:
+    """What to call ``fixture`` with: ``app_context`` if it wants that, which a parameter with a default of its own does not."""
+    parameters = list(inspect.signature(fixture).parameters.values())
+    wanted = [each for each in parameters if each.name == "app_context" or each.default is each.empty]
+    return [app_context] if any(each.kind is not each.VAR_KEYWORD for each in wanted) else []
+
+
+def _check_kind(function: Any, what: str, write: str) -> None:
+    if isinstance(function, staticmethod | classmethod):
+        kind = type(function).__name__
+        raise ConfigurationError(f"{what} is a {kind} object; declare it below @{kind}, or outside of the class")
+    if isinstance(function, type):
+        raise ConfigurationError(f"{what} is the class {function.__name__}; pass an instance that can be called, or {write}")
+    if not callable(function):
+        shown = " ".join(repr(function).split())
+        raise ConfigurationError(f"{what} is {shown[:80]}, which can't be called; {write}")
+
+
+def _check_parameters(function: Any, what: str, arguments: Sequence[str], otherwise: str) -> None:
+    try:
+        # Of the wrapper, if it is wrapped: a decorator may provide what the function wants.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):  # some that are written in C don't tell
+        return
+    if inspect.isfunction(function):
+        owner = function.__qualname__.split(".")[-2:-1]
+        if owner not in ([], ["<locals>"]) and next(iter(inspect.signature(function).parameters), None) in ("self", "cls"):
+            raise ConfigurationError(
+                f"{what} is a method without its object; pass that of an object, as {owner[0]}().{function.__name__}, outside of the class"
+            )
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        names = ", ".join(signature.parameters)
+        raise ConfigurationError(
+            f"{what} has {f'the parameters ({names})' if names else 'no parameters'}, but {otherwise}"
+        ) from None
+
+
+def _is(check: Callable[[Any], bool], function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return check(function) or check(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _unwrapped(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.unwrap(function) if inspect.isroutine(function) else function
+
+
+def _name(function: object) -> str:
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) and name.isidentifier() else "name"
+
+
+@contextlib.asynccontextmanager
+async def _example() -> AsyncIterator[None]:
+    yield
+
+
+_ASYNCCONTEXTMANAGER = _example.__code__
