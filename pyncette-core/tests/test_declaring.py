@@ -1,6 +1,7 @@
 """What is wrong is refused where it is declared, in one line that names it, and costs nothing that is stored."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import math
@@ -293,6 +294,8 @@ def test_nothing_else_can_be_set_later(declared, kind, name):
     before = dict(vars(declared[kind]))
     with pytest.raises(AttributeError, match=f"'{name}' of task '{kind}'"):
         setattr(declared[kind], name, None)
+    with pytest.raises(AttributeError, match=f"'{name}' of task '{kind}'"):
+        delattr(declared[kind], name)
     assert vars(declared[kind]) == before
 
 
@@ -434,6 +437,11 @@ def test_the_longest_durations_are_taken(make_app, clock):
     assert runs == [1]
 
 
+@pytest.mark.parametrize("wrong", [body, 0.5])
+def test_a_heartbeat_without_parentheses_or_with_a_bare_number_is_refused(wrong):
+    refused(lambda: with_heartbeat(wrong), "parentheses", "with_heartbeat(lease_remaining_ratio=...)")
+
+
 def test_a_heartbeat_above_the_declaration_is_refused(app):
     task = app.task(interval=SECOND)(body)
     refused(lambda: with_heartbeat()(task), "'body'", "below")
@@ -456,6 +464,11 @@ OF_AN_APPLICATION = {
     "unknown option": ({"colour": "red"}, "'colour'", "sqlite_database", "poll_interval"),
     "unknown option of SQLite": ({"sqlite_database": "x.db", "sqlite_tabel": "t"}, "'sqlite_tabel'", "sqlite_table_name"),
     "option of another type": ({"sqlite_database": 5}, "'sqlite_database'", "int", "str"),
+    "executor that is none": ({"executor_cls": "synchronous"}, "executor_cls", "'synchronous'", "SynchronousExecutor"),
+    "executor of another kind": ({"executor_cls": concurrent.futures.ThreadPoolExecutor}, "executor_cls", "ThreadPoolExecutor"),
+    "executor that is an object": ({"executor_cls": SynchronousExecutor(1, print)}, "executor_cls", "a class"),
+    "clock that is none": ({"clock": 5}, "clock", "5", "VirtualClock()"),
+    "clock that is a class": ({"clock": VirtualClock}, "clock", "an object"),
     "URL of another type": ({"url": 5}, "int", "str"),
     "URL that is none": ({"url": "pyncette.db"}, "'pyncette.db'", "sqlite:///"),
     "URL and options": ({"url": "memory://", "sqlite_database": "x.db"}, "URL"),

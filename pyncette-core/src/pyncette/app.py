@@ -63,6 +63,10 @@ class Pyncette(Declarations):
         check_count(batch_size, "batch_size")
         if shutdown_timeout is not None:
             check_duration(shutdown_timeout, "shutdown_timeout", zero=True)
+        if not callable(executor_cls) or (isinstance(executor_cls, type) and not hasattr(executor_cls, "spawn")):
+            raise ConfigurationError(f"The executor_cls is {executor_cls!r}; pass a class such as pyncette.SynchronousExecutor")
+        if clock is not None and (isinstance(clock, type) or not hasattr(clock, "monotonic")):
+            raise ConfigurationError(f"The clock is {clock!r}; pass an object such as pyncette.testing.VirtualClock()")
         for name in repository_options:
             if (option := one_slip_from(name, _OPTIONS)) is not None:
                 raise ConfigurationError(f"Pyncette() has no option {name!r}; did you mean {option!r}?")

@@ -14,7 +14,7 @@ __all__ = ["with_heartbeat"]
 
 
 def with_heartbeat(
-    *, lease_remaining_ratio: float = 0.5, cancel_on_lease_lost: bool = False
+    body: None = None, /, *, lease_remaining_ratio: float = 0.5, cancel_on_lease_lost: bool = False
 ) -> Callable[[Callable[[Context], Awaitable[Any]]], Callable[[Context], Awaitable[Any]]]:
     """A decorator, below ``@app.task``: extends the lease in the background for as long as the body runs.
 
@@ -22,6 +22,10 @@ def with_heartbeat(
     :param cancel_on_lease_lost: cancel the body when the lease is over, also because the store could not be reached until
         then; the run fails with :class:`LeaseLostException`. Otherwise the body goes on, although another worker may run too.
     """
+    if body is not None:
+        raise ConfigurationError(
+            "A decorator needs its parentheses, and takes options by name; write @with_heartbeat(lease_remaining_ratio=...)"
+        )
     if not isinstance(lease_remaining_ratio, int | float) or not 0 < lease_remaining_ratio < 1:
         raise ConfigurationError(f"The lease_remaining_ratio is {lease_remaining_ratio!r}; it must be between 0 and 1")
 

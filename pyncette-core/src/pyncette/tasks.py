@@ -128,6 +128,9 @@ class Task:
             replace(self, **{name: value})  # raises if that is wrong
         super().__setattr__(name, value)
 
+    def __delattr__(self, name: str) -> None:
+        raise FrozenInstanceError(f"{name!r} of task {self.name!r} can't be deleted")
+
     def __call__(self, context: Any) -> Awaitable[Any]:
         return self.body(context)
 
