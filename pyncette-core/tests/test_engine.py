@@ -560,7 +560,7 @@ def test_an_outage_is_waited_out(make_app, clock, store, body, caplog, timeout, 
             await clock.advance(60 * SECOND)
             assert before <= app_context.last_tick <= at(10)  # it is not well, and says so
             during = len([call for call in store.calls if 10 <= call.at < 70])
-            assert during < 60 * 2 + 30
+            assert during < 17 * (60 / 2 + 8)  # partitions wait each for itself, but not for a poll each
             await clock.advance(20 * SECOND)
             assert at(85) < app_context.last_tick
 
@@ -646,7 +646,7 @@ def test_a_partition_that_fails_for_good_is_surfaced_and_stops_no_other(make_app
     assert "Partition 'dynamic:bad' can't be polled" in caplog.text
 
 
-def test_a_lone_error_costs_a_tick_also_where_nobody_else_writes(clock, body):
+def test_a_lone_error_costs_less_than_a_tick_also_where_nobody_else_writes(clock, body):
     store = ScriptedStore(shared=False)
     app = Pyncette(repository_factory=store.open, clock=clock)
     app.task(interval=3 * SECOND, name="task")(body)
@@ -657,7 +657,7 @@ def test_a_lone_error_costs_a_tick_also_where_nobody_else_writes(clock, body):
             await clock.advance(5 * SECOND)
 
     run(clock, main())
-    assert body.began("task") == [pytest.approx(4, abs=0.1)]
+    assert body.began("task") == [pytest.approx(3.7, abs=0.3)]
 
 
 def test_an_app_with_all_slots_taken_is_well(make_app, clock, store, body):

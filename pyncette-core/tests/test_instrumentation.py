@@ -14,6 +14,7 @@ from pyncette.store.observed import ObservedRepository
 from pyncette.testing import running
 
 SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
 
 
 class Recorder(Instrumentation):
@@ -158,15 +159,20 @@ def test_ticks_come_at_least_once_in_a_poll_interval(make_app, clock, recorder):
     assert set(recorder.ticks) == {None}
 
 
-def test_a_lease_that_is_overtaken_is_told_once(app, clock, recorder):
+def test_a_lease_that_is_overtaken_is_told_once(app, clock, store, recorder):
     app.use_instrumentation(recorder)
 
     @app.task(interval=10 * SECOND, lease_duration=SECOND)
     async def slow(context):
-        if context.attempt == 1:
-            await asyncio.sleep(3)
+        await asyncio.sleep(3)
 
-    run_for(clock, app, 15)
+    async def main():
+        async with running(app):
+            await clock.advance(11 * SECOND)
+            [_] = (await store.claim(clock.now(), "static", lease_duration=MINUTE, limit=1)).claims  # another worker
+            await clock.advance(4 * SECOND)
+
+    clock.run(main())
     assert recorder.lost == ["slow"]
 
 

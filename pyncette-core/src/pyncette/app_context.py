@@ -123,4 +123,4 @@ class PyncetteContext(Client):
         self.values[name] = value
 
     def _announce(self, partition: str, ready_at: datetime) -> None:
-        self._engine.ready(partition, ready_at)
+        self._engine.expect(partition, ready_at)

@@ -46,7 +46,7 @@ class Context:
     @property
     def attempt(self) -> int:
         """1 when the occurrence is first run; counts claims, also those of workers that died."""
-        return self._execution.claim.attempt
+        return self._execution.attempt
 
     @property
     def fencing_token(self) -> int:

@@ -389,7 +389,10 @@ class _Checker:
             self._report("I5 one advance", f"{key} of {before.occurrence} was committed twice")
         self._commits.add(claim.occurrence)
         claim.committed_at = event.at
-        if not task.at_most_once and not self._completed(claim):
+        # A run that outlasts its lease goes on under the next claim of its worker; what is given up goes on without having ended well.
+        runs = [other for other in self._attempts[claim.occurrence] if other.worker == claim.worker]
+        given_up = task.max_attempts is not None and commit.claim.attempt >= task.max_attempts
+        if not task.at_most_once and not given_up and not any(map(self._completed, runs)):
             self._report(
                 "I3 no loss", f"{key} of {before.occurrence} was committed by {claim.worker}, but not run to its end: {claim.how}"
             )
@@ -462,6 +465,10 @@ class _Checker:
         if task.at_most_once:
             self._started_at_most_once(claim)
         else:
+            for other in self._attempts[claim.occurrence]:
+                if other.worker == claim.worker and other.started_at is not None and other.ended_at is None and not claim.revoked:
+                    if other is not claim:
+                        self._report("I16 progress", f"{key} was started by {event.worker} beside itself")
             if event.at > claim.deadline + self._tolerance:
                 self._report("I2 exclusion", f"{key} was started {event.at - claim.deadline:.3f} s after its lease ended")
             if event.at > claim.delivered_at + _MOMENT and not worker.was_frozen(claim.delivered_at, event.at):

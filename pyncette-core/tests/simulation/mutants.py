@@ -14,7 +14,8 @@ from pyncette.executors import ConcurrentExecutor
 from pyncette.repository import ClaimResult, Commit, Extend, Outcome, Release, Row, Settlement
 from pyncette.store import lifecycle
 from pyncette.worker.execution import Execution
-from pyncette.worker.loop import Engine, _Lane
+from pyncette.worker.lanes import Lane
+from pyncette.worker.loop import Engine
 from pyncette.worker.settlement import Answer, Settler, _Entry
 
 __all__ = ["MUTANTS"]
@@ -35,8 +36,8 @@ def one_now_for_a_pass() -> Iterator[None]:
         read[self] = self._clock.now()
         await original_pass(self)
 
-    async def _claim(self: Engine, lane: _Lane, now: datetime, sent: float, limit: int) -> ClaimResult:
-        return await original_claim(self, lane, read[self], sent, limit)
+    async def _claim(self: Engine, lane: Lane, now: datetime, limit: int) -> ClaimResult:
+        return await original_claim(self, lane, read[self], limit)
 
     with mock.patch.multiple(Engine, _pass=_pass, _claim=_claim):
         yield
@@ -59,7 +60,7 @@ def claims_without_a_slot() -> Iterator[None]:
 
     with (
         mock.patch.object(ConcurrentExecutor, "spawn", spawn),
-        mock.patch.object(Engine, "_capacity", lambda self: self._batch_size),
+        mock.patch.object(Engine, "_free", lambda self: self._batch_size),
     ):
         yield
 
@@ -198,19 +199,15 @@ def starts_while_draining() -> Any:
 
 
 def _stop_without_draining(self: Engine) -> None:
-    self._stopping = True
-    self._wakeup.set()
-    self._capacity_event.set()
+    if self._end_by is None:
+        self._end_by = self._clock.monotonic() + self._shutdown_timeout
+    self._wake()
 
 
 def commits_what_failed() -> Any:
     """A run that raised counts as done."""
 
-    def _failed(self: Execution, error: BaseException, schedule: Any) -> None:
-        target = self._target(schedule)
-        self._settle(Commit(self.claim, target), target)
-
-    return mock.patch.object(Execution, "_failed", _failed)
+    return mock.patch.object(Execution, "_failed", Execution._advance)
 
 
 def trusts_the_local_clock() -> Any:
@@ -226,8 +223,8 @@ def forgets_lost_static_rows() -> Any:
     """Static tasks are registered at the start only."""
     original = Engine._claim
 
-    async def _claim(self: Engine, lane: _Lane, now: datetime, sent: float, limit: int) -> ClaimResult:
-        return replace(await original(self, lane, now, sent, limit), missing=())
+    async def _claim(self: Engine, lane: Lane, now: datetime, limit: int) -> ClaimResult:
+        return replace(await original(self, lane, now, limit), missing=())
 
     return mock.patch.object(Engine, "_claim", _claim)
 

@@ -1,6 +1,7 @@
-"""One run: from a claim, through context, middlewares and body, to its settlement."""
+"""One run: from a claim, through the body, to its settlement."""
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
-from pyncette.store.contract import Claim, Commit, Extend, Fail, Outcome, Release, Settlement, Target
+from pyncette.store.contract import Claim, Commit, Extend, Fail, Key, Outcome, Release, Settlement, Target
 from pyncette.tasks import ExecutionMode, FailureMode, Task
 from pyncette.worker.settlement import Answer, Settler
 
@@ -19,6 +20,8 @@ __all__ = ["Execution", "Runner"]
 logger = logging.getLogger(__name__)
 
 _MAX_ERROR_CHARACTERS = 2000
+#: How many rows that can't be understood are remembered, so that each is logged once.
+_MOST_REMEMBERED = 10_000
 
 
 class Runner:
@@ -31,7 +34,7 @@ class Runner:
         settler: Settler,
         clock: AlignedClock,
         retry_delay: timedelta,
-        ready: Callable[[str, datetime], None],
+        expect: Callable[[str, datetime], None],
         lease_lost: Callable[[Task], None],
     ) -> None:
         #: Runs the body of an execution, within whatever belongs around it.
@@ -40,95 +43,206 @@ class Runner:
         self.clock = clock
         #: The pause before a retry where the task names none.
         self.retry_delay = retry_delay
-        #: Called with a partition, and when a row of it is ready next.
-        self.ready = ready
+        #: Called with a partition, and when a row of it can be claimed next.
+        self.expect = expect
         #: Called with the task whose run was overtaken.
         self.lease_lost = lease_lost
         #: Set when no new body is to be started.
         self.draining = False
         #: Set when bodies are being cancelled.
         self.cancelling = False
+        #: The runs that hold a lease, from the start of the body until the outcome is stored.
+        self.holding: dict[tuple[Key, datetime, int], Execution] = {}
+        self._reported: set[Key] = set()
+
+    def adopt(self, claim: Claim, claimed_at: datetime, deadline: float) -> bool:
+        """Hand ``claim`` to the run of the same occurrence that goes on here; False if there is none.
+
+        Otherwise a body that outlasts its lease would be started again beside itself, and neither would ever be committed (I16).
+        """
+        execution = self.holding.get(_identity(claim))
+        if execution is None:
+            return False
+        execution.adopt(claim, claimed_at, deadline)
+        return True
+
+    def is_news(self, key: Key) -> bool:
+        """Whether a row that can't be understood is met for the first time, and worth a line in the log."""
+        if key in self._reported:
+            return False
+        if len(self._reported) >= _MOST_REMEMBERED:
+            self._reported.clear()
+        self._reported.add(key)
+        return True
+
+
+def _identity(claim: Claim) -> tuple[Key, datetime, int]:
+    # With another revision the schedule was made anew, and its occurrence is to be run although its time may be the same.
+    return claim.key, claim.occurrence, claim.revision
 
 
 class Execution:
     """One claim on its way."""
 
     def __init__(self, runner: Runner, task: Task, claim: Claim, claimed_at: datetime, deadline: float) -> None:
+        self.task = task
         self.claim = claim
         #: On the monotonic clock, counted from before the claim was sent: the store's own end of the lease is later.
         self.deadline = deadline
         self.lease_expires_at = claimed_at + task.lease_duration
-        self._runner = runner
-        self.task = task
+        #: When the body was started, on the monotonic clock; None before that.
+        self.started_at: float | None = None
         #: The time of the occurrence in the schedule's time zone, and the arguments; known once it runs.
         self.scheduled_at = claim.occurrence
         self.args: dict[str, Any] = {}
+        self._runner = runner
         self._lost = False
+        #: Claims that were handed to this run: they started no body, and are no attempts.
+        self._adopted = 0
 
     def remaining(self) -> float:
         """Seconds left of the lease; negative once it is over."""
         return self.deadline - self._runner.clock.monotonic()
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the body was started."""
+        return 0.0 if self.started_at is None else self._runner.clock.monotonic() - self.started_at
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the occurrence this run is, from 1 on."""
+        return self.claim.attempt - self._adopted
+
+    def adopt(self, claim: Claim, claimed_at: datetime, deadline: float) -> None:
+        """Go on under ``claim``, which this process made after the lease had ended."""
+        logger.warning(
+            "%s has run for %.0f s, longer than its lease of %g s; it goes on under a new one. Send heartbeats, give it a longer "
+            "lease_duration, or end it with timeout=",
+            self,
+            self.elapsed,
+            self.task.lease_duration.total_seconds(),
+        )
+        self.claim, self.deadline, self.lease_expires_at = claim, deadline, claimed_at + self.task.lease_duration
+        self._lost = False
+        self._adopted += 1
+
     async def run(self) -> None:
         """Run the occurrence in the order its mode demands, and report the outcome. Raises nothing but cancellation."""
-        task, claim = self.task, self.claim
-        at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
-        if self._runner.draining:
+        task, claim, runner = self.task, self.claim, self._runner
+        if runner.draining:
             self.release_unstarted()
-            return
-        if task.max_attempts is not None and claim.attempt > task.max_attempts:
-            # Its last worker died, or overran its lease: nobody else will report that.
-            logger.error("%s is given up: its last attempt did not end in its lease; it is kept as failed", self)
-            self._settle(Fail(claim, f"given up: attempt {task.max_attempts} of {task.max_attempts} did not end in its lease"))
             return
         try:
             schedule = schedules.parse(claim.schedule)
             self.scheduled_at = claim.occurrence.astimezone(schedule.zone)
             self.args = task.arguments(claim.spec)
-        except Exception as error:
-            # A newer version of the code may understand the row, so it stays as it is.
-            logger.exception("%s can't be run: what is stored of it can't be understood", self)
-            self._give_up(error)
+        except Exception:
+            # A newer version of the code may understand the row, so it stays as it is, and is looked at again after a lease.
+            if runner.is_news(claim.key):
+                logger.exception("%s can't be run: what is stored of it can't be understood", self)
+            self._settle(Release(claim, self.lease_expires_at, started=False))
             return
-        if at_most_once:
-            target = self._target(schedule)
-            answer = await self._runner.settler.submit(Commit(claim, target), self.deadline)
-            self._log(answer)
-            self._settled(answer, target)
-            if answer.outcome is not Outcome.APPLIED and not (answer.outcome is Outcome.ALREADY and answer.resent):
-                return
-        elif self.remaining() <= 0:
-            logger.warning("%s is not started: its lease ended before", self)
-            self._runner.lease_lost(task)
+        if task.max_attempts is not None and claim.attempt > task.max_attempts:
+            # Its last worker died, or overran its lease: nobody else will report that.
+            self._give_up(f"given up: attempt {task.max_attempts} of {task.max_attempts} did not end in its lease", schedule)
+            return
+        if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+            await self._commit_then_run(schedule)
+        elif self.is_late:
+            self.report_late()
+            self.release_unstarted()
+        else:
+            runner.holding[_identity(claim)] = self
+            await self._run_then_settle(schedule)
+
+    async def _commit_then_run(self, schedule: Schedule) -> None:
+        target = self._target(schedule)
+        answer = await self._runner.settler.submit(Commit(self.claim, target), self.deadline)
+        self._log(answer)
+        self._expect_after(answer, target and target.execute_after)
+        if answer.outcome is not Outcome.APPLIED and not (answer.outcome is Outcome.ALREADY and answer.resent):
             return
         try:
-            await self._runner.invoke(self)
-        except asyncio.CancelledError as error:
-            if self._runner.cancelling:
-                if not at_most_once:
-                    self._settle(Release(claim, self._runner.clock.now()))
-                raise
-            self._failed(error, schedule)
-        except Exception as error:
-            self._failed(error, schedule)
+            error = await self._invoke()
+        except asyncio.CancelledError:
+            return
+        if error is not None:
+            self._log_failure(error)
+
+    async def _run_then_settle(self, schedule: Schedule) -> None:
+        try:
+            error = await self._invoke()
+        except asyncio.CancelledError:
+            self._settle(Release(self.claim, self._runner.clock.now()))
+            return
+        if error is None:
+            self._advance(schedule)
+        elif self._is_last_attempt:
+            self._log_failure(error, level=logging.ERROR)
+            self._give_up(_text_of(error), schedule)
         else:
-            logger.debug("%s ran", self)
-            if not at_most_once:
-                target = self._target(schedule)
-                self._settle(Commit(claim, target), target)
+            self._log_failure(error)
+            self._failed(schedule)
+
+    async def _invoke(self) -> BaseException | None:
+        """Run the body; what it raised, whatever that was. Raises CancelledError if it was cancelled from here."""
+        runner, timeout = self._runner, self.task.timeout
+        self.started_at = runner.clock.monotonic()
+        try:
+            if timeout is None:
+                await runner.invoke(self)
+            else:
+                async with asyncio.timeout(timeout.total_seconds()) as limit:
+                    await runner.invoke(self)
+                if limit.expired():
+                    return TimeoutError(f"it ran longer than its timeout of {timeout} and ended in spite of being cancelled")
+        except asyncio.CancelledError as error:
+            if runner.cancelling:
+                raise
+            return error
+        except TimeoutError as error:
+            if timeout is not None and limit.expired():
+                return TimeoutError(f"it ran longer than its timeout of {timeout}")
+            return error
+        except BaseException as error:
+            if _is_being_closed():
+                raise
+            return error
+        logger.debug("%s ran", self)
+        return None
 
     def release_unstarted(self) -> None:
         """Give the claim back as if it had not been made."""
-        self._settle(Release(self.claim, self._runner.clock.now(), started=False))
+        now = self._runner.clock.now()
+        self._settle(Release(self.claim, now, started=False), now)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the lease is over before the body was started, which then must not be."""
+        return self.task.execution_mode is ExecutionMode.AT_LEAST_ONCE and self.remaining() <= 0
+
+    def report_late(self) -> None:
+        logger.warning("%s is not started: its lease ended before", self)
+        self._runner.lease_lost(self.task)
+
+    async def return_late(self) -> None:
+        """Give a claim back whose answer came after its lease, and wait until that is stored: or the next claim would count again."""
+        self.report_late()
+        now = self._runner.clock.now()
+        answer = await self._runner.settler.submit(Release(self.claim, now, started=False), self.deadline)
+        self._expect_after(answer, now)
 
     async def heartbeat(self) -> None:
         if self.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
             return
         if not self._lost:
-            clock = self._runner.clock
+            clock, claim, duration = self._runner.clock, self.claim, self.task.lease_duration
             # Read before the call is sent, so that this end of the lease comes before the store's.
-            until, deadline = clock.now() + self.task.lease_duration, clock.monotonic() + self.task.lease_duration.total_seconds()
-            answer = await self._runner.settler.submit(Extend(self.claim, until), self.deadline)
+            until, deadline = clock.now() + duration, clock.monotonic() + duration.total_seconds()
+            answer = await self._runner.settler.submit(Extend(claim, until), self.deadline)
+            if self.claim is not claim:
+                return  # the run was adopted meanwhile, and has a fresh lease
             if answer.outcome is Outcome.APPLIED:
                 self.lease_expires_at, self.deadline = until, deadline
                 return
@@ -136,6 +250,8 @@ class Execution:
             logger.warning("%s lost its lease: %s", self, answer.error or answer.outcome)
             self._runner.lease_lost(self.task)
         raise LeaseLostException(f"The lease of {self} is over; another worker may run it now")
+
+    # --- outcomes ---------------------------------------------------------------------------------------------------
 
     def _target(self, schedule: Schedule) -> Target | None:
         occurrence = self.claim.occurrence
@@ -145,48 +261,69 @@ class Execution:
             following = schedule.next(occurrence)
         return None if following is None else Target(following, following)
 
-    def _failed(self, error: BaseException, schedule: Schedule) -> None:
-        level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
-        task = self.task
-        message = "%s failed, and is given up: %s" if self._is_last_attempt else "%s failed: %s"
-        logger.log(level, message, self, type(error).__name__, exc_info=error)
-        if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+    def _advance(self, schedule: Schedule) -> None:
+        target = self._target(schedule)
+        self._settle(Commit(self.claim, target), target and target.execute_after)
+
+    def _failed(self, schedule: Schedule) -> None:
+        """What becomes of an occurrence that has attempts left."""
+        if self.task.failure_mode is FailureMode.COMMIT:
+            self._advance(schedule)
             return
-        if task.failure_mode is FailureMode.COMMIT:
-            target = self._target(schedule)
-            self._settle(Commit(self.claim, target), target)
-        elif not self._give_up(error) and task.failure_mode is FailureMode.UNLOCK:
-            delay = self._runner.retry_delay if task.retry_delay is None else task.retry_delay
-            retry_at = self._runner.clock.now() + delay
-            self._settle(Release(self.claim, retry_at), Target(retry_at, retry_at))
+        now = self._runner.clock.now()
+        if self.task.failure_mode is FailureMode.UNLOCK:
+            retry_at = now + (self._runner.retry_delay if self.task.retry_delay is None else self.task.retry_delay)
+        else:
+            retry_at = max(now, self.lease_expires_at)
+        self._settle(Release(self.claim, retry_at), retry_at)
+
+    def _give_up(self, why: str, schedule: Schedule) -> None:
+        """Give the occurrence up. The schedule lives on; only what has no further occurrence is kept as failed."""
+        target = self._target(schedule)
+        if target is None:
+            logger.error("%s is given up, and kept as failed: %s", self, why)
+            self._settle(Fail(self.claim, why[:_MAX_ERROR_CHARACTERS]))
+        else:
+            logger.error("%s is given up; the next occurrence is %s: %s", self, target.occurrence.isoformat(), why)
+            self._settle(Commit(self.claim, target), target.execute_after)
 
     @property
     def _is_last_attempt(self) -> bool:
-        return self.task.max_attempts is not None and self.claim.attempt >= self.task.max_attempts
+        return self.task.max_attempts is not None and self.attempt >= self.task.max_attempts
 
-    def _give_up(self, error: BaseException) -> bool:
-        """Keep the row as failed if this was its last attempt."""
-        if not self._is_last_attempt:
-            return False
-        self._settle(Fail(self.claim, f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARACTERS]))
-        return True
-
-    def _settle(self, settlement: Settlement, target: Target | None = None) -> None:
+    def _settle(self, settlement: Settlement, ready_again_at: datetime | None = None) -> None:
         """Report an outcome. If the store refuses, the lease runs out and the occurrence is run again."""
+        held = _identity(settlement.claim)
 
         def done(answer: Answer) -> None:
+            if self.claim is not settlement.claim:  # a claim was adopted since
+                if answer.outcome is Outcome.LOST:  # by that very claim
+                    self._settle(dataclasses.replace(settlement, claim=self.claim), ready_again_at)
+                    return
+                # The outcome was stored before, and the claim is to a further attempt, which nobody runs.
+                self._runner.holding.pop(held, None)
+                self.release_unstarted()
+            elif self._runner.holding.get(held) is self:
+                del self._runner.holding[held]
             self._log(answer)
-            self._settled(answer, target)
+            self._expect_after(answer, ready_again_at)
 
         self._runner.settler.put(settlement, self.deadline, done)
 
-    def _settled(self, answer: Answer, target: Target | None) -> None:
-        """Say when the row is ready next, if that is known."""
+    def _expect_after(self, answer: Answer, ready_again_at: datetime | None) -> None:
+        """Say when the row can be claimed next, if that is known."""
         partition = self.claim.key.partition
         if answer.outcome is Outcome.SUPERSEDED:  # by a schedule whose time may have come while the row was held
-            self._runner.ready(partition, self._runner.clock.now())
-        elif target is not None and answer.outcome in (Outcome.APPLIED, Outcome.ALREADY):
-            self._runner.ready(partition, target.execute_after)
+            self._runner.expect(partition, self._runner.clock.now())
+        elif ready_again_at is not None and answer.outcome in (Outcome.APPLIED, Outcome.ALREADY):
+            self._runner.expect(partition, ready_again_at)
+
+    # --- the log ------------------------------------------------------------------------------------------------------
+
+    def _log_failure(self, error: BaseException, level: int | None = None) -> None:
+        if level is None:
+            level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
+        logger.log(level, "%s failed: %s", self, type(error).__name__, exc_info=error)
 
     def _log(self, answer: Answer) -> None:
         if answer.outcome is Outcome.APPLIED or answer.outcome is Outcome.ALREADY:
@@ -203,4 +340,21 @@ class Execution:
     def __str__(self) -> str:
         claim = self.claim
         instance = "" if claim.key.name == self.task.name else f" {claim.key.name!r}"
-        return f"task {self.task.name!r}{instance} of {claim.occurrence.isoformat()} (attempt {claim.attempt})"
+        return f"task {self.task.name!r}{instance} of {claim.occurrence.isoformat()} (attempt {self.attempt})"
+
+
+def _text_of(error: BaseException) -> str:
+    """Kind and text of ``error``, as any store can keep it, whatever ``str()`` of it does."""
+    try:
+        text = str(error)
+    except BaseException as failure:
+        text = f"(its text raised {type(failure).__name__})"
+    return f"{type(error).__name__}: {text}".replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+def _is_being_closed() -> bool:
+    """Whether the coroutine that asks is being closed from outside, as at the end of the interpreter, and not run by a loop."""
+    try:
+        return asyncio.current_task() is None
+    except RuntimeError:
+        return True

@@ -13,13 +13,14 @@ from typing import TypeAlias
 from pyncette.clock import AlignedClock
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.store.contract import Outcome, Repository, Settlement
+from pyncette.waiting import Backoff
 
 __all__ = ["Answer", "Settler"]
 
 logger = logging.getLogger(__name__)
 
-_FIRST_RETRY_AFTER = 0.05
-_LAST_RETRY_AFTER = 1.0
+#: The pauses between tries while the store can't be reached (seconds).
+_FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Settler:
                 entry.done(Answer(None, True, RepositoryError("The application was shut down before this was settled")))
 
     async def _run(self) -> None:
-        retry_after = _FIRST_RETRY_AFTER
+        pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE)
         while True:
             while not self._queue:
                 if self._closing:
@@ -118,11 +119,10 @@ class Settler:
             self._progress()
             if again:
                 self._limit = max(1, len(batch) // 2)
-                await asyncio.sleep(retry_after)
-                retry_after = min(2 * retry_after, _LAST_RETRY_AFTER)
+                await asyncio.sleep(pauses.next())
             else:
                 self._limit = min(2 * self._limit, self._batch_size)
-                retry_after = _FIRST_RETRY_AFTER
+                pauses.reset()
 
     def _next_batch(self) -> list[_Entry]:
         batch: list[_Entry] = []

@@ -1,0 +1,174 @@
+"""Which partition is polled when, and in which turn. Pure: knows no clock, no loop and no store.
+
+All times here are seconds on the monotonic clock.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from pyncette.tasks import STATIC_PARTITION, StaticTask, Task
+from pyncette.waiting import Backoff
+
+__all__ = ["Lane", "Lanes"]
+
+#: Two polls of one partition are at least this far apart (seconds), unless the first brought all it could; farther, while rows
+#: are due that can't be had, since somebody else has them in hand.
+_FLOOR = 0.005
+#: Timers of the event loop and the store-aligned clock differ by less than this (seconds); waking early would cost a poll.
+_TIMER_SLACK = 0.0005
+#: After an error of the store the partition is tried again after this long (seconds), then twice as long, up to the limit.
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0
+#: How many polls are under way at once; those that last longer than a poll interval do not count.
+_MOST_POLLS = 8
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """Something to claim from: a partition of a template, or static tasks that share a lease duration."""
+
+    partition: str
+    lease_duration: timedelta
+    tasks: Mapping[str, Task] | Task
+    #: When it is to be polled next, and when it was polled last.
+    due: float = 0.0
+    polled: float = float("-inf")
+    #: The next poll comes no sooner than this (seconds) after the last, unless that brought all it could.
+    pause: float = _FLOOR
+    backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE, _LAST_PAUSE))
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """The static tasks to ask for; None: whatever there is."""
+        return None if isinstance(self.tasks, Task) else list(self.tasks)
+
+    def task(self, name: str) -> Task:
+        """The task of the row ``name``; raises KeyError if it was not asked for."""
+        return self.tasks if isinstance(self.tasks, Task) else self.tasks[name]
+
+
+class Lanes:
+    """All lanes of a process, and whose turn it is.
+
+    Static tasks come first, and once more before each other lane; the others take turns. So neither starves, however long the backlogs.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        static: dict[timedelta, dict[str, Task]] = {}
+        self._dynamic: deque[Lane] = deque()
+        for task in tasks:
+            if isinstance(task, StaticTask):
+                static.setdefault(task.lease_duration, {})[task.name] = task
+            else:
+                self._dynamic.extend(Lane(partition, task.lease_duration, task) for partition in task.partitions())
+        self._static = [Lane(STATIC_PARTITION, lease, names) for lease, names in static.items()]
+        self._by_partition: dict[str, list[Lane]] = {}
+        for lane in self:
+            self._by_partition.setdefault(lane.partition, []).append(lane)
+        #: The static lanes that had their turn since the last other lane.
+        self._served: set[Lane] = set()
+        self._polling: set[Lane] = set()
+        self._failing: set[Lane] = set()
+
+    def __iter__(self) -> Iterator[Lane]:
+        yield from self._static
+        yield from self._dynamic
+
+    def of(self, partition: str) -> Sequence[Lane]:
+        """The lanes that claim from ``partition``."""
+        return self._by_partition.get(partition, ())
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last poll of any partition raised."""
+        return bool(self._failing)
+
+    def due_at(self) -> float:
+        """When the next poll is due; infinity if none ever is."""
+        return min((lane.due for lane in self if lane not in self._polling), default=float("inf"))
+
+    def overdue(self, now: float, patience: float) -> bool:
+        """Whether any poll has been under way for more than ``patience`` seconds."""
+        return any(now - lane.polled > patience for lane in self._polling)
+
+    def next(self, now: float, free: int, patience: float) -> tuple[Lane, int] | None:
+        """The lane whose turn it is, and how many rows it may claim of ``free``; None if none is due, or enough polls are under way.
+
+        Where several are due each gets a share, so that a call that hangs holds only that. One that failed before gets a single row.
+        """
+        if free <= 0 or sum(now - lane.polled <= patience for lane in self._polling) >= _MOST_POLLS:
+            return None
+        static = [lane for lane in self._static if lane.due <= now and lane not in self._polling]
+        fresh = [lane for lane in static if lane not in self._served]
+        lane = _longest_unpolled(fresh) or self._turn(now) or _longest_unpolled(static)
+        if lane is None:
+            return None
+        if isinstance(lane.tasks, Task):
+            self._served.clear()
+        else:
+            self._served.add(lane)
+        if lane in self._failing:
+            return lane, 1
+        if not isinstance(lane.tasks, Task):
+            return lane, min(free, len(lane.tasks))
+        waiting = 1 + len(static) + self._count_due(now, _MOST_POLLS)
+        # Something is kept back for those whose time comes while this poll is under way.
+        most = free if len(self._by_partition) == 1 else -(-3 * free // 4)
+        return lane, min(most, -(-free // min(waiting, _MOST_POLLS)))
+
+    def _turn(self, now: float) -> Lane | None:
+        for _ in range(len(self._dynamic)):
+            lane = self._dynamic[0]
+            self._dynamic.rotate(-1)  # the next turn is that of whoever comes behind
+            if lane.due <= now and lane not in self._polling:
+                return lane
+        return None
+
+    def _count_due(self, now: float, most: int) -> int:
+        due = (lane for lane in self._dynamic if lane.due <= now and lane not in self._polling)
+        return sum(1 for _ in itertools.islice(due, most)) - 1
+
+    # --- what becomes of a poll -------------------------------------------------------------------------------------
+
+    def begin(self, lane: Lane, now: float, poll_every: float) -> None:
+        """A poll is sent. If it fails, it may still have been applied: its rows come back when the lease ends."""
+        self._polling.add(lane)
+        lane.polled, lane.due = now, now + poll_every
+
+    def end(self, lane: Lane) -> None:
+        """The poll is over."""
+        self._polling.discard(lane)
+
+    def succeeded(self, lane: Lane, claimed: int, limit: int, ready_in: float | None, poll_every: float) -> None:
+        """The poll has brought ``claimed`` rows of at most ``limit``; the next is ready in ``ready_in`` seconds, as far as known."""
+        self._failing.discard(lane)
+        lane.backoff.reset()
+        if claimed >= limit:
+            lane.due, lane.pause = lane.polled, _FLOOR
+            return
+        # A claim that is neither settled nor extended becomes ready when its lease ends.
+        wait = lane.lease_duration.total_seconds() if claimed else poll_every
+        if ready_in is not None:
+            wait = min(wait, ready_in)
+        lane.pause = _FLOOR if claimed or wait > 0 else min(2 * lane.pause, poll_every)
+        lane.due = max(lane.polled + lane.pause, min(lane.due, lane.polled + wait + _TIMER_SLACK))
+
+    def failed(self, lane: Lane, now: float) -> None:
+        """The poll has raised: this lane is tried again later, and no other one waits for it."""
+        self._failing.add(lane)
+        lane.due = now + lane.backoff.next()
+
+    def expect(self, partition: str, now: float, ready_in: float) -> bool:
+        """A row can be claimed in ``ready_in`` seconds: poll no later than that; whether that is sooner than was planned."""
+        sooner = False
+        for lane in self.of(partition):
+            due = max(now + (ready_in + _TIMER_SLACK if ready_in > 0 else 0.0), lane.polled + _FLOOR)
+            if lane.due > now and due < lane.due and lane not in self._failing:
+                lane.due, sooner = due, True
+        return sooner
+
+
+def _longest_unpolled(lanes: Sequence[Lane]) -> Lane | None:
+    return min(lanes, key=lambda lane: lane.polled, default=None)
