@@ -179,8 +179,7 @@ class Execution:
         if error is None:
             self._advance(schedule)
         elif self._is_last_attempt:
-            self._log_failure(error, level=logging.ERROR)
-            self._give_up(_text_of(error), schedule)
+            self._give_up(_text_of(error), schedule, error)
         else:
             self._log_failure(error)
             self._failed(schedule)
@@ -277,14 +276,15 @@ class Execution:
             retry_at = max(now, self.lease_expires_at)
         self._settle(Release(self.claim, retry_at), retry_at)
 
-    def _give_up(self, why: str, schedule: Schedule) -> None:
+    def _give_up(self, why: str, schedule: Schedule, error: BaseException | None = None) -> None:
         """Give the occurrence up. The schedule lives on; only what has no further occurrence is kept as failed."""
         target = self._target(schedule)
         if target is None:
-            logger.error("%s is given up, and kept as failed: %s", self, why)
+            logger.error("%s is given up, and kept as failed: %s", self, why, exc_info=error)
             self._settle(Fail(self.claim, why[:_MAX_ERROR_CHARACTERS]))
         else:
-            logger.error("%s is given up; the next occurrence is %s: %s", self, target.occurrence.isoformat(), why)
+            following = target.occurrence.isoformat()
+            logger.error("%s is given up; the next occurrence is %s: %s", self, following, why, exc_info=error)
             self._settle(Commit(self.claim, target), target.execute_after)
 
     @property
@@ -320,9 +320,8 @@ class Execution:
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
-    def _log_failure(self, error: BaseException, level: int | None = None) -> None:
-        if level is None:
-            level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
+    def _log_failure(self, error: BaseException) -> None:
+        level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
         logger.log(level, "%s failed: %s", self, type(error).__name__, exc_info=error)
 
     def _log(self, answer: Answer) -> None:
