@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import pickle
 import uuid
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -68,8 +69,9 @@ def test_what_runs_can_be_shown_and_compared(app):
     with pytest.raises(AttributeError, match="colour"):
         _ = instance.colour
     for name in ("name", "template", "lease_duration", "colour"):
-        with pytest.raises((AttributeError, TypeError)):
+        with pytest.raises(AttributeError, match=f"'{name}' of the instance 'remind:ada'"):
             setattr(instance, name, "other")
+    assert copy.deepcopy(instance).name == pickle.loads(pickle.dumps(instance)).name == "ada"
 
 
 def test_an_instance_can_be_called_as_its_template_can(app, clock):

@@ -576,6 +576,9 @@ OF_AN_INSTANCE = {
     "instant of another type": ({"execute_at": "tomorrow"}, "execute_at", "'tomorrow'"),
     "instant beyond the calendar": ({"execute_at": datetime.max, "timezone": "America/New_York"}, "execute_at"),
     "misspelt option": ({"interval": SECOND, "exceute_at": 5}, "'exceute_at'", "'execute_at'"),
+    "option of the template": ({"interval": SECOND, "max_attempts": 5}, "'max_attempts'", "where the template is declared"),
+    "misspelt option of the template": ({"interval": SECOND, "retry_delai": 5}, "'retry_delai'", "'retry_delay'"),
+    "option of another scheduler": ({"interval": SECOND, "tz": "UTC"}, "'tz'", "timezone="),
     **{
         label: ({"interval": SECOND, **given[0]}, *given[1:])
         for label, given in OF_ANY_TASK.items()

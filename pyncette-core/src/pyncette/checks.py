@@ -5,6 +5,7 @@ import functools
 import keyword
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from pyncette.errors import ConfigurationError
 
@@ -16,6 +17,7 @@ __all__ = [
     "check_name",
     "check_type",
     "did_you_mean",
+    "free_arguments",
     "one_slip_from",
 ]
 
@@ -71,8 +73,8 @@ def check_free_arguments(args: Iterable[str], options: Sequence[str], what: str,
     """
     for name in args:
         if name in elsewhere:
-            raise ConfigurationError(f"{what} has no option {name!r}: {elsewhere[name]}")
-        if name in _ELSEWHERE_CALLED:
+            like, do = "an option that belongs elsewhere", elsewhere[name]
+        elif name in _ELSEWHERE_CALLED:
             like, do = "the option of another scheduler", _ELSEWHERE_CALLED[name]
         else:
             option = one_slip_from(name, (*options, *elsewhere))
@@ -82,6 +84,24 @@ def check_free_arguments(args: Iterable[str], options: Sequence[str], what: str,
         raise ConfigurationError(
             f"The argument {name!r} of {what} looks like {like}: {do}, or pass args={{{name!r}: ...}} if it is meant for the body"
         )
+
+
+def free_arguments(
+    args: Mapping[str, Any] | None,
+    further: Mapping[str, Any],
+    options: Sequence[str],
+    what: str,
+    elsewhere: Mapping[str, str] = {},
+) -> Mapping[str, Any]:
+    """All arguments for the body: ``args``, whose names are free, and ``further``, checked by :func:`check_free_arguments`."""
+    check_free_arguments(further, options, what, elsewhere)
+    if args is None:
+        return further
+    if not isinstance(args, Mapping):
+        raise ConfigurationError(f"The args of {what} are of type {type(args).__name__}; pass a dict")
+    for twice in args.keys() & further.keys():
+        raise ConfigurationError(f"The argument {twice!r} of {what} is given twice, in args= and by its name; give it once")
+    return {**args, **further}
 
 
 #: Options of other schedulers, and what to do instead.

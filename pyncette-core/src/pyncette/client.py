@@ -14,11 +14,12 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, RepositoryError
 from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import Key, Registration, Repository, SupportsPause
-from pyncette.tasks import Instance, StaticTask, Task, Template
+from pyncette.tasks import TEMPLATE_OPTIONS, Instance, StaticTask, Task, Template
 
 __all__ = ["Client", "TaskPage"]
 
 _INSTANCE_OPTIONS = ("schedule", "interval", "execute_at", "timezone", "force")
+_OF_THE_TEMPLATE = dict.fromkeys(TEMPLATE_OPTIONS, "pass it where the template is declared")
 #: Rows that are sent to the store in one call.
 _BULK = 1000
 
@@ -73,7 +74,7 @@ class Client:
         returns, the instance is stored for good. Safe to repeat when it raised a TransientRepositoryError.
         Raises ConfigurationError for anything wrong with the arguments; nothing is changed then.
         """
-        check_free_arguments(args, _INSTANCE_OPTIONS, f"instance {instance_name!r}")
+        check_free_arguments(args, _INSTANCE_OPTIONS, f"instance {instance_name!r}", _OF_THE_TEMPLATE)
         instance = Instance(
             name=instance_name, schedule=schedule, interval=interval, execute_at=execute_at, timezone=timezone, args=args
         )

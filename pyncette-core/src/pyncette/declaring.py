@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from inspect import signature
 from typing import Any, TypeAlias, TypeVar
 
-from pyncette.checks import check_attribute_name, check_free_arguments
+from pyncette.checks import check_attribute_name, free_arguments
 from pyncette.context import RESERVED, Body, Middleware
 from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.hooks import Instrumentation
@@ -147,23 +147,14 @@ class Declarations:
         decorator, elsewhere = _DECORATORS[kind]
         if given.pop("body") is not None:
             raise ConfigurationError(f"A decorator needs its parentheses, and takes options by name; write {decorator}")
-        args, further, name = given.pop("args"), given.pop("further_args"), given.pop("name")
-        decorator = decorator.partition("(")[0] + "()"
-        check_free_arguments(further, _OPTIONS, decorator, elsewhere)
-        if args is not None:
-            if not isinstance(args, Mapping):
-                raise ConfigurationError(f"The args of {decorator} are of type {type(args).__name__}; pass a dict")
-            for twice in args.keys() & further.keys():
-                raise ConfigurationError(
-                    f"The argument {twice!r} of {decorator} is given twice, in args= and by its name; give it once"
-                )
-            further = {**args, **further}
+        name = given.pop("name")
+        args = free_arguments(given.pop("args"), given.pop("further_args"), _OPTIONS, f"{decorator.partition('(')[0]}()", elsewhere)
         if kind is StaticTask:
             given["schedule"] = _schedule(given.pop("schedule"), given.pop("interval"), given.pop("timezone"))
 
         def declare(body: Body | Task) -> _TaskT:
             function = body.body if isinstance(body, Task) else body
-            return self._add(kind(name=_name(function) if name is None else name, body=function, args=further, **given))
+            return self._add(kind(name=_name(function) if name is None else name, body=function, args=args, **given))
 
         return declare
 
@@ -216,7 +207,7 @@ class Declarations:
 
 
 _PARTITIONED = dict.fromkeys(
-    ("partition_count", "partition_selector", "enabled_partitions"), "it is one of @app.partitioned_task()"
+    ("partition_count", "partition_selector", "enabled_partitions"), "declare the template with @app.partitioned_task()"
 )
 _SCHEDULED_LATER = dict.fromkeys(
     ("schedule", "interval", "timezone", "execute_at"), "pass it to schedule_task(), which gives each instance its own schedule"

@@ -7,7 +7,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import FrozenInstanceError, dataclass, field, replace
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +21,7 @@ from pyncette.store.contract import Key, Registration, Target
 
 __all__ = [
     "STATIC_PARTITION",
+    "TEMPLATE_OPTIONS",
     "DynamicTask",
     "ExecutionMode",
     "FailureMode",
@@ -233,12 +234,12 @@ class DynamicTask(Template):
         return f"dynamic:{self.name}"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, unsafe_hash=True)
 class TaskInstance:
     """An instance of a template, by its name. It has the template's options, too, as attributes of its own."""
 
-    name: str
-    template: Template
+    name: Final[str]
+    template: Final[Template]
 
     @property
     def key(self) -> Key:
@@ -250,6 +251,11 @@ class TaskInstance:
     def __getattr__(self, name: str) -> Any:
         # Not self.template, which would end here again where it is not set yet, in a copy.
         return getattr(object.__getattribute__(self, "template"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(self, "template"):  # the last that is set when it is made
+            raise FrozenInstanceError(f"{name!r} of the instance {str(self)!r} can't be set; what can, can for the template")
+        object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         return f"{self.template.name}:{self.name}"
@@ -314,6 +320,10 @@ class PartitionedTask(Template):
 
     def _partition(self, index: int) -> str:
         return f"partitioned:{index}:{self.name}"  # the index first: a name may contain anything
+
+
+#: What belongs to all instances of a template, and is not said for each.
+TEMPLATE_OPTIONS = tuple(each.name for each in fields(PartitionedTask) if each.name not in ("name", "body", "args"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
