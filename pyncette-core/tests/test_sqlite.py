@@ -23,7 +23,7 @@ from pyncette.backends import from_url
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.repository import ClaimResult, Commit, Extend, Fail, Key, Outcome, Registration, Release, State, Target
 from pyncette.sqlite import schema, sqlite_repository
-from pyncette.store import lifecycle, sqlite
+from pyncette.store import lifecycle, sqlite, sqlite_rows
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -299,8 +299,8 @@ class TestStatements:
         async def test():
             async with sqlite_repository(sqlite_database=path) as repository:
                 plans = {}
-                for name in ("_PEEK", "_TAKE", "_PEEK_NAMED", "_TAKE_NAMED", "_ROWS", "_DELETE", "_LIST", "_STATS", "_PARTITIONS"):
-                    statement = getattr(sqlite, name)
+                for name in ("PEEK", "TAKE", "PEEK_NAMED", "TAKE_NAMED", "ROWS", "DELETE", "LIST", "STATS", "PARTITIONS"):
+                    statement = getattr(sqlite_rows, name)
                     values = {"partition": "p", "now": 1, "limit": 2, "names": "[]"}
                     parameters = values if ":" in statement else ("[]",) * statement.count("?")
                     rows = await repository._fetch(f"EXPLAIN QUERY PLAN {statement}", parameters)
@@ -308,11 +308,11 @@ class TestStatements:
             for name, plan in plans.items():
                 assert not [step for step in plan if "TEMP B-TREE" in step or step.startswith("SCAN pyncette_tasks")], (name, plan)
             assert "SEARCH pyncette_tasks USING COVERING INDEX pyncette_tasks_ready (partition=? AND ready_at" in str(
-                plans["_STATS"]
+                plans["STATS"]
             )
-            for name in ("_PEEK", "_TAKE"):
+            for name in ("PEEK", "TAKE"):
                 assert "INDEX pyncette_tasks_ready (partition=? AND ready_at" in str(plans[name]), plans[name]
-            for name in ("_PEEK_NAMED", "_TAKE_NAMED", "_ROWS", "_DELETE"):
+            for name in ("PEEK_NAMED", "TAKE_NAMED", "ROWS", "DELETE"):
                 assert "INDEX sqlite_autoindex_pyncette_tasks_1 (partition=? AND name=?)" in str(plans[name]), plans[name]
 
         asyncio.run(test())

@@ -77,7 +77,7 @@ async def poll(
 ) -> ClaimResult:
     """Claim what is due, with lists in the result, so that it can be compared."""
     result = await repository.claim(now, partition, lease_duration=lease_duration, limit=limit, names=names)
-    return ClaimResult(list(result.claims), result.next_ready_at, list(result.missing))
+    return ClaimResult(list(result.claims), result.next_ready_at, list(result.missing), tuple(result.unreadable))
 
 
 async def settle(repository: Repository, now: datetime, *settlements: Settlement) -> list[Outcome]:

@@ -15,6 +15,7 @@ from acme_pyncette_lmdb import lmdb_repository
 from pyncette.backends import from_url
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.repository import Commit, Key, Outcome, Registration, Target
+from pyncette_conformance.damage import INDEX, MISSING, RECORD, DamagedRows
 from pyncette_conformance.suite import *  # noqa: F403
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
@@ -42,6 +43,52 @@ def open_and_close(**options):
             pass
 
     asyncio.run(run())
+
+
+FIELDS = ("spec", "schedule", "occurrence", "execute_after", "ready_at", "lease", "locked_until", "epoch", "revision", "attempt")
+FIELDS += ("state", "error")
+
+
+class TestDamagedRows(DamagedRows):
+    @pytest.fixture
+    def damage_row(self):
+        def damage(repository, key, field, junk):
+            partition, name = (hashlib.sha256(text.encode()).digest() for text in key)
+            with repository._environment.begin(write=True) as txn:
+                if field == INDEX:
+                    digest = hashlib.sha256(junk.encode()).digest() if isinstance(junk, str) else junk
+                    return txn.put(b"r" + partition + bytes(8) + digest, b"")
+                plain = txn.get(b"t" + partition + name).partition(b"\0")[2]
+                if field == RECORD:
+                    plain = junk
+                elif field == "ready_at":  # which is in the index, too
+                    return False
+                elif isinstance(junk, bytes):
+                    plain = plain[:-1] + b', "' + junk + b'"]'
+                else:
+                    values = json.loads(plain)
+                    values[FIELDS.index(field) :] = [] if junk is MISSING else [junk, *values[FIELDS.index(field) + 1 :]]
+                    plain = json.dumps(values).encode()
+                return txn.put(b"t" + partition + name, key.name.encode() + b"\0" + plain)
+
+        return damage
+
+    def test_one_whose_name_is_damaged_too_goes_by_another(self, repository_factory):
+        async def run():
+            async with repository_factory() as repository:
+                await repository.register(NOW, [registration("a"), registration("b")])
+                p, a = (hashlib.sha256(text).digest() for text in (b"p", b"a"))
+                with repository._environment.begin(write=True) as txn:
+                    txn.put(b"t" + p + a, b"\xff")
+                result = await repository.claim(NOW, "p", lease_duration=MINUTE, limit=9)
+                assert [claim.key.name for claim in result.claims] == ["b"]
+                [unreadable] = result.unreadable
+                assert {row.key for row in (await repository.list("p", limit=9)).rows} == {Key("p", "b"), unreadable.key}
+                assert await repository.unregister(NOW, [unreadable.key]) == [True]
+                assert [row.key.name for row in (await repository.list("p", limit=9)).rows] == ["b"]
+                await repository.register(NOW, [registration("a")])
+
+        asyncio.run(run())
 
 
 class TestSeveralProcesses:
@@ -145,7 +192,9 @@ class TestStored:
         with lmdb.open(path) as environment, environment.begin() as txn:
             stored = dict(txn.cursor())
         row = stored.pop(b"t" + p + a)
-        assert json.loads(row) == ["p", "a", '{"x": 1}', "s", at, at, at, None, None, at, 0, 0, "scheduled", None]
+        name, _, rest = row.partition(b"\0")
+        assert name == b"a"
+        assert json.loads(rest) == ['{"x": 1}', "s", at, at, at, None, None, at, 0, 0, "scheduled", None]
         assert stored == {b"format": b"1", b"r" + p + bytes.fromhex("80064bf535b0f241") + a: b""}
 
     @pytest.mark.parametrize(

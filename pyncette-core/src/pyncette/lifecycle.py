@@ -1,13 +1,16 @@
 """The life of one row as pure functions: see :mod:`pyncette.store.lifecycle`."""
 
 from pyncette.store.lifecycle import (
+    Taken,
     claim,
     lease_end,
     new_lease,
     pause,
+    put_off,
     register,
     resume,
     settle,
+    take,
 )
 
-__all__ = ["claim", "lease_end", "new_lease", "pause", "register", "resume", "settle"]
+__all__ = ["Taken", "claim", "lease_end", "new_lease", "pause", "put_off", "register", "resume", "settle", "take"]

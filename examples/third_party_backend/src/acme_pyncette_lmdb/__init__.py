@@ -3,11 +3,12 @@
 LMDB has one writer at a time and durable transactions over any number of keys. So each call of the contract is one transaction, in
 which rows are read, changed by the rules of :mod:`pyncette.lifecycle`, and written back. What is stored, all keys being bytes:
 
-- ``t`` + digest of the partition + digest of the name: a row, as a JSON array;
+- ``t`` + digest of the partition + digest of the name: a row, as its name, NUL, and a JSON array of the rest;
 - ``r`` + digest of the partition + ready_at + digest of the name: empty; in the order in which rows get ready;
 - ``format``: the version of all this.
 
-Digests, because a key of LMDB has 511 bytes at most, and a name may have 1,000.
+Digests, because a key of LMDB has 511 bytes at most, and a name may have 1,000. The name is not within the array, so that a row can be
+shown and removed whatever has become of that.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ import lmdb
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
 from pyncette.clock import from_microseconds, to_microseconds
+from pyncette.codec import decode, unreadable
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.repository import ClaimResult, Key, Page, Row, State
 from pyncette.rowwise import Change, RowwiseRepository
@@ -65,12 +67,13 @@ class LMDBRepository(RowwiseRepository):
 
         def take(txn: Transaction) -> ClaimResult:
             found, missing = ready(txn, limit + 1)  # the one more is what comes next
-            lease = lifecycle.new_lease()
-            due = [row for at, row in found[:limit] if at <= now]
-            taken = [pair for row in due if (pair := lifecycle.claim(row, now, lease_duration, lease)) is not None]
-            for before, (after, _) in zip(due, taken, strict=True):
-                _put(txn, before.key, before, after)
-            return ClaimResult([claim for _, claim in taken], found[len(due)][0] if len(found) > len(due) else None, missing)
+            due = {row.key: row for at, row in found[:limit] if at <= now}
+            taken = lifecycle.take(due.values(), now, lease_duration)
+            for row in taken.rows:
+                _put(txn, row.key, due[row.key], row)
+            for row in taken.unreadable:
+                _move(txn, row)
+            return ClaimResult(taken.claims, found[len(due)][0] if len(found) > len(due) else None, missing, taken.unreadable)
 
         # An idle poll ends here: it only reads, and waits for nobody.
         found, missing = await self._run(lambda txn: ready(txn, 1))
@@ -84,7 +87,8 @@ class LMDBRepository(RowwiseRepository):
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
         def page(txn: Transaction) -> Page:
             found = list(itertools.islice(_scan(txn, b"t" + _digest(partition), bytes.fromhex(token or "")), limit + 1))
-            return Page([_decode(value) for _, value in found[:limit]], found[limit][0].hex() if len(found) > limit else None)
+            rows = [_listed(partition, digest, value) for digest, value in found[:limit]]
+            return Page(rows, found[limit][0].hex() if len(found) > limit else None)
 
         return await self._run(page)
 
@@ -216,23 +220,33 @@ def _digest(text: str) -> bytes:
 
 
 def _row_key(key: Key) -> bytes:
-    return b"t" + _digest(key.partition) + _digest(key.name)
+    return b"t" + _digest(key.partition) + _name_digest(key.name)
 
 
-def _ready_key(row: Row) -> bytes | None:
-    if row.ready_at is None:
+def _name_digest(name: str) -> bytes:
+    return bytes.fromhex(name[1:]) if name[:1] == "\0" else _digest(name)
+
+
+def _ready_key(key: Key, ready_at: datetime | None) -> bytes | None:
+    if ready_at is None:
         return None
-    at = to_microseconds(row.ready_at) + 2**63  # years before 1970, too, in the order of their bytes
-    return b"r" + _digest(row.key.partition) + at.to_bytes(8, "big") + _digest(row.key.name)
+    at = to_microseconds(ready_at) + 2**63  # years before 1970, too, in the order of their bytes
+    return b"r" + _digest(key.partition) + at.to_bytes(8, "big") + _name_digest(key.name)
 
 
 def _get(txn: Transaction, key: Key) -> Row | None:
     value = txn.get(_row_key(key))
-    return None if value is None else _decode(value)
+    row = None if value is None else _decode(key, value)
+    if row is not None and row.state is State.UNREADABLE:  # only the index can tell when it is ready
+        return next((each for _, each in _ready(txn, key.partition) if each.key == key), row._replace(ready_at=None))
+    return row
 
 
 def _put(txn: Transaction, key: Key, before: Row | None, after: Row | None) -> None:
-    was, is_now = before and _ready_key(before), after and _ready_key(after)
+    if before is not None and before.state is State.UNREADABLE:
+        _move(txn, before._replace(ready_at=None))
+        before = None
+    was, is_now = before and _ready_key(key, before.ready_at), after and _ready_key(key, after.ready_at)
     if was is not None and was != is_now:
         txn.delete(was)
     if is_now is not None and was != is_now:
@@ -243,12 +257,28 @@ def _put(txn: Transaction, key: Key, before: Row | None, after: Row | None) -> N
         txn.put(_row_key(key), _encode(after))
 
 
+def _move(txn: Transaction, row: Row) -> None:
+    """Have the index say ``row.ready_at`` of an unreadable row, whatever it says now: the row does not tell."""
+    prefix, name = b"r" + _digest(row.key.partition), _name_digest(row.key.name)
+    for entry in [entry for entry, _ in _scan(txn, prefix) if entry[8:] == name]:
+        txn.delete(prefix + entry)
+    if (entry := _ready_key(row.key, row.ready_at)) is not None:
+        txn.put(entry, b"")
+
+
 def _ready(txn: Transaction, partition: str) -> Iterator[tuple[datetime, Row]]:
     digest = _digest(partition)
     for entry, _ in _scan(txn, b"r" + digest):
         value = txn.get(b"t" + digest + entry[8:])
-        assert value is not None  # both are written in one transaction
-        yield from_microseconds(int.from_bytes(entry[:8], "big") - 2**63), _decode(value)
+        if len(entry) == 8 + 32 and value is not None:
+            row = _listed(partition, entry[8:], value)
+            with contextlib.suppress(OverflowError):
+                at = from_microseconds(int.from_bytes(entry[:8], "big") - 2**63)
+                if row.state is State.UNREADABLE:
+                    yield at, row._replace(ready_at=at)
+                elif row.ready_at == at:
+                    yield at, row
+        # Whatever else is there is no entry of ours.
 
 
 def _scan(txn: Transaction, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
@@ -263,21 +293,28 @@ def _scan(txn: Transaction, prefix: bytes, start: bytes = b"") -> Iterator[tuple
 
 def _encode(row: Row) -> bytes:
     key, spec, schedule, occurrence, after, ready, lease, locked, epoch, revision, attempt, state, error = row
-    times = [at and to_microseconds(at) for at in (occurrence, after, ready, locked)]
-    return json.dumps([*key, spec, schedule, *times, lease, epoch, revision, attempt, state.value, error]).encode()
+    times = [at and to_microseconds(at) for at in (occurrence, after, ready)]
+    until = locked and to_microseconds(locked)
+    fields = [spec, schedule, *times, lease, until, epoch, revision, attempt, state.value, error]
+    return key.name.encode() + b"\0" + json.dumps(fields).encode()
 
 
-def _decode(value: bytes) -> Row:
-    partition, name, spec, schedule, occurrence, after, ready, locked, lease, epoch, revision, attempt, state, error = json.loads(
-        value
-    )
-    times = from_microseconds(occurrence), from_microseconds(after), _instant(ready)
-    until = _instant(locked)
-    return Row(Key(partition, name), spec, schedule, *times, lease, until, epoch, revision, attempt, State(state), error)
+def _listed(partition: str, digest: bytes, value: bytes) -> Row:
+    """A row whose name is known by its digest only, and by what is stored."""
+    name = value.partition(b"\0")[0].decode(errors="replace")
+    # One whose name is damaged, too, goes by the digest: no task is called so.
+    return _decode(Key(partition, name if _digest(name) == digest else "\0" + digest.hex()), value)
 
 
-def _instant(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else from_microseconds(microseconds)
+def _decode(key: Key, value: bytes) -> Row:
+    name, _, fields = value.partition(b"\0")
+    try:
+        values = json.loads(fields)
+    except (ValueError, RecursionError) as error:
+        return unreadable(key, f"it is no JSON ({type(error).__name__})")
+    if name != key.name.encode() or not isinstance(values, list) or len(values) != len(Row._fields) - 1:
+        return unreadable(key, "it has another name or other fields")
+    return decode(key, *values)
 
 
 backend = Backend(contract_version=1, factory=lmdb_repository, prefix="lmdb_", from_url=_from_url)

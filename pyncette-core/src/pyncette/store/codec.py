@@ -13,7 +13,8 @@ __all__ = ["decode", "unreadable"]
 
 _STATES = {state.value: state for state in State if state is not State.UNREADABLE}
 _NOWHEN = datetime(1970, 1, 1, tzinfo=UTC)
-_LARGEST = 2**63 - 1
+#: A signed number of 64 bits that can still be raised.
+_LARGEST = 2**63 - 2
 
 
 def decode(
@@ -35,41 +36,56 @@ def decode(
 
     Nothing is taken on trust, neither types nor ranges: pass what the store has.
     """
+    # Plainly written out: of all that a claim or a settlement does in Python, this takes the most time.
     try:
         if type(spec) is not str or type(schedule) is not str:
-            raise TypeError("spec or schedule is no text")
-        if not (0 <= attempt <= _LARGEST and 0 <= revision <= _LARGEST and -_LARGEST <= epoch <= _LARGEST):
-            raise ValueError(f"attempt {attempt}, revision {revision} or epoch {epoch} is out of range")
-        return Row(
+            raise ValueError("the spec or the schedule is no text")
+        if not (lease is None or type(lease) is str) or not (error is None or type(error) is str):
+            raise ValueError("the lease or the error is no text")
+        if not type(epoch) is type(revision) is type(attempt) is int:
+            raise ValueError("the epoch, the revision or the attempt is no whole number")
+        if not (-_LARGEST <= epoch <= _LARGEST and 0 <= revision <= _LARGEST and 0 <= attempt <= _LARGEST):
+            raise ValueError("the epoch, the revision or the attempt is out of range")
+        row = Row(
             key,
             spec,
             schedule,
-            from_microseconds(occurrence),
-            from_microseconds(execute_after),
-            None if ready_at is None else from_microseconds(ready_at),
+            _instant(occurrence),
+            _instant(execute_after),
+            None if ready_at is None else _instant(ready_at),
             lease,
-            None if locked_until is None else from_microseconds(locked_until),
+            None if locked_until is None else _instant(locked_until),
             epoch,
             revision,
             attempt,
             _STATES[state],
             error,
         )
-    except KeyError:
-        return unreadable(key, f"unknown state {str(state)[:100]!r}")
-    except (TypeError, ValueError, OverflowError) as problem:
-        return unreadable(key, str(problem))
+        if (row.ready_at is None) is (row.state is State.SCHEDULED):
+            raise ValueError(f"it is {state} and has {'no' if ready_at is None else 'a'} time at which it is ready")
+        return row
+    except (KeyError, TypeError):  # the latter of what can't be hashed
+        return unreadable(key, f"the state {str(state)[:100]!r} is unknown", ready_at)
+    except (ValueError, OverflowError) as problem:
+        return unreadable(key, str(problem), ready_at)
 
 
-def unreadable(key: Key, problem: str) -> Row:
-    """What stands for a stored row that can't be read: its key, and what is wrong with it."""
+def unreadable(key: Key, problem: str, ready_at: object = None) -> Row:
+    """What stands for a stored row that can't be read: its key, what is wrong with it, and when a claim is to meet it next.
+
+    ``ready_at`` is what is stored, in microseconds; what is no instant is taken for None.
+    """
+    try:
+        instant = _instant(ready_at)
+    except (ValueError, OverflowError):
+        instant = None
     return Row(
         key=key,
         spec="{}",
         schedule="",
         occurrence=_NOWHEN,
         execute_after=_NOWHEN,
-        ready_at=None,
+        ready_at=instant,
         lease=None,
         locked_until=None,
         epoch=0,
@@ -78,3 +94,12 @@ def unreadable(key: Key, problem: str) -> Row:
         state=State.UNREADABLE,
         error=f"can't be read: {problem}"[:2000],
     )
+
+
+def _instant(microseconds: object) -> datetime:
+    if type(microseconds) is not int:  # nor a float, which is not exact
+        raise ValueError("a time is no whole number of microseconds")
+    try:
+        return from_microseconds(microseconds)
+    except OverflowError:
+        raise ValueError(f"the time {microseconds} is beyond the calendar") from None

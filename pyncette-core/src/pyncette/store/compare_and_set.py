@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 from pyncette.errors import TransientRepositoryError
 from pyncette.store import lifecycle
-from pyncette.store.contract import Claim, ClaimResult, Key, Row
+from pyncette.store.contract import Claim, ClaimResult, Key, Row, State
 from pyncette.store.rowwise import Change, RowwiseRepository
 
 __all__ = ["CompareAndSetRepository", "Stored"]
@@ -47,7 +47,10 @@ class CompareAndSetRepository(RowwiseRepository):
 
     @abc.abstractmethod
     async def read(self, key: Key) -> Stored | None:
-        """The row as the last write has left it: an eventually consistent read will not do. None if there is none."""
+        """The row as the last write has left it: an eventually consistent read will not do. None if there is none.
+
+        One that can't be read is what :func:`pyncette.codec.decode` or ``unreadable`` make of it; it has a version like any other.
+        """
 
     @abc.abstractmethod
     async def write(self, key: Key, expected: object | None, row: Row | None) -> bool:
@@ -56,13 +59,16 @@ class CompareAndSetRepository(RowwiseRepository):
         ``expected`` None: there must be no row yet. ``row`` None: remove it. A write whose outcome is unknown raises
         :class:`~pyncette.errors.TransientRepositoryError` and is not sent again, neither here nor by the driver: turn its retries
         off. A second attempt would find the condition broken by the first, and an APPLIED would become an ALREADY.
+
+        A ``row`` in the state UNREADABLE has only its ``ready_at`` to be written: whatever else is stored has to stay as it is.
         """
 
     @abc.abstractmethod
     async def ready(self, partition: str, limit: int) -> Sequence[Stored]:
         """The up to ``limit`` rows of ``partition`` with the smallest ``ready_at``, ascending; none where it is None.
 
-        They may be somewhat out of date, since each is written on condition of its version.
+        They may be somewhat out of date, since each is written on condition of its version. Unreadable ones are among them, with
+        the ``ready_at`` that the index has; what else is in the index is left out.
         """
 
     async def read_many(self, keys: Sequence[Key]) -> Sequence[Stored | Exception | None]:
@@ -103,12 +109,13 @@ class CompareAndSetRepository(RowwiseRepository):
                 if row is not None and row.lease == lease:
                     return row, attempted  # it was written, although the write said that it was not
                 taken = row and lifecycle.claim(row, now, lease_duration, lease)
-                row, attempted = taken or (row, None)
+                row, attempted = taken or (row and lifecycle.put_off(row, now, lease_duration), None)
                 return row, attempted
 
             return change
 
         claims: list[Claim] = []
+        unreadable: list[Row] = []
         taken = await self._side_by_side(lambda each: self._update_one(each.row.key, take(), each), due)
         for each, result in zip(due, taken, strict=True):
             if isinstance(result, Exception):
@@ -120,14 +127,16 @@ class CompareAndSetRepository(RowwiseRepository):
                 claims.append(claim)
             elif row is None:
                 missing.add(each.row.key.name)
+            elif row.state is State.UNREADABLE:
+                unreadable.append(row)
             elif row.ready_at is not None:  # somebody else was faster
                 left.append(row.ready_at)
-        if errors and not claims:
+        if errors and not claims and not unreadable:
             raise _first(errors)
         for error in errors:
             # Raised, it would cost the claims that were made their lease, again and again if it is the fault of one row.
             logger.warning("Some rows of the partition %r could not be claimed: %s", partition, error)
-        return ClaimResult(claims, min(left, default=None), [name for name in names or () if name in missing])
+        return ClaimResult(claims, min(left, default=None), [name for name in names or () if name in missing], unreadable)
 
     async def update(self, changes: Sequence[tuple[Key, Change[B]]]) -> Sequence[B]:
         # All come to their end, also if one fails.

@@ -66,7 +66,7 @@ class State(enum.StrEnum):
     #: Given up after its last attempt; kept with its error until it is revived by a new schedule or resumed, or removed.
     FAILED = "failed"
     #: What is stored of the row makes no sense. Never stored itself: it is how ``get`` and ``list`` show such a row, see
-    #: :func:`pyncette.store.codec.unreadable`. It takes part in no claim; a forced registration replaces it, unregister removes it.
+    #: :func:`pyncette.codec.unreadable`. It takes part in no claim; a forced registration replaces it, unregister removes it.
     UNREADABLE = "unreadable"
 
 
@@ -82,7 +82,7 @@ class Row(NamedTuple):
     occurrence: datetime
     #: The occurrence plus its jitter.
     execute_after: datetime
-    #: When a claim may take the row; None unless the state is scheduled.
+    #: When a claim may take the row; None unless the state is scheduled. Of an unreadable row: when a claim meets it next, if ever.
     ready_at: datetime | None
     #: Random id of the last claim; None before the first, and after a forced registration.
     lease: str | None
@@ -137,12 +137,13 @@ class ClaimResult:
     """What one claim brought."""
 
     claims: Sequence[Claim]
-    #: The earliest ``ready_at`` among the rows asked for that were not claimed; None if there is no such row.
+    #: The earliest ``ready_at`` among the rows asked for that were neither claimed nor put off; None if there is no such row.
     next_ready_at: datetime | None
     #: Those of the ``names`` asked for that have no row.
     missing: Sequence[str] = ()
-    #: Rows that were due but make no sense, as :func:`pyncette.store.codec.unreadable` gives them. They are skipped, and put off by
-    #: the lease duration, so that they stand in nobody's way.
+    #: Rows that were due but make no sense, as :func:`pyncette.codec.unreadable` gives them. They count against the limit, and are
+    #: put off by the lease duration, so that they stand in nobody's way. Nothing but their ``ready_at`` is written: a later
+    #: release may understand the rest.
     unreadable: Sequence[Row] = ()
 
 

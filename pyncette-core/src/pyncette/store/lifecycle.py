@@ -9,12 +9,14 @@ conformance suite compares.
 """
 
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from pyncette.clock import to_microseconds
 from pyncette.store.contract import Claim, Extend, Fail, Outcome, Registration, Release, Row, Settlement, State
 
-__all__ = ["claim", "lease_end", "new_lease", "pause", "register", "resume", "settle"]
+__all__ = ["Taken", "claim", "lease_end", "new_lease", "pause", "put_off", "register", "resume", "settle", "take"]
 
 
 def new_lease() -> str:
@@ -69,8 +71,8 @@ def register(row: Row | None, now: datetime, registration: Registration, *, forc
 
 
 def claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tuple[Row, Claim] | None:
-    """The row under a new ``lease``, and the claim to it; None if the row is not ready at ``now``."""
-    if row.ready_at is None or row.ready_at > now:
+    """The row under a new ``lease``, and the claim to it; None if the row is not ready at ``now``, or can't be read."""
+    if row.ready_at is None or row.ready_at > now or row.state is State.UNREADABLE:
         return None
     locked_until = lease_end(now, lease_duration)
     row = row._replace(
@@ -79,6 +81,36 @@ def claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tup
     return row, Claim(
         row.key, row.spec, row.schedule, row.occurrence, row.execute_after, lease, row.epoch, row.attempt, row.revision
     )
+
+
+def put_off(row: Row, now: datetime, lease_duration: timedelta) -> Row:
+    """An unreadable ``row`` that is ready at ``now``, out of the way of others for as long as if it were claimed."""
+    if row.ready_at is None or row.ready_at > now or row.state is not State.UNREADABLE:
+        return row
+    return row._replace(ready_at=lease_end(now, lease_duration))
+
+
+class Taken(NamedTuple):
+    """What a claim makes of the rows that are ready."""
+
+    #: Those that were claimed, as they are to be written.
+    rows: list[Row]
+    claims: list[Claim]
+    #: Those that can't be read. Nothing but their ``ready_at`` is to be written: the rest has to stay as it is.
+    unreadable: list[Row]
+
+
+def take(ready: Iterable[Row], now: datetime, lease_duration: timedelta) -> Taken:
+    """Claim what can be read of ``ready``, all under one lease, and put off what can't."""
+    lease = new_lease()
+    taken = Taken([], [], [])
+    for row in ready:
+        if row.state is State.UNREADABLE:
+            taken.unreadable.append(put_off(row, now, lease_duration))
+        elif (claimed := claim(row, now, lease_duration, lease)) is not None:
+            taken.rows.append(claimed[0])
+            taken.claims.append(claimed[1])
+    return taken
 
 
 def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:

@@ -71,11 +71,12 @@ class MemoryRepository(Repository):
         if names is not None:
             missing = [name for name in names if name not in rows]
             ready = sorted((row.ready_at, name) for name in names if (row := rows.get(name)) and row.ready_at is not None)
-            claims = self._claim(partition, [name for at, name in ready if at <= now][:limit], now, lease_duration)
-            left = ready[len(claims) :]
-            return ClaimResult(claims, left[0][0] if left else None, missing)
+            due = [name for at, name in ready[:limit] if at <= now]
+            claims, unreadable = self._claim(partition, due, now, lease_duration)
+            left = ready[len(due) :]
+            return ClaimResult(claims, left[0][0] if left else None, missing, unreadable)
         heap = self._ready[partition]
-        due: list[str] = []
+        due = []
         next_ready_at = None
         while heap:
             ready_at, name = heap[0]
@@ -87,18 +88,16 @@ class MemoryRepository(Repository):
             else:
                 next_ready_at = ready_at
                 break
-        return ClaimResult(self._claim(partition, due, now, lease_duration), next_ready_at)
+        claims, unreadable = self._claim(partition, due, now, lease_duration)
+        return ClaimResult(claims, next_ready_at, (), unreadable)
 
-    def _claim(self, partition: str, names: Sequence[str], now: datetime, lease_duration: timedelta) -> Sequence[Claim]:
-        lease = lifecycle.new_lease()
-        claims = []
-        for name in names:
-            key = Key(partition, name)
-            taken = lifecycle.claim(self._partitions[partition][name], now, lease_duration, lease)
-            if taken is not None:
-                self._put(key, taken[0])
-                claims.append(taken[1])
-        return claims
+    def _claim(
+        self, partition: str, names: Sequence[str], now: datetime, lease_duration: timedelta
+    ) -> tuple[Sequence[Claim], Sequence[Row]]:
+        taken = lifecycle.take([self._partitions[partition][name] for name in names], now, lease_duration)
+        for row in (*taken.rows, *taken.unreadable):
+            self._put(row.key, row)
+        return taken.claims, taken.unreadable
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
         outcomes = []

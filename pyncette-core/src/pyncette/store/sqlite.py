@@ -5,8 +5,6 @@ write transaction. WAL with ``synchronous=FULL``: readers and the writer don't b
 survives a power cut. SQLite has one writer at a time; a call that meets another one waits for it, up to a timeout.
 """
 
-# ruff: noqa: S608 - nothing gets into a statement but the text here and quoted identifiers; values are parameters
-
 import asyncio
 import contextlib
 import json
@@ -20,77 +18,42 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from pyncette.clock import from_microseconds, to_microseconds
+from pyncette.clock import to_microseconds
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.store import lifecycle
 from pyncette.store.contract import ClaimResult, Key, Page, Row, State, Stats
 from pyncette.store.rowwise import Change, RowwiseRepository
+from pyncette.store.sqlite_rows import (
+    DELETE,
+    DELETE_UNREADABLE,
+    FIELDS,
+    FORMAT,
+    LIST,
+    PARTITIONS,
+    PEEK,
+    PEEK_NAMED,
+    PUT,
+    PUT_OFF,
+    READY_AT,
+    ROWS,
+    SCHEMA,
+    STATS,
+    TAKE,
+    TAKE_NAMED,
+    encode,
+    identifiers,
+    instant,
+    is_time,
+    name_in_bytes,
+    row_of,
+    schema,
+    text_or_bytes,
+)
 from pyncette.store.urls import Backend, BackendURL
 
 __all__ = ["SQLiteRepository", "backend", "schema", "sqlite_repository"]
 
 T = TypeVar("T")
-
-#: Raised whenever what is stored changes its meaning; kept in a table beside ours, because ``PRAGMA user_version`` is the user's.
-FORMAT = 1
-
-_SCHEMA = (
-    # Not WITHOUT ROWID: measured, its rows of a kilobyte and more spill to overflow pages, at half the speed or less.
-    """CREATE TABLE IF NOT EXISTS {table} (
-    partition TEXT NOT NULL COLLATE BINARY,
-    name TEXT NOT NULL COLLATE BINARY,
-    spec TEXT NOT NULL,
-    schedule TEXT NOT NULL,
-    occurrence INTEGER NOT NULL,
-    execute_after INTEGER NOT NULL,
-    ready_at INTEGER,
-    lease TEXT,
-    locked_until INTEGER,
-    epoch INTEGER NOT NULL,
-    revision INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    error TEXT,
-    PRIMARY KEY (partition, name)
-)""",
-    "CREATE INDEX IF NOT EXISTS {index} ON {table} (partition, ready_at)",
-    "CREATE TABLE IF NOT EXISTS {format} (version INTEGER NOT NULL)",
-    f"INSERT INTO {{format}} SELECT {FORMAT} WHERE NOT EXISTS (SELECT * FROM {{format}})",
-)
-
-_FIELDS = (
-    *("partition", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
-    *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error"),
-)
-_READY_AT = _FIELDS.index("ready_at")
-_COLUMNS = ", ".join(f"t.{field}" for field in _FIELDS)
-
-# The cross joins and `json_each` over one parameter: the statement, and so its plan, is one for any number of keys.
-_ROWS = f"""SELECT {_COLUMNS} FROM json_each(?) AS k CROSS JOIN {{table}} AS t
-ON t.partition = json_extract(k.value, '$[0]') AND t.name = json_extract(k.value, '$[1]')"""
-_NAMED = "FROM json_each(:names) AS n CROSS JOIN {table} AS t ON t.partition = :partition AND t.name = n.value"
-_PEEK_NAMED = f"SELECT t.name, t.ready_at {_NAMED}"
-_TAKE_NAMED = f"SELECT {_COLUMNS} {_NAMED}"
-_PEEK = "SELECT name, ready_at FROM {table} WHERE partition = :partition AND ready_at IS NOT NULL ORDER BY ready_at LIMIT 1"
-# One due row more than can be taken, and the first that is not due: the one or the other is ready next.
-_TAKE = f"""SELECT * FROM (SELECT {_COLUMNS} FROM {{table}} AS t
-WHERE partition = :partition AND ready_at <= :now ORDER BY ready_at LIMIT :limit + 1)
-UNION ALL SELECT * FROM (SELECT {_COLUMNS} FROM {{table}} AS t
-WHERE partition = :partition AND ready_at > :now ORDER BY ready_at LIMIT 1)"""
-_PUT = f"""INSERT INTO {{table}} ({", ".join(_FIELDS)}) VALUES ({", ".join("?" * len(_FIELDS))})
-ON CONFLICT (partition, name) DO UPDATE SET {", ".join(f"{field} = excluded.{field}" for field in _FIELDS[2:])}"""
-_DELETE = "DELETE FROM {table} WHERE partition = ? AND name = ?"
-_LIST = f"SELECT {_COLUMNS} FROM {{table}} AS t WHERE partition = ? AND name >= ? ORDER BY name LIMIT ? + 1"
-_STATS = """SELECT (SELECT count(*) FROM {table} WHERE partition = :partition),
-(SELECT count(*) FROM {table} WHERE partition = :partition AND ready_at <= :now),
-(SELECT min(ready_at) FROM {table} WHERE partition = :partition AND ready_at <= :now),
-(SELECT count(*) FROM {table} WHERE partition = :partition AND ready_at IS NULL AND state = 'failed')"""
-# One search for each partition; DISTINCT would read every row.
-_PARTITIONS = """WITH RECURSIVE p (partition) AS (SELECT min(partition) FROM {table}
-UNION ALL SELECT (SELECT min(t.partition) FROM {table} AS t WHERE t.partition > p.partition) FROM p WHERE p.partition IS NOT NULL)
-SELECT partition FROM p WHERE partition IS NOT NULL"""
-
-_STATES = {state.value: state for state in State}
 
 #: Another connection is in the way, and soon won't be. These are not raised but tried again until the timeout.
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
@@ -115,7 +78,7 @@ class SQLiteRepository(RowwiseRepository):
         self._where = repr(database if database == ":memory:" else str(Path(database).absolute()))
         self._table = table
         self._timeout = timeout
-        self._names = _identifiers(table)
+        self._names = identifiers(table)
         # A read of one call must not see what another call has written but not committed: they take turns.
         self._turn = asyncio.Lock()
         self._closed = False
@@ -126,7 +89,7 @@ class SQLiteRepository(RowwiseRepository):
     ) -> ClaimResult:
         at = to_microseconds(now)
         among = {"partition": partition, "now": at, "limit": limit, "names": _json(names)}
-        peek, take = (_PEEK, _TAKE) if names is None else (_PEEK_NAMED, _TAKE_NAMED)
+        peek, take = (PEEK, TAKE) if names is None else (PEEK_NAMED, TAKE_NAMED)
 
         def missing(found: set[str]) -> Sequence[str]:
             return () if names is None else [name for name in names if name not in found]
@@ -136,17 +99,21 @@ class SQLiteRepository(RowwiseRepository):
             seen = await self._fetch(peek, among)
             first = min((ready_at for _, ready_at in seen if ready_at is not None), default=None)
             if first is None or first > at:
-                return ClaimResult([], _instant(first), missing({name for name, _ in seen}))
+                return ClaimResult([], instant(first), missing({name for name, _ in seen}))
             async with self._transaction():
                 found = await self._fetch(take, among)
-                ready = sorted((row for row in found if row[_READY_AT] is not None), key=lambda row: row[_READY_AT])
-                due = [_decode(row) for row in ready[:limit] if row[_READY_AT] <= at]
-                lease = lifecycle.new_lease()
-                taken = [claimed for row in due if (claimed := lifecycle.claim(row, now, lease_duration, lease)) is not None]
-                await self._write([(row.key, row) for row, _ in taken])
-        left = ready[len(taken) :]
+                ready = sorted((row for row in found if is_time(row[READY_AT])), key=lambda row: row[READY_AT])
+                due = [row for row in ready[:limit] if row[READY_AT] <= at]
+                rows = [row_of(values) for values in due]
+                taken = lifecycle.take(rows, now, lease_duration)
+                await self._write([(row.key, row) for row in taken.rows])
+                if taken.unreadable:
+                    until = to_microseconds(lifecycle.lease_end(now, lease_duration))
+                    keys = [values[:2] for values, row in zip(due, rows, strict=True) if row.state is State.UNREADABLE]
+                    await self._many(PUT_OFF, [(until, partition, name, name) for partition, name in keys])
+        left = ready[len(due) :]
         return ClaimResult(
-            [claim for _, claim in taken], _instant(left[0][_READY_AT]) if left else None, missing({row[1] for row in found})
+            taken.claims, instant(left[0][READY_AT]) if left else None, missing({row[1] for row in found}), taken.unreadable
         )
 
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
@@ -156,20 +123,33 @@ class SQLiteRepository(RowwiseRepository):
             rows = await self._rows(keys)
         return [rows.get(key) for key in keys]
 
+    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        removed = list(await super().unregister(now, keys))
+        for index, key in enumerate(keys):
+            if not removed[index] and (name := name_in_bytes(key.name)) is not None:
+                async with self._turns():
+                    removed[index] = bool(await self._fetch(DELETE_UNREADABLE, (key.partition, name, name)))
+        return removed
+
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
         async with self._turns():
-            rows = [_decode(row) for row in await self._fetch(_LIST, (partition, token or "", limit))]
+            while True:
+                found = await self._fetch(LIST, (partition, token or "", limit))
+                if len(found) <= limit or type(found[limit][1]) is str:
+                    break
+                limit *= 2  # no page can begin with a name that is no text
+        rows = [row_of(values) for values in found]
         # The token is the name that the next page begins with: at once or, if it is removed meanwhile, with the one after it.
         return Page(rows[:limit], rows[limit].key.name if len(rows) > limit else None)
 
     async def stats(self, now: datetime, partition: str) -> Stats:
         async with self._turns():
-            [[rows, due, oldest, failed]] = await self._fetch(_STATS, {"partition": partition, "now": to_microseconds(now)})
-        return Stats(rows=rows, due=due, oldest_due=_instant(oldest), failed=failed)
+            [[rows, due, oldest, failed]] = await self._fetch(STATS, {"partition": partition, "now": to_microseconds(now)})
+        return Stats(rows=rows, due=due, oldest_due=instant(oldest), failed=failed)
 
     async def partitions(self) -> Sequence[str]:
         async with self._turns():
-            return [partition for (partition,) in await self._fetch(_PARTITIONS)]
+            return [partition for (partition,) in await self._fetch(PARTITIONS) if type(partition) is str]
 
     async def _open(self, *, create: bool) -> None:
         async def connect() -> None:
@@ -184,7 +164,7 @@ class SQLiteRepository(RowwiseRepository):
             await self._fetch("PRAGMA journal_mode = WAL")
             await self._fetch("PRAGMA synchronous = FULL")
             async with self._transaction():
-                for statement in _SCHEMA if create else ():
+                for statement in SCHEMA if create else ():
                     await self._fetch(statement)
                 [[version]] = await self._fetch("SELECT max(version) FROM {format}")
                 if version is not None and version > FORMAT:
@@ -193,7 +173,7 @@ class SQLiteRepository(RowwiseRepository):
                         f"but this Pyncette knows only {FORMAT}; upgrade pyncette-core"
                     )
                 # Fails unless there are our columns and our key.
-                await self._fetch(f"EXPLAIN {_PUT}", (None,) * len(_FIELDS))
+                await self._fetch(f"EXPLAIN {PUT}", (None,) * len(FIELDS))
 
     async def _close(self) -> None:
         """Let the call that has its turn end, refuse all others, and close the connection."""
@@ -250,16 +230,33 @@ class SQLiteRepository(RowwiseRepository):
         return answers
 
     async def _rows(self, keys: Sequence[Key]) -> dict[Key, Row]:
-        return {row.key: row for row in map(_decode, await self._fetch(_ROWS, (_json(keys),)))}
+        return {row.key: row for row in map(row_of, await self._fetch(ROWS, (_json(keys),)))}
 
     async def _write(self, rows: Sequence[tuple[Key, Row | None]]) -> None:
-        if kept := [_encode(row) for _, row in rows if row is not None]:
-            await self._patiently(lambda db: db.executemany(_PUT.format_map(self._names), kept))
+        if kept := [encode(row) for _, row in rows if row is not None]:
+            await self._many(PUT, kept)
         if removed := [key for key, row in rows if row is None]:
-            await self._patiently(lambda db: db.executemany(_DELETE.format_map(self._names), removed))
+            await self._many(DELETE, removed)
+
+    async def _many(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
+        await self._patiently(lambda db: db.executemany(sql.format_map(self._names), parameters))
 
     async def _fetch(self, sql: str, parameters: Any = ()) -> Any:
-        return await self._patiently(lambda db: db.execute_fetchall(sql.format_map(self._names), parameters))
+        def fetch(db: aiosqlite.Connection) -> Awaitable[Any]:
+            return db.execute_fetchall(sql.format_map(self._names), parameters)
+
+        try:
+            return await self._patiently(fetch)
+        except sqlite3.OperationalError as error:
+            if _code(error):
+                raise
+        # Some text is no UTF-8. As bytes it is in nobody's way.
+        assert self._db is not None
+        self._db.text_factory = text_or_bytes
+        try:
+            return await self._patiently(fetch)
+        finally:
+            self._db.text_factory = str
 
     async def _patiently(self, statement: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
         """The result of a statement, again and again while other connections are in its way; only a timeout or closing ends it."""
@@ -292,15 +289,6 @@ class SQLiteRepository(RowwiseRepository):
                 "let Pyncette create it, or choose another sqlite_table_name"
             )
         return RepositoryError(f"{what} refused ({type(error).__name__}: {error})")
-
-
-def schema(table: str) -> Sequence[str]:
-    """The statements that create the table called ``table`` and what belongs to it, for those who use ``sqlite_skip_table_create``.
-
-    Raises :class:`ConfigurationError` if a table can't be called so.
-    """
-    names = _identifiers(table)
-    return [statement.format_map(names) for statement in _SCHEMA]
 
 
 @contextlib.asynccontextmanager
@@ -357,34 +345,6 @@ async def _to_the_end(call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         raise asyncio.CancelledError from error
     if error is not None:
         raise error
-
-
-def _identifiers(table: str) -> Mapping[str, str]:
-    if not table or "\0" in table or table.lower().startswith("sqlite_"):
-        raise ConfigurationError(
-            f"sqlite_table_name={table!r} can't be the name of a table; it must not be empty, contain NUL or begin with 'sqlite_'"
-        )
-    names = {"table": table, "index": f"{table}_ready", "format": f"{table}_format"}
-    return {role: '"' + name.replace('"', '""') + '"' for role, name in names.items()}
-
-
-def _encode(row: Row) -> tuple[Any, ...]:
-    key, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error = row
-    times = to_microseconds(occurrence), to_microseconds(execute_after), None if ready_at is None else to_microseconds(ready_at)
-    until = None if locked is None else to_microseconds(locked)
-    return *key, spec, schedule, *times, lease, until, epoch, revision, attempt, state.value, error
-
-
-def _decode(values: Sequence[Any]) -> Row:
-    # Positional and without detours: of all that a claim or a settlement does in Python, this takes the most time.
-    partition, name, spec, schedule, occurrence, after, ready, lease, locked, epoch, revision, attempt, state, error = values
-    times = from_microseconds(occurrence), from_microseconds(after), None if ready is None else from_microseconds(ready)
-    until = None if locked is None else from_microseconds(locked)
-    return Row(Key(partition, name), spec, schedule, *times, lease, until, epoch, revision, attempt, _STATES[state], error)
-
-
-def _instant(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else from_microseconds(microseconds)
 
 
 def _json(value: Any) -> str:

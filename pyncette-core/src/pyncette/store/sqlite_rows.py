@@ -1,0 +1,141 @@
+"""What is stored in SQLite: the tables, the statements on them, and rows to and from their values.
+
+SQLite keeps any value in any column. So a search takes ready_at for what is an instant only, and whatever else is found there is
+for :mod:`pyncette.store.codec` to judge.
+"""
+
+# ruff: noqa: S608 - nothing gets into a statement but the text here and quoted identifiers; values are parameters
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pyncette.clock import from_microseconds, to_microseconds
+from pyncette.errors import ConfigurationError
+from pyncette.store.codec import decode, unreadable
+from pyncette.store.contract import Key, Row
+
+#: Raised whenever what is stored changes its meaning; kept in a table beside ours, because ``PRAGMA user_version`` is the user's.
+FORMAT = 1
+
+_EARLIEST = to_microseconds(datetime.min.replace(tzinfo=UTC))
+_LATEST = to_microseconds(datetime.max.replace(tzinfo=UTC))
+
+SCHEMA = (
+    # Not WITHOUT ROWID: measured, its rows of a kilobyte and more spill to overflow pages, at half the speed or less.
+    """CREATE TABLE IF NOT EXISTS {table} (
+    partition TEXT NOT NULL COLLATE BINARY,
+    name TEXT NOT NULL COLLATE BINARY,
+    spec TEXT NOT NULL,
+    schedule TEXT NOT NULL,
+    occurrence INTEGER NOT NULL,
+    execute_after INTEGER NOT NULL,
+    ready_at INTEGER,
+    lease TEXT,
+    locked_until INTEGER,
+    epoch INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    error TEXT,
+    PRIMARY KEY (partition, name)
+)""",
+    "CREATE INDEX IF NOT EXISTS {index} ON {table} (partition, ready_at)",
+    "CREATE TABLE IF NOT EXISTS {format} (version INTEGER NOT NULL)",
+    f"INSERT INTO {{format}} SELECT {FORMAT} WHERE NOT EXISTS (SELECT * FROM {{format}})",
+)
+
+FIELDS = (
+    *("partition", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
+    *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error"),
+)
+READY_AT = FIELDS.index("ready_at")
+COLUMNS = ", ".join(f"t.{field}" for field in FIELDS)
+
+# The cross joins and `json_each` over one parameter: the statement, and so its plan, is one for any number of keys.
+ROWS = f"""SELECT {COLUMNS} FROM json_each(?) AS k CROSS JOIN {{table}} AS t
+ON t.partition = json_extract(k.value, '$[0]') AND t.name = json_extract(k.value, '$[1]')"""
+NAMED = "FROM json_each(:names) AS n CROSS JOIN {table} AS t ON t.partition = :partition AND t.name = n.value"
+PEEK_NAMED = f"SELECT t.name, iif(t.ready_at <= {_LATEST}, t.ready_at, NULL) {NAMED}"
+TAKE_NAMED = f"SELECT {COLUMNS} {NAMED}"
+PEEK = f"SELECT name, ready_at FROM {{table}} WHERE partition = :partition AND ready_at <= {_LATEST} ORDER BY ready_at LIMIT 1"
+# One due row more than can be taken, and the first that is not due: the one or the other is ready next.
+TAKE = f"""SELECT * FROM (SELECT {COLUMNS} FROM {{table}} AS t
+WHERE partition = :partition AND ready_at <= :now ORDER BY ready_at LIMIT :limit + 1)
+UNION ALL SELECT * FROM (SELECT {COLUMNS} FROM {{table}} AS t
+WHERE partition = :partition AND ready_at > :now AND ready_at <= {_LATEST} ORDER BY ready_at LIMIT 1)"""
+PUT = f"""INSERT INTO {{table}} ({", ".join(FIELDS)}) VALUES ({", ".join("?" * len(FIELDS))})
+ON CONFLICT (partition, name) DO UPDATE SET {", ".join(f"{field} = excluded.{field}" for field in FIELDS[2:])}"""
+PUT_OFF = "UPDATE {table} SET ready_at = ? WHERE partition = ? AND name IN (?, CAST(? AS TEXT))"
+DELETE = "DELETE FROM {table} WHERE partition = ? AND name = ?"
+# Of a name that is no text: a blob, or bytes that are no UTF-8.
+DELETE_UNREADABLE = "DELETE FROM {table} WHERE partition = ? AND name IN (?, CAST(? AS TEXT)) RETURNING 1"
+LIST = f"SELECT {COLUMNS} FROM {{table}} AS t WHERE partition = ? AND name >= ? ORDER BY name LIMIT ? + 1"
+STATS = """SELECT (SELECT count(*) FROM {table} WHERE partition = :partition),
+(SELECT count(*) FROM {table} WHERE partition = :partition AND ready_at <= :now),
+(SELECT min(ready_at) FROM {table} WHERE partition = :partition AND ready_at <= :now),
+(SELECT count(*) FROM {table} WHERE partition = :partition AND ready_at IS NULL AND state = 'failed')"""
+# One search for each partition; DISTINCT would read every row.
+PARTITIONS = """WITH RECURSIVE p (partition) AS (SELECT min(partition) FROM {table}
+UNION ALL SELECT (SELECT min(t.partition) FROM {table} AS t WHERE t.partition > p.partition) FROM p WHERE p.partition IS NOT NULL)
+SELECT partition FROM p WHERE partition IS NOT NULL"""
+
+
+def schema(table: str) -> Sequence[str]:
+    """The statements that create the table called ``table`` and what belongs to it, for those who use ``sqlite_skip_table_create``.
+
+    Raises :class:`ConfigurationError` if a table can't be called so.
+    """
+    names = identifiers(table)
+    return [statement.format_map(names) for statement in SCHEMA]
+
+
+def identifiers(table: str) -> Mapping[str, str]:
+    if not table or "\0" in table or table.lower().startswith("sqlite_"):
+        raise ConfigurationError(
+            f"sqlite_table_name={table!r} can't be the name of a table; it must not be empty, contain NUL or begin with 'sqlite_'"
+        )
+    names = {"table": table, "index": f"{table}_ready", "format": f"{table}_format"}
+    return {role: '"' + name.replace('"', '""') + '"' for role, name in names.items()}
+
+
+def encode(row: Row) -> tuple[Any, ...]:
+    """The values of a row, in the order of the fields."""
+    key, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error = row
+    times = to_microseconds(occurrence), to_microseconds(execute_after), None if ready_at is None else to_microseconds(ready_at)
+    until = None if locked is None else to_microseconds(locked)
+    return *key, spec, schedule, *times, lease, until, epoch, revision, attempt, state.value, error
+
+
+def row_of(values: Sequence[Any]) -> Row:
+    """The row of these values, which are in the order of the fields."""
+    partition, name, *others = values
+    if type(name) is str:
+        return decode(Key(partition, name), *others)
+    return unreadable(Key(partition, f"x'{name.hex()}'"), "the name is no text", values[READY_AT])
+
+
+def name_in_bytes(name: str) -> bytes | None:
+    """What a name that is no text is stored as, of the name that :func:`row_of` shows for it."""
+    try:
+        return bytes.fromhex(name[2:-1]) if name == f"x'{name[2:-1]}'" else None
+    except ValueError:
+        return None
+
+
+def text_or_bytes(value: bytes) -> str | bytes:
+    """What SQLite calls a text: as bytes, where it is no UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def is_time(ready_at: object) -> bool:
+    """Whether a row with this ``ready_at`` is ever ready."""
+    return isinstance(ready_at, int | float) and ready_at <= _LATEST
+
+
+def instant(ready_at: float | None) -> datetime | None:
+    """When a row is ready; as early as can be, if it is damaged and even earlier."""
+    return None if ready_at is None else from_microseconds(max(ready_at, _EARLIEST))  # type: ignore[arg-type]
