@@ -98,6 +98,15 @@ class PyncetteContext(Client):
         return self._engine.free_slots
 
     @property
+    def stuck(self) -> bool:
+        """Whether every slot is held by a body that has outlasted its lease: nothing else can run."""
+        return self._engine.stuck
+
+    def running_bodies(self) -> Sequence[str]:
+        """The runs on their way, the oldest first, each as a line for people: which, and for how long."""
+        return [f"{execution} for {execution.elapsed:.0f} s" for execution in self._engine.running()]
+
+    @property
     def poll_interval(self) -> timedelta:
         """The application's ``poll_interval``."""
         return self._poll_interval

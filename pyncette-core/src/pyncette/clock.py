@@ -71,6 +71,11 @@ class AlignedClock:
         #: Half the round trip of the measurement: how far off the alignment can be.
         self.error = timedelta()
 
+    @property
+    def is_system(self) -> bool:
+        """Whether time is that of the operating system, and none that a test made."""
+        return isinstance(self._clock, SystemClock)
+
     def now(self) -> datetime:
         if self._anchor is None:
             return self._clock.now()

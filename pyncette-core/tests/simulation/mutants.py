@@ -199,8 +199,8 @@ def starts_while_draining() -> Any:
 
 
 def _stop_without_draining(self: Engine) -> None:
-    if self._end_by is None:
-        self._end_by = self._clock.monotonic() + self._shutdown_timeout
+    if self._ending._end_by is None:
+        self._ending._end_by = self._clock.monotonic() + self._ending._timeout
     self._wake()
 
 
@@ -237,12 +237,12 @@ MUTANTS: dict[Callable[[], Any], int] = {
     commits_any_revision: 3,
     extends_after_the_commit: 4,
     releases_any_lease: 0,
-    takes_gone_for_applied: 131,
+    takes_gone_for_applied: 236,
     takes_superseded_for_applied: 22,
     takes_lost_for_applied: 39,
     forgets_that_it_resends: 131,
     drops_settlements_that_fail: 33,
-    drops_a_batch_for_one_bad_row: 156,
+    drops_a_batch_for_one_bad_row: 317,
     keeps_unstarted_claims: 10,
     keeps_cancelled_leases: 3,
     starts_while_draining: 11,

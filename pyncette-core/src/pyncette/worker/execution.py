@@ -11,15 +11,16 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
-from pyncette.store.contract import Claim, Commit, Extend, Fail, Key, Outcome, Release, Settlement, Target
-from pyncette.tasks import ExecutionMode, FailureMode, Task
+from pyncette.store.contract import Claim, Extend, Key, Outcome, Release, Settlement
+from pyncette.tasks import ExecutionMode, Task
+from pyncette.worker.outcomes import advance, give_up, ready_again_at, retry, text_of
 from pyncette.worker.settlement import Answer, Settler
+from pyncette.worker.watch import Watch
 
 __all__ = ["Execution", "Runner"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_ERROR_CHARACTERS = 2000
 #: How many rows that can't be understood are remembered, so that each is logged once.
 _MOST_REMEMBERED = 10_000
 
@@ -33,7 +34,7 @@ class Runner:
         *,
         settler: Settler,
         clock: AlignedClock,
-        retry_delay: timedelta,
+        poll_interval: timedelta,
         expect: Callable[[str, datetime], None],
         lease_lost: Callable[[Task], None],
     ) -> None:
@@ -41,12 +42,14 @@ class Runner:
         self.invoke = invoke
         self.settler = settler
         self.clock = clock
-        #: The pause before a retry where the task names none.
-        self.retry_delay = retry_delay
+        #: Also the pause before a retry where the task names none.
+        self.poll_interval = poll_interval
         #: Called with a partition, and when a row of it can be claimed next.
         self.expect = expect
         #: Called with the task whose run was overtaken.
         self.lease_lost = lease_lost
+        #: Tells what blocked the event loop; None where time is virtual.
+        self.watch: Watch | None = None
         #: Set when no new body is to be started.
         self.draining = False
         #: Set when bodies are being cancelled.
@@ -157,10 +160,10 @@ class Execution:
             await self._run_then_settle(schedule)
 
     async def _commit_then_run(self, schedule: Schedule) -> None:
-        target = self._target(schedule)
-        answer = await self._runner.settler.submit(Commit(self.claim, target), self.deadline)
+        commit = advance(self.task, self.claim, schedule, self._runner.clock.now())
+        answer = await self._runner.settler.submit(commit, self.deadline)
         self._log(answer)
-        self._expect_after(answer, target and target.execute_after)
+        self._expect_after(answer, commit)
         if answer.outcome is not Outcome.APPLIED and not (answer.outcome is Outcome.ALREADY and answer.resent):
             return
         try:
@@ -179,7 +182,7 @@ class Execution:
         if error is None:
             self._advance(schedule)
         elif self._is_last_attempt:
-            self._give_up(_text_of(error), schedule, error)
+            self._give_up(text_of(error), schedule, error)
         else:
             self._log_failure(error)
             self._failed(schedule)
@@ -213,8 +216,7 @@ class Execution:
 
     def release_unstarted(self) -> None:
         """Give the claim back as if it had not been made."""
-        now = self._runner.clock.now()
-        self._settle(Release(self.claim, now, started=False), now)
+        self._settle(Release(self.claim, self._runner.clock.now(), started=False))
 
     @property
     def is_late(self) -> bool:
@@ -222,15 +224,14 @@ class Execution:
         return self.task.execution_mode is ExecutionMode.AT_LEAST_ONCE and self.remaining() <= 0
 
     def report_late(self) -> None:
-        logger.warning("%s is not started: its lease ended before", self)
+        logger.warning("%s is not started: its lease ended before%s", self, self._excuse())
         self._runner.lease_lost(self.task)
 
     async def return_late(self) -> None:
         """Give a claim back whose answer came after its lease, and wait until that is stored: or the next claim would count again."""
         self.report_late()
-        now = self._runner.clock.now()
-        answer = await self._runner.settler.submit(Release(self.claim, now, started=False), self.deadline)
-        self._expect_after(answer, now)
+        release = Release(self.claim, self._runner.clock.now(), started=False)
+        self._expect_after(await self._runner.settler.submit(release, self.deadline), release)
 
     async def heartbeat(self) -> None:
         if self.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
@@ -246,59 +247,40 @@ class Execution:
                 self.lease_expires_at, self.deadline = until, deadline
                 return
             self._lost = True
-            logger.warning("%s lost its lease: %s", self, answer.error or answer.outcome)
+            logger.warning("%s lost its lease: %s%s", self, answer.error or answer.outcome, self._excuse())
             self._runner.lease_lost(self.task)
         raise LeaseLostException(f"The lease of {self} is over; another worker may run it now")
 
     # --- outcomes ---------------------------------------------------------------------------------------------------
 
-    def _target(self, schedule: Schedule) -> Target | None:
-        occurrence = self.claim.occurrence
-        if self.task.fast_forward:
-            following = schedule.next_after(occurrence, self._runner.clock.now())
-        else:
-            following = schedule.next(occurrence)
-        return None if following is None else Target(following, following)
-
     def _advance(self, schedule: Schedule) -> None:
-        target = self._target(schedule)
-        self._settle(Commit(self.claim, target), target and target.execute_after)
+        self._settle(advance(self.task, self.claim, schedule, self._runner.clock.now()))
 
     def _failed(self, schedule: Schedule) -> None:
         """What becomes of an occurrence that has attempts left."""
-        if self.task.failure_mode is FailureMode.COMMIT:
-            self._advance(schedule)
-            return
-        now = self._runner.clock.now()
-        if self.task.failure_mode is FailureMode.UNLOCK:
-            retry_at = now + (self._runner.retry_delay if self.task.retry_delay is None else self.task.retry_delay)
-        else:
-            retry_at = max(now, self.lease_expires_at)
-        self._settle(Release(self.claim, retry_at), retry_at)
+        runner, expires = self._runner, self.lease_expires_at
+        now, poll_interval = runner.clock.now(), runner.poll_interval
+        self._settle(retry(self.task, self.claim, schedule, now, lease_expires_at=expires, poll_interval=poll_interval))
 
     def _give_up(self, why: str, schedule: Schedule, error: BaseException | None = None) -> None:
-        """Give the occurrence up. The schedule lives on; only what has no further occurrence is kept as failed."""
-        target = self._target(schedule)
-        if target is None:
-            logger.error("%s is given up, and kept as failed: %s", self, why, exc_info=error)
-            self._settle(Fail(self.claim, why[:_MAX_ERROR_CHARACTERS]))
-        else:
-            following = target.occurrence.isoformat()
-            logger.error("%s is given up; the next occurrence is %s: %s", self, following, why, exc_info=error)
-            self._settle(Commit(self.claim, target), target.execute_after)
+        settlement = give_up(self.task, self.claim, schedule, self._runner.clock.now(), why)
+        following = ready_again_at(settlement)
+        what = "it is kept as failed" if following is None else f"the next occurrence is {following.isoformat()}"
+        logger.error("%s is given up; %s: %s", self, what, why, exc_info=error)
+        self._settle(settlement)
 
     @property
     def _is_last_attempt(self) -> bool:
         return self.task.max_attempts is not None and self.attempt >= self.task.max_attempts
 
-    def _settle(self, settlement: Settlement, ready_again_at: datetime | None = None) -> None:
+    def _settle(self, settlement: Settlement) -> None:
         """Report an outcome. If the store refuses, the lease runs out and the occurrence is run again."""
         held = _identity(settlement.claim)
 
         def done(answer: Answer) -> None:
             if self.claim is not settlement.claim:  # a claim was adopted since
                 if answer.outcome is Outcome.LOST:  # by that very claim
-                    self._settle(dataclasses.replace(settlement, claim=self.claim), ready_again_at)
+                    self._settle(dataclasses.replace(settlement, claim=self.claim))
                     return
                 # The outcome was stored before, and the claim is to a further attempt, which nobody runs.
                 self._runner.holding.pop(held, None)
@@ -306,17 +288,18 @@ class Execution:
             elif self._runner.holding.get(held) is self:
                 del self._runner.holding[held]
             self._log(answer)
-            self._expect_after(answer, ready_again_at)
+            self._expect_after(answer, settlement)
 
         self._runner.settler.put(settlement, self.deadline, done)
 
-    def _expect_after(self, answer: Answer, ready_again_at: datetime | None) -> None:
+    def _expect_after(self, answer: Answer, settlement: Settlement) -> None:
         """Say when the row can be claimed next, if that is known."""
+        again = ready_again_at(settlement)
         partition = self.claim.key.partition
         if answer.outcome is Outcome.SUPERSEDED:  # by a schedule whose time may have come while the row was held
             self._runner.expect(partition, self._runner.clock.now())
-        elif ready_again_at is not None and answer.outcome in (Outcome.APPLIED, Outcome.ALREADY):
-            self._runner.expect(partition, ready_again_at)
+        elif again is not None and answer.outcome in (Outcome.APPLIED, Outcome.ALREADY):
+            self._runner.expect(partition, again)
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
@@ -328,7 +311,7 @@ class Execution:
         if answer.outcome is Outcome.APPLIED or answer.outcome is Outcome.ALREADY:
             return
         if answer.outcome is Outcome.LOST:
-            logger.warning("%s ended after its lease was taken over; it may have run twice", self)
+            logger.warning("%s ended after its lease was taken over; it may have run twice%s", self, self._excuse())
             if not self._lost:
                 self._runner.lease_lost(self.task)
         elif answer.outcome is None:
@@ -336,19 +319,14 @@ class Execution:
         else:
             logger.debug("%s was %s meanwhile", self, "unscheduled" if answer.outcome is Outcome.GONE else "re-scheduled")
 
+    def _excuse(self) -> str:
+        watch, lease = self._runner.watch, self.task.lease_duration.total_seconds()
+        return "" if watch is None else watch.excuse(max(self.elapsed, lease) - min(0.0, self.remaining()))
+
     def __str__(self) -> str:
         claim = self.claim
         instance = "" if claim.key.name == self.task.name else f" {claim.key.name!r}"
         return f"task {self.task.name!r}{instance} of {claim.occurrence.isoformat()} (attempt {self.attempt})"
-
-
-def _text_of(error: BaseException) -> str:
-    """Kind and text of ``error``, as any store can keep it, whatever ``str()`` of it does."""
-    try:
-        text = str(error)
-    except BaseException as failure:
-        text = f"(its text raised {type(failure).__name__})"
-    return f"{type(error).__name__}: {text}".replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def _is_being_closed() -> bool:

@@ -14,10 +14,12 @@ from pyncette.hooks import Instrumentation
 from pyncette.store.contract import ClaimResult, Repository, SupportsServerTime
 from pyncette.tasks import STATIC_PARTITION, StaticTask, Task
 from pyncette.waiting import finished
+from pyncette.worker.ending import GRACE, Ending
 from pyncette.worker.execution import Execution, Runner
 from pyncette.worker.executors import Executor
 from pyncette.worker.lanes import Lane, Lanes
 from pyncette.worker.settlement import Settler
+from pyncette.worker.watch import Watch
 
 __all__ = ["Engine", "Settings"]
 
@@ -27,10 +29,6 @@ logger = logging.getLogger(__name__)
 _ALIGN_EVERY = 30.0
 #: How often a store that nobody else writes is polled (seconds): its changes are known, but not those of the wall clock.
 _POLL_UNSHARED_EVERY = 10.0
-#: How long cancelled bodies, and then the calls to the store, are waited for (seconds) when :meth:`Engine.run` is cancelled.
-_CANCELLATION_GRACE = 5.0
-#: The same once ``shutdown_timeout`` is over: together with the fixtures they have a second.
-_LATE_GRACE = 0.3
 
 
 class _PassFailed(Exception):
@@ -68,7 +66,7 @@ class Engine:
             invoke,
             settler=self._settler,
             clock=clock,
-            retry_delay=settings.poll_interval,
+            poll_interval=settings.poll_interval,
             expect=self.expect,
             lease_lost=settings.instrumentation.lease_lost,
         )
@@ -78,8 +76,6 @@ class Engine:
         #: How long a partition may go without a poll, since nobody else changes it or somebody may.
         self._poll_every = self._poll_interval if repository.shared else max(self._poll_interval, _POLL_UNSHARED_EVERY)
         self._batch_size = settings.batch_size
-        timeout = settings.shutdown_timeout
-        self._shutdown_timeout = float("inf") if timeout is None else timeout.total_seconds()
         self._tasks = tasks
         self._static_tasks: list[StaticTask] = []
         self._lanes = Lanes([])
@@ -91,11 +87,9 @@ class Engine:
         #: The log says that the store can't be reached.
         self._away = False
         self._wakeup = asyncio.Event()
-        #: When to have ended, on the monotonic clock; None while nobody has asked for it.
-        self._end_by: float | None = None
-        self._cancelled = asyncio.Event()
+        self._ending = Ending(self._runner, self._executor, self._settler, clock, settings.shutdown_timeout)
         #: What runs in a slot, in the order in which it was started.
-        self._executions: dict[Execution, None] = {}
+        self._executions: dict[Execution, asyncio.Task[Any] | None] = {}
         #: When the last pass over all that was due ended well, or all slots were taken, on the store's clock.
         self.last_tick: datetime | None = None
 
@@ -107,7 +101,7 @@ class Engine:
 
     @property
     def stopping(self) -> bool:
-        return self._end_by is not None
+        return self._ending.begun
 
     @property
     def stuck(self) -> bool:
@@ -120,9 +114,7 @@ class Engine:
 
     def stop(self) -> None:
         """Claim nothing more; :meth:`run` returns when the bodies have ended, or ``shutdown_timeout`` has."""
-        if self._end_by is None:
-            self._end_by = self._clock.monotonic() + self._shutdown_timeout
-        self._runner.draining = True
+        self._ending.begin()
         self._wake()
 
     def expect(self, partition: str, ready_at: datetime) -> None:
@@ -141,15 +133,20 @@ class Engine:
         self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
         self._lanes = Lanes(tasks)
         work = asyncio.create_task(self._work(), name="pyncette-engine")
+        if self._clock.is_system:  # and no virtual one, in which nothing takes time
+            self._runner.watch = Watch(self._describe)
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
-            self._cancelled.set()
+            self._ending.cancel()
             self.stop()
             await finished(work)
             if not work.cancelled() and (error := work.exception()) is not None:
                 logger.error("The worker failed while it was being cancelled", exc_info=error)  # noqa: TRY400
             raise
+        finally:
+            if self._runner.watch is not None:
+                self._runner.watch.stop()
 
     async def _work(self) -> None:
         settling = asyncio.create_task(self._settler.run(), name="pyncette-settler")
@@ -162,18 +159,18 @@ class Engine:
                     await self._tick()
                     await self._sleep()
             except BaseException:
-                self._cancelled.set()
+                self._ending.cancel()
                 raise
             finally:
                 self.stop()
-                await self._drain()
-                await self._settle(settling)
+                await self._ending.drain(self._polls, self._executions)
+                await self._ending.settle(settling)
             if not settling.cancelled():
                 settling.result()
         finally:
             settling.cancel()
             aligning.cancel()
-            await asyncio.wait([settling, aligning], timeout=_LATE_GRACE)
+            await asyncio.wait([settling, aligning], timeout=GRACE)
 
     async def _keep_aligned(self) -> None:
         if not isinstance(self._repository, SupportsServerTime):
@@ -280,10 +277,15 @@ class Engine:
             await self._executor.spawn(self._execute(execution))
 
     async def _execute(self, execution: Execution) -> None:
+        self._executions[execution] = asyncio.current_task()
         try:
             await execution.run()
         finally:
             self._executions.pop(execution, None)
+
+    def _describe(self, task: "asyncio.Task[Any]") -> str | None:
+        """What runs in ``task``; called from another thread."""
+        return next((str(execution) for execution, runs_in in list(self._executions.items()) if runs_in is task), None)
 
     async def _register(self, tasks: Sequence[StaticTask]) -> None:
         if tasks:
@@ -332,65 +334,3 @@ class Engine:
             delay = self._lanes.due_at() - self._clock.monotonic() if self._free() > 0 else self._poll_interval
             if delay > 0:
                 await self._woken(min(delay, self._poll_interval))
-
-    # --- the end ------------------------------------------------------------------------------------------------------
-
-    async def _drain(self) -> None:
-        """Wait for polls and bodies; cancel them when ``shutdown_timeout`` is over, or :meth:`run` is cancelled."""
-        ending = asyncio.create_task(self._all_ended())
-        await self._unless_cancelled(ending, self._left())
-        if ending.done():
-            return
-        grace = _LATE_GRACE
-        if self._cancelled.is_set():
-            grace = _CANCELLATION_GRACE
-        elif self._executions:
-            logger.warning("Not all bodies ended within the shutdown timeout; cancelling them: %s", self._names())
-        self._runner.cancelling = True
-        self._executor.cancel()
-        await asyncio.wait([ending], timeout=grace)
-        for poll in self._polls:
-            poll.cancel()
-        await asyncio.wait([ending], timeout=_LATE_GRACE)  # for a driver to throw its connection away
-        ending.cancel()
-        for execution in list(self._executions):
-            if execution.started_at is None:  # cancelled before its first step
-                del self._executions[execution]
-                execution.release_unstarted()
-        if self._executions:
-            logger.error("Some bodies did not end when they were cancelled; they are left behind: %s", self._names())
-
-    async def _all_ended(self) -> None:
-        while self._polls:
-            await asyncio.wait(self._polls)
-        await self._executor.drain(None)
-
-    async def _settle(self, settling: "asyncio.Task[None]") -> None:
-        """Have the outcomes stored that are left, as far as there is time."""
-        grace = _LATE_GRACE
-        if not self._cancelled.is_set():
-            end = self._left() + grace
-            self._settler.close(give_up_at=self._clock.monotonic() + end)
-            await self._unless_cancelled(settling, end)
-        if self._cancelled.is_set() and not settling.done():
-            self._settler.close(give_up_at=self._clock.monotonic() + _CANCELLATION_GRACE)
-            await asyncio.wait([settling], timeout=_CANCELLATION_GRACE + grace)
-        if not settling.done():
-            logger.error("The store does not answer; %d outcomes are not stored", self._settler.pending)
-            settling.cancel()
-            await asyncio.wait([settling], timeout=grace)
-
-    def _left(self) -> float:
-        """Seconds until everything is to have ended."""
-        assert self._end_by is not None
-        return max(0.0, self._end_by - self._clock.monotonic())
-
-    async def _unless_cancelled(self, task: "asyncio.Task[None]", seconds: float) -> None:
-        """Wait for ``task``, for so long at most, and no longer once :meth:`run` is cancelled."""
-        cancelled = asyncio.create_task(self._cancelled.wait())
-        timeout = None if seconds == float("inf") else seconds
-        await asyncio.wait([task, cancelled], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        cancelled.cancel()
-
-    def _names(self) -> str:
-        return ", ".join(f"{execution} for {execution.elapsed:.0f} s" for execution in self._executions)

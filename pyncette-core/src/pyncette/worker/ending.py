@@ -1,0 +1,112 @@
+"""How a worker ends: bodies first, then their outcomes, all of it within a bound."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from pyncette.clock import AlignedClock
+from pyncette.worker.execution import Execution, Runner
+from pyncette.worker.executors import Executor
+from pyncette.worker.settlement import Settler
+
+__all__ = ["GRACE", "Ending"]
+
+logger = logging.getLogger(__name__)
+
+#: How long cancelled bodies, and then the calls to the store, are waited for (seconds) when :meth:`Engine.run` is cancelled.
+_CANCELLATION_GRACE = 5.0
+#: The same once ``shutdown_timeout`` is over: together with the fixtures they have a second.
+GRACE = 0.3
+
+
+class Ending:
+    """When an engine has to have ended, and what is done about it."""
+
+    def __init__(
+        self, runner: Runner, executor: Executor, settler: Settler, clock: AlignedClock, shutdown_timeout: timedelta | None
+    ) -> None:
+        self._runner = runner
+        self._executor = executor
+        self._settler = settler
+        self._clock = clock
+        self._timeout = float("inf") if shutdown_timeout is None else shutdown_timeout.total_seconds()
+        #: On the monotonic clock; None while nobody has asked for it.
+        self._end_by: float | None = None
+        self._cancelled = asyncio.Event()
+
+    @property
+    def begun(self) -> bool:
+        return self._end_by is not None
+
+    def begin(self) -> None:
+        """No new body is started from now on, and ``shutdown_timeout`` runs."""
+        if self._end_by is None:
+            self._end_by = self._clock.monotonic() + self._timeout
+        self._runner.draining = True
+
+    def cancel(self) -> None:
+        """Don't wait for bodies any longer."""
+        self._cancelled.set()
+
+    async def drain(self, polls: set[asyncio.Task[None]], executions: dict[Execution, Any]) -> None:
+        """Wait for polls and bodies; cancel them when ``shutdown_timeout`` is over, or :meth:`Engine.run` is cancelled."""
+        ending = asyncio.create_task(self._all_ended(polls))
+        await self._unless_cancelled(ending, self._left())
+        if ending.done():
+            return
+        grace = GRACE
+        if self._cancelled.is_set():
+            grace = _CANCELLATION_GRACE
+        elif executions:
+            logger.warning("Not all bodies ended within the shutdown timeout; cancelling them: %s", _names(executions))
+        self._runner.cancelling = True
+        self._executor.cancel()
+        await asyncio.wait([ending], timeout=grace)
+        for poll in polls:
+            poll.cancel()
+        await asyncio.wait([ending], timeout=GRACE)  # for a driver to throw its connection away
+        ending.cancel()
+        for execution in list(executions):
+            if execution.started_at is None:  # cancelled before its first step
+                del executions[execution]
+                execution.release_unstarted()
+        if executions:
+            logger.error("Some bodies did not end when they were cancelled; they are left behind: %s", _names(executions))
+
+    async def _all_ended(self, polls: set[asyncio.Task[None]]) -> None:
+        while polls:
+            await asyncio.wait(polls)
+        await self._executor.drain(None)
+
+    async def settle(self, settling: "asyncio.Task[None]") -> None:
+        """Have the outcomes stored that are left, as far as there is time."""
+        grace = GRACE
+        if not self._cancelled.is_set():
+            end = self._left() + grace
+            self._settler.close(give_up_at=self._clock.monotonic() + end)
+            await self._unless_cancelled(settling, end)
+        if self._cancelled.is_set() and not settling.done():
+            self._settler.close(give_up_at=self._clock.monotonic() + _CANCELLATION_GRACE)
+            await asyncio.wait([settling], timeout=_CANCELLATION_GRACE + grace)
+        if not settling.done():
+            logger.error("The store does not answer; %d outcomes are not stored", self._settler.pending)
+            settling.cancel()
+            await asyncio.wait([settling], timeout=grace)
+
+    def _left(self) -> float:
+        """Seconds until everything is to have ended."""
+        assert self._end_by is not None
+        return max(0.0, self._end_by - self._clock.monotonic())
+
+    async def _unless_cancelled(self, task: "asyncio.Task[None]", seconds: float) -> None:
+        """Wait for ``task``, for so long at most, and no longer once :meth:`Engine.run` is cancelled."""
+        cancelled = asyncio.create_task(self._cancelled.wait())
+        timeout = None if seconds == float("inf") else seconds
+        await asyncio.wait([task, cancelled], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        cancelled.cancel()
+
+
+def _names(executions: Iterable[Execution]) -> str:
+    return ", ".join(f"{execution} for {execution.elapsed:.0f} s" for execution in executions)

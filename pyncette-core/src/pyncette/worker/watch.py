@@ -1,0 +1,78 @@
+"""A watch in a thread of its own that tells which body blocks the event loop, while it does."""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Watch"]
+
+logger = logging.getLogger(__name__)
+
+#: How often the event loop is asked for a sign of life (seconds).
+_EVERY = 1.0
+
+
+class Watch:
+    """Logs when the event loop has not run for ``limit`` seconds, again when that has doubled, and when it goes on.
+
+    :param describe: what to call an asyncio task; None if it is none of ours.
+    """
+
+    def __init__(self, describe: "Callable[[asyncio.Task[Any]], str | None]", limit: float = 1.0) -> None:
+        self._describe = describe
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._thread_of_loop = threading.get_ident()
+        self._alive = threading.Event()
+        self._stopped = threading.Event()
+        #: The last time it did not run: from when and until when at least (monotonic), and because of what.
+        self._last = (float("-inf"), float("-inf"), "")
+        threading.Thread(target=self._run, name="pyncette-watch", daemon=True).start()
+
+    def stop(self) -> None:
+        """Watch no longer. Does not wait for the thread, which ends by itself."""
+        self._stopped.set()
+        self._alive.set()
+
+    def excuse(self, seconds: float) -> str:
+        """Why something that began so many seconds ago may have come late, as an addition to a line of the log; or nothing."""
+        since, until, why = self._last
+        return f"; {why} for {until - since:.1f} s meanwhile" if until >= time.monotonic() - seconds else ""
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_EVERY):
+            self._alive.clear()
+            asked = time.monotonic()
+            try:
+                self._loop.call_soon_threadsafe(self._alive.set)
+            except RuntimeError:  # closed
+                return
+            pause, culprit = self._limit, ""
+            while not self._alive.wait(pause):
+                culprit = self._culprit() or culprit
+                self._last = (asked, time.monotonic(), f"{culprit or 'the process was paused and'} kept the event loop from running")
+                if culprit:
+                    logger.warning(
+                        "%s has kept the event loop from running for %.1f s: nothing else runs, and leases may end. "
+                        "Use an asynchronous library, or asyncio.to_thread()",
+                        culprit,
+                        time.monotonic() - asked,
+                    )
+                pause *= 2
+            if culprit and not self._stopped.is_set():
+                logger.warning("The event loop runs again, after %.1f s", time.monotonic() - asked)
+
+    def _culprit(self) -> str:
+        """What the thread of the event loop is doing; nothing if it waits for events, as it does while the process is paused."""
+        frame = sys._current_frames().get(self._thread_of_loop)
+        task = asyncio.current_task(self._loop)
+        if frame is None or task is None:
+            return ""
+        place = traceback.extract_stack(frame, limit=1)[-1]
+        name = self._describe(task) or f"asyncio task {task.get_name()}"
+        return f"{name}, in {place.name}() at {place.filename}:{place.lineno},"
