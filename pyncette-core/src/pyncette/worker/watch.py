@@ -55,7 +55,11 @@ class Watch:
             pause, culprit = self._limit, ""
             while not self._alive.wait(pause):
                 culprit = self._culprit() or culprit
-                self._last = (asked, time.monotonic(), f"{culprit or 'the process was paused and'} kept the event loop from running")
+                self._last = (
+                    asked,
+                    time.monotonic(),
+                    f"{culprit or 'the process was paused and'} kept the event loop from running",
+                )
                 if culprit:
                     logger.warning(
                         "%s has kept the event loop from running for %.1f s: nothing else runs, and leases may end. "
