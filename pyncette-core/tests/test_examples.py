@@ -112,7 +112,7 @@ def try_reminders(url: str, program: Program) -> None:
     assert curl(ada, "PUT", schedule="* * * * * *", text="drink tea")[0] == 200
     program.wait_for("remind: ada, drink tea")
     status, text = curl(ada, "PUT", schedule="* * * * *", timezone="Europe/Lodnon", text="drink")
-    assert (status, json.loads(text)["detail"]) == (422, "unknown time zone 'Europe/Lodnon': did you mean 'Europe/London'?")
+    assert (status, json.loads(text)["detail"]) == (422, "Unknown time zone 'Europe/Lodnon': did you mean 'Europe/London'?")
     assert curl(ada, "DELETE")[0] == 204
     assert curl(ada, "DELETE")[0] == 404
 

@@ -1,20 +1,22 @@
 """Cron expressions on a calendar without time zones: which wall-clock times match.
 
-croniter does the arithmetic, and only that. Its releases read ``JAN-JAN``, ``59/15``, ``SAT-SUN`` or a day of month
-beside ``5#2`` in different ways, so expressions are read here, and croniter gets plain lists of numbers.
+croniter does the arithmetic of the clock, and only that. Its releases read ``JAN-JAN``, ``59/15``, ``SAT-SUN`` or a day of
+month beside ``5#2`` in different ways, so expressions are read here, and it gets plain lists of numbers. Days are found
+here as well: croniter takes a second and more for some of those that never come.
 """
 
 import copy
 import re
+from calendar import monthrange
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import MAXYEAR, date, datetime, time, timedelta
 from functools import lru_cache
-from itertools import product
 from typing import NamedTuple
 
 from croniter import croniter
 
 from pyncette.errors import ScheduleError
+from pyncette.schedules.values import plain_text, shown
 
 __all__ = ["Calendar", "normalise", "read"]
 
@@ -31,7 +33,7 @@ _WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 
 _MINUTE = _Field("minute", 0, 59)
 _HOUR = _Field("hour", 0, 23)
-_DAY = _Field("day-of-month", 1, 31)
+_DAY_OF_MONTH = _Field("day-of-month", 1, 31)
 _MONTH = _Field("month", 1, 12, _MONTHS)
 _WEEKDAY = _Field("day-of-week", 0, 7, _WEEKDAYS)
 _SECOND = _Field("second", 0, 59)
@@ -50,42 +52,100 @@ _TERM = re.compile(r"(?:\*|(\w{1,9})(?:-(\w{1,9}))?)(?:/(\d{1,9}))?", re.ASCII)
 _NTH_WEEKDAY = re.compile(r"(\w+)#([1-5])", re.ASCII)
 _LAST_WEEKDAY = re.compile(r"L([0-7])|([0-7])L", re.ASCII)
 
-# Fixed, so that an expression that is accepted today is accepted for ever. Whatever matches at all matches within the
-# fifty years that croniter looks ahead: the longest pause is 40 years, of a 29 February on a certain day of the week.
-_EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001
+_LONGEST = 1000  # characters; all numbers of all fields take less
+
+# What fields that come after the seconds may hold: in Quartz and Spring those come first.
+_QUARTZ_WEEKDAY = re.compile(rf".*([?#]|{'|'.join(_WEEKDAYS)}).*")
+
+_SOME_DAY = date(2000, 1, 1)
+_DAY = timedelta(days=1)
+
+
+class _Days(NamedTuple):
+    """What matches the days of a month. Days of the week count from 0, Sunday."""
+
+    numbers: frozenset[int]
+    last: bool  # the last day of the month
+    weekdays: frozenset[int]
+    nth_weekdays: frozenset[tuple[int, int]]
+    last_weekdays: frozenset[int]
+    both: bool  # a day has to match by its number and by its weekday
+
+    def of(self, first: int, length: int) -> tuple[int, ...]:
+        """The days of a month that begins on the weekday ``first`` and has ``length`` days."""
+        return tuple(day for day in range(1, length + 1) if self._matches(day, (first + day - 1) % 7, length))
+
+    def _matches(self, day: int, weekday: int, length: int) -> bool:
+        by_number = day in self.numbers or (self.last and day == length)
+        by_weekday = (
+            weekday in self.weekdays
+            or (weekday, (day + 6) // 7) in self.nth_weekdays
+            or (weekday in self.last_weekdays and day > length - 7)
+        )
+        return by_number and by_weekday if self.both else by_number or by_weekday
 
 
 class Calendar:
-    """The naive times that match an expression, from one croniter for each way to match the day.
+    """The naive times that match an expression.
 
     ``elapsed`` says that the minute or the hour begins with ``*``.
     """
 
-    __slots__ = ("_alternatives", "elapsed")
+    __slots__ = ("_clock", "_midnight", "_months", "elapsed")
 
-    def __init__(self, alternatives: Sequence[croniter], elapsed: bool) -> None:
-        self._alternatives = alternatives
+    def __init__(self, clock: croniter, months: dict[tuple[int, int, int], tuple[int, ...]], elapsed: bool) -> None:
+        """``months`` has the days that match, by the month's number, its first weekday and its length, where there are any."""
+        self._clock = clock
+        self._months = months
         self.elapsed = elapsed
+        midnight = _later(clock, datetime.combine(_SOME_DAY, time()) - timedelta(seconds=1))
+        assert midnight is not None
+        self._midnight = midnight
 
     def after(self, wall: datetime) -> datetime | None:
         """The first match after ``wall``, on a whole second; ``None`` if there is none before the year 10000."""
-        matches = [match for alternative in self._alternatives if (match := _next(alternative, wall)) is not None]
-        return min(matches, default=None)
+        day = wall.date()
+        if day.day in self._days(day.year, day.month):
+            later = _later(self._clock, datetime.combine(_SOME_DAY, wall.time().replace(microsecond=0)))
+            if later is not None:
+                return datetime.combine(day, later)
+        following = self._day_after(day)
+        return None if following is None else datetime.combine(following, self._midnight)
 
-
-def _next(alternative: croniter, wall: datetime) -> datetime | None:
-    # croniter keeps its position in itself: a copy for each call leaves nothing to share between threads.
-    iterator = copy.copy(alternative)
-    try:
-        iterator.set_current(wall.replace(microsecond=0), force=True)
-        return iterator.get_next(datetime)
-    except (ValueError, OverflowError):  # nothing in fifty years, or a step past the year 9999
+    def _day_after(self, last: date) -> date | None:
+        # Whatever matches at all does so within 40 years: the longest pause is that of a 29 February on one day of the week.
+        year, month, number = last.year, last.month, last.day
+        while year <= MAXYEAR:
+            for day in self._days(year, month):
+                if day > number:
+                    return date(year, month, day)
+            year, month, number = (year, month + 1, 0) if month < 12 else (year + 1, 1, 0)
         return None
+
+    def _days(self, year: int, month: int) -> tuple[int, ...]:
+        monday_first, length = monthrange(year, month)
+        return self._months.get((month, (monday_first + 1) % 7, length), ())
+
+
+def _later(clock: croniter, wall: datetime) -> time | None:
+    """The first time of day that matches after ``wall``, a time of some day, or on the day after."""
+    # croniter keeps its position in itself: a copy for each call leaves nothing to share between threads.
+    iterator = copy.copy(clock)
+    iterator.set_current(wall, force=True)
+    found: datetime = iterator.get_next(datetime)
+    return found.time() if found.date() == _SOME_DAY else None
 
 
 def normalise(expression: str) -> str:
-    """The expression in capitals (an alias in small letters), with single blanks."""
-    words = " ".join(expression.split())
+    """The expression in capitals (an alias in small letters), with single blanks.
+
+    :raises ScheduleError: it is too long.
+    """
+    if len(expression) > _LONGEST:
+        raise ScheduleError(
+            f"A cron expression has at most {_LONGEST} characters, not {len(expression)} as {shown(expression)} has"
+        )
+    words = " ".join(plain_text(expression).split())
     return words.lower() if words.startswith("@") else words.upper()
 
 
@@ -96,73 +156,70 @@ def read(expression: str) -> Calendar:
     :returns: its calendar, which is shared.
     :raises ScheduleError: it can't be understood, or never matches.
     """
+    fields = _ALIASES.get(expression, expression).split()
+    what = f"ron expression {shown(expression)}"
+    if len(fields) in (6, 7) and (fields[3] == "?" or _QUARTZ_WEEKDAY.fullmatch(fields[5])):
+        raise ScheduleError(
+            f"C{what} has its seconds first, as in Quartz: write them last, use names for days of the week, and leave out years"
+        )
+    if len(fields) not in (5, 6):
+        raise ScheduleError(
+            f"C{what} has {len(fields)} field{'' if len(fields) == 1 else 's'}: write minute, hour, day of month, month, day of"
+            f" week and, if needed, second, or one of {', '.join(_ALIASES)}"
+        )
     try:
-        fields = _ALIASES.get(expression, expression).split()
-        if len(fields) not in (5, 6):
-            raise ScheduleError(
-                f"it has {len(fields)} field{'' if len(fields) == 1 else 's'}: write minute, hour, day of month, month, day of week and,"
-                f" if needed, second, or one of {', '.join(_ALIASES)}"
-            )
-        return _calendar(fields)
+        calendar = _calendar(fields)
     except ScheduleError as error:
-        raise ScheduleError(f"cron expression {expression[:100]!r}: {error}") from None
+        raise ScheduleError(f"In c{what}, {error}") from None
+    if calendar is None:
+        raise ScheduleError(f"No day ever matches c{what}: check the days against the months")
+    return calendar
 
 
-def _calendar(fields: list[str]) -> Calendar:
+def _calendar(fields: list[str]) -> Calendar | None:
     minute, hour, day, month, weekday = fields[:5]
     day, weekday = ("*" if field == "?" else field for field in (day, weekday))
-    days, weekdays = _ways(_DAY, day), _ways(_WEEKDAY, weekday)
-    if day.startswith("*") or weekday.startswith("*"):
-        dates = list(product(days, weekdays))
-    else:
-        dates = [(way, "*") for way in days] + [("*", way) for way in weekdays]
-    before = f"{_listed(_MINUTE, minute)} {_listed(_HOUR, hour)}"
-    months = _listed(_MONTH, month)
-    after = f" {_listed(_SECOND, fields[5])}" if len(fields) == 6 else ""
-
-    texts = [f"{before} {day} {months} {weekday}{after}" for day, weekday in dates]
-    alternatives = [croniter(text, _EPOCH, day_or=False) for text in texts]
-    # One that never matches is searched for fifty years, in vain, and must not be searched again for each occurrence.
-    possible = [alternative for alternative in alternatives if _next(alternative, _EPOCH) is not None]
-    if not possible:
-        raise ScheduleError("no day ever matches it: check the days against the months")
-    return Calendar(possible, elapsed=minute.startswith("*") or hour.startswith("*"))
+    second = fields[5] if len(fields) == 6 else "0"
+    times = f"{_listed(_MINUTE, minute)} {_listed(_HOUR, hour)} * * * {_listed(_SECOND, second)}"
+    days = _days(day, weekday)
+    pattern = {(first, length): days.of(first, length) for first in range(7) for length in (28, 29, 30, 31)}
+    months = {
+        (number, first, length): matching
+        for number in _numbers(_MONTH, month.split(","))
+        for (first, length), matching in pattern.items()
+        if matching and length in ((28, 29) if number == 2 else (monthrange(2000, number)[1],))
+    }
+    if not months:
+        return None
+    return Calendar(croniter(times, datetime.combine(_SOME_DAY, time())), months, minute.startswith("*") or hour.startswith("*"))
 
 
-def _ways(field: _Field, text: str) -> list[str]:
-    """The ways in which a day field can match, each of a kind that every croniter gets right by itself."""
-    ways: list[str] = []
-    plain: list[str] = []
-    for term in text.split(","):
-        if field is _DAY and term == "L":
-            ways.append("l")
-        elif field is _WEEKDAY and (match := _NTH_WEEKDAY.fullmatch(term)):
-            ways.append(f"{_number(field, match[1], term) % 7}#{match[2]}")
-        elif field is _WEEKDAY and (match := _LAST_WEEKDAY.fullmatch(term)):
-            ways.append(f"l{int(match[1] or match[2]) % 7}")
+def _days(day: str, weekday: str) -> _Days:
+    plain, nth, last = [], set(), set()
+    for term in weekday.split(","):
+        if match := _NTH_WEEKDAY.fullmatch(term):
+            nth.add((_number(_WEEKDAY, match[1], term) % 7, int(match[2])))
+        elif match := _LAST_WEEKDAY.fullmatch(term):
+            last.add(int(match[1] or match[2]) % 7)
         else:
             plain.append(term)
-    numbers = _numbers(field, plain)
-    if field is _DAY and len(numbers) < 31:
-        # Before croniter 7, a 30th that February lacks leads to 2 March, past any earlier day of the same list.
-        groups = [{day for day in numbers if day < 29}, {day for day in numbers if day >= 29}]
-    else:
-        groups = [numbers]
-    return ways + [_text(field, group) for group in groups if group]
+    return _Days(
+        numbers=frozenset(_numbers(_DAY_OF_MONTH, [term for term in day.split(",") if term != "L"])),
+        last="L" in day.split(","),
+        weekdays=frozenset(number % 7 for number in _numbers(_WEEKDAY, plain)),  # both 0 and 7 are Sunday
+        nth_weekdays=frozenset(nth),
+        last_weekdays=frozenset(last),
+        both=day.startswith("*") or weekday.startswith("*"),
+    )
 
 
 def _numbers(field: _Field, terms: Sequence[str]) -> set[int]:
-    numbers = {number for term in terms for number in _range(field, term)}
-    return {number % 7 for number in numbers} if field is _WEEKDAY else numbers  # both 0 and 7 are Sunday
-
-
-def _text(field: _Field, numbers: set[int]) -> str:
-    everything = 7 if field is _WEEKDAY else field.high - field.low + 1
-    return "*" if len(numbers) == everything else ",".join(map(str, sorted(numbers)))
+    return {number for term in terms for number in _range(field, term)}
 
 
 def _listed(field: _Field, text: str) -> str:
-    return _text(field, _numbers(field, text.split(",")))
+    numbers = _numbers(field, text.split(","))
+    return "*" if len(numbers) == field.high - field.low + 1 else ",".join(map(str, sorted(numbers)))
 
 
 def _range(field: _Field, term: str) -> range:
@@ -199,7 +256,7 @@ def _number(field: _Field, text: str, term: str) -> int:
 
 
 def _refused(field: _Field, term: str) -> ScheduleError:
-    what = f"{field.name} {term[:100]!r} is not understood"
+    what = f"{field.name} {shown(term)} is not understood"
     if term[:1] in {"H", "R"}:
         return ScheduleError(f"{what}: write a number; a hashed or random one would differ between workers")
     names = f" or {field.names[0]}-{field.names[-1]}" if field.names else ""

@@ -9,17 +9,25 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
+from itertools import count
 
 from pyncette.errors import ScheduleError
 from pyncette.schedules import cron as cronexpr
 from pyncette.schedules.cron import Calendar
-from pyncette.schedules.zones import find_zone, instant_of, set_back_at, wall_of
+from pyncette.schedules.values import LATEST, plain_duration, plain_instant, plain_text, shown
+from pyncette.schedules.zones import find_zone, first_second, instant_of, set_back_at, wall_of
 
 __all__ = ["Cron", "Interval", "Once", "Schedule"]
 
 _SECOND = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
-_DIGEST = re.compile(r"[A-Za-z0-9_+/=.:-]*")
+_DAY = timedelta(days=1)
+# Calendars repeat themselves after 28 years, or 40 around the end of a century: what the clock has skipped so often it always
+# skips. Rules of zones that contradict each other skip times one by one, and are left behind by the day.
+_ATTEMPTS_NEARBY = 5
+_ATTEMPTS = _ATTEMPTS_NEARBY + 40
+_LONGEST_FOLD = timedelta(days=2)  # an offset is less than a day, to either side
+_DIGEST = re.compile(r"[A-Za-z0-9_+/=.:-]{0,200}")
 
 
 class Schedule(ABC):
@@ -84,23 +92,24 @@ class Cron(Schedule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.expression, str):
-            raise ScheduleError(f"a cron expression must be a string such as '0 9 * * *', not {self.expression!r}")
+            raise ScheduleError(f"A cron expression must be a string such as '0 9 * * *', not {shown(self.expression)}")
         object.__setattr__(self, "expression", cronexpr.normalise(self.expression))
         cronexpr.read(self.expression)
-        find_zone(self.timezone)
+        _check_zone(self)
 
     @property
     def text(self) -> str:
         return f"cron {self.expression} @{self.timezone}"
 
     def first(self, now: datetime) -> datetime | None:
-        return _next_cron(self.expression, self.timezone, now)
+        return self.next(now)
 
     def next(self, last: datetime) -> datetime | None:
-        return _next_cron(self.expression, self.timezone, last)
+        # To the second, so that the registrations within one share a computation: no occurrence lies between two seconds.
+        return _next_cron(self.expression, self.timezone, plain_instant(last).replace(microsecond=0))
 
     def next_after(self, last: datetime, now: datetime) -> datetime | None:
-        return _next_cron(self.expression, self.timezone, max(last, now))
+        return self.next(max(last, now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +126,12 @@ class Interval(Schedule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.duration, timedelta):
-            given = f"{self.duration!r} ({type(self.duration).__name__})"
-            raise ScheduleError(f"interval must be a timedelta such as timedelta(seconds=10), not {given}")
+            given = f"{shown(self.duration)} ({type(self.duration).__name__})"
+            raise ScheduleError(f"An interval must be a timedelta such as timedelta(seconds=10), not {given}")
+        object.__setattr__(self, "duration", plain_duration(self.duration))
         if self.duration <= timedelta(0):
-            raise ScheduleError(f"interval must be more than zero, not {self.duration!r}")
-        find_zone(self.timezone)
+            raise ScheduleError(f"An interval must be more than zero, not {self.duration!r}")
+        _check_zone(self)
 
     @property
     def text(self) -> str:
@@ -132,28 +142,28 @@ class Interval(Schedule):
         return self.next(now)
 
     def next(self, last: datetime) -> datetime | None:
-        try:
-            return last + self.duration
-        except OverflowError:
-            return None
+        return self.next_after(last, last)
 
     def next_after(self, last: datetime, now: datetime) -> datetime | None:
+        last, now = plain_instant(last), plain_instant(now)
         missed = max((now - last) // self.duration, 0)
         try:
-            return last + (missed + 1) * self.duration
+            found = last + (missed + 1) * self.duration
         except OverflowError:
             return None
+        return found if found <= LATEST else None
 
 
 @dataclass(frozen=True, slots=True)
 class Once(Schedule):
     """Occurs once, at an instant; at once if that is past.
 
-    :param at: aware, of any zone; kept as UTC.
+    :param at: aware, of any zone; kept as UTC. Those before the year 10 and after the year 9990, which not every clock can
+        show, become the first or the last instant in between.
     :param timezone: the name of a time zone; it does not move the occurrence.
     :param digest: a digest of the task's arguments, in letters, digits and ``_+/=.:-``: another digest is another
-        occurrence.
-    :raises ScheduleError: the instant is naive, the zone is unknown, or the digest has other characters.
+        occurrence. At most 200 of them.
+    :raises ScheduleError: the instant is naive, the zone is unknown, or the digest is wrong.
     """
 
     at: datetime
@@ -162,16 +172,15 @@ class Once(Schedule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.at, datetime):
-            raise ScheduleError(f"execute_at must be a datetime, not {self.at!r} ({type(self.at).__name__})")
-        if self.at.utcoffset() is None:
-            raise ScheduleError(f"execute_at must be aware, not {self.at!r}: give it a tzinfo")
+            raise ScheduleError(f"The instant execute_at must be a datetime, not {shown(self.at)} ({type(self.at).__name__})")
+        at = plain_instant(self.at)
+        if at.tzinfo is not UTC:
+            raise ScheduleError(f"The instant execute_at must be aware, not {shown(self.at)}: give it a tzinfo")
         if not isinstance(self.digest, str) or not _DIGEST.fullmatch(self.digest):
-            raise ScheduleError(f"a digest consists of letters, digits and _+/=.:- only, not {self.digest!r}")
-        find_zone(self.timezone)
-        try:
-            object.__setattr__(self, "at", self.at.astimezone(UTC))
-        except OverflowError as error:
-            raise ScheduleError(f"execute_at {self.at!r} is not within the years 1 to 9999 of UTC") from error
+            raise ScheduleError(f"A digest consists of at most 200 letters, digits and _+/=.:-, not {shown(self.digest)}")
+        object.__setattr__(self, "at", at)
+        object.__setattr__(self, "digest", plain_text(self.digest))
+        _check_zone(self)
 
     @property
     def text(self) -> str:
@@ -188,25 +197,34 @@ class Once(Schedule):
         return None
 
 
+def _check_zone(schedule: Schedule) -> None:
+    find_zone(schedule.timezone)
+    object.__setattr__(schedule, "timezone", plain_text(schedule.timezone))
+
+
 @lru_cache(maxsize=1 << 14)
 def _next_cron(expression: str, timezone: str, last: datetime) -> datetime | None:
     """Cached, so that any number of tasks of one schedule cost one computation for each occurrence."""
     calendar = cronexpr.read(expression)
     zone = find_zone(timezone)
-    try:
-        return (_next_elapsed if calendar.elapsed else _next_of_day)(calendar, zone, last)
-    except OverflowError:  # past the year 9999
-        return None
+    found = (_next_elapsed if calendar.elapsed else _next_of_day)(calendar, zone, last)
+    return found if found is not None and found <= LATEST else None
 
 
 def _next_of_day(calendar: Calendar, zone: tzinfo, last: datetime) -> datetime | None:
     wall = wall_of(last, zone)
-    while (match := calendar.after(wall)) is not None:
+    for attempt in count():
+        match = calendar.after(wall)
+        if match is None or match.year > LATEST.year:
+            return None
         instant = instant_of(match, zone)
         if instant > last:
             return instant
-        wall = match  # in the second pass of a fold: its turn was in the first
-    return None
+        # In the second pass of a fold: the turn of each match was in the first.
+        wall = match + _LONGEST_FOLD
+        if attempt == 0:
+            wall = first_second(match, wall, lambda later: instant_of(later, zone) > last) - _SECOND
+    raise AssertionError  # pragma: no cover
 
 
 def _next_elapsed(calendar: Calendar, zone: tzinfo, last: datetime) -> datetime | None:
@@ -223,10 +241,15 @@ def _next_elapsed(calendar: Calendar, zone: tzinfo, last: datetime) -> datetime 
 
 def _next_shown(calendar: Calendar, zone: tzinfo, wall: datetime, last: datetime) -> datetime | None:
     """The first instant after ``last`` at which the clock shows a match that is later than ``wall``."""
-    while (match := calendar.after(wall)) is not None:
+    for attempt in range(_ATTEMPTS):
+        match = calendar.after(wall)
+        if match is None or match.year > LATEST.year:
+            return None
         for fold in (0, 1):
             instant = match.replace(tzinfo=zone, fold=fold).astimezone(UTC)
             if instant > last and wall_of(instant, zone) == match:
                 return instant
         wall = max(match, wall_of(instant_of(match, zone), zone) - _SECOND)  # skipped by the clock: go on after the gap
-    return None
+        if attempt >= _ATTEMPTS_NEARBY:
+            wall = max(wall, match + _DAY)
+    return None  # skipped each year, as the small hours of the Sundays on which the clock is set forward

@@ -6,9 +6,12 @@ from typing import cast
 
 from pyncette.errors import ScheduleError
 from pyncette.schedules.kinds import Cron, Interval, Once, Schedule
+from pyncette.schedules.values import plain_instant, shown
 from pyncette.schedules.zones import find_zone, instant_of
 
 __all__ = ["from_options", "parse"]
+
+_LONGEST = 1500  # characters: those of the longest expression, time zone and digest, and some more
 
 
 def parse(text: str) -> Schedule:
@@ -17,7 +20,9 @@ def parse(text: str) -> Schedule:
     :raises ScheduleError: the text is not the canonical text of a schedule.
     """
     if not isinstance(text, str):
-        raise ScheduleError(f"a stored schedule must be text, not {text!r}")
+        raise ScheduleError(f"A stored schedule must be text, not {shown(text)}")
+    if len(text) > _LONGEST:
+        raise ScheduleError(f"Stored schedule {shown(text)} can't be read: it has {len(text)} characters")
     return _parse(text)
 
 
@@ -36,11 +41,11 @@ def _parse(text: str) -> Schedule:
         elif kind == "once":
             schedule = Once(datetime.fromisoformat(body), zone, digest)
         else:
-            raise ScheduleError("it begins with neither 'cron', 'interval' nor 'once'")
+            raise ScheduleError("It begins with neither 'cron', 'interval' nor 'once'")
         if schedule.text != text:  # the store compares texts, so one schedule must not have two
-            raise ScheduleError(f"its canonical text would be {schedule.text!r}")
+            raise ScheduleError(f"Its canonical text would be {schedule.text!r}")
     except (ValueError, OverflowError) as error:
-        raise ScheduleError(f"stored schedule {text[:200]!r} can't be read: {error}") from error
+        raise ScheduleError(f"Stored schedule {shown(text)} can't be read: {error}") from error
     return schedule
 
 
@@ -65,19 +70,19 @@ def from_options(
     options = {"schedule": schedule, "interval": interval, "execute_at": execute_at}
     given = [name for name, value in options.items() if value is not None]
     if len(given) != 1:
-        raise ScheduleError(f"give exactly one of {', '.join(options)}; given: {' and '.join(given) or 'none'}")
+        raise ScheduleError(f"Give exactly one of schedule, interval and execute_at, not {' and '.join(given) or 'none of them'}")
     zone = "UTC" if timezone is None else timezone
     if schedule is not None:
         return Cron(schedule, zone)
     if interval is not None:
         return Interval(interval, zone)
     if isinstance(execute_at, datetime) and execute_at.tzinfo is None:
-        execute_at = _localised(execute_at, None if timezone is None else find_zone(timezone))
+        execute_at = _localised(plain_instant(execute_at), None if timezone is None else find_zone(timezone))
     return Once(cast(datetime, execute_at), zone, digest)
 
 
 def _localised(wall: datetime, zone: tzinfo | None) -> datetime:
     try:
         return wall.astimezone(UTC) if zone is None else instant_of(wall, zone)
-    except (OverflowError, OSError, ValueError) as error:
-        raise ScheduleError(f"execute_at {wall!r} is not within the years 1 to 9999 of UTC") from error
+    except (OverflowError, OSError, ValueError) as error:  # before 1970, on some systems
+        raise ScheduleError(f"The instant execute_at {shown(wall)} has no local time here: give it a timezone") from error

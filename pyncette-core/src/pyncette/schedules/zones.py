@@ -1,73 +1,94 @@
 """Time zones: finding one by its name, and the instants behind what its clock shows."""
 
 import bisect
-import difflib
+import os
 import re
+import time
 import zoneinfo
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
+from pathlib import Path
 
 from dateutil import tz
 
 from pyncette.errors import ScheduleError
+from pyncette.schedules.suggestions import advice
+from pyncette.schedules.values import EARLIEST, LATEST, plain_text, shown
 
-__all__ = ["find_zone", "instant_of", "set_back_at", "wall_of"]
+__all__ = ["find_zone", "first_second", "instant_of", "set_back_at", "wall_of"]
 
-# Every zone of the IANA database begins with a capital. What does not ("localtime", "posixrules", "right/UTC",
-# "zone.tab") depends on the machine, counts leap seconds or is no zone at all.
-_IANA = re.compile(r"[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", re.ASCII)
+_LONGEST = 100  # characters; the rules of a zone with all their times take about 50
 
-_OFFSET = r"[-+]?[01]?\d(:?\d\d)?"
-_RULE = r",(J?\d{1,3}|M\d{1,2}\.\d\.\d)(/\d{1,2}(:\d\d){0,2})?"
-_POSIX = re.compile(rf"[A-Za-z]{{3,}}{_OFFSET}([A-Za-z]{{3,}}({_OFFSET})?({_RULE}{_RULE})?)?", re.ASCII)
+# Every zone of the IANA database begins with a capital, beside which some systems have it twice more, in folders. Nothing else
+# is asked for: neither files that are no zones, nor, where names of files have no case, a zone under a name of its own.
+_IANA = re.compile(r"((posix|right)/)?[A-Z][A-Za-z0-9_+ -]*(/[A-Za-z0-9_+ -]+)*|posixrules", re.ASCII)
+
+# An abbreviation, an offset, and perhaps those of daylight saving and its rules. A slash is part of a time: "Europe/London2" is
+# an error of typing, though dateutil takes it for a zone of that abbreviation.
+_RULES = re.compile(r"[A-Za-z]+[-+]?\d[-+:\dA-Za-z]*([,;][-+:;,./\dJM]*)?", re.ASCII)
 
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 
 
 def find_zone(name: str) -> tzinfo:
-    """Find a time zone by its name.
+    """Find a time zone by its name: any that ``dateutil.tz.gettz()`` takes, but no path of a file.
 
     :param name: a name of the IANA database (``Europe/London``), which is looked up in :mod:`zoneinfo`; otherwise an
-        offset (``UTC+12`` is twelve hours ahead of UTC, as for ``dateutil.tz.gettz()``) or rules in the form of POSIX
-        (``EST5EDT,M3.2.0,M11.1.0``), which is read by ``dateutil``.
+        offset (``UTC+12`` is twelve hours ahead of UTC) or rules in the form of POSIX (``EST5EDT,M3.2.0,M11.1.0``), which
+        is read by ``dateutil``; or ``localtime``, the zone of this machine.
     :returns: the zone. ``UTC`` needs no database.
     :raises ScheduleError: the name is none of these. It is never taken for the path of a file.
     """
     if not isinstance(name, str) or not name:
-        raise ScheduleError(f"timezone must be the name of a zone such as 'Europe/London', not {name!r}")
-    return _load(name)
+        key = getattr(name, "key", None) if isinstance(name, tzinfo) else None
+        what = f"{shown(name)}: write {key!r}" if isinstance(key, str) else shown(name)
+        raise ScheduleError(f"A timezone must be the name of a zone such as 'Europe/London', not {what}")
+    if len(name) > _LONGEST:
+        raise ScheduleError(f"The name of a time zone has at most {_LONGEST} characters, not {len(name)} as {shown(name)} has")
+    return _load(plain_text(name))
 
 
 @lru_cache(maxsize=1024)
 def _load(name: str) -> tzinfo:
+    zone = _named(name)
+    if zone is None and (name == "localtime" or name in time.tzname):
+        zone = _local()
+    if zone is None:
+        raise ScheduleError(f"Unknown time zone {shown(name)}{advice(name, lambda other: _named(other) is not None)}")
+    return zone
+
+
+def _named(name: str) -> tzinfo | None:
     if name == "UTC":
         return UTC
     if _IANA.fullmatch(name):
         # Not for a region ("Europe"), a file that is no zone, a name that no file can have.
         with suppress(OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
-            return zoneinfo.ZoneInfo(name)
-    if _POSIX.fullmatch(name):
+            return zoneinfo.ZoneInfo(name.replace(" ", "_"))
+    if _RULES.fullmatch(name):
         with suppress(Exception):  # whatever dateutil makes of numbers that mean nothing
             rules = tz.tzstr(name)
-            datetime(2000, 1, 1, tzinfo=rules).utcoffset()  # a month 13 fails only when it is used
+            # A month 13, an offset of 30 hours or a change in another century fail only when they are used.
+            for year in (EARLIEST.year - 1, 2000, LATEST.year + 1):
+                for change in rules.transitions(year) or [datetime(year, 1, 1)]:  # noqa: DTZ001
+                    if abs(change.year - year) > 1:
+                        return None
+                    change.replace(tzinfo=rules).utcoffset()
             return rules
-    raise ScheduleError(f"unknown time zone {name[:100]!r}{_suggestion(name)}")
+    return None
 
 
-def _suggestion(name: str) -> str:
-    known = _known_zones()
-    if not known:
-        return ": no time zone database is installed here; install one with: pip install tzdata"
-    close = difflib.get_close_matches(name[:100].lower(), known, n=1)
-    return f": did you mean {known[close[0]]!r}?" if close else ": write the name of a zone such as 'Europe/London'"
-
-
-@lru_cache(maxsize=1)
-def _known_zones() -> dict[str, str]:
-    return {name.lower(): name for name in sorted(zoneinfo.available_timezones())}
+def _local() -> tzinfo:
+    name = os.environ.get("TZ", "").removeprefix(":") or "/etc/localtime"
+    if (zone := _named(name)) is not None:
+        return zone
+    if (path := Path(name)).is_absolute():
+        with suppress(OSError, ValueError), path.open("rb") as file:
+            return zoneinfo.ZoneInfo.from_file(file, key="localtime")
+    return tz.tzlocal()
 
 
 def wall_of(instant: datetime, zone: tzinfo) -> datetime:
@@ -86,7 +107,7 @@ def instant_of(wall: datetime, zone: tzinfo) -> datetime:
         return instant
     # Offsets are less than a day, so the gap lies within a day of the same digits read as UTC.
     middle = wall.replace(tzinfo=UTC, microsecond=0)
-    return _first_second(middle - _DAY, middle + _DAY, lambda at: wall_of(at, zone) >= wall)
+    return first_second(middle - _DAY, middle + _DAY, lambda at: wall_of(at, zone) >= wall)
 
 
 def set_back_at(local: datetime) -> datetime | None:
@@ -98,10 +119,10 @@ def set_back_at(local: datetime) -> datetime | None:
     if first >= second:
         return None
     offset = first.astimezone(local.tzinfo).utcoffset()
-    return _first_second(first, second, lambda at: at.astimezone(local.tzinfo).utcoffset() != offset)
+    return first_second(first, second, lambda at: at.astimezone(local.tzinfo).utcoffset() != offset)
 
 
-def _first_second(low: datetime, high: datetime, reached: Callable[[datetime], bool]) -> datetime:
+def first_second(low: datetime, high: datetime, reached: Callable[[datetime], bool]) -> datetime:
     """The first whole second after ``low`` at which ``reached``, which stays true until ``high``, is true."""
     seconds = range(1, round((high - low) / _SECOND))
     index = bisect.bisect_left(seconds, True, key=lambda count: reached(low + count * _SECOND))
