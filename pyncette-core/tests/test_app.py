@@ -798,12 +798,11 @@ def test_both_forms_of_naming_a_sqlite_file_are_the_same(tmp_path):
     path = tmp_path / "with space.db"
 
     async def names(app):
+        template = app.dynamic_task(name="template")(body)
         async with app.create() as context:
             assert type(context.repository) is SQLiteRepository
-            template = app.dynamic_task(name="template")(body)
-            async with app.create() as context:
-                await context.schedule_task(template, str(next(counter)), interval=HOUR)
-                return len((await context.list_tasks(template)).tasks)
+            await context.schedule_task(template, str(next(counter)), interval=HOUR)
+            return len((await context.list_tasks(template)).tasks)
 
     counter = itertools.count()
     for number, app in enumerate(

@@ -18,6 +18,7 @@ from pyncette import (
     ExecutionMode,
     FailureMode,
     Instance,
+    Instrumentation,
     Pyncette,
     PyncetteContext,
     ScheduleError,
@@ -778,6 +779,49 @@ def test_a_refused_declaration_costs_nothing_that_is_stored(make_app, clock, sto
             assert store.rows() == before
 
     clock.run(main())
+
+
+async def middleware(context, next):
+    await next()
+
+
+DECLARATIONS = {
+    "task": lambda app: app.task(interval=SECOND, name="late")(body),
+    "template": lambda app: app.dynamic_task(name="late")(body),
+    "fixture": lambda app: app.use_fixture("late", fixture),
+    "middleware": lambda app: app.use_middleware(middleware),
+    "instrumentation": lambda app: app.use_instrumentation(Instrumentation()),
+}
+
+
+@pytest.mark.parametrize("declare", list(DECLARATIONS.values()), ids=list(DECLARATIONS))
+def test_what_would_come_too_late_to_have_an_effect_is_refused(app, clock, declare):
+    refusals = []
+
+    def too_late(where):
+        refused(lambda: declare(app), "too late", "before create() or run()")
+        refusals.append(where)
+
+    @app.fixture()
+    async def from_a_fixture():
+        too_late("fixture")
+        yield
+
+    @app.task(interval=SECOND)
+    async def from_a_body(context):
+        context.app_context.shutdown()
+        too_late("body")
+
+    async def main():
+        async with app.create():
+            async with app.create(fixtures=False):
+                pass
+            too_late("program")
+        await app.run()
+
+    clock.run(main())
+    assert refusals == ["fixture", "program", "fixture", "body"]
+    declare(app)
 
 
 # --- what a declaration gives -----------------------------------------------------------------------------------------

@@ -118,6 +118,7 @@ class Pyncette(Declarations):
         fixtures out, for tools that look at what is stored and run nothing.
         """
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._in_use())
             repository = await stack.enter_async_context(self._open())
             for each in self._instrumentations:
                 repository = ObservedRepository(repository, each)

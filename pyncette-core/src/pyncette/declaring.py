@@ -1,6 +1,7 @@
 """What an application consists of: tasks, fixtures, middlewares, instrumentations."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from inspect import signature
 from typing import Any, TypeAlias, TypeVar
@@ -41,6 +42,22 @@ class Declarations:
         self._fixtures: dict[str, Fixture] = {}
         self._middlewares: list[Middleware] = []
         self._instrumentations: list[Instrumentation] = []
+        self._used_by = 0
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """As long as it lasts, nothing more can be declared, for it would go unnoticed."""
+        self._used_by += 1
+        try:
+            yield
+        finally:
+            self._used_by -= 1
+
+    def _check_in_time(self, what: str) -> None:
+        if self._used_by:
+            raise ConfigurationError(
+                f"{what} is declared too late, since the application is in use; declare it before create() or run()"
+            )
 
     @property
     def tasks(self) -> Sequence[Task]:
@@ -159,6 +176,7 @@ class Declarations:
         return declare
 
     def _add(self, task: _TaskT) -> _TaskT:
+        self._check_in_time(f"Task {task.name!r}")
         if task.name in self._tasks:
             raise ConfigurationError(f"There is a task {task.name!r} already; pass another name=... to one of them")
         self._tasks[task.name] = task
@@ -186,6 +204,7 @@ class Declarations:
         if name in self._fixtures:
             raise ConfigurationError(f"There is a fixture {name!r} already; pass another name=...")
         check_async_generator_function(fixture, f"The fixture {name!r}")
+        self._check_in_time(f"The fixture {name!r}")
         self._fixtures[name] = fixture
 
     def middleware(self, middleware: _MiddlewareT) -> _MiddlewareT:
@@ -196,13 +215,16 @@ class Declarations:
     def use_middleware(self, middleware: Middleware) -> None:
         """Add ``middleware``; see :meth:`middleware`."""
         name = getattr(middleware, "__name__", None)
-        check_coroutine_function(middleware, f"The middleware {name!r}" if name else "The middleware", "context", "next")
+        what = f"The middleware {name!r}" if name else "The middleware"
+        check_coroutine_function(middleware, what, "context", "next")
+        self._check_in_time(what)
         self._middlewares.append(middleware)
 
     def use_instrumentation(self, instrumentation: Instrumentation) -> None:
         """Tell ``instrumentation`` of ticks, calls to the store and lost leases. Several may be used."""
         if not isinstance(instrumentation, Instrumentation):
             raise ConfigurationError(f"{instrumentation!r} is not a pyncette.Instrumentation; derive from that")
+        self._check_in_time("The instrumentation")
         self._instrumentations.append(instrumentation)
 
 
