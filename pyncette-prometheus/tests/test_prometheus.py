@@ -353,13 +353,17 @@ def test_retries_are_runs_after_the_first_attempt(app, clock, registry, scrape):
 def test_lost_leases_are_counted(app, clock, registry, scrape):
     use_prometheus(app, registry=registry)
 
-    @app.task(schedule="0 * * * *", lease_duration=SECOND)
-    async def slow(context):
-        if context.attempt == 1:
-            await clock.advance(3 * SECOND)
+    @app.task(interval=1800 * SECOND)
+    async def start(context):
+        await context.app_context.schedule_task(taken_away, "one", execute_at=clock.now(), first=True)
+
+    @app.dynamic_task()
+    async def taken_away(context):
+        if context.args["first"]:
+            await context.app_context.schedule_task(taken_away, "one", execute_at=clock.now(), first=False, force=True)
 
     run_for(clock, app, 3700)
-    assert scrape()["pyncette_leases_lost_total", "slow"] == 1
+    assert scrape()["pyncette_leases_lost_total", "taken_away"] == 2
 
 
 def test_a_run_that_the_shutdown_cuts_off_is_no_failure_but_one_that_is_cancelled_otherwise_is(make_app, clock, registry, scrape):
