@@ -99,7 +99,7 @@ class Execution:
         self.scheduled_at = claim.occurrence
         self.args: dict[str, Any] = {}
         self._runner = runner
-        self._lost = False
+        self._lost = self._ended = False
         #: Claims that were handed to this run: they started no body, and are no attempts.
         self._adopted = 0
 
@@ -119,13 +119,16 @@ class Execution:
 
     def adopt(self, claim: Claim, claimed_at: datetime, deadline: float) -> None:
         """Go on under ``claim``, which this process made after the lease had ended."""
-        logger.warning(
-            "%s has run for %.0f s, longer than its lease of %g s; it goes on under a new one. Send heartbeats, give it a longer "
-            "lease_duration, or end it with timeout=",
-            self,
-            self.elapsed,
-            self.task.lease_duration.total_seconds(),
-        )
+        if self._ended:
+            logger.warning("%s has ended, but its lease did before that could be stored; it is stored under a new one", self)
+        else:
+            logger.warning(
+                "%s has run for %.0f s, longer than its lease of %g s; it goes on under a new one. Send heartbeats, give it a longer "
+                "lease_duration, or end it with timeout=",
+                self,
+                self.elapsed,
+                self.task.lease_duration.total_seconds(),
+            )
         self.claim, self.deadline, self.lease_expires_at = claim, deadline, claimed_at + self.task.lease_duration
         self._lost = False
         self._adopted += 1
@@ -275,7 +278,7 @@ class Execution:
 
     def _settle(self, settlement: Settlement) -> None:
         """Report an outcome. If the store refuses, the lease runs out and the occurrence is run again."""
-        held = _identity(settlement.claim)
+        self._ended, held = True, _identity(settlement.claim)
 
         def done(answer: Answer) -> None:
             if self.claim is not settlement.claim:  # a claim was adopted since
