@@ -1,11 +1,20 @@
 """Leases of long runs: extended by the body, or in the background; and what a body learns when its lease is over."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pyncette import ExecutionMode, FailureMode, LeaseLostException, RepositoryError, TransientRepositoryError, with_heartbeat
+from pyncette import (
+    ConfigurationError,
+    ExecutionMode,
+    FailureMode,
+    LeaseLostException,
+    RepositoryError,
+    TransientRepositoryError,
+    with_heartbeat,
+)
 from pyncette.repository import Extend
 from pyncette.testing import running
 
@@ -253,12 +262,12 @@ def test_a_lease_is_extended_for_as_long_as_the_body_runs(app, clock, events, fa
     @with_heartbeat(lease_remaining_ratio=ratio)
     async def task(context):
         events(f"begins {context.attempt}")
-        await asyncio.sleep(41)
+        await asyncio.sleep(40.5)
         events("ends")
 
     run_for(app, clock, 115 * SECOND)
-    assert events == [("begins 1", 0.0), ("ends", 41.0)]
-    assert faults.extensions == pytest.approx([every * count for count in range(1, 41 // every + 1)], abs=0.1)
+    assert events == [("begins 1", 0.0), ("ends", 40.5)]
+    assert faults.extensions == pytest.approx([every * count for count in range(1, 40 // every + 1)], abs=0.1)
 
 
 def test_a_short_body_costs_no_heartbeat(app, clock, faults, store):
@@ -509,3 +518,140 @@ def test_a_hundred_runs_leave_no_task_of_the_event_loop_behind(app, clock, event
 
     clock.run(main())
     assert sorted(events.names) == list(range(100))
+
+
+# --- whatever a body does -------------------------------------------------------------------------------------------------
+
+
+class Custom(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), Custom("odd"), StopAsyncIteration()], ids=repr)
+@pytest.mark.parametrize("cancel", [False, True])
+def test_whatever_a_body_raises_is_the_outcome_of_its_run(app, clock, events, error, cancel):
+    seen = []
+
+    @app.middleware
+    async def observe(context, next):
+        try:
+            await next()
+        except BaseException as raised:
+            seen.append(raised)
+            raise
+
+    @app.task(interval=MINUTE, lease_duration=LEASE, failure_mode=FailureMode.COMMIT)
+    @with_heartbeat(cancel_on_lease_lost=cancel)
+    async def task(context):
+        await asyncio.sleep(12)
+        events("raises")
+        raise error
+
+    run_for(app, clock, 135 * SECOND)
+    assert events == [("raises", 12.0), ("raises", 72.0)]
+    assert seen == [error, error]
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_body_that_swallows_its_cancellation_ends_as_it_likes(make_app, clock, events, store, cancel):
+    # I12
+    app = make_app(shutdown_timeout=5 * SECOND)
+
+    @app.task(interval=MINUTE, lease_duration=LEASE)
+    @with_heartbeat(cancel_on_lease_lost=cancel)
+    async def task(context):
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            events("swallowed")
+
+    run_for(app, clock, 90 * SECOND)
+    assert events == [("swallowed", 35.0)]
+    assert store.rows()["task"].occurrence == at(120)  # the run ended well, and is committed
+
+
+class Beating:
+    """As much of a context as heartbeats need; they take a while."""
+
+    class task:
+        execution_mode = ExecutionMode.AT_LEAST_ONCE
+        lease_duration = LEASE
+
+    lease_remaining = timedelta(0)
+    lost = False
+
+    async def heartbeat(self):
+        self.lease_remaining = LEASE
+        if self.lost:
+            raise LeaseLostException("lost")
+        try:
+            await asyncio.sleep(1)
+        finally:
+            await asyncio.sleep(1)
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("first", range(1, 8))
+@pytest.mark.parametrize("second", range(1, 8))
+def test_being_cancelled_twice_leaves_no_task_behind(clock, cancel, lost, first, second):
+    """At each step of the event loop on the way: while the body runs, cleans up, or has ended."""
+    cleaned_up = []
+
+    @with_heartbeat(cancel_on_lease_lost=cancel)
+    async def body(context):
+        try:
+            await asyncio.sleep(0)
+            await asyncio.sleep(1)
+        finally:
+            for _ in range(3):
+                with contextlib.suppress(asyncio.CancelledError):  # it takes its time, however often it is told
+                    await asyncio.sleep(0)
+            cleaned_up.append(True)
+
+    async def main():
+        context = Beating()
+        context.lost = lost
+        running = asyncio.create_task(body(context))
+        for pause in (first, second):
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            running.cancel()
+        await asyncio.wait([running])
+        assert len(asyncio.all_tasks()) == 1
+        assert cleaned_up or first == 1  # it had not begun
+        if not lost:
+            assert running.cancelled()
+
+    clock.run(main())
+
+
+def test_a_lease_that_is_lost_as_the_body_ends_cancels_nothing_else(clock):
+    """Whichever comes first, nobody is cancelled after the body."""
+
+    async def main():
+        for steps in range(8):
+            context = Beating()
+            context.lost = True
+
+            @with_heartbeat(cancel_on_lease_lost=True)
+            async def body(context, steps=steps):
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+
+            try:
+                await body(context)
+            except LeaseLostException:
+                assert steps > 0
+            await asyncio.sleep(1)
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize(("ratio", "written"), [(0.5, "0.5"), (0.25, "0.25")])
+def test_a_ratio_without_its_name_is_told_how_to_write_it(ratio, written):
+    with pytest.raises(ConfigurationError, match=rf"write @with_heartbeat\(lease_remaining_ratio={written}\)"):
+        with_heartbeat(ratio)

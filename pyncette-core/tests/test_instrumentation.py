@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import Counter
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ import pytest
 from pyncette import ConfigurationError, Instrumentation, Pyncette
 from pyncette.errors import TransientRepositoryError
 from pyncette.repository import Key, SupportsPartitions, SupportsPause, SupportsServerTime, SupportsStats
+from pyncette.store.codec import unreadable
 from pyncette.store.observed import ObservedRepository
 from pyncette.testing import running
 
@@ -23,6 +25,7 @@ class Recorder(Instrumentation):
     def __init__(self):
         self.calls = []
         self.claims = []
+        self.damaged = []
         self.lost = []
         self.ticks = []
         self.depth = self.deepest = 0
@@ -49,6 +52,9 @@ class Recorder(Instrumentation):
 
     def claimed(self, count):
         self.claims.append(count)
+
+    def unreadable(self, count):
+        self.damaged.append(count)
 
     def lease_lost(self, task):
         self.lost.append(task.name)
@@ -294,5 +300,158 @@ def test_free_slots_and_tasks_are_known(make_app, clock):
             assert context.tasks == (long, template)
             await clock.advance(1.5 * SECOND)
             assert context.free_slots == 4
+
+    clock.run(main())
+
+
+# --- hooks that raise -----------------------------------------------------------------------------------------------------
+
+
+class Raising(Instrumentation):
+    """Raises in the hooks that are named; for context managers when they are asked for, entered or left."""
+
+    def __init__(self, error, *hooks):
+        self.error = error
+        self.hooks = hooks
+
+    def _at(self, hook):
+        if hook in self.hooks:
+            raise self.error
+
+    @contextlib.contextmanager
+    def _around(self, hook):
+        self._at(f"{hook} entering")
+        try:
+            yield
+        finally:
+            self._at(f"{hook} leaving")
+
+    def tick(self):
+        self._at("tick")
+        return self._around("tick")
+
+    def call(self, operation, size):
+        self._at("call")
+        return self._around("call")
+
+    def claimed(self, count):
+        self._at("claimed")
+
+    def unreadable(self, count):
+        self._at("unreadable")
+
+    def lease_lost(self, task):
+        self._at("lease_lost")
+
+
+HOOKS = ["tick", "tick entering", "tick leaving", "call", "call entering", "call leaving", "claimed", "lease_lost"]
+
+
+@pytest.mark.parametrize("error", [ValueError("hook"), SystemExit(3), asyncio.CancelledError(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_raises_is_logged_once_and_stops_nothing(app, clock, recorder, caplog, store, hook, error):
+    app.use_instrumentation(Raising(error, hook))
+    app.use_instrumentation(recorder)
+    ran = []
+
+    @app.task(interval=SECOND)
+    async def good(context):
+        ran.append(context.scheduled_at)
+
+    @app.task(interval=10 * SECOND, lease_duration=SECOND)
+    async def slow(context):
+        if context.attempt == 1:
+            await asyncio.sleep(3)
+
+    async def main():
+        async with running(app):
+            for _ in range(3):
+                await clock.advance(11 * SECOND)
+                await store.claim(clock.now(), "static", lease_duration=SECOND, limit=1, names=["slow"])  # another worker
+            await clock.advance(0.5 * SECOND)
+
+    clock.run(main())
+    assert len(ran) == 33
+    assert recorder.depth == 0
+    assert len(recorder.lost) > 1
+    logged = [record for record in caplog.records if record.name == "pyncette.hooks"]
+    [record] = logged
+    assert record.getMessage() == (
+        f"The hook {hook.split()[0]}() of Raising raised {type(error).__name__}; that stops nothing, and is logged once"
+    )
+    assert record.exc_info[1] is error
+
+
+def test_each_hook_of_each_instrumentation_is_logged(app, clock, caplog):
+    for _ in range(2):
+        app.use_instrumentation(Raising(ValueError("hook"), "tick", "claimed"))
+
+    @app.task(interval=SECOND)
+    async def static(context): ...
+
+    run_for(clock, app, 5)
+    assert len([record for record in caplog.records if record.name == "pyncette.hooks"]) == 4
+
+
+class Swallowing(Instrumentation):
+    """Its context managers take what is raised for done."""
+
+    @contextlib.contextmanager
+    def _around(self):
+        with contextlib.suppress(BaseException):
+            yield
+
+    def tick(self):
+        return self._around()
+
+    def call(self, operation, size):
+        return self._around()
+
+
+@pytest.mark.parametrize(
+    "instrumentation", [Swallowing(), *(Raising(ValueError("hook"), hook) for hook in HOOKS)], ids=["swallows", *HOOKS]
+)
+def test_the_error_of_the_store_reaches_its_caller_whatever_hooks_do(app, clock, store, recorder, instrumentation):
+    app.use_instrumentation(recorder)
+    app.use_instrumentation(instrumentation)
+    error = TransientRepositoryError("away")
+
+    @app.dynamic_task()
+    async def template(context): ...
+
+    async def away(*args, **options):
+        raise error
+
+    store.register = away
+
+    async def main():
+        async with app.create() as context:
+            with pytest.raises(TransientRepositoryError) as raised:
+                await context.schedule_task(template, "a", interval=SECOND)
+            assert raised.value is error
+
+    clock.run(main())
+    assert recorder.calls == [("register", 1, error)]
+
+
+def test_rows_that_can_not_be_read_are_told(clock, store, recorder):
+    key, claim = Key("dynamic:template", "a"), store.claim
+
+    async def damaged(*args, **options):
+        return dataclasses.replace(await claim(*args, **options), unreadable=[unreadable(key, "junk")] * 2)
+
+    store.claim = damaged
+
+    async def main():
+        await ObservedRepository(store, recorder).claim(clock.now(), key.partition, lease_duration=MINUTE, limit=1)
+
+    clock.run(main())
+    assert recorder.damaged == [2]
+
+
+def test_without_instrumentation_nothing_stands_before_the_store(app, clock, store):
+    async def main():
+        async with app.create() as context:
+            assert context.repository is store
 
     clock.run(main())

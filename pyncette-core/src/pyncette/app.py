@@ -120,8 +120,8 @@ class Pyncette(Declarations):
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._in_use())
             repository = await stack.enter_async_context(self._open())
-            for each in self._instrumentations:
-                repository = ObservedRepository(repository, each)
+            if self._instrumentations:
+                repository = ObservedRepository(repository, self._settings.instrumentation)
             aligned = AlignedClock(self._clock if clock is None else clock)
             if isinstance(repository, SupportsServerTime):
                 await aligned.align(repository.server_time)

@@ -1,14 +1,17 @@
 """Heartbeats that a body does not have to think of."""
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Any
 
 from pyncette.context import Context
 from pyncette.errors import ConfigurationError, LeaseLostException
 from pyncette.signatures import check_coroutine_function
 from pyncette.tasks import ExecutionMode, Task
+from pyncette.waiting import finished
 
 __all__ = ["with_heartbeat"]
 
@@ -23,8 +26,9 @@ def with_heartbeat(
         then; the run fails with :class:`LeaseLostException`. Otherwise the body goes on, although another worker may run too.
     """
     if body is not None:
+        ratio = body if isinstance(body, float) else "..."
         raise ConfigurationError(
-            "A decorator needs its parentheses, and takes options by name; write @with_heartbeat(lease_remaining_ratio=...)"
+            f"A decorator needs its parentheses, and takes options by name; write @with_heartbeat(lease_remaining_ratio={ratio})"
         )
     if not isinstance(lease_remaining_ratio, int | float) or not 0 < lease_remaining_ratio < 1:
         raise ConfigurationError(f"The lease_remaining_ratio is {lease_remaining_ratio!r}; it must be between 0 and 1")
@@ -41,23 +45,47 @@ def with_heartbeat(
         async def with_heartbeat(context: Context) -> Any:
             if context.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
                 return await body(context)
-            running = asyncio.ensure_future(body(context))
             beating = asyncio.create_task(_beat(context, lease_remaining_ratio))
             try:
-                await asyncio.wait([running, beating], return_when=asyncio.FIRST_COMPLETED)
-                if cancel_on_lease_lost and not running.done():
-                    running.cancel()
-                    await asyncio.wait([running])
-                    beating.result()  # raises why the lease was lost
-                return await running
+                # The body stays in the task that runs it: whatever it raises, and whoever cancels it, is passed on as without heartbeats.
+                with _Interruption(beating) if cancel_on_lease_lost else contextlib.nullcontext():
+                    return await body(context)
             finally:
-                for task in (running, beating):
-                    task.cancel()
-                await asyncio.gather(running, beating, return_exceptions=True)
+                beating.cancel()
+                await finished(beating)
+                if not beating.cancelled():
+                    beating.exception()  # it is logged already
 
         return with_heartbeat
 
     return decorate
+
+
+class _Interruption:
+    """Cancels what runs within when the lease is lost, and raises that in its place."""
+
+    def __init__(self, beating: "asyncio.Task[None]") -> None:
+        self._beating = beating
+        self._lost = self._ended = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._beating.add_done_callback(self._interrupt)
+
+    def _interrupt(self, beating: "asyncio.Task[None]") -> None:
+        if not self._ended and not beating.cancelled():
+            self._lost = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._ended = True
+        if self._lost:
+            cancelled_otherwise = self._task.uncancel() > self._cancelling
+            if not (cancelled_otherwise and isinstance(error, asyncio.CancelledError)):
+                self._beating.result()
 
 
 async def _beat(context: Context, lease_remaining_ratio: float) -> None:

@@ -1,20 +1,24 @@
 """What an application tells of itself to those who measure it."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
 from pyncette.tasks import Task
 
 __all__ = ["Instrumentation", "Instruments"]
 
+logger = logging.getLogger(__name__)
+
 
 class Instrumentation:
     """Derive from it, override what you want to know, and pass it to :meth:`pyncette.Pyncette.use_instrumentation`.
 
     Runs of bodies are not among it: a middleware sees them. Everything here is called in the event loop, in the middle of things: it must
-    not block, and must not raise.
+    not block. What it raises is logged, once for each hook, and stops nothing; a context manager can't swallow what is raised within it.
     """
 
     def tick(self) -> AbstractContextManager[Any]:
@@ -32,33 +36,85 @@ class Instrumentation:
     def claimed(self, count: int) -> None:
         """A claim has brought ``count`` rows, perhaps none."""
 
+    def unreadable(self, count: int) -> None:
+        """A claim has met ``count`` rows, at least one, that were due but make no sense. It will meet them again when a lease is over."""
+
     def lease_lost(self, task: Task) -> None:
         """A run was overtaken: its lease ended before it was started or settled, or could not be extended."""
 
 
 class Instruments(Instrumentation):
-    """Several as one."""
+    """Several as one. What a hook raises is logged once for each instrumentation and hook, and stops nothing."""
 
     def __init__(self, each: Sequence[Instrumentation]) -> None:
         self._each = each
-
-    @contextlib.contextmanager
-    def _all(self, enter: Callable[[Instrumentation], AbstractContextManager[Any]]) -> Any:
-        with contextlib.ExitStack() as stack:
-            for each in self._each:
-                stack.enter_context(enter(each))
-            yield
+        self._failed: set[tuple[int, str]] = set()
 
     def tick(self) -> AbstractContextManager[Any]:
-        return self._all(lambda each: each.tick()) if self._each else contextlib.nullcontext()
+        return _Around(self, "tick") if self._each else contextlib.nullcontext()
 
     def call(self, operation: str, size: int) -> AbstractContextManager[Any]:
-        return self._all(lambda each: each.call(operation, size))
+        return _Around(self, "call", operation, size) if self._each else contextlib.nullcontext()
 
     def claimed(self, count: int) -> None:
-        for each in self._each:
-            each.claimed(count)
+        self._tell("claimed", count)
+
+    def unreadable(self, count: int) -> None:
+        self._tell("unreadable", count)
 
     def lease_lost(self, task: Task) -> None:
+        self._tell("lease_lost", task)
+
+    def _tell(self, hook: str, *args: Any) -> None:
         for each in self._each:
-            each.lease_lost(task)
+            try:
+                getattr(each, hook)(*args)
+            except BaseException as error:
+                self.note(each, hook, error)
+
+    def enter(self, hook: str, args: Sequence[Any]) -> Iterator[tuple[Instrumentation, AbstractContextManager[Any]]]:
+        """Enter what ``hook`` gives of each; those that could be."""
+        for each in self._each:
+            try:
+                manager = getattr(each, hook)(*args)
+                manager.__enter__()
+            except BaseException as error:
+                self.note(each, hook, error)
+            else:
+                yield each, manager
+
+    def note(self, instrumentation: Instrumentation, hook: str, error: BaseException) -> None:
+        """Log what ``hook`` raised, the first time. Only Ctrl-C goes on: it is the user's, whomever it hits."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if (failed := (id(instrumentation), hook)) not in self._failed:
+            self._failed.add(failed)
+            logger.error(
+                "The hook %s() of %s raised %s; that stops nothing, and is logged once",
+                hook,
+                type(instrumentation).__qualname__,
+                type(error).__name__,
+                exc_info=error,
+            )
+
+
+class _Around:
+    """The context managers of a hook as one, which neither swallows nor replaces what is raised within."""
+
+    __slots__ = ("_args", "_entered", "_hook", "_instruments")
+
+    def __init__(self, instruments: Instruments, hook: str, *args: Any) -> None:
+        self._instruments = instruments
+        self._hook = hook
+        self._args = args
+
+    def __enter__(self) -> None:
+        self._entered = list(self._instruments.enter(self._hook, self._args))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for each, manager in reversed(self._entered):
+            try:
+                manager.__exit__(kind, error, traceback)
+            except BaseException as raised:
+                if raised is not error:
+                    self._instruments.note(each, self._hook, raised)

@@ -1,21 +1,34 @@
 """A repository whose calls are watched."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
-from pyncette.hooks import Instrumentation
 from pyncette.store.contract import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement
 
-__all__ = ["ObservedRepository"]
+__all__ = ["ObservedRepository", "Observer"]
+
+
+class Observer(Protocol):
+    """Who looks on. It raises nothing, and swallows nothing."""
+
+    def call(self, operation: str, size: int) -> AbstractContextManager[Any]:
+        """Around each call."""
+
+    def claimed(self, count: int) -> None:
+        """A claim has brought so many rows."""
+
+    def unreadable(self, count: int) -> None:
+        """A claim has met so many rows that can't be read."""
 
 
 class ObservedRepository(Repository):
-    """A repository whose calls are told to an :class:`Instrumentation`. It has the optional protocols that the other one has."""
+    """A repository whose calls are told to an :class:`Observer`. It has the optional protocols that the other one has."""
 
-    def __init__(self, repository: Repository, instrumentation: Instrumentation) -> None:
+    def __init__(self, repository: Repository, observer: Observer) -> None:
         self._repository = repository
-        self._instrumentation = instrumentation
+        self._observer = observer
         self.shared = repository.shared
         # In the instance itself, and not by __getattr__: from Python 3.12 on, isinstance() with a protocol looks no further.
         for name in _OPTIONAL:
@@ -23,37 +36,39 @@ class ObservedRepository(Repository):
                 setattr(self, name, self._observed(name, getattr(repository, name)))
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
-        with self._instrumentation.call("register", len(registrations)):
+        with self._observer.call("register", len(registrations)):
             await self._repository.register(now, registrations, force=force)
 
     async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        with self._instrumentation.call("unregister", len(keys)):
+        with self._observer.call("unregister", len(keys)):
             return await self._repository.unregister(now, keys)
 
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
     ) -> ClaimResult:
-        with self._instrumentation.call("claim", limit):
+        with self._observer.call("claim", limit):
             result = await self._repository.claim(now, partition, lease_duration=lease_duration, limit=limit, names=names)
-        self._instrumentation.claimed(len(result.claims))
+        self._observer.claimed(len(result.claims))
+        if result.unreadable:
+            self._observer.unreadable(len(result.unreadable))
         return result
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
-        with self._instrumentation.call("settle", len(settlements)):
+        with self._observer.call("settle", len(settlements)):
             return await self._repository.settle(now, settlements)
 
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
-        with self._instrumentation.call("get", len(keys)):
+        with self._observer.call("get", len(keys)):
             return await self._repository.get(keys)
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
-        with self._instrumentation.call("list", limit):
+        with self._observer.call("list", limit):
             return await self._repository.list(partition, limit=limit, token=token)
 
     def _observed(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def observed(*args: Any) -> Any:
             keys = args[-1] if args and not isinstance(args[-1], str) else [None]
-            with self._instrumentation.call(name, len(keys)):
+            with self._observer.call(name, len(keys)):
                 return await method(*args)
 
         return observed
