@@ -57,10 +57,10 @@ class Program:
             assert time.monotonic() < deadline, f"did not print {missing} within {patience} s:\n{self.stdout}\n{self.stderr}"
             time.sleep(0.02)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the whole group, as a terminal does at Ctrl-C."""
+    def signal(self, number: signal.Signals, *, group: bool = True) -> None:
+        """Send a signal to the whole group, as a terminal does at Ctrl-C, or to the process alone."""
         try:
-            os.killpg(self._process.pid, number)
+            (os.killpg if group else os.kill)(self._process.pid, number)
         except ProcessLookupError:
             pass
 

@@ -218,7 +218,9 @@ def test_a_process_that_is_killed_is_replaced_and_nothing_stays_leased(run, tmp_
         os.kill(victim, signal.SIGKILL)
         last_lease = time.time() + 5
         wait_until(lambda: len(pids(running, "started")) == 4, running)
-        running.wait_for(rf"ERROR \[\d+\] pyncette.cli.supervisor: Process {victim} was killed by SIGKILL; trying again in 0.5 s")
+        running.wait_for(
+            rf"ERROR \[\d+\] pyncette.cli.supervisor: Process {victim} \(number \d\) was killed by SIGKILL; trying again in 0.5 s"
+        )
         said = len(pids(running, "tick"))
         wait_until(lambda: len(pids(running, "tick")) > said + 10, running)
         running.signal(signal.SIGTERM)
@@ -313,7 +315,7 @@ def test_the_pauses_grow_while_processes_die_at_once(run):
         running.wait_for("trying again in 2 s")
         begun = time.monotonic()
         running.signal(signal.SIGTERM)
-        assert running.wait() in (0, 1)  # 1 if the other one dies at this moment
+        assert running.wait() == 1, "none of them has ended well"
         assert time.monotonic() - begun < 2, "the pause is not waited for"
         pauses = re.findall(r"ended with exit code 1; trying again in (\S+) s", running.stdout)
         assert pauses[:4] == ["0.5", "0.5", "1", "1"]
@@ -351,3 +353,99 @@ def test_lines_of_several_processes_say_whose_they_are(run):
     assert len(started) == 2
     assert failed <= started
     assert failed
+
+
+def test_what_a_process_can_not_start_for_is_logged_with_its_number(run):
+    source = """
+@app.fixture()
+async def port():
+    if os.environ["PYNCETTE_PROCESS"] == "1":
+        raise ConfigurationError("The port is taken;\\ntake another by PYNCETTE_PROCESS")
+    yield
+    say("closed", os.getpid())
+"""
+    with run(source, "--processes", "2") as running:
+        running.wait_for("(?s)trying again in 0.5 s.*trying again in 1 s")
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 1
+        told = re.findall(r"(?m)^[\d-]+ [\d:,]+ ERROR \[\d+\] pyncette.cli.supervisor: Process \d+ (.*)", running.stdout)
+        assert told[0] == (
+            r"(number 1) ended with exit code 1: The port is taken;\ntake another by PYNCETTE_PROCESS; trying again in 0.5 s"
+        )
+        assert len(pids(running, "closed")) == 1
+        assert running.stderr == ""
+
+
+def test_a_process_that_ends_with_0_unasked_is_replaced(run):
+    # I17: whatever a body calls, other tasks run on.
+    source = """
+@app.task(interval=SECOND / 10, lease_duration=SECOND)
+async def task(context):
+    say("exiting", os.getpid())
+    os._exit(0)
+"""
+    with run(source, "--processes", "1") as running:
+        assert running.wait() == 0, "alone, it has nobody who would"
+    with run(source, "--processes", "2") as running:
+        wait_until(lambda: len(pids(running, "exiting")) >= 3, running)
+        running.signal(signal.SIGTERM)
+        running.wait()
+        assert re.search(
+            r"WARNING \[\d+\] pyncette.cli.supervisor: Process \d+ \(number \d\) ended, although nobody has asked it to; trying again in 0.5 s",
+            running.stdout,
+        )
+        assert "not replaced" not in running.stdout
+
+
+#: A body in C that keeps the whole interpreter: no handler and no thread of the process can do anything.
+STUCK = """
+import ctypes
+app = Pyncette("sqlite:///run.db", shutdown_timeout=SECOND)
+
+@app.dynamic_task()
+async def body(context):
+    mutex = ctypes.create_string_buffer(64)
+    lock = ctypes.PyDLL(None).pthread_mutex_lock
+    lock(mutex)
+    say("body begins", os.getpid())
+    lock(mutex)
+
+@app.fixture()
+async def schedule(app_context):
+    await app_context.schedule_task(body, str(os.getpid()), interval=SECOND / 2)
+    yield
+"""
+
+
+def test_a_process_that_can_not_end_itself_is_killed_after_the_shutdown_timeout(run):
+    # I20
+    with run(STUCK, "--processes", "2") as running:
+        running.wait_for("body begins")
+        running.signal(signal.SIGTERM)
+        assert running.wait(30) == 1
+        assert "has not ended within the shutdown timeout, and is killed" in running.stdout
+        assert not any(map(alive, pids(running, "body begins")))
+
+
+def test_processes_that_drain_go_on_when_their_supervisor_is_killed(run, tmp_path):
+    with run(BUSY.replace("SLEEP", "2"), "--processes", "2") as running:
+        wait_until(lambda: len(pids(running, "started")) == 2, running)
+        running.wait_for("body begins")
+        running.signal(signal.SIGTERM)
+        running.wait_for("(?s)SIGTERM: shutting down; .*SIGTERM: shutting down; ")
+        running.signal(signal.SIGKILL)
+        running.wait()
+        wait_until(lambda: not any(map(alive, pids(running, "started"))), running)
+        assert len(pids(running, "fixture closed")) == 2
+        assert pids(running, "body ends")
+    assert leased(tmp_path / "run.db") == []
+
+
+def test_a_level_that_is_asked_for_goes_before_the_one_in_the_environment(run):
+    with run(FAILING, LOG_LEVEL="debug") as running:
+        assert running.wait() == 0
+        assert "DEBUG shop: about to fail" in running.stdout
+    with run(FAILING, "--log-level", "info", LOG_LEVEL="debug") as running:
+        assert running.wait() == 0
+        assert "INFO" in running.stdout
+        assert "DEBUG" not in running.stdout

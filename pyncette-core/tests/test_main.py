@@ -481,3 +481,423 @@ def test_uvloop_itself_runs_an_application_and_its_signals(program, tmp_path):
         assert lines(running) == ["uvloop", "body ends"]
     _, held = leased(tmp_path / "loop.db")
     assert held == []
+
+
+# --- the end is bounded -------------------------------------------------------------------------------------------------
+
+#: A body that begins as soon as it can; then main() has a second, where its end is bounded.
+LAST = """
+import ctypes, multiprocessing, threading, time
+BOUND = SECOND
+app = Pyncette(shutdown_timeout=BOUND)
+
+def stuck():
+    # Out of reach of Python and of signals: a mutex that is locked twice.
+    mutex = ctypes.create_string_buffer(64)
+    lock = ctypes.CDLL(None).pthread_mutex_lock
+    lock(mutex)
+    lock(mutex)
+
+@app.fixture()
+async def first():
+    try:
+        yield
+    finally:
+        say("first closed")
+
+@app.dynamic_task()
+async def body(context):
+    say("body begins")
+    BODY
+
+@app.fixture()
+async def schedule(app_context):
+    await app_context.schedule_task(body, "one", interval=SECOND / 100)
+    yield
+    TEARDOWN
+
+if __name__ == "__main__":
+    app.main()
+    say("main returned")
+"""
+
+
+def last(body, teardown="pass", *, header=""):
+    """The program with that body and that end of a fixture."""
+    indented = {
+        name: textwrap.indent(textwrap.dedent(text), "    ").strip() for name, text in {"BODY": body, "TEARDOWN": teardown}.items()
+    }
+    source = LAST.replace("BODY", indented["BODY"]).replace("TEARDOWN", indented["TEARDOWN"])
+    return source.replace("BOUND)", f"BOUND)\n{header}")
+
+
+SWALLOWS = """
+while True:
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        pass
+"""
+
+IN_THE_WAY = {
+    "a thread": ("await asyncio.to_thread(time.sleep, 1000)", "asyncio_0"),
+    "a thread of its own": ("threading.Thread(target=time.sleep, args=[1000], name='digger').start()", "digger"),
+    "a body that swallows cancellation": (SWALLOWS, "task 'body' 'one'"),
+    "a body that blocks the loop": ("time.sleep(1000)", ""),
+    "a body that is stuck in C": ("stuck()", ""),
+}
+
+
+@pytest.mark.parametrize("what", IN_THE_WAY)
+@pytest.mark.parametrize("uvloop", ["0", "1"])
+def test_whatever_body_is_in_the_way_the_process_ends_and_says_what_is_left(program, what, uvloop):
+    # I20
+    body, name = IN_THE_WAY[what]
+    with program(last(body), USE_UVLOOP=uvloop) as running:
+        running.wait_for("body begins")
+        running.signal(signal.SIGTERM)
+        assert running.wait(30) == 0, running.stderr  # it would be in the way for 1000 s
+        [left] = re.findall("WARNING pyncette.ending: .* left behind: (.*)", running.stdout)
+        assert name in left
+        assert "main returned" not in running.stdout
+        assert running.stderr == ""
+
+
+@pytest.mark.parametrize("teardown", ["await asyncio.sleep(1000)", SWALLOWS, "await asyncio.to_thread(time.sleep, 1000)"])
+def test_a_fixture_that_hangs_at_its_end_is_named_and_the_others_are_closed(program, teardown):
+    # I20
+    with program(last("pass", teardown)) as running:
+        running.wait_for("body begins")
+        running.signal(signal.SIGTERM)
+        assert running.wait(30) == 0, running.stderr
+        assert (
+            "WARNING pyncette.ending: Cancelling what has not ended within the shutdown timeout: fixture 'schedule'"
+            in running.stdout
+        )
+        assert ("first closed" in running.stdout) == (teardown != SWALLOWS)
+        assert ("main returned" in running.stdout) == (teardown == "await asyncio.sleep(1000)")
+
+
+@pytest.mark.parametrize("body", ["await asyncio.to_thread(time.sleep, 1000)", SWALLOWS, "time.sleep(1000)"])
+def test_an_application_that_shuts_itself_down_ends_too(program, body):
+    # I20, without a signal.
+    with program(last("context.app_context.shutdown()\n" + textwrap.dedent(body))) as running:
+        assert running.wait(30) == 0, running.stderr
+        assert "left behind" in running.stdout
+
+
+def test_a_start_that_hangs_is_ended(program):
+    # I20
+    source = last(
+        "pass",
+        header=textwrap.dedent("""
+        @app.fixture()
+        async def hanging():
+            say("body begins")
+            while True:
+                try:
+                    await asyncio.sleep(1000)
+                except asyncio.CancelledError:
+                    pass
+            yield
+    """),
+    )
+    with program(source) as running:
+        running.wait_for("body begins")
+        running.signal(signal.SIGTERM)
+        assert running.wait(30) == 0
+        assert "left behind: the start" in running.stdout
+
+
+def test_an_application_that_fails_ends_with_its_error_although_a_thread_is_left(program):
+    # I20
+    source = """
+        import sqlite3, time
+        app = Pyncette("sqlite:///fails.db", shutdown_timeout=SECOND)
+
+        @app.task(interval=SECOND)
+        async def task(context):
+            pass
+
+        @app.fixture()
+        async def fixture():
+            with sqlite3.connect("fails.db") as database:
+                database.execute("DROP TABLE pyncette_tasks")
+            try:
+                yield
+            finally:
+                await asyncio.to_thread(time.sleep, 1000)
+        app.main()
+    """
+    with program(source) as running:
+        assert running.wait(30) == 1
+        assert re.search(
+            "(?s)ERROR pyncette.ending: The application failed.*no such table.*left behind: thread 'asyncio_0'", running.stdout
+        )
+
+
+def test_without_a_shutdown_timeout_threads_are_waited_for_and_named(program):
+    with program(last("await asyncio.to_thread(time.sleep, 2)").replace("BOUND = SECOND", "BOUND = None")) as running:
+        running.wait_for("body begins")
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        assert re.search(
+            "INFO pyncette.ending: Waiting for what has not ended: task 'body' 'one'.*thread 'asyncio_0'", running.stdout
+        )
+        assert lines(running) == ["body begins", "first closed", "main returned"]
+
+
+def test_idle_pools_are_nothing_to_wait_for(program):
+    # They belong to the program, which may go on with them after main().
+    source = (
+        last(
+            """
+        assert [await asyncio.get_running_loop().run_in_executor(pool, abs, -1) for pool in pools] == [1, 1]
+        context.app_context.shutdown()
+        """,
+            header="from concurrent.futures import *; pools = [ThreadPoolExecutor(1), ProcessPoolExecutor(1)]",
+        )
+        + "    assert [pool.submit(abs, -2).result() for pool in pools] == [2, 2]\n"
+    )
+    with program(source) as running:
+        assert running.wait() == 0, running.stderr
+        assert "left behind" not in running.stdout
+        assert lines(running)[-1] == "main returned"
+
+
+def test_processes_that_a_body_has_started_are_not_left_behind(program):
+    source = last(
+        """
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=[1000])
+        child.start()
+        say("child", child.pid)
+        await asyncio.to_thread(child.join)
+        """
+    )
+    with program(source) as running:
+        running.wait_for(r"child \d+")
+        running.signal(signal.SIGTERM, group=False)
+        assert running.wait(30) == 0
+        child = int(re.search(r"child (\d+)", running.stdout)[1])
+        gone(child)
+
+
+def gone(pid):
+    """Wait until there is no such process, or only what its parent did not ask for."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                if stat.read().rpartition(")")[2].split()[0] == "Z":
+                    return
+        except FileNotFoundError:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# --- the second signal ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uvloop", ["0", "1"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("body", ["time.sleep(1000)", SWALLOWS, "stuck()"])
+def test_a_second_signal_ends_it_at_once_whatever_the_body_is_at(program, body, number, uvloop):
+    with program(last(body).replace("BOUND = SECOND", "BOUND = None"), USE_UVLOOP=uvloop) as running:
+        running.wait_for("body begins")
+        running.signal(number)
+        running.wait_for(f"{number.name}: shutting down; once more ends the process at once")
+        running.signal(number)
+        # As the shell sees it; only where the main thread can't be had the process says so itself.
+        assert running.wait(30) == (128 + number if body == "stuck()" else -number)
+
+
+def test_signals_in_one_moment_are_one_request(program):
+    # timeout(1) sends its signal to the process, and to the group which that is in.
+    with program(BUSY) as running:
+        running.wait_for("body begins")
+        running.signal(signal.SIGTERM)
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        assert "body ends" in running.stdout
+
+
+@pytest.mark.parametrize("uvloop", ["0", "1"])
+def test_a_signal_wakes_a_loop_that_sleeps_for_long(program, uvloop):
+    # Nor does it matter that somebody else uses the descriptor by which signals wake the loop.
+    own = 'asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, say, "own handler")'
+    for handler in ("pass", own):
+        with program(
+            IDLE.replace("async def fixture(app_context):", f"async def fixture(app_context):\n    {handler}"), USE_UVLOOP=uvloop
+        ) as running:
+            running.wait_for("(?m)^ready$")
+            if handler == own:
+                running.signal(signal.SIGHUP)
+                running.wait_for("own handler")
+            running.signal(signal.SIGTERM)
+            assert running.wait(30) == 0  # the next poll is a minute away
+            assert lines(running)[-1] == "main returned"
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored(program, tmp_path):
+    # So under nohup, and in the background of a shell script.
+    with program("signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + BUSY) as running:
+        running.wait_for("body begins")
+        running.signal(signal.SIGINT)
+        running.wait_for("body ends")
+        running.signal(signal.SIGTERM)
+        running.wait_for("SIGTERM: shutting down")
+        assert running.wait() == 0
+        assert "SIGINT" not in running.stdout
+
+
+# --- children ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uvloop", ["0", "1"])
+def test_signals_for_children_are_not_for_the_application(program, uvloop):
+    # I17: leaving a Pool sends SIGTERM to its workers, at once after they were forked.
+    source = last(
+        """
+        def compute():
+            with multiprocessing.get_context("fork").Pool(2):
+                pass
+        for _ in range(30):
+            await asyncio.to_thread(compute)
+        say("computed")
+        await asyncio.sleep(0.2)
+        context.app_context.shutdown()
+        """
+    ).replace("BOUND = SECOND", "BOUND = None")
+    with program(source, USE_UVLOOP=uvloop) as running:
+        assert running.wait() == 0, running.stderr
+        assert "SIGTERM" not in running.stdout
+        assert lines(running) == ["body begins", "computed", "first closed", "main returned"]
+
+
+@pytest.mark.parametrize("how", ["os.fork()", "in_thread(os.fork)"])
+def test_a_child_has_the_handlers_and_the_descriptor_from_before(program, how):
+    source = last(
+        f"""
+        def in_thread(function):
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(lambda: function() or in_child()).result()
+
+        def in_child():
+            say(signal.getsignal(signal.SIGTERM).__name__, signal.getsignal(signal.SIGINT) is before, signal.set_wakeup_fd(-1))
+            say(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        _, status = os.waitpid({how} or in_child(), 0)
+        say("exit code", os.waitstatus_to_exitcode(status))
+        context.app_context.shutdown()
+        """,
+        header="""
+from concurrent.futures import ThreadPoolExecutor
+def own(number, frame):
+    say("the program's own handler")
+    os._exit(7)
+signal.signal(signal.SIGTERM, own)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+before = signal.getsignal(signal.SIGINT)
+""",
+    )
+    with program(source) as running:
+        assert running.wait() == 0, running.stderr
+        assert lines(running)[1:5] == ["own True -1", "[]", "the program's own handler", "exit code 7"]
+        assert lines(running)[-1] == "main returned"
+
+
+# --- in a thread ------------------------------------------------------------------------------------------------------------
+
+
+def test_main_runs_in_a_thread_without_signals(program):
+    source = """
+        import threading, time
+        app = Pyncette(shutdown_timeout=SECOND)
+
+        @app.dynamic_task()
+        async def body(context):
+            context.app_context.shutdown()
+            await asyncio.to_thread(time.sleep, {lasts})
+
+        @app.fixture()
+        async def schedule(app_context):
+            await app_context.schedule_task(body, "one", interval=SECOND / 100)
+            yield
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        thread = threading.Thread(target=app.main)
+        thread.start()
+        thread.join()
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        say("goes on")
+        sys.stdout.flush()
+        os._exit(3)
+    """
+    for lasts in (0, 1000):
+        with program(source.format(lasts=lasts)) as running:
+            assert running.wait(30) == 3, running.stderr
+            assert lines(running) == ["goes on"]
+            assert "INFO pyncette.program: main() runs in a thread, and leaves signals to the program" in running.stdout
+            assert ("left behind: thread 'asyncio_0'" in running.stdout) == (lasts > 0)
+            assert running.stderr == ""
+
+
+def test_a_task_beside_the_application_that_exits_ends_it_in_order(program):
+    source = last(
+        "await asyncio.sleep(0.5); say('body ends')",
+        header="""
+@app.fixture()
+async def beside():
+    async def exits():
+        await asyncio.sleep(0.2)
+        sys.exit(5)
+    task = asyncio.create_task(exits())
+    yield
+    say("beside closed")
+""",
+    )
+    with program(source) as running:
+        assert running.wait() == 5, running.stderr
+        assert [line for line in lines(running) if line.startswith(("b", "first"))] == [
+            "body begins",
+            "body ends",
+            "first closed",
+            "beside closed",
+        ]
+
+
+# --- LOG_LEVEL --------------------------------------------------------------------------------------------------------------
+
+SAYS = """
+app = Pyncette()
+
+@app.task(interval=SECOND / 100)
+async def task(context):
+    logging.getLogger("shop").debug("a detail")
+    context.app_context.shutdown()
+app.main()
+"""
+
+
+def test_log_level_in_the_environment_is_what_is_logged(program):
+    for level, expected in {"debug": True, "DEBUG": True, "": False, "Warning": False}.items():
+        with program(SAYS, LOG_LEVEL=level) as running:
+            assert running.wait() == 0, running.stderr
+            assert ("DEBUG shop: a detail" in running.stdout) == expected
+            assert ("INFO" in running.stdout) == (level != "Warning")
+            assert running.stderr == ""
+
+
+def test_a_log_level_that_is_none_is_told_and_info_is_taken(program):
+    with program(SAYS, LOG_LEVEL="verbose") as running:
+        assert running.wait() == 0, running.stderr
+        assert "WARNING pyncette.program: LOG_LEVEL is 'verbose', which is no level; taking INFO" in running.stdout
+        assert "INFO pyncette" in running.stdout
+
+
+def test_a_program_with_logging_of_its_own_keeps_its_level(program):
+    own = "logging.basicConfig(stream=sys.stdout, level=logging.ERROR)\n"
+    with program(own + SAYS, LOG_LEVEL="debug") as running:
+        assert running.wait() == 0, running.stderr
+        assert running.stdout == ""

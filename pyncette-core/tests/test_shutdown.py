@@ -661,3 +661,59 @@ def test_cancelling_twice_ends_the_app_all_the_same(make_app, clock, store, capl
             assert not await others()
 
     clock.run(main())
+
+
+@pytest.mark.parametrize("inside", ["run", "close"])
+@pytest.mark.parametrize("cleanup", [0.0, 0.5, 2.0])
+def test_cancelled_at_every_await_the_order_stays(make_app, clock, store, inside, cleanup):
+    # I12, I14: a scope of anyio cancels what is in it again and again until it has left. Bodies, outcomes, and only then fixtures.
+    app = make_app()
+    order = []
+
+    @app.fixture()
+    async def resource():
+        try:
+            yield
+        finally:
+            order.append("fixture")
+
+    @app.dynamic_task()
+    async def template(context):
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(cleanup)
+            order.append("body")
+
+    async def stored(call):
+        if call.method == "settle":
+            await asyncio.sleep(0.1)
+            order.append("outcome")
+
+    store.after = stored
+
+    async def live():
+        async with app.create() as app_context:
+            await app_context.schedule_tasks(template, overdue(2))
+            if inside == "run":
+                await app_context.run()
+            else:
+                run = asyncio.create_task(app_context.run())
+                await asyncio.sleep(0.5)
+                assert not run.done()
+        raise AssertionError("not cancelled")
+
+    async def main():
+        task = asyncio.create_task(live())
+        await asyncio.sleep(1)
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0.01)
+        assert task.cancelled()
+        assert not await others()
+
+    clock.run(main())
+    assert order[:2] == ["body"] * 2
+    assert order[-1] == "fixture"
+    assert set(order[2:-1]) == {"outcome"}
+    assert store.held() == []

@@ -108,6 +108,11 @@ class Pyncette(Declarations):
                 repository_factory = sqlite_repository
         self._open = backends.from_factory(repository_factory, repository_options, _OPTIONS)
 
+    @property
+    def shutdown_timeout(self) -> timedelta | None:
+        """How long the end may take; None: as long as it takes."""
+        return self._settings.shutdown_timeout
+
     # --- running ----------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
@@ -132,9 +137,11 @@ class Pyncette(Declarations):
             for task in self.tasks:
                 if isinstance(task, PartitionedTask) and task.enabled:
                     await check_partition_count(repository, aligned, task)
+            stack.callback(app_context.leave, "the store")
             for name, fixture in declared.items():
                 opened = contextlib.asynccontextmanager(fixture)
                 app_context.values[name] = await stack.enter_async_context(opened(*fixture_arguments(fixture, app_context)))
+                stack.callback(app_context.leave, f"fixture {name!r}")
             stack.push_async_callback(app_context.close)  # last in, first out: bodies end before fixtures do
             yield app_context
 
@@ -146,10 +153,14 @@ class Pyncette(Declarations):
     def main(self) -> None:
         """Run as a program: log to standard output; the first SIGINT or SIGTERM drains, the second ends the process.
 
-        With ``USE_UVLOOP=1`` in the environment the event loop is uvloop's. A mistake in the configuration, or a store that
-        can't be reached at the start, is a line on standard error and exit code 1.
+        Where a ``shutdown_timeout`` is set, the process ends a second after it at most, whatever body, thread or call to the store is in
+        the way, and logs what it has left behind. Otherwise ``main()`` returns when all has ended. In another thread than the
+        main one it leaves signals and the process alone.
+
+        With ``USE_UVLOOP=1`` in the environment the event loop is uvloop's, and LOG_LEVEL is what is logged at least. A mistake in the
+        configuration, or a store that can't be reached at the start, is a line on standard error and exit code 1.
         """
-        program.main(self.create)
+        program.main(self.create, self.shutdown_timeout)
 
 
 _OPTIONS = tuple(

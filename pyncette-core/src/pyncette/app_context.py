@@ -13,6 +13,7 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, PyncetteError
 from pyncette.store.contract import Repository
 from pyncette.tasks import Task, settled
+from pyncette.waiting import to_the_end
 from pyncette.worker.execution import Execution
 from pyncette.worker.loop import Engine, Settings
 
@@ -42,6 +43,10 @@ class PyncetteContext(Client):
         self._fixtures = frozenset(fixtures)
         self._engine = Engine(functools.partial(invoke, self), repository, clock, settings, tasks=tasks)
         self._poll_interval = settings.poll_interval
+        #: Called when the application begins to end: by the program around it, which counts the time from then on.
+        self.on_shutdown: Callable[[], None] = _nothing
+        #: What ends at this moment, after the last body: a fixture, the store.
+        self.leaving = ""
         self._ran = False
         self._running: asyncio.Task[Any] | None = None
         self._ended = asyncio.Event()
@@ -72,6 +77,7 @@ class PyncetteContext(Client):
     def shutdown(self) -> None:
         """Begin to end: nothing more is claimed, and :meth:`run` returns once the running bodies have ended. At once, from any task."""
         self._engine.stop()
+        self.on_shutdown()
 
     async def close(self) -> None:
         """Shut down and wait until :meth:`run` has returned; done by :meth:`Pyncette.create` at its end.
@@ -84,8 +90,12 @@ class PyncetteContext(Client):
         except asyncio.CancelledError:
             if self._running is not None:
                 self._running.cancel()
-            await self._ended.wait()
+            await to_the_end(self._ended.wait)  # also if it is cancelled again, as a scope of anyio does at each await
             raise
+
+    def leave(self, what: str) -> None:
+        """Remember that ``what`` ends now: for whoever tells what is waited for."""
+        self.leaving = what
 
     @property
     def last_tick(self) -> datetime | None:
@@ -133,3 +143,6 @@ class PyncetteContext(Client):
 
     def _announce(self, partition: str, ready_at: datetime) -> None:
         self._engine.expect(partition, ready_at)
+
+
+def _nothing() -> None: ...

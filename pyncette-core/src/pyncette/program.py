@@ -1,87 +1,123 @@
-"""An application as a program: signals, the event loop, the log."""
+"""An application as a program: the event loop, signals, the end, the log."""
 
 import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeAlias
 
 from pyncette.app_context import PyncetteContext
+from pyncette.ending import MAIN, Ending
 from pyncette.errors import ConfigurationError, PyncetteError
+from pyncette.signals import Signals
 
-__all__ = ["main"]
+__all__ = ["configure_logging", "main", "run"]
 
 logger = logging.getLogger(__name__)
 
+Create: TypeAlias = Callable[[], AbstractAsyncContextManager[PyncetteContext]]
 
-def main(create: Callable[[], AbstractAsyncContextManager[PyncetteContext]]) -> None:
+
+def main(create: Create, shutdown_timeout: timedelta | None) -> None:
     """Run what ``create`` makes until a signal; see :meth:`pyncette.Pyncette.main`."""
     with contextlib.suppress(RuntimeError):
         asyncio.get_running_loop()
         raise PyncetteError("main() starts an event loop, but one runs here already; use 'await app.run()'")
-    # Does nothing where the program has set up its own logging.
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logging(stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run_until_signal(create))
+        run(create, shutdown_timeout)
     except PyncetteError as error:
         logger.debug("Could not run", exc_info=True)
-        sys.stderr.write(f"pyncette: {error}\n")
+        if sys.stderr is not None:
+            sys.stderr.write(f"pyncette: {error}\n")
         raise SystemExit(1) from None
 
 
-async def _run_until_signal(create: Callable[[], AbstractAsyncContextManager[PyncetteContext]]) -> None:
-    running = asyncio.current_task()
-    assert running is not None
-    started: PyncetteContext | None = None
+def run(create: Create, shutdown_timeout: timedelta | None) -> None:
+    """Run what ``create`` makes until a signal, or until it is shut down; raises what it raises.
 
-    def on_signal(number: int) -> None:
-        logger.info("%s: shutting down; once more ends the process at once", signal.Signals(number).name)
-        for each in before:
-            _restore_signal(each, signal.SIG_DFL)
-        if started is None:
-            running.cancel()
-        else:
-            started.shutdown()
-
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    for each in before:
-        _catch_signal(each, on_signal)
+    Ends the process if anything is left a second after ``shutdown_timeout``. In a thread it does without signals, and leaves the process be.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    loop = _new_loop()
+    ending = Ending(loop, shutdown_timeout, with_process=in_main_thread)
     try:
-        async with create() as started:
-            await started.run()
-    except asyncio.CancelledError:
-        if started is not None:
-            raise
+        asyncio.set_event_loop(loop)
+        loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))  # public, and the same
+        running = loop.create_task(_run(create, ending, with_signals=in_main_thread), name=MAIN)
+        while not running.done():
+            try:
+                loop.run_until_complete(running)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # Out of some task, in the middle of everything, which is still to end in order.
+                ending.exit = error
+                ending.begin()
+        running.result()
     finally:
-        for each, handler in before.items():
-            _restore_signal(each, handler)
+        asyncio.set_event_loop(None)
+        if not ending.given_up.done():
+            loop.close()
+    if (failure := ending.failure) is not None:
+        raise failure
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def configure_logging(level: str | None = None, *, force: bool = False, **options: Any) -> None:
+    """Set up the log unless the program has done so, or in any case; the options are those of :func:`logging.basicConfig`.
+
+    :param level: a name, in any case; by default LOG_LEVEL in the environment, then INFO.
+    """
+    if logging.getLogger().handlers and not force:
+        return
+    named = level or os.environ.get("LOG_LEVEL") or "INFO"
+    known = logging.getLevelNamesMapping()
+    logging.basicConfig(level=known.get(named.strip().upper(), logging.INFO), force=force, **options)
+    if named.strip().upper() not in known:
+        logger.warning("LOG_LEVEL is %r, which is no level; taking INFO. There are %s", named, ", ".join(known))
+
+
+async def _run(create: Create, ending: Ending, *, with_signals: bool) -> None:
+    if not with_signals:
+        logger.info("main() runs in a thread, and leaves signals to the program")
+    with Signals(lambda number: ending.begin(number.name)) if with_signals else contextlib.nullcontext():
+        running = ending.running = asyncio.create_task(_run_application(create, ending), name="pyncette")
+        await asyncio.wait([running, ending.given_up], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            if not running.cancelled():
+                ending.error = running.exception()
+            elif not ending.begun:
+                ending.error = asyncio.CancelledError("The application was cancelled by something in it")
+        ending.begin()
+        await ending.clear()
+        ending.end()
+
+
+async def _run_application(create: Create, ending: Ending) -> None:
+    async with create() as app_context:
+        ending.app_context = app_context
+        app_context.on_shutdown = ending.begin
+        if app_context.stopping:
+            ending.begin()
+        try:
+            await app_context.run()
+        except Exception as error:
+            ending.error = error  # in case that the end has to be cut
+            raise
+        finally:
+            ending.begin()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
     if os.environ.get("USE_UVLOOP", "").lower() in ("", "0", "false", "no"):
-        return None
+        return asyncio.new_event_loop()
     try:
         import uvloop
     except ImportError as error:
         raise ConfigurationError("USE_UVLOOP is set, but uvloop is not installed: pip install 'pyncette-core[uvloop]'") from error
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _catch_signal(number: signal.Signals, handler: Callable[[int], None]) -> None:
-    loop = asyncio.get_running_loop()
-    try:
-        loop.add_signal_handler(number, handler, number)
-    except NotImplementedError:  # Windows
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(handler, number))
-
-
-def _restore_signal(number: signal.Signals, handler: Any) -> None:
-    with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().remove_signal_handler(number)
-    signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

@@ -120,9 +120,10 @@ def _add_run(add: _Add) -> None:
         "--processes", type=_count, default=1, metavar="N", help="how many; those that die are replaced (default: 1)"
     )
     parser.add_argument("--uvloop", action="store_true", help="use the event loop of uvloop")
-    parser.add_argument("--log-level", type=str.lower, choices=_LEVELS, help="what to log at least (default: info)")
+    parser.add_argument("--log-level", type=str.lower, choices=_LEVELS, help="what to log at least (default: LOG_LEVEL, or info)")
     parser.add_argument("--log-format", choices=("text", "json"), help="what a line of the log is (default: text)")
     parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # a pipe, for processes under supervision
+    parser.add_argument("--report", type=int, help=argparse.SUPPRESS)  # another, for what they report
 
 
 def _add_tasks(add: _Add) -> None:

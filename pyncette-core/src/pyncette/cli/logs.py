@@ -7,6 +7,7 @@ import textwrap
 from datetime import UTC, datetime
 
 from pyncette.cli.output import printable
+from pyncette.program import configure_logging
 
 __all__ = ["configure", "handler"]
 
@@ -20,7 +21,7 @@ def configure(level: str | None, style: str | None, *, several: bool) -> None:
     :param style: ``text`` or ``json``.
     :param several: lines of several processes meet in one place, so each says whose it is.
     """
-    logging.basicConfig(handlers=[handler(style, several=several)], level=(level or "info").upper(), force=bool(level or style))
+    configure_logging(level, handlers=[handler(style, several=several)], force=bool(level or style))
 
 
 def handler(style: str | None, *, several: bool) -> logging.Handler:

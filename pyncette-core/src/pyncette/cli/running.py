@@ -4,21 +4,37 @@ import argparse
 import asyncio
 import importlib.util
 import os
-import signal
 import sys
 import threading
 
+from pyncette import program
 from pyncette.app import Pyncette
 from pyncette.cli import logs
 from pyncette.cli.loading import load_app
-from pyncette.cli.supervisor import supervise
-from pyncette.errors import ConfigurationError
+from pyncette.cli.supervisor import ENDED, supervise
+from pyncette.errors import ConfigurationError, PyncetteError
+from pyncette.signals import request_end
 
 __all__ = ["run"]
+
+#: A pipe takes as much at once, also if nobody reads it.
+_MAX_REPORT_BYTES = 4096
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run an application until a signal, or until it ends by itself."""
+    if arguments.lifeline is None:
+        return _run(arguments)
+    os.set_inheritable(arguments.report, False)
+    try:
+        code, report = _run(arguments), ENDED
+    except PyncetteError as error:
+        code, report = 1, str(error)
+    os.write(arguments.report, report.encode(errors="backslashreplace")[:_MAX_REPORT_BYTES])
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
     app = load_app(arguments.app, arguments.url)
     several = arguments.processes > 1 or arguments.lifeline is not None
     logs.configure(arguments.log_level, arguments.log_format, several=several)
@@ -30,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _run_several(app, arguments)
     if arguments.lifeline is not None:
         _end_with_supervisor(arguments.lifeline)
-    app.main()
+        program.run(app.create, app.shutdown_timeout)
+    else:
+        app.main()
     return 0
 
 
@@ -44,7 +62,7 @@ def _run_several(app: Pyncette, arguments: argparse.Namespace) -> int:
         value = getattr(arguments, option)
         if value is not None:
             command.append(f"--{option.replace('_', '-')}={value}")
-    return asyncio.run(supervise(command, arguments.processes))
+    return asyncio.run(supervise(command, arguments.processes, app.shutdown_timeout))
 
 
 async def _open_once(app: Pyncette) -> None:
@@ -63,6 +81,6 @@ def _end_with_supervisor(lifeline: int) -> None:
 
     def watch() -> None:
         os.read(lifeline, 1)  # until the end of the file; nothing is ever written
-        os.kill(os.getpid(), signal.SIGTERM)
+        request_end()
 
     threading.Thread(target=watch, name="pyncette-lifeline", daemon=True).start()

@@ -7,6 +7,9 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from datetime import timedelta
+
+from pyncette.signals import ONE_REQUEST, Signals
 
 __all__ = ["supervise"]
 
@@ -16,93 +19,134 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0
 #: A process that lived so long (seconds) did not die of how it started.
 _STEADY_AFTER = 60.0
+#: A process that is still there so long after the shutdown timeout (seconds) is killed: its own limit is a second.
+_KILL_AFTER = 2.0
+#: What a process reports that was asked to end by the application itself.
+ENDED = "ended"
 
 
-async def supervise(command: Sequence[str], count: int) -> int:
+async def supervise(command: Sequence[str], count: int, shutdown_timeout: timedelta | None) -> int:
     """Keep ``count`` processes of ``command`` running until a signal; the exit code is 0 if all ended well.
 
-    Each finds its number, from 0 on, in PYNCETTE_PROCESS. A process that dies is replaced, by one of the same number. One that ends with 0 meant to, and is not. The first SIGINT or SIGTERM lets all drain,
-    the second kills them and ends this process in the way of that signal.
+    Each finds its number, from 0 on, in PYNCETTE_PROCESS, and reports through a pipe what it could not start for, or that it ended since
+    the application wanted to. In the latter case it is not replaced; in all others it is, by one of the same number. The
+    first SIGINT or SIGTERM lets all drain, the second kills them and ends this process in the way of that signal.
     """
     # Its writing end closes when this process ends, also by SIGKILL, which the others then read.
     lifeline, held = os.pipe()
+    supervisor = _Supervisor([*command, f"--lifeline={lifeline}"], lifeline, shutdown_timeout)
     try:
-        return await _Supervisor([*command, f"--lifeline={lifeline}"], lifeline).run(count)
+        with Signals(supervisor.drain, supervisor.kill):
+            return await supervisor.run(count)
     finally:
         os.close(held)
         os.close(lifeline)
 
 
 class _Supervisor:
-    def __init__(self, command: Sequence[str], lifeline: int) -> None:
+    def __init__(self, command: Sequence[str], lifeline: int, shutdown_timeout: timedelta | None) -> None:
         self._command = command
         self._lifeline = lifeline
+        self._shutdown_timeout = shutdown_timeout
+        self._loop = asyncio.get_running_loop()
         self._processes: set[asyncio.subprocess.Process] = set()
         self._draining = asyncio.Event()
+        self._announcing: asyncio.Task[None] | None = None
         self._ended_well = True
 
     async def run(self, count: int) -> int:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
         await asyncio.gather(*(self._keep_alive(number) for number in range(count)))
+        if self._announcing is not None:
+            await self._announcing
         return 0 if self._ended_well else 1
 
     async def _keep_alive(self, number: int) -> None:
         pause = _FIRST_PAUSE
-        while not self._draining.is_set():
+        while True:
             begun = time.monotonic()
             try:
-                what, code = await self._run_one(number)
+                what, code, report = await self._run_one(number)
             except OSError as error:
-                what, code = f"No process can be started: {error}", None
+                what, code, report = f"Process number {number} can't be started: {error}", None, ""
             if self._draining.is_set():
                 # By SIGTERM ends one that has not come as far as draining.
                 well = code in (0, -signal.SIGTERM)
                 logger.log(logging.INFO if well else logging.ERROR, "%s", what)
-                self._ended_well = self._ended_well and well
-                return
-            if code == 0:
+                break
+            if code == 0 and report == ENDED:
                 logger.info("%s by itself, and is not replaced", what)
                 return
             if time.monotonic() - begun >= _STEADY_AFTER:
                 pause = _FIRST_PAUSE
-            logger.error("%s; trying again in %g s", what, pause)
+            if code == 0:
+                logger.warning("%s, although nobody has asked it to; trying again in %g s", what, pause)
+            else:
+                logger.error("%s; trying again in %g s", f"{what}: {report}" if report else what, pause)
+            well = False
             try:
                 async with asyncio.timeout(pause):
                     await self._draining.wait()
+                break
             except TimeoutError:
                 pause = min(2 * pause, _LAST_PAUSE)
+        self._ended_well = self._ended_well and well
 
-    async def _run_one(self, number: int) -> tuple[str, int]:
-        """One process from its start to its end: what became of it, and the exit code."""
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=[self._lifeline],
-            env={**os.environ, "PYNCETTE_PROCESS": str(number)},
-            process_group=0,  # or Ctrl-C would reach it twice: from the terminal and from here
-        )
-        self._processes.add(process)
-        logger.info("Process %d is started", process.pid)
-        if self._draining.is_set():  # since the signal, which did not find it
-            _kill(process, signal.SIGTERM)
-        code = await process.wait()
-        self._processes.discard(process)
-        return f"Process {process.pid} {_describe(code)}", code
-
-    def _on_signal(self, number: signal.Signals) -> None:
-        if not self._draining.is_set():
-            self._draining.set()
-            logger.info("%s: shutting down %d processes; once more ends them at once", number.name, len(self._processes))
-            for process in self._processes:
+    async def _run_one(self, number: int) -> tuple[str, int, str]:
+        """One process from its start to its end: what became of it, its exit code, its report."""
+        report, written = os.pipe()
+        try:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    f"--report={written}",
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=[self._lifeline, written],
+                    env={**os.environ, "PYNCETTE_PROCESS": str(number)},
+                    process_group=0,  # or Ctrl-C would reach it twice: from the terminal and from here
+                )
+            finally:
+                os.close(written)
+            self._processes.add(process)
+            logger.info("Process %d (number %d) is started", process.pid, number)
+            if self._draining.is_set():  # since the signal, which did not find it
                 _kill(process, signal.SIGTERM)
-            return
+            code = await process.wait()
+            self._processes.discard(process)
+            os.set_blocking(report, False)  # what it has forked may hold the other end open
+            try:
+                said = os.read(report, 65536).decode(errors="replace")
+            except BlockingIOError:
+                said = ""
+        finally:
+            os.close(report)
+        return f"Process {process.pid} (number {number}) {_describe(code)}", code, said
+
+    def drain(self, number: signal.Signals) -> None:
+        """Let all end; in any thread."""
+        self._loop.call_soon_threadsafe(self._drain, number)
+
+    def _drain(self, number: signal.Signals) -> None:
+        self._draining.set()
+        self._announcing = asyncio.create_task(_announce(number, len(self._processes)))
         for process in self._processes:
+            _kill(process, signal.SIGTERM)
+        if self._shutdown_timeout is not None:
+            self._loop.call_later(self._shutdown_timeout.total_seconds() + _KILL_AFTER, self._kill_late)
+
+    def _kill_late(self) -> None:
+        for process in self._processes:
+            logger.error("Process %d has not ended within the shutdown timeout, and is killed", process.pid)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all at once; in any thread."""
+        for process in list(self._processes):
             _kill(process, signal.SIGKILL)
-        asyncio.get_running_loop().remove_signal_handler(number)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+
+
+async def _announce(number: signal.Signals, count: int) -> None:
+    await asyncio.sleep(ONE_REQUEST)  # from then on it is true
+    logger.info("%s: shutting down %d processes; once more ends them at once", number.name, count)
 
 
 def _kill(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

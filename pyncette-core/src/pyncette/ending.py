@@ -1,0 +1,205 @@
+"""The end of a program: bounded whatever is in the way, and told while it lasts."""
+
+import asyncio
+import concurrent.futures.thread
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from pyncette.app_context import PyncetteContext
+from pyncette.signals import ONE_REQUEST
+
+__all__ = ["Ending"]
+
+logger = logging.getLogger(__name__)
+
+#: How often it is told what is waited for (seconds).
+_TELL_EVERY = 5.0
+#: After the shutdown timeout: when fixtures that have not ended are cancelled, how often, and when all is left behind (seconds).
+_CANCEL_AFTER, _CANCEL_EVERY, _CUT_AFTER = 0.2, 0.1, 0.75
+#: How long the last lines of the log may take (seconds): whoever reads them may have stopped reading.
+_LAST_LINES = 0.2
+#: How often it is looked whether threads have ended (seconds).
+_LOOK_EVERY = 0.02
+#: Of the main task, which is not waited for.
+MAIN = "pyncette-main"
+
+
+class Ending:
+    """Begins once, and is over a second after the timeout at most.
+
+    A thread keeps the time, since a body may hold up the loop, and another one tells, since the log may hold up whoever tells.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: timedelta | None, *, with_process: bool) -> None:
+        """
+        :param timeout: the application's ``shutdown_timeout``.
+        :param with_process: whether the whole process is ended when time is up; else what is left is no longer waited for.
+        """
+        self._loop = loop
+        self._timeout = None if timeout is None else timeout.total_seconds()
+        self._with_process = with_process
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._teller: threading.Thread | None = None
+        self._threads_before = set(threading.enumerate())
+        self.begun = False
+        #: Done when what is left is not to be waited for any longer.
+        self.given_up: asyncio.Future[None] = loop.create_future()
+        #: The task that runs the application, and the application, once it is made.
+        self.running: asyncio.Task[None] | None = None
+        self.app_context: PyncetteContext | None = None
+        #: What the application has raised, and what made another task of the loop end the program.
+        self.error: BaseException | None = None
+        self.exit: BaseException | None = None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the program ends with, if not well."""
+        return self.error or self.exit
+
+    def begin(self, why: str = "") -> None:
+        """Shut the application down, count, and tell; ``why`` is logged. Any number of times, in any thread."""
+        with self._lock:
+            if self.begun:
+                return
+            self.begun = True
+        self._teller = _start("pyncette-teller", self._tell, why)
+        if self._timeout is not None:
+            _start("pyncette-limit", self._limit, time.monotonic() + self._timeout)
+        self._in_loop(self._shut_down)
+
+    async def clear(self) -> None:
+        """Cancel what is left in the loop, and wait until it has ended, and threads too."""
+        tasks = self._tasks()
+        for task in tasks:
+            task.cancel()
+        await self._until(lambda: all(task.done() for task in tasks))
+        for task in tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                what = {"message": "A task failed when it was cancelled at the end", "exception": error, "task": task}
+                self._loop.call_exception_handler(what)
+        await self._until(asyncio.ensure_future(self._loop.shutdown_asyncgens()).done)
+        await self._until(lambda: not self._threads())
+
+    def end(self) -> None:
+        """All has ended."""
+        self._over.set()
+        if self._teller is not None:
+            self._teller.join(_LAST_LINES)
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        while not (done() or self.given_up.done()):  # noqa: ASYNC110 - threads set no event when they end
+            await asyncio.sleep(_LOOK_EVERY)
+
+    def _shut_down(self) -> None:
+        if self.app_context is not None:
+            self.app_context.shutdown()
+        elif self.running is not None:
+            self.running.cancel()
+
+    def _in_loop(self, callback: Callable[..., Any], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    # --- what is waited for -----------------------------------------------------------------------------------------------
+
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks(self._loop) if task is not self.running and task.get_name() != MAIN]
+
+    def _threads(self) -> list[threading.Thread]:
+        """Those that were started meanwhile, are at something, and hold up the end of the process."""
+        started = [thread for thread in threading.enumerate() if thread not in self._threads_before and not thread.daemon]
+        if self._timeout is None or not self._with_process:
+            # Whoever started another one may be about to end it, after main().
+            started = [thread for thread in started if thread.name.startswith("asyncio_")]
+        return [thread for thread in started if not _is_idle(thread)]
+
+    def _names(self) -> str:
+        for _ in range(10):
+            with contextlib.suppress(RuntimeError):  # what is listed here has just changed in another thread
+                return ", ".join(self._list())
+        return "?"
+
+    def _list(self) -> list[str]:
+        names = [] if self.app_context is None else list(self.app_context.running_bodies())
+        if self.running is not None and not self.running.done():
+            if not names:
+                names = ["the start" if self.app_context is None else self.app_context.leaving or "outcomes to be stored"]
+        elif not names:
+            names = [f"task {task.get_name()!r} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in self._tasks()]
+        return names + [f"thread {thread.name!r}" for thread in self._threads()]
+
+    # --- in threads of their own ------------------------------------------------------------------------------------------
+
+    def _tell(self, why: str) -> None:
+        self._over.wait(ONE_REQUEST)  # from then on it is true, and what ends at once is not worth a line
+        if why:
+            logger.info("%s: shutting down; once more ends the process at once", why)
+        while not self._over.is_set():
+            if names := self._names():
+                limit = "" if self._timeout is None else f" (no longer than {self._timeout:g} s)"
+                logger.info("Waiting for what has not ended%s: %s", limit, names)
+            self._over.wait(_TELL_EVERY)
+
+    def _limit(self, limit: float) -> None:
+        wait = limit + _CANCEL_AFTER - time.monotonic()
+        told = False
+        while not self._over.wait(wait):
+            if time.monotonic() >= limit + _CUT_AFTER:
+                _start("pyncette-last-lines", self._last_lines).join(_LAST_LINES)
+                if self._with_process:
+                    os._exit(_exit_code(self.failure))
+                self._in_loop(self.given_up.set_result, None)
+                return
+            # Runs of bodies have limits of their own, and give back what they hold.
+            if self.running is not None and not (self.running.done() or (self.app_context and self.app_context.running)):
+                if not told:
+                    told = True
+                    message = "Cancelling what has not ended within the shutdown timeout: %s"
+                    _start("pyncette-teller", logger.warning, message, self._names())
+                self._in_loop(self.running.cancel)  # for the sake of what is to be torn down behind that which hangs
+            wait = _CANCEL_EVERY
+
+    def _last_lines(self) -> None:
+        if self.error is not None:
+            logger.error("The application failed", exc_info=self.error)
+        logger.warning("The shutdown timeout is over; left behind: %s", self._names())
+        if not self._with_process:
+            return
+        if "multiprocessing" in sys.modules:
+            import multiprocessing
+
+            for child in multiprocessing.active_children():  # else they would wait for ever for their parent's word
+                child.terminate()
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+
+
+def _start(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _is_idle(thread: threading.Thread) -> bool:
+    """Whether it belongs to a pool and waits for work: it ends when it is told to, which the interpreter does at its end."""
+    if not getattr(thread, "pending_work_items", True):  # of concurrent.futures.process
+        return True
+    frame = None if thread.ident is None else sys._current_frames().get(thread.ident)
+    code = None if frame is None else frame.f_code
+    return code is not None and code.co_name == "_worker" and code.co_filename == concurrent.futures.thread.__file__
+
+
+def _exit_code(error: BaseException | None) -> int:
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        return error.code or 0
+    return 0 if error is None else 1
