@@ -31,7 +31,7 @@ class Store(MemoryRepository):
         return {
             name: row
             for partition, rows in self._partitions.items()
-            if not partition.startswith("partitions:")  # where partition counts are kept
+            if partition != "layouts"  # what is remembered of templates, not of tasks
             for name, row in rows.items()
         }
 

@@ -3,10 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-import random
-import uuid
 from datetime import UTC, datetime, timedelta
-from hashlib import md5
 
 import pytest
 
@@ -21,7 +18,7 @@ from pyncette import (
     TransientRepositoryError,
 )
 from pyncette.memory import MemoryRepository, memory_repository
-from pyncette.repository import Page, State
+from pyncette.repository import State
 from pyncette.sqlite import SQLiteRepository
 from pyncette.testing import running
 
@@ -347,6 +344,7 @@ def test_an_idle_application_asks_once_in_a_poll_interval_and_partition(make_app
 
     async def main():
         async with running(app):
+            polls.clear()  # without what the start took
             await clock.advance(995 * SECOND)
 
     clock.run(main())
@@ -435,6 +433,7 @@ def test_no_call_to_the_store_is_for_more_than_a_batch(make_app, clock, store, m
 
     async def main():
         async with running(app) as context:
+            settled.clear()  # without what the start took
             await schedule(context)
             await clock.advance(10 * SECOND)
 
@@ -646,117 +645,6 @@ def test_bodies_that_outlast_the_shutdown_timeout_are_cancelled_and_given_back(m
     assert 70 <= clock.elapsed < 71
     row = store.rows()["task"]
     assert (row.locked_until, row.occurrence) == (None, at(60))
-
-
-# --- partition counts ---------------------------------------------------------------------------------------------------
-
-
-def partitioned(make_app, count, **options):
-    app = make_app()
-    return app, app.partitioned_task(name="template", partition_count=count, **options)(body)
-
-
-def test_another_partition_count_is_refused_with_what_to_do(make_app, clock, store):
-    async def main():
-        app, template = partitioned(make_app, 4)
-        async with app.create() as context:
-            await context.schedule_task(template, "one", interval=SECOND)
-        before = store.rows()
-        for count in (3, 5, 40):
-            app, template = partitioned(make_app, count)
-            with pytest.raises(ConfigurationError, match=f"'template'.*partition_count={count}.*use partition_count=4") as info:
-                async with app.create():
-                    raise AssertionError
-            assert "\n" not in str(info.value)
-        assert store.rows() == before
-        app, template = partitioned(make_app, 4, enabled_partitions=[1])
-        async with app.create() as context:
-            assert await context.get_task(template, "one")
-
-    clock.run(main())
-
-
-def test_each_template_has_a_partition_count_of_its_own(make_app, clock):
-    async def main():
-        for _ in range(2):
-            app = make_app()
-            app.partitioned_task(name="a", partition_count=4)(body)
-            app.partitioned_task(name="b", partition_count=8)(body)
-            async with app.create():
-                pass
-
-    clock.run(main())
-
-
-class Slow(MemoryRepository):
-    """Each call takes some time before and after it is applied, and now and then a long time: calls of processes meet in any
-    order. Listings go row by row, in the order of a hash table.
-    """
-
-    def __init__(self, chance):
-        super().__init__()
-        self.chance = chance
-
-    async def pause(self):
-        await asyncio.sleep(10 * self.chance.random() ** 4)
-
-    async def register(self, *args, **kwargs):
-        await self.pause()
-        await super().register(*args, **kwargs)
-        await self.pause()
-
-    async def unregister(self, *args, **kwargs):
-        await self.pause()
-        result = await super().unregister(*args, **kwargs)
-        await self.pause()
-        return result
-
-    async def list(self, partition, *, limit, token=None):
-        await self.pause()
-        rows = self._partitions[partition]
-        places = {md5(name.encode()).hexdigest(): name for name in rows}
-        left = sorted(place for place in places if token is None or place > token)
-        page = Page([rows[places[place]] for place in left[:1]], left[0] if len(left) > 1 else None)
-        await self.pause()
-        return page
-
-
-@pytest.mark.parametrize("counts", [(2, 3), (4, 4, 6), (4, 4, 6, 6)])
-def test_of_processes_that_start_at_once_with_different_counts_no_two_go_on(make_app, clock, monkeypatch, counts):
-    ended = []
-    chance = random.Random(5)
-    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=chance.getrandbits(128)))
-
-    async def start(count, repository):
-        await asyncio.sleep(12 * chance.random())
-
-        @contextlib.asynccontextmanager
-        async def store():
-            yield repository
-
-        app = make_app(repository_factory=store)
-        app.partitioned_task(name="template", partition_count=count)(body)
-        try:
-            async with app.create():
-                return count
-        except ConfigurationError:
-            return None
-
-    async def main():
-        for _ in range(150):
-            repository = Slow(chance)
-            started = set(await asyncio.gather(*(start(count, repository) for count in counts))) - {None}
-            ended.append(len(started))
-            assert len(started) <= 1
-            # Whoever went on, or starts now that all others gave up, can start again.
-            again = started.pop() if started else (await start(counts[0], repository))
-            assert await start(again, repository) == again
-            for count in set(counts) - {again}:
-                assert await start(count, repository) is None
-
-    clock.run(main())
-    assert ended.count(0) > 10
-    assert ended.count(1) > 10, "at times somebody comes first"
 
 
 # --- choosing a store ---------------------------------------------------------------------------------------------------

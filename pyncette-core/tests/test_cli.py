@@ -511,7 +511,7 @@ def test_unschedule_removes_a_static_task_that_is_not_declared_any_more(pyncette
 
 def rows(path):
     with contextlib.closing(sqlite3.connect(path)) as database:
-        return database.execute("SELECT partition, name FROM pyncette_tasks WHERE partition NOT LIKE 'partitions:%'").fetchall()
+        return database.execute("SELECT partition, name FROM pyncette_tasks").fetchall()
 
 
 def test_check_creates_the_tables_and_leaves_no_row(pyncette, tmp_path):

@@ -510,7 +510,7 @@ def test_what_is_due_but_not_to_be_had_is_not_asked_for_again_and_again(make_app
 
     async def claim(now, partition, *, limit, **options):
         result = await original(now, partition, limit=limit, **options)
-        if clock.elapsed >= 30:
+        if clock.elapsed >= 30 or partition == "layouts":
             return result
         return type(result)([], at(-1))
 

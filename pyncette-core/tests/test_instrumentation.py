@@ -73,7 +73,7 @@ def recorder():
 def calls_of(store):
     """How often each method of the store is really called."""
     counts = Counter()
-    for name in ("register", "unregister", "claim", "settle", "get", "list"):
+    for name in ("register", "unregister", "claim", "settle", "get", "list", "partitions"):
 
         def counted(*args, _name=name, _method=getattr(store, name), **options):
             counts[_name] += 1
@@ -111,12 +111,12 @@ def test_each_call_to_the_store_is_told_once_with_its_size(app, clock, recorder,
 
     clock.run(main())
     assert recorder.operations == calls_of
-    assert recorder.operations.keys() == {"register", "unregister", "claim", "settle", "get", "list"}
+    assert recorder.operations.keys() == {"register", "unregister", "claim", "settle", "get", "list", "partitions"}
     assert ("list", 17, None) in recorder.calls
     assert ("get", 1, None) in recorder.calls
     assert recorder.depth == 0
     settled = sum(size for operation, size, _ in recorder.calls if operation == "settle")
-    assert settled == sum(recorder.claims) == 3 * 5
+    assert settled == sum(recorder.claims) == 1 + 3 * 5, "the layout of the template, and each run"
     assert len(recorder.claims) == recorder.operations["claim"]
 
 
@@ -255,11 +255,12 @@ def test_calls_of_the_optional_protocols_are_told(app, clock, recorder):
 
     async def main():
         async with app.create() as context:
+            recorder.calls.clear()  # without what the start took
             await context.schedule_task(template, "a", interval=SECOND)
             assert await context.pause_task(template, "a")
             assert await context.resume_task(template, "a")
             assert (await context.repository.stats(clock.now(), "dynamic:template")).rows == 1
-            assert await context.repository.partitions() == ["dynamic:template"]
+            assert await context.repository.partitions() == ["layouts", "dynamic:template"]
             assert await context.repository.get([Key("dynamic:template", "b")]) == [None]
 
     clock.run(main())

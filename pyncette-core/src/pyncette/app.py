@@ -5,7 +5,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pyncette import program
 from pyncette.app_context import PyncetteContext
@@ -15,13 +15,12 @@ from pyncette.context import RESERVED, chained
 from pyncette.declaring import Declarations, Fixture
 from pyncette.errors import ConfigurationError
 from pyncette.hooks import Instruments
-from pyncette.layout import check_partition_count
+from pyncette.layout import agree_on_layouts
 from pyncette.signatures import fixture_arguments
 from pyncette.store import urls as backends
 from pyncette.store.contract import Repository, SupportsServerTime
 from pyncette.store.memory import memory_repository
 from pyncette.store.observed import ObservedRepository
-from pyncette.tasks import PartitionedTask
 from pyncette.worker.executors import ConcurrentExecutor, Executor
 from pyncette.worker.loop import Settings
 
@@ -116,11 +115,20 @@ class Pyncette(Declarations):
     # --- running ----------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def create(self, *, clock: Clock | None = None, fixtures: bool = True) -> AsyncIterator[PyncetteContext]:
+    async def create(
+        self, *, clock: Clock | None = None, fixtures: bool = True, layouts: Literal["agree", "compare", "ignore"] = "agree"
+    ) -> AsyncIterator[PyncetteContext]:
         """Open the store and set up the fixtures; at the end shut down, tear the fixtures down, and close the store.
 
-        With the context, tasks can be scheduled and looked up, and run with :meth:`PyncetteContext.run`. ``fixtures=False`` leaves the
-        fixtures out, for tools that look at what is stored and run nothing.
+        With the context, tasks can be scheduled and looked up, and run with :meth:`PyncetteContext.run`.
+
+        :param clock: instead of the application's.
+        :param fixtures: False leaves the fixtures out, for tools that look at what is stored and run nothing.
+        :param layouts: each template is refused here if the store has its instances under another layout (dynamic, partitioned,
+            another ``partition_count``). ``"agree"`` stores the layout of a new one, ``"compare"`` writes nothing, for what only
+            looks, and ``"ignore"`` does not even compare, for what is to mend it.
+
+        Raises :class:`~pyncette.errors.ConfigurationError` for such a template, and the store's error if it can't be opened.
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._in_use())
@@ -134,9 +142,8 @@ class Pyncette(Declarations):
             app_context = PyncetteContext(
                 repository, aligned, self._settings, self.tasks, chained(self._middlewares), reserved=RESERVED, fixtures=declared
             )
-            for task in self.tasks:
-                if isinstance(task, PartitionedTask) and task.enabled:
-                    await check_partition_count(repository, aligned, task)
+            if layouts != "ignore":
+                await agree_on_layouts(repository, aligned, self.tasks, write=layouts == "agree")
             stack.callback(app_context.leave, "the store")
             for name, fixture in declared.items():
                 opened = contextlib.asynccontextmanager(fixture)

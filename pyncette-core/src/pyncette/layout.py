@@ -1,62 +1,268 @@
-"""How the instances of a template are laid out in the store: a fact that all processes have to agree on."""
+"""How the instances of a template are laid out in the store: one stored fact for each, which all processes have to agree on.
 
-import uuid
-from datetime import UTC, datetime
+The fact is a row of its own, keyed by the template's name. It is made in two steps, of which only the second says anything:
 
-from pyncette.clock import AlignedClock
-from pyncette.errors import ConfigurationError
-from pyncette.store.contract import Key, Registration, Repository, Target
-from pyncette.tasks import PartitionedTask
+1. ``register`` inserts it *undecided*. Every process may do so, and repeat it: a row that is there stays as it is.
+2. ``claim`` by name gives it to one process at a time, whose ``Commit`` writes the layout into the row's occurrence and puts the
+   row off for ever. From then on nobody can claim it, so the first layout that is written stays.
 
-__all__ = ["check_partition_count"]
+The store fences the Commit by the lease of the claim. So whatever is late, doubled or lost, and whichever process stops in between:
 
-#: Rows that are read from the store in one call.
+- a process that dies before its Commit leaves an undecided row, which refuses nobody; it is free again when the lease ends;
+- a Commit that comes after another process claimed the row is LOST, and its sender reads what was decided instead;
+- a call that was applied although it failed has done no more than that: what is undecided can be registered and claimed
+  again, and what is decided is decided.
+
+A process goes on only once it has read the fact, or written it itself. Of processes that start at once with different layouts,
+those of one layout go on, and that one is stored.
+
+The fact stays when the last instance is gone. Whether nobody relies on it any more can't be told from the store: a process that
+runs with it may be about to store the next instance, where a process with another layout would never look for it. So it is an
+operator who changes it, see :mod:`pyncette.moving`.
+"""
+
+import asyncio
+import itertools
+import logging
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn, TypeVar
+
+from pyncette import partitions
+from pyncette.clock import AlignedClock, from_microseconds, to_microseconds
+from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.store.contract import (
+    Claim,
+    Commit,
+    Key,
+    Outcome,
+    Registration,
+    Release,
+    Repository,
+    Row,
+    Settlement,
+    State,
+    SupportsPartitions,
+    Target,
+)
+from pyncette.tasks import PartitionedTask, Task, Template
+
+__all__ = ["Layout", "agree_on_layouts", "forget_layout", "overwrite_layout", "stored_layouts"]
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+#: Rows that are asked for in one call.
 _BULK = 1000
-#: When a row that only remembers something would be due.
+#: For how long a process has an undecided fact to itself. One that dies with it costs the others this long.
+_LEASE = timedelta(seconds=1)
+#: The first and the longest pause before another look at what another process has to itself (seconds).
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.4
+#: How often the store may fail meanwhile. All of it is safe to repeat.
+_ATTEMPTS = 3
+_SCHEDULE = "layout"
+#: When a fact is due: undecided, so that it can be claimed, and decided.
+_UNDECIDED = Target(from_microseconds(0), from_microseconds(0))
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-async def check_partition_count(repository: Repository, clock: AlignedClock, template: PartitionedTask) -> None:
-    """Refuse another partition count than the stored instances were spread by: they would be looked for elsewhere.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Over which partitions the instances of a template are spread."""
 
-    A count is stored for good once a process had announced it and then saw no other announced. So of processes that start at
-    once with different counts, those of one count at most go on.
+    #: None for a dynamic task, which has one partition.
+    partition_count: int | None = None
+
+    @classmethod
+    def of(cls, template: Template) -> "Layout":
+        """The layout that ``template`` is declared with."""
+        return cls(template.partition_count if isinstance(template, PartitionedTask) else None)
+
+    def partitions(self, name: str) -> Sequence[str]:
+        """The partitions of the template ``name``."""
+        if self.partition_count is None:
+            return [partitions.dynamic(name)]
+        return [partitions.partitioned(index, name) for index in range(self.partition_count)]
+
+    def __str__(self) -> str:
+        return "dynamic_task()" if self.partition_count is None else f"partitioned_task(partition_count={self.partition_count})"
+
+    def target(self) -> Target:
+        """What a fact's row has for its times."""
+        return Target(from_microseconds(1 + (self.partition_count or 0)), _NEVER)
+
+    @classmethod
+    def read(cls, row: Row | None) -> "Layout | None":
+        """What a fact's row says; None if nothing is decided."""
+        if row is None:
+            return None
+        number = to_microseconds(row.occurrence)
+        if row.state is State.UNREADABLE or number < 0:
+            raise RepositoryError(
+                f"What the store has of the layout of {row.key.name!r} can't be read ({row.error}); "
+                f"set it anew with: pyncette move APP {shlex.quote(row.key.name)} {shlex.quote(row.key.name)}"
+            )
+        return cls(number - 1 or None) if number else None
+
+
+async def agree_on_layouts(repository: Repository, clock: AlignedClock, tasks: Sequence[Task], *, write: bool = True) -> None:
+    """Refuse ``tasks`` that are declared with another layout than their rows are stored with: these would never be found.
+
+    Costs one call to the store, as long as nothing is new. A static task's own row says that it is static.
+
+    :param write: False: only compare, and leave undecided what nobody has decided yet.
+    :raises ConfigurationError: a task has another layout in the store; it says what to do.
     """
-    partition, own = f"partitions:{template.name}", str(template.partition_count)
-    names = await _names(repository, partition)
-    if own in names:
-        return
-    others = {name for name in names if " " not in name}
-    if not others:
-        # Each process has an announcement of its own: one that gives way must not take away what another one relies on.
-        announcement = Key(partition, f"{own} {uuid.uuid4().hex}")
-        try:
-            await _remember(repository, clock, announcement)
-            # Twice, as a listing under way may miss both the announcement that goes and the count that comes instead.
-            names = await _names(repository, partition) | await _names(repository, partition)
-            others = {name.partition(" ")[0] for name in names} - {own}
-            if not others:
-                await _remember(repository, clock, Key(partition, own))
-        finally:
-            await repository.unregister(clock.now(), [announcement])
-    if others:
-        counts = ", ".join(sorted(others))
-        raise ConfigurationError(
-            f"Task {template.name!r} is declared with partition_count={own}, but its instances are stored with {counts}; "
-            f"use partition_count={counts}, or schedule the instances anew under another task name"
-        )
+    templates = [task for task in tasks if isinstance(task, Template)]
+    facts = {task.name: Key(partitions.LAYOUTS, task.name) for task in tasks}
+    static = {template.name: Key(partitions.STATIC, template.name) for template in templates}
+    rows = await _get(repository, [*facts.values(), *static.values()])
+    undecided = []
+    for task in tasks:
+        stored = Layout.read(rows.get(facts[task.name]))
+        if stored is not None:
+            _compare(task, stored)
+        elif isinstance(task, Template):
+            if static[task.name] in rows:
+                _refuse(task, str(Layout.of(task)), "task()")
+            undecided.append(task)
+    if undecided:
+        await _check_rows(repository, undecided)
+        if write:
+            await _decide(repository, clock, undecided)
 
 
-async def _names(repository: Repository, partition: str) -> set[str]:
-    names: set[str] = set()
+async def stored_layouts(repository: Repository) -> Mapping[str, Layout]:
+    """All facts that are decided, by the name of the template. Those that can't be read are left out."""
+    found: dict[str, Layout] = {}
     token = None
     while True:
-        page = await repository.list(partition, limit=_BULK, token=token)
-        names.update(row.key.name for row in page.rows)
+        page = await repository.list(partitions.LAYOUTS, limit=_BULK, token=token)
+        for row in page.rows:
+            layout = None if row.state is State.UNREADABLE else Layout.read(row)
+            if layout is not None:
+                found[row.key.name] = layout
         token = page.token
         if token is None:
-            return names
+            return found
 
 
-async def _remember(repository: Repository, clock: AlignedClock, key: Key) -> None:
-    await repository.register(clock.now(), [Registration(key, "{}", "never", Target(_NEVER, _NEVER))])
+async def overwrite_layout(repository: Repository, now: datetime, name: str, layout: Layout) -> None:
+    """Make ``layout`` the fact of the template ``name``, whatever it was. For operators, when no process relies on the old one."""
+    await repository.register(now, [Registration(Key(partitions.LAYOUTS, name), "{}", _SCHEDULE, layout.target())], force=True)
+
+
+async def forget_layout(repository: Repository, now: datetime, name: str) -> bool:
+    """Remove the fact of the template ``name``, so that the name is free for any task; whether there was one."""
+    return (await repository.unregister(now, [Key(partitions.LAYOUTS, name)]))[0]
+
+
+def _compare(task: Task, stored: Layout) -> None:
+    if not isinstance(task, Template):
+        _refuse(task, "task()", str(stored))
+    elif stored != Layout.of(task):
+        _refuse(task, str(Layout.of(task)), str(stored))
+
+
+def _refuse(task: Task, declared: str, stored: str) -> NoReturn:
+    name = shlex.quote(task.name)
+    way_out = (
+        f"use another name, or stop all processes that declare it so and remove it: pyncette unschedule APP {name}"
+        if "task()" in (declared, stored)
+        else f"declare it so again, or stop all processes that do and run: pyncette move APP {name} {name}"
+    )
+    raise ConfigurationError(f"Task {task.name!r} is declared as {declared}, but the store has it as {stored}; {way_out}")
+
+
+async def _decide(repository: Repository, clock: AlignedClock, templates: Sequence[Template]) -> None:
+    """Write the layouts of ``templates``, or find that others did; returns when each is decided."""
+    pending = {Key(partitions.LAYOUTS, template.name): template for template in sorted(templates, key=lambda each: each.name)}
+    since, pause, failures = clock.monotonic(), _FIRST_PAUSE, 0
+    rows: Mapping[Key, Row] = {}
+    while True:
+        not_before = _UNDECIDED.execute_after
+        if clock.monotonic() - since > _LEASE.total_seconds():
+            # Whoever has claimed it is dead, or waits for longer than its lease. Its clock may be far ahead: what was seen here counts.
+            not_before = max((row.ready_at for row in rows.values() if row.ready_at is not None), default=not_before)
+            since = clock.monotonic()
+            logger.warning("Waiting for another process to decide on the layout of %s", ", ".join(key.name for key in pending))
+        try:
+            await _write(repository, clock, pending, [key for key in pending if key not in rows], not_before)
+            rows = await _get(repository, pending)
+        except TransientRepositoryError as error:
+            failures += 1
+            if failures == _ATTEMPTS:
+                raise
+            logger.debug("Deciding on layouts failed, and is tried again: %s", error)
+        for key in [key for key in pending if key in rows]:
+            stored = Layout.read(rows[key])
+            if stored is not None:
+                _compare(pending.pop(key), stored)
+        if not pending:
+            return
+        await asyncio.sleep(pause)  # another process is just about to decide
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def _write(
+    repository: Repository, clock: AlignedClock, pending: dict[Key, Template], missing: Sequence[Key], not_before: datetime
+) -> None:
+    """Try to write the layouts of ``pending``; those that were written are taken out of it."""
+    for batch in _batches(Registration(key, "{}", _SCHEDULE, _UNDECIDED) for key in missing):
+        await repository.register(clock.now(), batch)
+    claims: dict[Key, Claim] = {}
+    for keys in _batches(pending):
+        names = [key.name for key in keys]
+        now = max(clock.now(), not_before)
+        result = await repository.claim(now, partitions.LAYOUTS, lease_duration=_LEASE, limit=len(names), names=names)
+        claims.update((claim.key, claim) for claim in result.claims)
+    # All processes go by one order, and give back what comes after a fact that another one has in hand. Else each of two could
+    # decide a part, and both be refused for ever.
+    first = dict.fromkeys(itertools.takewhile(claims.__contains__, pending))
+    settling: list[Settlement] = [Commit(claims[key], Layout.of(pending[key]).target()) for key in first]
+    settling += [Release(claim, _UNDECIDED.execute_after, started=False) for key, claim in claims.items() if key not in first]
+    for settlements in _batches(settling):
+        outcomes = await repository.settle(clock.now(), settlements)
+        for settlement, outcome in zip(settlements, outcomes, strict=True):
+            if isinstance(settlement, Commit) and outcome in (Outcome.APPLIED, Outcome.ALREADY):
+                del pending[settlement.claim.key]
+
+
+async def _check_rows(repository: Repository, templates: Sequence[Template]) -> None:
+    """Refuse templates that have instances where their layout has no place, and no fact that says why."""
+    if isinstance(repository, SupportsPartitions):
+        occupied = await repository.partitions()
+    else:
+        # Where some would be if the template had the other kind of layout.
+        others = [
+            partitions.dynamic(template.name) if isinstance(template, PartitionedTask) else partitions.partitioned(0, template.name)
+            for template in templates
+        ]
+        occupied = [partition for partition in others if (await repository.list(partition, limit=1)).rows]
+    found: dict[str, list[int | None]] = {}
+    for owner in filter(None, map(partitions.owner_of, occupied)):
+        found.setdefault(owner.name, []).append(owner.number)
+    for template in templates:
+        indices = found.get(template.name, [])
+        last = max((index for index in indices if index is not None), default=-1)
+        count = Layout.of(template).partition_count
+        if last >= (count or 0):
+            _refuse(template, str(Layout.of(template)), f"partitioned_task(partition_count={last + 1}) or with more")
+        if count is not None and None in indices:
+            _refuse(template, str(Layout.of(template)), str(Layout()))
+
+
+async def _get(repository: Repository, keys: Iterable[Key]) -> Mapping[Key, Row]:
+    rows: dict[Key, Row] = {}
+    for batch in _batches(keys):
+        rows.update((key, row) for key, row in zip(batch, await repository.get(batch), strict=True) if row is not None)
+    return rows
+
+
+def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
+    pending = iter(list(items))  # which may lose some in between
+    while batch := list(itertools.islice(pending, _BULK)):
+        yield batch

@@ -11,6 +11,7 @@ from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
+from pyncette import partitions
 from pyncette.arguments import dump_arguments, plain_arguments
 from pyncette.checks import check_count, check_duration, check_name, check_type
 from pyncette.errors import ConfigurationError, ScheduleError
@@ -39,8 +40,7 @@ __all__ = [
 #: ``(partition_count, instance name) -> index``; the same for all time, since it says where an instance is stored.
 PartitionSelector: TypeAlias = Callable[[int, str], int]
 
-#: The partition of all static tasks.
-STATIC_PARTITION = "static"
+STATIC_PARTITION = partitions.STATIC
 
 #: Where a declared task counts the applications that run it. Not a field: it is no option.
 _RUNNING = "_running"
@@ -228,10 +228,10 @@ class DynamicTask(Template):
         return self.all_partitions()
 
     def all_partitions(self) -> Sequence[str]:
-        return [f"dynamic:{self.name}"]
+        return [partitions.dynamic(self.name)]
 
     def partition_of(self, name: str) -> str:
-        return f"dynamic:{self.name}"
+        return partitions.dynamic(self.name)
 
 
 @dataclass(slots=True, repr=False, unsafe_hash=True)
@@ -300,10 +300,10 @@ class PartitionedTask(Template):
     def partitions(self) -> Sequence[str]:
         if self.enabled_partitions is None:
             return self.all_partitions()
-        return [self._partition(index) for index in dict.fromkeys(self.enabled_partitions)]
+        return [partitions.partitioned(index, self.name) for index in dict.fromkeys(self.enabled_partitions)]
 
     def all_partitions(self) -> Sequence[str]:
-        return [self._partition(index) for index in range(self.partition_count)]
+        return [partitions.partitioned(index, self.name) for index in range(self.partition_count)]
 
     def partition_of(self, name: str) -> str:
         index = self.partition_selector(self.partition_count, name)
@@ -312,14 +312,11 @@ class PartitionedTask(Template):
                 f"The partition_selector of task {self.name!r} returned {index!r} for {name!r}; "
                 f"it must return an index from 0 to {self.partition_count - 1}"
             )
-        return self._partition(index)
+        return partitions.partitioned(index, self.name)
 
     def _is_index(self, index: object) -> bool:
         # Not a bool: its text in the name of a partition would be another.
         return isinstance(index, int) and not isinstance(index, bool) and 0 <= index < self.partition_count
-
-    def _partition(self, index: int) -> str:
-        return f"partitioned:{index}:{self.name}"  # the index first: a name may contain anything
 
 
 #: What belongs to all instances of a template, and is not said for each.

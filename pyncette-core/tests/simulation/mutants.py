@@ -231,18 +231,18 @@ def forgets_lost_static_rows() -> Any:
 
 #: Each mistake, with a seed that is known to find it, tried first.
 MUTANTS: dict[Callable[[], Any], int] = {
-    starts_after_the_lease: 41,
+    starts_after_the_lease: 116,
     one_now_for_a_pass: 0,
     claims_without_a_slot: 3,
     commits_any_revision: 3,
     extends_after_the_commit: 4,
     releases_any_lease: 0,
-    takes_gone_for_applied: 236,
+    takes_gone_for_applied: 344,
     takes_superseded_for_applied: 22,
     takes_lost_for_applied: 39,
     forgets_that_it_resends: 131,
     drops_settlements_that_fail: 33,
-    drops_a_batch_for_one_bad_row: 317,
+    drops_a_batch_for_one_bad_row: 171,
     keeps_unstarted_claims: 10,
     keeps_cancelled_leases: 3,
     starts_while_draining: 11,

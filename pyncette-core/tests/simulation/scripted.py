@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from pyncette.memory import MemoryRepository
+from pyncette.partitions import LAYOUTS
 from pyncette.repository import ClaimResult, Key, Outcome, Registration, Row, Settlement, Target
 from pyncette.testing import VirtualClock
 
@@ -35,7 +36,7 @@ Hook = Callable[[Call], Awaitable[None]]
 
 
 class ScriptedStore(MemoryRepository):
-    """The reference store. ``before`` and ``after`` are awaited around every call, and may wait or raise."""
+    """The reference store. ``before`` and ``after`` are awaited around every call about tasks, and may wait or raise."""
 
     def __init__(self, *, shared: bool = True) -> None:
         super().__init__()
@@ -53,12 +54,7 @@ class ScriptedStore(MemoryRepository):
 
     def rows(self) -> dict[str, Row]:
         """The rows of all tasks and instances, by name."""
-        return {
-            name: row
-            for partition, rows in self._partitions.items()
-            if not partition.startswith("partitions:")
-            for name, row in rows.items()
-        }
+        return {name: row for partition, rows in self._partitions.items() if partition != LAYOUTS for name, row in rows.items()}
 
     def held(self) -> list[str]:
         """The names of the rows that somebody has a lease of."""
@@ -76,21 +72,22 @@ class ScriptedStore(MemoryRepository):
         return await self._carry_out(call, super().claim(now, partition, lease_duration=lease_duration, limit=limit, names=names))
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
-        call = self._call("settle", now)
+        call = self._call("settle", now, settlements[0].claim.key.partition)
         call.settlements = settlements
         return await self._carry_out(call, super().settle(now, settlements))
 
     def _call(self, method: str, now: datetime, partition: str = "") -> Call:
         call = Call(method, asyncio.get_running_loop().time(), now, partition)
-        self.calls.append(call)
+        if partition != LAYOUTS:
+            self.calls.append(call)
         return call
 
     async def _carry_out(self, call: Call, operation: Coroutine[Any, Any, _T]) -> _T:
         try:
-            if self.before is not None:
+            if self.before is not None and call.partition != LAYOUTS:
                 await self.before(call)
             call.result = result = await operation
-            if self.after is not None:
+            if self.after is not None and call.partition != LAYOUTS:
                 await self.after(call)
             return result
         finally:

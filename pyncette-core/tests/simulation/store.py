@@ -10,6 +10,7 @@ from typing import TypeVar
 from pyncette.clock import Clock
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.memory import MemoryRepository
+from pyncette.partitions import LAYOUTS
 from pyncette.repository import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement
 from pyncette.testing import VirtualClock
 from simulation.log import Changed, Delivered, Event, Failed, Run, Sent
@@ -91,7 +92,11 @@ class Faults:
                 return outage.fault
         # Workers that can't even start show nothing.
         rate = (
-            self.rate / 4 if method in ("server_time", "list", "register") else 3 * self.rate if method == "settle" else self.rate
+            self.rate / 4
+            if partition == LAYOUTS or method in ("server_time", "list", "register")
+            else 3 * self.rate
+            if method == "settle"
+            else self.rate
         )
         if self.random.random() >= rate:
             return None
@@ -180,8 +185,8 @@ class Store:
         settlement: Settlement | None = None,
         outcome: Outcome | None = None,
     ) -> None:
-        if key.partition.startswith("partitions:"):
-            return  # not a task: remembers how many partitions a template has
+        if key.partition == LAYOUTS:
+            return  # not a task: remembers how a template is laid out
         before, after = self._known.get(key), self._memory._get(key)
         if after is None:
             self._known.pop(key, None)
@@ -236,7 +241,7 @@ class Remote(Repository):
             await self._store.settle(self._worker, call, now, self._part(taken, True))
             raise RepositoryError("a row can't be written")
 
-        runs = tuple((each.claim.key, each.claim.lease) for each in settlements)
+        runs = tuple((each.claim.key, each.claim.lease) for each in settlements if each.claim.key.partition != LAYOUTS)
         return await self._call("settle", now, settlements[0].claim.key.partition, carry_out, runs)
 
     async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
@@ -315,8 +320,8 @@ class Remote(Repository):
                 Delivered(log.now, self._worker, call, error=str(error), refused=not isinstance(error, TransientRepositoryError))
             )
             raise
-        claims = tuple(result.claims) if isinstance(result, ClaimResult) else ()
-        outcomes = tuple(result) if method == "settle" and isinstance(result, list) else ()
+        claims = tuple(result.claims) if isinstance(result, ClaimResult) and partition != LAYOUTS else ()
+        outcomes = tuple(result) if method == "settle" and isinstance(result, list) and partition != LAYOUTS else ()
         log.append(Delivered(log.now, self._worker, call, claims, outcomes))
         return result
 

@@ -49,7 +49,7 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
     yield _Finding("packages", "failed" if found else "ok", found or f"pyncette-core {version}, and no Pyncette 1 beside it")
     what, elapsed = "store", _stopwatch()
     try:
-        async with app.create(fixtures=False) as app_context:
+        async with app.create(fixtures=False, layouts="compare") as app_context:
             yield _Finding(what, "ok", f"{type(app_context.repository).__name__} opened, with all that it needs, in {elapsed()}")
             what, elapsed = "round trip", _stopwatch()
             await _round_trip(app_context)

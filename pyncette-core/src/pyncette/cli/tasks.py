@@ -21,13 +21,13 @@ __all__ = ["find_task", "list_tasks", "opened", "show", "stored_instances", "uns
 
 _PAGE = 1000
 #: Beginnings of partitions that have no tasks: core's notes, and what `pyncette check` leaves where it is killed.
-_NO_TASKS = ("partitions:", "check:")
+_NO_TASKS = ("layouts", "check:")
 
 
 @contextlib.asynccontextmanager
 async def opened(app: Pyncette) -> AsyncIterator[PyncetteContext]:
     """The application with its store open, and nothing run or set up."""
-    async with app.create(fixtures=False) as app_context:
+    async with app.create(fixtures=False, layouts="compare") as app_context:
         if not app_context.repository.shared:
             note("the app keeps its tasks in memory, where only the process that runs it sees them; --url names another store")
         yield app_context
