@@ -278,8 +278,10 @@ def test_list_names_each_task_and_what_the_store_has_of_it(pyncette, stored):
     rows = {line.split()[0]: line for line in ended.lines}
     assert ended.lines[0].split() == ["TASK", "KIND", "SCHEDULE", "NEXT", "STATE"]
     assert re.search(r"static +0 7 \* \* MON Europe/London +\d{4}-\d\d-\d\d 07:00:00\+0\d:00 +scheduled$", rows["weekly_report"])
-    assert re.search(r"dynamic +4 instances$", rows["deliver"])
-    assert re.search(r"partitioned +2 instances, 1 due since 2020-01-01 00:00:00\+00:00, 1 failed$", rows["mail"])
+    assert re.search(r"dynamic +\d{4}-\d\d-\d\d 0\d:\d\d:00\+00:00 +4 instances$", rows["deliver"])
+    assert re.search(
+        r"partitioned +2020-01-01 00:00:00\+00:00 +2 instances, 1 due since 2020-01-01 00:00:00\+00:00, 1 failed$", rows["mail"]
+    )
     assert re.search(r"static +every 5:00:00 +not stored; disabled$", rows["off"])
     assert ended.stderr == ""
 
@@ -288,14 +290,18 @@ def test_list_as_json_is_an_object_a_line(pyncette, stored):
     found = {each["task"]: each for each in pyncette("list", "shop:app", "--json").objects}
     assert found["weekly_report"]["timezone"] == "Europe/London"
     assert found["weekly_report"]["next"].endswith(("T07:00:00+00:00", "T07:00:00+01:00"))
+    assert found["deliver"].pop("next").endswith("00+00:00")
     assert found["deliver"] == {
         "task": "deliver",
         "kind": "dynamic",
+        "declared": True,
         "enabled": True,
         "instances": 4,
         "due": 0,
         "oldest_due": None,
         "failed": 0,
+        "layout": "dynamic_task()",
+        "layout_differs": False,
     }
     assert found["mail"] | {"instances": 2, "due": 1, "failed": 1, "oldest_due": "2020-01-01T00:00:00+00:00"} == found["mail"]
     assert (found["off"]["state"], found["off"]["enabled"]) == ("not stored", False)
@@ -335,12 +341,11 @@ def test_list_says_that_there_are_more_than_the_limit(pyncette, stored):
 
 def test_list_shows_what_the_store_has_besides(pyncette, stored):
     lines = pyncette("list", "shop:other").lines
-    assert [line.split("  ")[0] for line in lines[1:]] == ["nightly", "weekly_report", "dynamic:deliver", *lines_of_mail(lines)]
-    assert all("not declared here" in line for line in lines[1:])
-
-
-def lines_of_mail(lines):
-    return [line.split("  ")[0] for line in lines if line.startswith("partitioned:")]
+    assert [line.split()[0] for line in lines[1:]] == ["nightly", "weekly_report", "deliver", "mail"]
+    assert all("; not declared here" in line for line in lines[1:])
+    assert re.search(r"static +30 1 \* \* \* Europe/London +\d{4}-\d\d-\d\d 0[12]:30:00\+0[01]:00 +scheduled;", lines[1])
+    assert re.search(r"dynamic +\d{4}-\d\d-\d\d 0\d:\d\d:00\+00:00 +4 instances;", lines[3])
+    assert re.search(r"partitioned +2020-01-01 .* +2 instances, 1 due since 2020-01-01 00:00:00\+00:00, 1 failed;", lines[4])
 
 
 def test_an_app_in_memory_shows_its_declarations_and_says_so(pyncette):
@@ -377,7 +382,7 @@ def test_show_a_task_and_a_template(pyncette, stored):
     [shown] = pyncette("show", "shop:app", "weekly_report", "--json").objects
     assert shown["arguments"] == {"to": "all@example.com"}
     assert (shown["state"], shown["partition"]) == ("scheduled", "static")
-    assert "declared" not in shown
+    assert "from_next_start" not in shown
     [shown] = pyncette("show", "shop:app", "mail", "--json").objects
     assert (shown["instances"], shown["partition_count"]) == (2, 3)
     [shown] = pyncette("show", "shop:app", "off", "--json").objects
@@ -388,7 +393,7 @@ def test_show_tells_a_schedule_that_is_declared_but_not_yet_stored(pyncette, sto
     (tmp_path / "shop.py").write_text(SHOP.replace("30 1 * * *", "45 1 * * *"))
     [shown] = pyncette("show", "shop:app", "nightly", "--json").objects
     assert shown["schedule"] == "30 1 * * *"
-    assert shown["declared"].startswith("cron 45 1 * * * @Europe/London")
+    assert shown["from_next_start"].startswith("cron 45 1 * * * @Europe/London")
 
 
 def test_rows_that_nobody_can_read_are_shown_as_they_are(pyncette, stored, tmp_path):
@@ -405,11 +410,11 @@ def test_rows_that_nobody_can_read_are_shown_as_they_are(pyncette, stored, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "shop:app", "delivr"], ["no task 'delivr'; did you mean 'deliver'?"]),
+        (["show", "shop:app", "delivr"], ["a task 'delivr'; did you mean 'deliver'?"]),
         (["show", "shop:app", "deliver", "order 9"], ["no instance 'order 9'"]),
-        (["show", "shop:app", "nightly", "one"], ["'nightly' is static"]),
-        (["list", "shop:app", "nightly"], ["'nightly' has no instances"]),
-        (["next", "shop:app", "nope"], ["no task 'nope'; its tasks are weekly_report, nightly"]),
+        (["show", "shop:app", "nightly", "one"], ["'nightly' is a static task"]),
+        (["list", "shop:app", "nightly"], ["'nightly' is a static task and has no instances"]),
+        (["next", "shop:app", "nope"], ["a task 'nope'; known are weekly_report, nightly"]),
         (["next", "shop:app", "deliver", "order 9"], ["no instance 'order 9'"]),
         (["next", "shop:app", "--from", "2026-07-02", "--to", "2026-07-01"], ["--to"]),
         (["next", "shop:app", "--to", "+99999999d"], ["9999"]),
@@ -417,7 +422,7 @@ def test_rows_that_nobody_can_read_are_shown_as_they_are(pyncette, stored, tmp_p
         (["next", "shop:app", "--from", "9999-12-30T20:00Z", "--timezone", "Asia/Tokyo"], ["9999"]),
         (["unschedule", "shop:app", "deliver", "order 9"], ["'order 9'", "nothing is changed"]),
         (["unschedule", "shop:app", "deliver"], ["'deliver' is declared"]),
-        (["unschedule", "shop:app", "nope"], ["no 'nope'"]),
+        (["unschedule", "shop:app", "nope"], ["a task 'nope'"]),
         (["check"], ["--url"]),
     ],
 )
@@ -496,7 +501,7 @@ def test_unschedule_removes_an_instance(pyncette, stored):
     assert (ended.code, ended.stdout) == (0, "")
     assert [each["instance"] for each in pyncette("list", "shop:app", "deliver", "--json").objects][:2] == ["order 0", "order 2"]
     assert pyncette("unschedule", "shop:app", "deliver", "order 2", "--json").objects == [
-        {"task": "deliver", "instance": "order 2", "unscheduled": True}
+        {"task": "deliver", "instance": "order 2", "unscheduled": True, "count": 1}
     ]
 
 
@@ -517,10 +522,10 @@ def rows(path):
 def test_check_creates_the_tables_and_leaves_no_row(pyncette, tmp_path):
     ended = pyncette("check", "shop:app")
     assert ended.code == 0
-    assert [line.split("  ")[0] for line in ended.lines] == ["packages", "store", "round trip", "clock"]
+    assert [line.split("  ")[0] for line in ended.lines] == ["packages", "store", "round trip", "clock", "layouts", "rows"]
     assert rows(tmp_path / "shop.db") == []
     found = pyncette("check", "--url", "sqlite:///other.db", "--json").objects
-    assert [each["result"] for each in found] == ["ok"] * 4
+    assert [each["result"] for each in found] == ["ok"] * 6
     assert rows(tmp_path / "other.db") == []
 
 
@@ -598,8 +603,9 @@ def test_check_tells_the_skew_of_the_clock(pyncette, tmp_path, seconds, result):
     (tmp_path / "skewed.py").write_text(SKEWED.format(seconds=seconds))
     ended = pyncette("check", "skewed:app", "--json")
     assert ended.code == 0
-    assert ended.objects[-1]["result"] == result
-    assert re.search(rf"\+?-?{seconds}\.\d\d\d s off", ended.objects[-1]["detail"])
+    [found] = [each for each in ended.objects if each["check"] == "clock"]
+    assert found["result"] == result
+    assert re.search(rf"\+?-?{seconds}\.\d\d\d s off", found["detail"])
 
 
 # --- backends -----------------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 import argparse
 import importlib.metadata
+import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -12,14 +13,24 @@ from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.cli import conflict
 from pyncette.cli.output import flush, note, print_json, print_table, say
-from pyncette.errors import BackendNotInstalledError, ConfigurationError, PyncetteError, RepositoryError
+from pyncette.cli.stored import count, groups, rows
+from pyncette.errors import BackendNotInstalledError, ConfigurationError, PyncetteError, RepositoryError, TransientRepositoryError
+from pyncette.layout import agree_on_layouts
+from pyncette.partitions import STATIC
+from pyncette.schedules.text import parse
 from pyncette.store import urls as backends
-from pyncette.store.contract import Commit, Key, Outcome, Registration, SupportsServerTime, Target
+from pyncette.store.contract import Commit, Key, Outcome, Registration, Row, State, SupportsServerTime, Target
 
 __all__ = ["check", "list_backends"]
 
 #: One for all: a store may remember a partition for good.
 _PARTITION = "check:round trip"
+
+
+#: So many findings of a kind are told in full.
+_EXAMPLES = 10
+#: So many rows are looked at: enough to find what is wrong, few enough for any store.
+_LOOKED_AT = 100_000
 
 
 class _Finding(NamedTuple):
@@ -49,12 +60,18 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
     yield _Finding("packages", "failed" if found else "ok", found or f"pyncette-core {version}, and no Pyncette 1 beside it")
     what, elapsed = "store", _stopwatch()
     try:
-        async with app.create(fixtures=False, layouts="compare") as app_context:
+        async with app.create(fixtures=False, layouts="ignore") as app_context:
             yield _Finding(what, "ok", f"{type(app_context.repository).__name__} opened, with all that it needs, in {elapsed()}")
             what, elapsed = "round trip", _stopwatch()
             await _round_trip(app_context)
             yield _Finding(what, "ok", f"a row of its own was stored, claimed, settled and removed in {elapsed()}")
             yield _clock(app_context)
+            what = "layouts"
+            async for finding in _layouts(app_context):
+                yield finding
+            what = "rows"
+            for finding in await _rows(app_context):
+                yield finding
     except PyncetteError as error:
         yield _Finding(what, "failed", " ".join(str(error).split()))
 
@@ -85,6 +102,60 @@ def _clock(app_context: PyncetteContext) -> _Finding:
     if abs(clock.skew) > clock.WARN_ABOVE:
         return _Finding("clock", "warning", f"{measured}; the store's is used")
     return _Finding("clock", "ok", measured)
+
+
+async def _layouts(app_context: PyncetteContext) -> AsyncIterator[_Finding]:
+    """What keeps the application from starting: templates that are stored in another way than it declares them."""
+    well = True
+    for task in app_context.tasks:
+        try:
+            await agree_on_layouts(app_context.repository, app_context.clock, [task], write=False)
+        except TransientRepositoryError:
+            raise
+        except (ConfigurationError, RepositoryError) as error:
+            well = False
+            yield _Finding("layouts", "failed", str(error))
+    if well:
+        yield _Finding("layouts", "ok", "what is stored is laid out as it is declared")
+
+
+async def _rows(app_context: PyncetteContext) -> Sequence[_Finding]:
+    """What nobody runs: rows that the application does not declare, and rows that can't be read."""
+    repository = app_context.repository
+    known = await groups(app_context)
+    found = []
+    # An application that declares nothing is that of a store which is checked by its URL.
+    undeclared = [group for group in known if group.task is None] if app_context.tasks else []
+    for group in undeclared[:_EXAMPLES]:
+        totals = None if group.kind == "static" else await count(app_context, group)
+        what = f"{group.name!r} ({group.kind}{'' if totals is None else f', rows: {totals.instances}'})"
+        found.append(
+            f"{what} is stored but not declared by the app; declare it, or see: pyncette move --help, pyncette unschedule --help"
+        )
+    if len(undeclared) > _EXAMPLES:
+        found.append(f"{len(undeclared) - _EXAMPLES} more names are stored but not declared by the app; see: pyncette list")
+    owners = {partition: group.name for group in known for partition in group.partitions}
+    unreadable: list[str] = []
+    async for row in rows(repository, owners, _LOOKED_AT):
+        problem = _problem(row)
+        if problem is not None:
+            owner = row.key.name if row.key.partition == STATIC else owners[row.key.partition]
+            unreadable.append(f"{row.key.name!r} of {owner!r} can't be read: {problem}; remove it with: pyncette unschedule")
+    found += unreadable[:_EXAMPLES]
+    if len(unreadable) > _EXAMPLES:
+        found.append(f"{len(unreadable) - _EXAMPLES} more rows can't be read; see: pyncette unschedule --help")
+    return [_Finding("rows", "warning", each) for each in found] or [_Finding("rows", "ok", "all can be read, and are declared")]
+
+
+def _problem(row: Row) -> str | None:
+    if row.state is State.UNREADABLE:
+        return (row.error or "").removeprefix("can't be read: ")
+    try:
+        parse(row.schedule)
+        json.loads(row.spec)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return None
 
 
 def _stopwatch() -> Callable[[], str]:

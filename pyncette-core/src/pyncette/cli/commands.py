@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyncette.app import Pyncette
+from pyncette.cli.changing import unschedule
 from pyncette.cli.checking import check, list_backends
 from pyncette.cli.loading import load_app
 from pyncette.cli.output import OutputError, flush, note, say
 from pyncette.cli.running import run
-from pyncette.cli.tasks import list_tasks, show, unschedule
+from pyncette.cli.tasks import list_tasks, show
 from pyncette.cli.upcoming import next_occurrences, parse_moment
 from pyncette.errors import PyncetteError, ScheduleError
 from pyncette.schedules.zones import find_zone
@@ -55,7 +56,7 @@ def run_command(argv: Sequence[str] | None) -> int:
         return 1
     except Exception:
         # The program's own, or a fault of ours: whoever mends it needs all of it. It may contain anything.
-        for line in traceback.format_exc().split("\n"):
+        for line in traceback.format_exc().rstrip().split("\n"):
             say(line, sys.stderr)
         return 1
 
@@ -157,14 +158,18 @@ def _add_tasks(add: _Add) -> None:
     parser = add(
         "unschedule",
         _in_loop(unschedule),
-        "remove an instance from the store",
-        "A run on its way goes on to its end. Without INSTANCE, NAME is a static task that the application does not declare any more.",
+        "remove rows from the store",
+        "Without INSTANCE, NAME is what the application does not declare any more. A run on its way goes on to its end.",
         "shop.py:app deliver 'order 17'",
         "shop.py:app old_report",
+        "shop.py:app old_template --all",
+        "shop.py:app deliver --unreadable",
     )
     _add_app(parser)
-    parser.add_argument("name", metavar="NAME", help="the template, or a static task that is not declared any more")
+    parser.add_argument("name", metavar="NAME", help="the template, or whatever the application does not declare")
     parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="the instance of the template")
+    parser.add_argument("--all", action="store_true", help="all instances of a template that the application does not declare")
+    parser.add_argument("--unreadable", action="store_true", help="the rows of NAME that can't be read")
     _add_json(parser)
 
 

@@ -1,21 +1,23 @@
 """``pyncette next``: what fires between two instants."""
 
 import argparse
+import asyncio
+import functools
 import heapq
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.cli.output import note, print_json, print_table
-from pyncette.cli.tasks import find_task, opened, stored_instances
+from pyncette.cli.stored import Group, find, groups, locate, opened, rows
 from pyncette.errors import ConfigurationError, ScheduleError
-from pyncette.scheduled import ScheduledTask
 from pyncette.schedules.kinds import Schedule
+from pyncette.schedules.text import parse
 from pyncette.schedules.zones import instant_of
-from pyncette.store.contract import State
-from pyncette.tasks import StaticTask, Task
+from pyncette.store.contract import Key, Row, State
+from pyncette.tasks import StaticTask
 
 __all__ = ["Moment", "next_occurrences", "parse_moment"]
 
@@ -25,6 +27,10 @@ Moment = datetime | timedelta
 _RELATIVE = re.compile(r"\+(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MICROSECOND = timedelta(microseconds=1)
+#: So many rows that are left out are named.
+_EXAMPLES = 5
+#: So many lines are worked out before whoever pressed Ctrl-C is listened to.
+_BREATH = 1000
 
 
 def parse_moment(text: str) -> Moment:
@@ -77,68 +83,96 @@ async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
             raise ConfigurationError(f"--to is {end}, before --from, which is {start}; exchange them")
         keep = arguments.limit + 1 if arguments.limit else None  # one more, to know whether there are more
         heap: list[_Upcoming] = []
-        async for first in _firsts(app, app_context, arguments, start, now):
+        async for first in _firsts(app_context, arguments, start, now):
             if first.at < end:
                 heapq.heappush(heap, first)
                 if keep is not None and len(heap) > 2 * keep:
                     heap = heapq.nsmallest(keep, heap)  # sorted, and so a heap; what is left out comes too late in any case
-    rows: list[tuple[datetime, str, str | None]] = []
-    while heap and len(rows) != keep:
+    fired: list[tuple[datetime, str, str | None]] = []
+    while heap and len(fired) != keep:
+        if len(fired) % _BREATH == 0:
+            await asyncio.sleep(0)
         upcoming = heap[0]
-        rows.append((upcoming.at.astimezone(zone), upcoming.task, upcoming.instance))
-        following = upcoming.schedule.next(upcoming.at)
+        fired.append((upcoming.at.astimezone(zone), upcoming.task, upcoming.instance))
+        following = _after(upcoming.schedule.next, upcoming.at)
         if following is not None and following < end:
             heapq.heapreplace(heap, _Upcoming(following, upcoming.task, upcoming.instance, upcoming.schedule))
         else:
             heapq.heappop(heap)
-    shown = rows[: arguments.limit or None]
+    shown = fired[: arguments.limit or None]
     if arguments.json:
         for at, task, instance in shown:
             print_json({"at": at.isoformat(), "task": task, "instance": instance})
     else:
         cells = [(at.isoformat(sep=" ", timespec="seconds"), f"{at:%a}", task, instance) for at, task, instance in shown]
         print_table(["at", "day", "task", "instance"], cells)
-    if len(shown) < len(rows):
+    if len(shown) < len(fired):
         note(f"there are more than these {arguments.limit}; --limit 0 lists all")
     return 0
 
 
 async def _firsts(
-    app: Pyncette, app_context: PyncetteContext, arguments: argparse.Namespace, start: datetime, now: datetime
+    app_context: PyncetteContext, arguments: argparse.Namespace, start: datetime, now: datetime
 ) -> AsyncIterator[_Upcoming]:
     """The first occurrence from ``start`` on of each task or instance that is asked for."""
-    tasks = app.tasks if arguments.name is None else [find_task(app, arguments.name)]
+    known = await groups(app_context)
+    if arguments.name is None:
+        asked = [group for group in known if group.task is not None]
+    else:
+        asked = [find(known, arguments.name, instances=arguments.instance is not None)]
+        if asked[0].task is None:
+            raise ConfigurationError(f"{arguments.name!r} is stored but not declared by the app, so nothing runs it")
     due = 0
-    for task in tasks:
-        static = isinstance(task, StaticTask)
+    left_out: list[str] = []
+    for group in asked:
         missing = True
-        async for stored in _stored(app_context, task, arguments.instance):
+        async for row in _rows(app_context, group, arguments.instance):
             missing = False
-            if stored.state is not State.SCHEDULED:
+            if row.state is State.UNREADABLE:
+                left_out.append(f"{row.key.name!r} of {group.name!r} is left out: {row.error}")
+            if row.state is not State.SCHEDULED:
                 continue
-            due += stored.row.ready_at is not None and stored.row.ready_at <= now
+            due += row.ready_at is not None and row.ready_at <= now
             try:
-                schedule = stored.schedule
+                schedule = parse(row.schedule)
             except ScheduleError as error:
-                note(f"{stored.name!r} of {task.name!r} is left out: {error}")
+                left_out.append(f"{row.key.name!r} of {group.name!r} is left out: {error}")
                 continue
-            occurrence = stored.row.occurrence
-            at = occurrence if occurrence >= start else schedule.next_after(occurrence, start - _MICROSECOND)
+            later = functools.partial(schedule.next_after, row.occurrence)
+            at = row.occurrence if row.occurrence >= start else _after(later, start - _MICROSECOND)
             if at is not None:
-                yield _Upcoming(at, task.name, None if static else stored.name, schedule)
-        if missing and isinstance(task, StaticTask) and task.enabled:
-            first = task.schedule.first(max(now, start - _MICROSECOND))  # as if the app were started now
+                yield _Upcoming(at, group.name, None if group.kind == "static" else row.key.name, schedule)
+        if missing and isinstance(group.task, StaticTask) and group.task.enabled:
+            # As if the app were started now.
+            first = _after(group.task.schedule.first, max(now, start - _MICROSECOND))
             if first is not None:
-                yield _Upcoming(first, task.name, None, task.schedule)
+                yield _Upcoming(first, group.name, None, group.task.schedule)
         elif missing and arguments.instance is not None:
-            raise ConfigurationError(f"Task {task.name!r} has no instance {arguments.instance!r} in the store")
+            raise ConfigurationError(f"Task {group.name!r} has no instance {arguments.instance!r} in the store")
+    for text in left_out[:_EXAMPLES]:
+        note(text)
+    if len(left_out) > _EXAMPLES:
+        note(f"{len(left_out) - _EXAMPLES} more rows are left out for such reasons; see: pyncette check --help")
     if due and start <= now:
         note(f"{due} {'is' if due == 1 else 'are'} due already, and {'starts' if due == 1 else 'start'} once a process has room")
 
 
-async def _stored(app_context: PyncetteContext, task: Task, instance: str | None) -> AsyncIterator[ScheduledTask]:
-    if instance is None and not isinstance(task, StaticTask):
-        async for stored in stored_instances(app_context, task):
-            yield stored
-    elif (one := await app_context.get_task(task, instance)) is not None:
-        yield one
+async def _rows(app_context: PyncetteContext, group: Group, instance: str | None) -> AsyncIterator[Row]:
+    repository = app_context.repository
+    if instance is not None:
+        for row in (await locate(repository, group, instance))[:1]:
+            yield row
+    elif group.kind == "static":
+        for found in await repository.get([Key(group.partitions[0], group.name)]):
+            if found is not None:
+                yield found
+    else:
+        async for row in rows(repository, group.partitions):
+            yield row
+
+
+def _after(occurrence: Callable[[datetime], datetime | None], instant: datetime) -> datetime | None:
+    try:
+        return occurrence(instant)
+    except (OverflowError, ValueError):  # beyond either end of the calendar
+        return None

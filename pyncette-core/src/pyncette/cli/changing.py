@@ -1,0 +1,90 @@
+"""``pyncette unschedule``: what is removed from the store."""
+
+import argparse
+from collections.abc import Sequence
+
+from pyncette.app import Pyncette
+from pyncette.app_context import PyncetteContext
+from pyncette.cli.output import note, print_json
+from pyncette.cli.stored import Group, count, find, find_all, groups, locate, opened, rows
+from pyncette.errors import ConfigurationError
+from pyncette.layout import forget_layout
+from pyncette.store.contract import Key, State
+
+__all__ = ["unschedule"]
+
+#: Rows that are removed in one call.
+_BULK = 1000
+#: How often an operator is told that it goes on.
+_TELL_EVERY = 50 * _BULK
+
+
+async def unschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
+    """Remove an instance, the rows that can't be read, or what the application does not declare."""
+    name, instance = arguments.name, arguments.instance
+    forgotten = False
+    if instance is not None and (arguments.all or arguments.unreadable):
+        raise ConfigurationError("An instance is given beside --all or --unreadable; leave out one of them")
+    async with opened(app) as app_context:
+        known = await groups(app_context)
+        if instance is not None:
+            what = f"{instance!r} of {name!r}"
+            group = find(known, name, instances=True)
+            removed = await _remove(app_context, [row.key for row in await locate(app_context.repository, group, instance)])
+        elif arguments.unreadable:
+            what = f"rows of {name!r} that can't be read"
+            removed = sum([await _remove_rows(app_context, group, unreadable=True) for group in find_all(known, name)])
+        else:
+            what = f"{name!r}"
+            removed, forgotten = await _remove_undeclared(app_context, name, find_all(known, name), confirmed=arguments.all)
+    if not removed and not forgotten:
+        raise ConfigurationError(f"The store has no {what}; nothing is changed")
+    if arguments.json:
+        print_json({"task": name, "instance": instance, "unscheduled": True, "count": removed})
+    else:
+        note(f"{what} is unscheduled" if removed <= 1 else f"{what}: {removed} rows are unscheduled")
+    return 0
+
+
+async def _remove_undeclared(
+    app_context: PyncetteContext, name: str, found: Sequence[Group], *, confirmed: bool
+) -> tuple[int, bool]:
+    """How many rows are removed, and whether a layout is forgotten."""
+    undeclared = [group for group in found if group.task is None]
+    if not undeclared:
+        way_out = "take it out there" if found[0].kind == "static" else "name an instance of it"
+        raise ConfigurationError(f"{name!r} is declared by the app; {way_out}")
+    removed, forgotten = 0, False
+    for group in undeclared:
+        if group.kind == "static":
+            removed += await _remove(app_context, [Key(group.partitions[0], name)])
+            continue
+        totals = await count(app_context, group)
+        if not confirmed and (totals is None or totals.instances):
+            instances = "instances" if totals is None else f"{totals.instances} instance{'' if totals.instances == 1 else 's'}"
+            raise ConfigurationError(f"{name!r} has {instances} in the store; name one of them, or remove all with --all")
+        removed += await _remove_rows(app_context, group)
+        # Last, for what is stored of it tells where the rest is if this is interrupted.
+        forgotten |= await forget_layout(app_context.repository, app_context.clock.now(), name)
+    return removed, forgotten
+
+
+async def _remove_rows(app_context: PyncetteContext, group: Group, *, unreadable: bool = False) -> int:
+    """Remove all rows of a group, or those that can't be read; how many there were."""
+    removed = 0
+    batch: list[Key] = []
+    partitions = group.partitions
+    async for row in rows(app_context.repository, partitions):
+        if unreadable and (row.state is not State.UNREADABLE or (group.kind == "static" and row.key.name != group.name)):
+            continue
+        batch.append(row.key)
+        if len(batch) == _BULK:
+            removed += await _remove(app_context, batch)
+            batch = []
+            if removed % _TELL_EVERY == 0:
+                note(f"{removed} rows are removed so far")
+    return removed + await _remove(app_context, batch)
+
+
+async def _remove(app_context: PyncetteContext, keys: Sequence[Key]) -> int:
+    return sum(await app_context.repository.unregister(app_context.clock.now(), keys)) if keys else 0

@@ -1,0 +1,256 @@
+"""What the store has, by the names that operators use: tasks that are declared, and whatever there is besides."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pyncette import partitions
+from pyncette.app import Pyncette
+from pyncette.app_context import PyncetteContext
+from pyncette.checks import did_you_mean
+from pyncette.cli.output import note
+from pyncette.errors import ConfigurationError, ScheduleError
+from pyncette.layout import Layout, stored_layouts
+from pyncette.schedules import text as schedules
+from pyncette.schedules.kinds import Cron, Interval, Schedule
+from pyncette.store.contract import Key, Repository, Row, State, SupportsPartitions, SupportsStats
+from pyncette.tasks import StaticTask, Task, Template
+
+__all__ = [
+    "Group",
+    "Totals",
+    "count",
+    "describe_schedule",
+    "find",
+    "find_all",
+    "groups",
+    "locate",
+    "opened",
+    "rows",
+    "state_of",
+    "when",
+]
+
+#: Rows that are asked for in one call.
+_PAGE = 1000
+#: Beginnings of partitions that have no tasks: core's facts, and what `pyncette check` leaves where it is killed.
+_NO_TASKS = (partitions.LAYOUTS, "check:")
+#: More partitions than anybody has.
+_MOST = 100_000
+_LAST = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What goes by one name."""
+
+    name: str
+    #: "static", "dynamic", "partitioned", or "unknown" for a partition that is nobody's.
+    kind: str
+    #: What is declared; None if the application does not declare it.
+    task: Task | None
+    #: Where its rows are, or would be.
+    partitions: Sequence[str]
+    #: How the instances are stored; None for a static task, and for a template that the store does not know yet.
+    layout: Layout | None = None
+
+    @property
+    def mismatch(self) -> str | None:
+        """What the store has it as, if that is not what is declared."""
+        differs = isinstance(self.task, Template) and self.layout not in (None, Layout.of(self.task))
+        return str(self.layout) if differs else None
+
+
+@contextlib.asynccontextmanager
+async def opened(app: Pyncette) -> AsyncIterator[PyncetteContext]:
+    """The application with its store open; nothing is run, set up, created or compared."""
+    async with app.create(fixtures=False, layouts="ignore") as app_context:
+        if not app_context.repository.shared:
+            note("the app keeps its tasks in memory, where only the process that runs it sees them; --url names another store")
+        yield app_context
+
+
+async def groups(app_context: PyncetteContext) -> Sequence[Group]:
+    """All that is declared, in order, then all that is stored besides: renamed, removed, or another application's."""
+    repository = app_context.repository
+    occupied, nobodys = await _occupied(repository)
+    # What is stored as a fact counts; where there is none, what the rows tell.
+    layouts = {name: _least_layout(found) for name, found in occupied.items()} | dict(await stored_layouts(repository))
+
+    def template(name: str, task: Template | None) -> Group:
+        layout = layouts.get(name)
+        declared = () if task is None else task.all_partitions()
+        stored: Sequence[str] = ()
+        # A count that is junk would be a list without end.
+        if layout is not None and not isinstance(repository, SupportsPartitions) and (layout.partition_count or 0) <= _MOST:
+            stored = layout.partitions(name)
+        shape = Layout.of(task) if task is not None else layout or Layout()
+        kind = "dynamic" if shape.partition_count is None else "partitioned"
+        among = dict.fromkeys([*declared, *stored, *occupied.get(name, ())])
+        return Group(name, kind, task, list(among), layout)
+
+    def static(name: str, task: StaticTask | None) -> Group:
+        return Group(name, "static", task, [partitions.STATIC])
+
+    found = [
+        template(task.name, task) if isinstance(task, Template) else static(task.name, task)
+        for task in app_context.tasks
+        if isinstance(task, Template | StaticTask)
+    ]
+    templates = {group.name for group in found if group.kind != "static"}
+    known = {group.name for group in found if group.kind == "static"}
+    names = [row.key.name async for row in rows(repository, [partitions.STATIC])]
+    found += [static(name, None) for name in names if name not in known]
+    found += [template(name, None) for name in sorted(layouts) if name not in templates]
+    return found + [Group(partition, "unknown", None, [partition]) for partition in nobodys]
+
+
+async def _occupied(repository: Repository) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
+    """The partitions that have rows: those of templates by name, and those that are nobody's."""
+    found: dict[str, list[str]] = {}
+    nobodys = []
+    for partition in sorted(await repository.partitions()) if isinstance(repository, SupportsPartitions) else ():
+        owner = partitions.owner_of(partition)
+        if owner is not None:
+            found.setdefault(owner.name, []).append(partition)
+        elif partition != partitions.STATIC and not partition.startswith(_NO_TASKS):
+            nobodys.append(partition)
+    return found, nobodys
+
+
+def _least_layout(occupied: Sequence[str]) -> Layout:
+    indices = [index for _, index in filter(None, map(partitions.owner_of, occupied)) if index is not None]
+    return Layout(max(indices) + 1 if indices else None)
+
+
+def find_all(known: Iterable[Group], name: str) -> Sequence[Group]:
+    """What goes by ``name``: more than one only if the store has it as something else than the application."""
+    known = list(known)
+    found = [group for group in known if group.name == name]
+    if not found:
+        names = [group.name for group in known]
+        close = did_you_mean(name, names)
+        if close:
+            hint = f"did you mean {close!r}?"
+        elif names:
+            hint = f"known are {', '.join(names[:20])}{' and more' if len(names) > 20 else ''}"
+        else:
+            hint = "nor any other"
+        raise ConfigurationError(f"Neither the app nor its store has a task {_shortened(name)!r}; {hint}")
+    return found
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 100 else f"{name[:100]}…"
+
+
+def find(known: Iterable[Group], name: str, *, instances: bool = False) -> Group:
+    """What goes by ``name``: what is declared, if it is. With ``instances``, what has some."""
+    found = find_all(known, name)
+    if not instances:
+        return found[0]
+    templates = [group for group in found if group.kind != "static"]
+    if not templates:
+        raise ConfigurationError(f"{name!r} is a static task and has no instances")
+    return templates[0]
+
+
+async def rows(repository: Repository, among: Iterable[str], limit: int = 0) -> AsyncIterator[Row]:
+    """The rows of these partitions, the first ``limit`` of them unless that is 0."""
+    left = limit
+    for partition in among:
+        token = None
+        while True:
+            page = await repository.list(partition, limit=min(left, _PAGE) if limit else _PAGE, token=token)
+            for row in page.rows:
+                yield row
+            left, token = left - len(page.rows), page.token
+            if limit and left <= 0:
+                return
+            if token is None:
+                break
+
+
+async def locate(repository: Repository, group: Group, instance: str) -> Sequence[Row]:
+    """The rows of the instance, wherever they are: the one where it belongs is the first."""
+    among = dict.fromkeys(group.partitions)
+    if isinstance(group.task, Template):
+        key = group.task.key(instance)
+        among = dict.fromkeys([key.partition, *among])
+    keys = [Key(partition, instance) for partition in among]
+    found: list[Row] = []
+    for start in range(0, len(keys), _PAGE):
+        found += [row for row in await repository.get(keys[start : start + _PAGE]) if row is not None]
+    return found
+
+
+# --- in words -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many rows a group has."""
+
+    instances: int
+    due: int
+    failed: int
+    #: When the first of all is ready.
+    ready: datetime | None
+
+
+async def count(app_context: PyncetteContext, group: Group) -> Totals | None:
+    """None if the store can't count."""
+    repository, now = app_context.repository, app_context.clock.now()
+    if not isinstance(repository, SupportsStats):
+        return None
+    instances = due = failed = 0
+    ready: datetime | None = None
+    for partition in group.partitions:
+        # Of all there will ever be: that tells the first one, also if it is not due.
+        stats = await repository.stats(_LAST, partition)
+        instances += stats.rows
+        failed += stats.failed
+        if stats.oldest_due is not None:
+            ready = stats.oldest_due if ready is None else min(ready, stats.oldest_due)
+            if stats.oldest_due <= now:
+                due += (await repository.stats(now, partition)).due
+    return Totals(instances, due, failed, ready)
+
+
+def describe_schedule(row: Row) -> dict[str, Any]:
+    """Schedule, time zone and time of the occurrence; what can't be understood as it is, or not at all."""
+    if row.state is State.UNREADABLE:
+        return {"schedule": None, "timezone": None, "next": None}
+    try:
+        schedule = schedules.parse(row.schedule)
+    except ScheduleError:  # that of a release to come, perhaps
+        return {"schedule": row.schedule, "timezone": None, "next": when(row.occurrence)}
+    try:
+        occurrence = row.occurrence.astimezone(schedule.zone)
+    except (OverflowError, ValueError):  # at either end of the calendar
+        occurrence = row.occurrence
+    return {**in_words(schedule), "next": when(occurrence)}
+
+
+def in_words(schedule: Schedule) -> dict[str, Any]:
+    if isinstance(schedule, Cron):
+        text = schedule.expression
+    else:
+        text = f"every {schedule.duration}" if isinstance(schedule, Interval) else "once"
+    return {"schedule": text, "timezone": schedule.timezone}
+
+
+def state_of(row: Row, now: datetime) -> str:
+    if row.state is not State.SCHEDULED:
+        return row.state.value
+    if row.locked_until is not None:
+        return "running" if row.locked_until > now else "lease over"
+    if row.ready_at is not None and row.ready_at <= now:
+        return "due"
+    return "retrying" if row.attempt else "scheduled"
+
+
+def when(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()
