@@ -1,12 +1,14 @@
 """How many tasks a second, and how late: on any store, for one process or several.
 
-Run it:      python examples/benchmark.py populate sqlite:///benchmark.db -n 20000
-             python examples/benchmark.py run sqlite:///benchmark.db --processes 2
-             python examples/benchmark.py lateness sqlite:///benchmark.db --rate 200
+Run it:      python examples/benchmark.py populate -n 20000
+             python examples/benchmark.py run --processes 2
+             python examples/benchmark.py run redis://localhost/0      any other store, for each command; without a URL: benchmark.db
+             python examples/benchmark.py lateness --rate 200
              python examples/benchmark.py compare sqlite postgres
-You see:     A progress bar while tasks are stored. Then how many are executed a second until all are, and how far each start was
-             behind its time. `lateness` is about tasks whose time has not come: it shows how punctual they are. `compare` does the
-             same work with Pyncette 1.1.0 from PyPI, in an environment of its own, on servers that it starts (see tools/servers.py).
+You see:     A progress bar while tasks are stored. Then, each second until all are executed, how many were in that second, and how far
+             their starts were behind their time; at the end the same for all. `lateness` is about tasks whose time has not come: it
+             shows how punctual they are. `compare` does the same work with Pyncette 1.1.0 from PyPI, in an environment of its own, on
+             servers that it starts (see tools/servers.py).
 """
 
 import argparse
@@ -31,6 +33,8 @@ from pyncette import Context, Instance, Pyncette
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 1000
+#: What is used without a URL: a file in the current directory.
+DEFAULT_URL = "sqlite:///benchmark.db"
 
 
 def application(url: str) -> tuple[Pyncette, list[tuple[float, float]]]:
@@ -68,11 +72,23 @@ async def run(url: str) -> list[tuple[float, float]]:
     (template,) = app.tasks
     async with app.create() as app_context:
         running = asyncio.create_task(app_context.run())
+        reporting = asyncio.create_task(keep_reporting(started))
         while not running.done() and (await app_context.list_tasks(template, limit=1)).tasks:
             await asyncio.wait([running], timeout=0.5)
         app_context.shutdown()
         await running
+        reporting.cancel()
     return started
+
+
+async def keep_reporting(started: Sequence[tuple[float, float]], every: float = 1.0) -> None:
+    """Say in each second how many tasks were started in it, and how late they were."""
+    seen = 0
+    while True:
+        await asyncio.sleep(every)
+        new, seen = started[seen:], len(started)
+        lag = max((late for _, late in new), default=0.0)
+        print(f"[{os.getpid()}] {len(new) / every:,.0f} a second, {seen:,} in all; lag {lag:.3f} s", file=sys.stderr, flush=True)
 
 
 async def measure_lateness(url: str, rate: int, seconds: int) -> list[tuple[float, float]]:
@@ -199,7 +215,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("populate", "run", "lateness"):
         command = commands.add_parser(name)
-        command.add_argument("url")
+        command.add_argument("url", nargs="?", default=DEFAULT_URL, help=f"where tasks are kept (default: {DEFAULT_URL})")
     commands.choices["populate"].add_argument("-n", type=int, default=10_000, help="how many tasks")
     commands.choices["run"].add_argument("--processes", type=int, default=1)
     commands.choices["run"].add_argument("--json", action="store_true", help=argparse.SUPPRESS)

@@ -35,7 +35,7 @@ scheduler = Pyncette("sqlite:///fastapi_app.db")
 
 @scheduler.dynamic_task(fast_forward=True)
 async def remind(context: Context) -> None:
-    logger.info("remind: %s, %s", context.name, context.args["text"])
+    logger.info("remind: %r, %r", context.name, context.args["text"])  # %r: both come from users
 
 
 @asynccontextmanager
@@ -73,6 +73,7 @@ class StoredReminder(BaseModel):
 
 @web.put("/users/{user}/reminder")
 async def set_reminder(user: str, reminder: Reminder, app_context: Scheduler) -> StoredReminder:
+    # Each option by its name: keywords that come from users could set any, as **reminder.model_dump() would show.
     await app_context.schedule_task(remind, user, schedule=reminder.schedule, timezone=reminder.timezone, text=reminder.text)
     return await get_reminder(user, app_context)
 

@@ -1,6 +1,7 @@
-"""Schedules that survive restarts and are shared by several processes: they are kept in a SQLite file.
+"""Schedules that survive restarts and are shared by several processes: they are kept in a SQLite file, or in any other store.
 
 Run it:      python examples/persistence.py
+             python examples/persistence.py redis://localhost/0      or the URL of any other store
 You see:     `refresh` every two seconds, and `count` on every fifth second. The file persistence.db appears here.
 Then try:    Run it in a second terminal as well: the two share the work, and nothing runs twice.
              End all of them, wait half a minute, and start one again. `count` catches up on each run that was missed;
@@ -10,6 +11,7 @@ End it:      Ctrl-C. Delete persistence.db to begin anew.
 
 import logging
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 
 from pyncette import Context, Pyncette
@@ -35,4 +37,6 @@ async def count(context: Context) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        app.use_repository(sys.argv[1])
     app.main()

@@ -23,6 +23,18 @@ def test_all_that_was_stored_is_executed_once(tmp_path: Path, processes: int) ->
     assert benchmark(tmp_path, "run", "sqlite:///tasks.db") == "0 executions; populate first\n"
 
 
+def test_without_a_url_tasks_are_in_a_file_here_and_the_rate_is_told_on_the_way(tmp_path: Path) -> None:
+    benchmark(tmp_path, "populate", "-n", "50")
+    assert (tmp_path / "benchmark.db").exists()
+    command = [sys.executable, str(BENCHMARK), "lateness", "--rate", "20", "--seconds", "3"]
+    ended = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120)
+    told = re.findall(r"^\[\d+\] ([\d,]+) a second, ([\d,]+) in all; lag \d+\.\d{3} s$", ended.stderr, re.MULTILINE)
+    totals = [int(total) for _, total in told]
+    assert totals == sorted(totals)
+    assert totals[-1] <= 110
+    assert ended.stdout.startswith("110 executions, ")
+
+
 def test_lateness(tmp_path: Path) -> None:
     report = benchmark(tmp_path, "lateness", "sqlite:///tasks.db", "--rate", "100", "--seconds", "2")
     assert report.startswith("200 executions, ")

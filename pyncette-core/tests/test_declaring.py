@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import enum
 import functools
 import math
 from datetime import UTC, datetime, timedelta
@@ -190,6 +191,87 @@ def test_the_longest_names_are_taken(app):
     # I13
     for name in ("n" * 255, "\U0001f600" * 250, "a:b", " ", "Å", "A\u030a", "x "):
         assert app.task(interval=SECOND, name=name)(body).name == name
+
+
+class Names(str, enum.Enum):  # noqa: UP042 - prints as its name does, unlike a StrEnum
+    TASK = "the task"
+    INSTANCE = "the instance"
+
+
+class Span(timedelta):
+    def __str__(self):
+        return "another length"
+
+    def total_seconds(self):
+        return 5e9
+
+    __add__ = __radd__ = __truediv__ = None
+
+
+def test_names_and_durations_become_plain(make_app, clock, store):
+    runs = []
+    second = Span(seconds=1)
+    app = make_app(poll_interval=second, shutdown_timeout=second)
+
+    @app.partitioned_task(
+        name=Names.TASK,
+        partition_count=2,
+        lease_duration=second,
+        timeout=second,
+        failure_mode=FailureMode.UNLOCK,
+        retry_delay=second,
+    )
+    async def template(context):
+        runs.append((context.task.name, str(context.task), context.attempt))
+        if context.attempt == 1:
+            raise LookupError
+
+    async def main():
+        async with running(app) as context:
+            await context.schedule_task(template, Names.INSTANCE, execute_at=clock.now())
+            await clock.advance(1.5 * SECOND)
+
+    clock.run(main())
+    assert [type(each) for each in (template.name, template.lease_duration, template.timeout, template.retry_delay)] == [
+        str, timedelta, timedelta, timedelta,
+    ]  # fmt: skip
+    assert runs == [("the instance", "the task:the instance", 1), ("the instance", "the task:the instance", 2)]
+    assert all("Names" not in partition for partition in template.all_partitions())
+
+
+@pytest.mark.parametrize("cancel", ["no", None, 1])
+def test_a_wrong_cancel_on_lease_lost_is_refused(cancel):
+    refused(lambda: with_heartbeat(cancel_on_lease_lost=cancel), "cancel_on_lease_lost", repr(cancel), "a bool")
+
+
+class Long:
+    def __repr__(self):
+        return "long\n" * 1000
+
+
+class Unshowable:
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("wrong", [Long(), Unshowable(), "n" * 1000])
+def test_messages_stay_short_whatever_is_given(app, wrong):
+    for call in (
+        lambda: app.task(interval=SECOND)(wrong),
+        lambda: app.task(interval=SECOND, name="named")(wrong),
+        lambda: app.task(interval=SECOND, lease_duration=wrong)(body),
+        lambda: app.task(interval=SECOND, max_attempts=wrong)(body),
+        lambda: app.task(interval=SECOND, failure_mode=wrong)(body),
+        lambda: app.task(interval=SECOND, args={wrong: object()})(body),
+        lambda: app.use_fixture(wrong, body),
+        lambda: app.use_fixture("wrong", wrong),
+        lambda: app.use_middleware(wrong),
+        lambda: app.use_instrumentation(wrong),
+        lambda: Pyncette(clock=wrong),
+        lambda: Pyncette(executor_cls=wrong),
+        lambda: with_heartbeat(lease_remaining_ratio=wrong),
+    ):
+        refused(call)
 
 
 def test_a_second_task_of_one_name_is_refused(app):
@@ -440,7 +522,7 @@ def test_the_longest_durations_are_taken(make_app, clock):
 
 @pytest.mark.parametrize("wrong", [body, 0.5])
 def test_a_heartbeat_without_parentheses_or_with_a_bare_number_is_refused(wrong):
-    refused(lambda: with_heartbeat(wrong), "parentheses", "with_heartbeat(lease_remaining_ratio=...)")
+    refused(lambda: with_heartbeat(wrong), "parentheses", "with_heartbeat(lease_remaining_ratio=")
 
 
 def test_a_heartbeat_above_the_declaration_is_refused(app):
@@ -575,7 +657,6 @@ OF_AN_INSTANCE = {
     **OF_A_SCHEDULE,
     "interval and instant": ({"interval": SECOND, "execute_at": datetime(2026, 1, 1, tzinfo=UTC)}, "interval and execute_at"),
     "instant of another type": ({"execute_at": "tomorrow"}, "execute_at", "'tomorrow'"),
-    "instant beyond the calendar": ({"execute_at": datetime.max, "timezone": "America/New_York"}, "execute_at"),
     "misspelt option": ({"interval": SECOND, "exceute_at": 5}, "'exceute_at'", "'execute_at'"),
     "option of the template": ({"interval": SECOND, "max_attempts": 5}, "'max_attempts'", "where the template is declared"),
     "misspelt option of the template": ({"interval": SECOND, "retry_delai": 5}, "'retry_delai'", "'retry_delay'"),

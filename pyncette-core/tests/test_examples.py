@@ -106,11 +106,11 @@ def try_reminders(url: str, program: Program) -> None:
     ada = f"{url}/users/ada/reminder"
     assert curl(ada)[0] == 404
     assert curl(ada, "PUT", schedule="* * * * * */2", timezone="Europe/London", text="drink water")[0] == 200
-    program.wait_for("remind: ada, drink water")
+    program.wait_for("remind: 'ada', 'drink water'")
     status, text = curl(ada)
     assert (status, json.loads(text)["text"]) == (200, "drink water")
     assert curl(ada, "PUT", schedule="* * * * * *", text="drink tea")[0] == 200
-    program.wait_for("remind: ada, drink tea")
+    program.wait_for("remind: 'ada', 'drink tea'")
     status, text = curl(ada, "PUT", schedule="* * * * *", timezone="Europe/Lodnon", text="drink")
     assert (status, json.loads(text)["detail"]) == (422, "Unknown time zone 'Europe/Lodnon': did you mean 'Europe/London'?")
     assert curl(ada, "DELETE")[0] == 204

@@ -16,6 +16,7 @@ from pyncette.declaring import Declarations, Fixture
 from pyncette.errors import ConfigurationError
 from pyncette.hooks import Instruments
 from pyncette.layout import agree_on_layouts
+from pyncette.schedules.values import plain_duration, shown
 from pyncette.signatures import fixture_arguments
 from pyncette.store import urls as backends
 from pyncette.store.contract import Repository, SupportsServerTime
@@ -63,18 +64,20 @@ class Pyncette(Declarations):
         if shutdown_timeout is not None:
             check_duration(shutdown_timeout, "shutdown_timeout", zero=True)
         if not callable(executor_cls) or (isinstance(executor_cls, type) and not hasattr(executor_cls, "spawn")):
-            raise ConfigurationError(f"The executor_cls is {executor_cls!r}; pass a class such as pyncette.SynchronousExecutor")
+            raise ConfigurationError(
+                f"The executor_cls is {shown(executor_cls)}; pass a class such as pyncette.SynchronousExecutor"
+            )
         if clock is not None and (isinstance(clock, type) or not hasattr(clock, "monotonic")):
-            raise ConfigurationError(f"The clock is {clock!r}; pass an object such as pyncette.testing.VirtualClock()")
+            raise ConfigurationError(f"The clock is {shown(clock)}; pass an object such as pyncette.testing.VirtualClock()")
         for name in repository_options:
             if (option := one_slip_from(name, _OPTIONS)) is not None:
                 raise ConfigurationError(f"Pyncette() has no option {name!r}; did you mean {option!r}?")
         super().__init__()
         self._settings = Settings(
-            poll_interval=poll_interval,
+            poll_interval=plain_duration(poll_interval),
             batch_size=batch_size,
             concurrency_limit=concurrency_limit,
-            shutdown_timeout=shutdown_timeout,
+            shutdown_timeout=None if shutdown_timeout is None else plain_duration(shutdown_timeout),
             executor_cls=executor_cls,
             instrumentation=Instruments(self._instrumentations),
         )

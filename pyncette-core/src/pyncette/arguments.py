@@ -9,6 +9,7 @@ from datetime import date, time, timedelta
 from typing import Any
 
 from pyncette.errors import ConfigurationError
+from pyncette.schedules.values import plain_text, shown
 
 __all__ = ["MAX_ARGUMENTS_BYTES", "dump_arguments", "plain_arguments"]
 
@@ -39,11 +40,11 @@ def _checked(args: Mapping[str, Any], what: str) -> tuple[dict[str, Any], str]:
     plain: dict[str, Any] = {}
     for name, value in args.items():
         if not isinstance(name, str):
-            raise ConfigurationError(f"The argument {name!r} of {what} has a name of type {type(name).__name__}; use strings")
+            raise ConfigurationError(f"The argument {shown(name)} of {what} has a name of type {type(name).__name__}; use strings")
         try:
-            plain[str.__str__(name)] = _plain(value)
+            plain[plain_text(name)] = _plain(value)
         except _NotPlainError as error:
-            raise ConfigurationError(f"The argument {name!r} of {what} {error}") from None
+            raise ConfigurationError(f"The argument {shown(name)} of {what} {error}") from None
     # ASCII: a string with a lone surrogate is legal JSON this way, and no store could refuse it.
     text = json.dumps(plain, allow_nan=False, separators=(",", ":"), sort_keys=True)
     if len(text) > MAX_ARGUMENTS_BYTES:
@@ -63,17 +64,17 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if kind is str or kind is bool or value is None:
         return value
     if isinstance(value, str):  # members of a StrEnum, strings that know that they are safe HTML, ...
-        return str.__str__(value)
+        return plain_text(value)
     if isinstance(value, int):
         if value.bit_length() > _MAX_BITS:
             raise _NotPlainError(f"has a number of {value.bit_length()} bits; numbers of at most {_MAX_BITS} can be stored")
-        return int(value)
+        return int.__int__(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _NotPlainError(f"has the float {float(value)}, for which JSON has no word; pass None or text instead")
-        return float(value)
+            raise _NotPlainError(f"has the float {float.__repr__(value)}, for which JSON has no word; pass None or text instead")
+        return float.__float__(value)
     if not isinstance(value, dict | list | tuple):
-        raise _NotPlainError(f"has a value of type {kind.__name__}, which can't be stored as JSON; pass {_instead_of(value)}")
+        raise _NotPlainError(f"has a value of type {kind.__name__[:80]}, which can't be stored as JSON; pass {_instead_of(value)}")
     if depth == _MAX_DEPTH:
         raise _NotPlainError(f"is nested deeper than {_MAX_DEPTH} levels, or contains itself; pass something flat")
     if not isinstance(value, dict):
@@ -81,7 +82,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     for key in value:
         if not isinstance(key, str):
             raise _NotPlainError(f"has a dict with a key of type {type(key).__name__}; keys must be strings")
-    return {str.__str__(key): _plain(item, depth + 1) for key, item in value.items()}
+    return {plain_text(key): _plain(item, depth + 1) for key, item in value.items()}
 
 
 def _instead_of(value: object) -> str:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from pyncette.errors import ConfigurationError
+from pyncette.schedules.values import shown
 
 __all__ = [
     "check_attribute_name",
@@ -30,19 +31,19 @@ _LONGEST = timedelta(days=365_000)
 def check_name(name: object, what: str) -> None:
     """Raise ConfigurationError unless ``name`` can be the name of a row (invariant I13)."""
     if not isinstance(name, str):
-        raise ConfigurationError(f"The name of the {what} is {name!r}; it must be a string")
-    shown = name if len(name) <= 40 else name[:40] + "…"
+        raise ConfigurationError(f"The name of the {what} is {shown(name)}; it must be a string")
+    short = name if len(name) <= 40 else name[:40] + "…"
     if not name:
         raise ConfigurationError(f"The name of the {what} is empty; give it one")
     if "\0" in name:
-        raise ConfigurationError(f"The name {shown!r} of the {what} contains NUL; take it out")
+        raise ConfigurationError(f"The name {short!r} of the {what} contains NUL; take it out")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise ConfigurationError(f"The name {shown!r} of the {what} contains a lone surrogate; use valid Unicode") from None
+        raise ConfigurationError(f"The name {short!r} of the {what} contains a lone surrogate; use valid Unicode") from None
     if len(name) > MAX_NAME_CHARACTERS or size > MAX_NAME_BYTES:
         raise ConfigurationError(
-            f"The name {shown!r} of the {what} has {len(name)} characters ({size} bytes in UTF-8); "
+            f"The name {short!r} of the {what} has {len(name)} characters ({size} bytes in UTF-8); "
             f"at most {MAX_NAME_CHARACTERS} characters and {MAX_NAME_BYTES} bytes can be stored"
         )
 
@@ -50,7 +51,7 @@ def check_name(name: object, what: str) -> None:
 def check_duration(value: object, what: str, *, zero: bool = False) -> None:
     """Raise ConfigurationError unless ``value`` is a positive timedelta (or zero, where that is allowed), and not absurdly long."""
     if not isinstance(value, timedelta):
-        raise ConfigurationError(f"The {what} is {value!r}; pass a timedelta, for example timedelta(seconds=60)")
+        raise ConfigurationError(f"The {what} is {shown(value)}; pass a timedelta, for example timedelta(seconds=60)")
     if value < timedelta() or (not zero and not value):
         raise ConfigurationError(f"The {what} is {value}; it must be {'zero or more' if zero else 'more than zero'}")
     if value > _LONGEST:
@@ -60,7 +61,7 @@ def check_duration(value: object, what: str, *, zero: bool = False) -> None:
 def check_count(value: object, what: str) -> None:
     """Raise ConfigurationError unless ``value`` is a whole number from 1 on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"The {what} is {value!r}; it must be a whole number from 1 on")
+        raise ConfigurationError(f"The {what} is {shown(value)}; it must be a whole number from 1 on")
 
 
 def check_free_arguments(args: Iterable[str], options: Sequence[str], what: str, elsewhere: Mapping[str, str] = {}) -> None:
@@ -82,7 +83,7 @@ def check_free_arguments(args: Iterable[str], options: Sequence[str], what: str,
                 continue
             like, do = f"the option {option!r}", "correct it"
         raise ConfigurationError(
-            f"The argument {name!r} of {what} looks like {like}: {do}, or pass args={{{name!r}: ...}} if it is meant for the body"
+            f"The argument {shown(name)} of {what} looks like {like}: {do}, or pass args={{{name!r}: ...}} if it is meant for the body"
         )
 
 
@@ -100,7 +101,7 @@ def free_arguments(
     if not isinstance(args, Mapping):
         raise ConfigurationError(f"The args of {what} are of type {type(args).__name__}; pass a dict")
     for twice in args.keys() & further.keys():
-        raise ConfigurationError(f"The argument {twice!r} of {what} is given twice, in args= and by its name; give it once")
+        raise ConfigurationError(f"The argument {shown(twice)} of {what} is given twice, in args= and by its name; give it once")
     return {**args, **further}
 
 
@@ -157,7 +158,7 @@ def _shared(one: str, other: str) -> int:
 
 def check_type(value: object, kind: type, what: str) -> None:
     if not isinstance(value, kind):
-        raise ConfigurationError(f"The {what} is {value!r}; pass a {kind.__name__}")
+        raise ConfigurationError(f"The {what} is {shown(value)}; pass a{'n' * (kind.__name__[0] in 'AEIOU')} {kind.__name__}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
@@ -169,6 +170,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 def check_attribute_name(name: object, reserved: Container[str]) -> None:
     """Raise ConfigurationError unless ``name`` can be a further attribute of the context, which has the ``reserved`` ones already."""
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        raise ConfigurationError(f"{name!r} can't be an attribute of the context; use a Python identifier")
+        raise ConfigurationError(f"{shown(name)} can't be an attribute of the context; use a Python identifier")
     if name.startswith("_") or name in reserved:
         raise ConfigurationError(f"The name {name!r} is the context's own; choose another")

@@ -12,6 +12,7 @@ from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.hooks import Instrumentation
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
+from pyncette.schedules.values import shown
 from pyncette.signatures import check_async_generator_function, check_coroutine_function
 from pyncette.tasks import (
     DynamicTask,
@@ -188,7 +189,7 @@ class Declarations:
         Fixtures are set up in order before the first run, and torn down in reverse after the last body ended.
         """
         if callable(name):
-            raise ConfigurationError(f"A decorator needs its parentheses; write @app.fixture() above {name!r}")
+            raise ConfigurationError(f"A decorator needs its parentheses; write @app.fixture() above {shown(name)}")
         if name is not None:
             check_attribute_name(name, RESERVED)
 
@@ -202,9 +203,9 @@ class Declarations:
         """Add ``fixture`` under ``name``; see :meth:`fixture`."""
         check_attribute_name(name, RESERVED)
         if name in self._fixtures:
-            raise ConfigurationError(f"There is a fixture {name!r} already; pass another name=...")
-        check_async_generator_function(fixture, f"The fixture {name!r}")
-        self._check_in_time(f"The fixture {name!r}")
+            raise ConfigurationError(f"There is a fixture {shown(name)} already; pass another name=...")
+        check_async_generator_function(fixture, f"The fixture {shown(name)}")
+        self._check_in_time(f"The fixture {shown(name)}")
         self._fixtures[name] = fixture
 
     def middleware(self, middleware: _MiddlewareT) -> _MiddlewareT:
@@ -215,7 +216,7 @@ class Declarations:
     def use_middleware(self, middleware: Middleware) -> None:
         """Add ``middleware``; see :meth:`middleware`."""
         name = getattr(middleware, "__name__", None)
-        what = f"The middleware {name!r}" if name else "The middleware"
+        what = f"The middleware {shown(name)}" if name else "The middleware"
         check_coroutine_function(middleware, what, "context", "next")
         self._check_in_time(what)
         self._middlewares.append(middleware)
@@ -223,7 +224,7 @@ class Declarations:
     def use_instrumentation(self, instrumentation: Instrumentation) -> None:
         """Tell ``instrumentation`` of ticks, calls to the store and lost leases. Several may be used."""
         if not isinstance(instrumentation, Instrumentation):
-            raise ConfigurationError(f"{instrumentation!r} is not a pyncette.Instrumentation; derive from that")
+            raise ConfigurationError(f"{shown(instrumentation)} is not a pyncette.Instrumentation; derive from that")
         self._check_in_time("The instrumentation")
         self._instrumentations.append(instrumentation)
 
@@ -265,5 +266,5 @@ def _schedule(schedule: str | None, interval: timedelta | None, timezone: str | 
 def _name(function: object) -> str:
     name = getattr(function, "__name__", None)
     if not isinstance(name, str):
-        raise ConfigurationError(f"{function!r} has no name to be stored under; pass name=...")
+        raise ConfigurationError(f"{shown(function)} has no name to be stored under; pass name=...")
     return name

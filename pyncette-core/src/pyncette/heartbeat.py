@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
+from pyncette.checks import check_type
 from pyncette.context import Context
 from pyncette.errors import ConfigurationError, LeaseLostException
+from pyncette.schedules.values import shown
 from pyncette.signatures import check_coroutine_function
 from pyncette.tasks import ExecutionMode, Task
 from pyncette.waiting import finished
@@ -31,7 +33,8 @@ def with_heartbeat(
             f"A decorator needs its parentheses, and takes options by name; write @with_heartbeat(lease_remaining_ratio={ratio})"
         )
     if not isinstance(lease_remaining_ratio, int | float) or not 0 < lease_remaining_ratio < 1:
-        raise ConfigurationError(f"The lease_remaining_ratio is {lease_remaining_ratio!r}; it must be between 0 and 1")
+        raise ConfigurationError(f"The lease_remaining_ratio is {shown(lease_remaining_ratio)}; it must be between 0 and 1")
+    check_type(cancel_on_lease_lost, bool, "cancel_on_lease_lost")
 
     def decorate(body: Callable[[Context], Awaitable[Any]]) -> Callable[[Context], Awaitable[Any]]:
         if isinstance(body, Task):

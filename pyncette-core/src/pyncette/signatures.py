@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from pyncette.errors import ConfigurationError
+from pyncette.schedules.values import shown
 
 __all__ = ["check_async_generator_function", "check_coroutine_function", "fixture_arguments", "is_coroutine_function"]
 
@@ -63,8 +64,7 @@ def _check_kind(function: Any, what: str, write: str) -> None:
     if isinstance(function, type):
         raise ConfigurationError(f"{what} is the class {function.__name__}; pass an instance that can be called, or {write}")
     if not callable(function):
-        shown = " ".join(repr(function).split())
-        raise ConfigurationError(f"{what} is {shown[:80]}, which can't be called; {write}")
+        raise ConfigurationError(f"{what} is {shown(function)}, which can't be called; {write}")
 
 
 def _check_parameters(function: Any, what: str, arguments: Sequence[str], otherwise: str) -> None:

@@ -17,6 +17,7 @@ from pyncette.checks import check_count, check_duration, check_name, check_type
 from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
+from pyncette.schedules.values import plain_duration, plain_text
 from pyncette.signatures import check_coroutine_function
 from pyncette.store.contract import Key, Registration, Target
 
@@ -99,11 +100,11 @@ class Task:
         check_type(self.failure_mode, FailureMode, f"failure_mode of {what}")
         check_type(self.fast_forward, bool, f"fast_forward of {what}")
         check_type(self.enabled, bool, f"enabled of {what}")
-        check_duration(self.lease_duration, f"lease_duration of {what}")
-        if self.timeout is not None:
-            check_duration(self.timeout, f"timeout of {what}")
-        if self.retry_delay is not None:
-            check_duration(self.retry_delay, f"retry_delay of {what}", zero=True)
+        for option in ("lease_duration", "timeout", "retry_delay"):
+            duration = getattr(self, option)
+            if duration is not None or option == "lease_duration":
+                check_duration(duration, f"{option} of {what}", zero=option == "retry_delay")
+                self.__dict__[option] = plain_duration(duration)
         if self.max_attempts is not None:
             check_count(self.max_attempts, f"max_attempts of {what}")
         at_most_once = self.execution_mode is ExecutionMode.AT_MOST_ONCE
@@ -117,6 +118,7 @@ class Task:
             raise ConfigurationError(
                 f"retry_delay of {what} has no use under {self.failure_mode}; use failure_mode=FailureMode.UNLOCK, or leave it out"
             )
+        self.__dict__["name"] = plain_text(self.name)
         self.__dict__["args"] = plain_arguments(self.args, what)
         self.__dict__[_RUNNING] = 0
 
@@ -203,6 +205,7 @@ class Template(Task):
     def key(self, name: str) -> Key:
         """The key of the instance ``name``; raises ConfigurationError if that can't be a name."""
         check_name(name, f"instance of {self.name!r}")
+        name = plain_text(name)
         return Key(self.partition_of(name), name)
 
     def registration(self, instance: "Instance", now: datetime) -> Registration:
