@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyncette import ConfigurationError, Pyncette, PyncetteError
-from pyncette.backends import BackendURL, did_you_mean, from_factory, from_url
-from pyncette.errors import BackendImportError, BackendNotInstalledError, UnknownBackendError
+from pyncette.backends import BackendURL, did_you_mean, from_factory, from_url, looking
+from pyncette.errors import BackendImportError, BackendNotInstalledError, StoreMissingError, UnknownBackendError
 from pyncette.memory import MemoryRepository, memory_repository
 from pyncette.sqlite import sqlite_repository
 
@@ -180,6 +180,14 @@ def test_a_package_that_fails_to_import_is_another_error_than_a_missing_one(inst
     assert all(word in message for word in words)
 
 
+@pytest.mark.parametrize(
+    "code", ["import sys; sys.exit(0)", "raise SystemExit", "raise GeneratorExit", "class Odd(BaseException): pass\nraise Odd"]
+)
+def test_a_package_that_ends_the_process_when_it_is_imported_is_an_error(install, code):
+    install("pyncette-fake", {"fake": "fake_leaving:backend"}, module="fake_leaving", code=code)
+    assert "pyncette-fake" in error_of(lambda: Pyncette("fake://host"), BackendImportError)
+
+
 def test_an_import_error_keeps_its_cause(install):
     install("pyncette-fake", {"fake": "fake_broken:backend"}, module="fake_broken", code="import nonexistent_driver")
     with pytest.raises(BackendImportError) as info:
@@ -210,6 +218,41 @@ def test_a_backend_for_another_version_of_the_contract_is_refused(install, versi
     assert f"version {version}" in message
     assert "pyncette-fake" in message
     assert "upgrade" in message
+
+
+# --- only looking -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layouts", ["compare", "ignore"])
+@pytest.mark.parametrize("url", ["sqlite:///{}", "sqlite:///{}?skip_table_create=no"])
+def test_who_only_looks_creates_nothing_and_is_told_that_there_is_nothing(tmp_path, url, layouts):
+    path = tmp_path / "tasks.db"
+    app = Pyncette(url.format(path))
+
+    @app.partitioned_task(partition_count=4)
+    async def ship(context): ...
+
+    async def look():
+        async with app.create(layouts=layouts) as app_context:
+            return list(await app_context.repository.partitions())
+
+    with pytest.raises(StoreMissingError, match="There is no SQLite database .* yet"):
+        asyncio.run(look())
+    assert not path.exists()
+
+    async def create():
+        async with app.create():
+            pass
+
+    asyncio.run(create())
+    before = path.read_bytes()
+    assert len(asyncio.run(look())) == 1
+    assert path.read_bytes() == before
+
+
+def test_who_only_looks_opens_a_store_that_creates_nothing_as_ever(fake):
+    opener = from_url("fake://host")
+    assert looking(opener) is opener
 
 
 # --- options in a URL ---------------------------------------------------------------------------------------------------
@@ -260,8 +303,9 @@ def test_options_that_are_not_given_keep_their_defaults(fake):
         ("wait=nan", ["wait='nan'", "seconds"]),
         ("wait=1e300", ["wait='1e300'", "seconds"]),
         ("maybe=x", ["maybe='x'", "a number"]),
-        ("numbr=1", ["'numbr'", "did you mean 'number'?", "flag", "ratio", "text", "wait"]),
-        ("zzz=1", ["'zzz'", "Known are", "flag", "number"]),
+        ("numbr=1", ["'numbr'", "; did you mean 'number'?"]),
+        ("text_mode=1", ["'text_mode'", "; did you mean 'text'?"]),
+        ("zzz=1", ["'zzz'", "; use one of count, flag, ", "number", "ratio", "text", "wait"]),
         ("host=h", ["'host'"]),
         ("password=x", ["'password'"]),
         ("number=1&number=2", ["twice"]),
@@ -329,13 +373,29 @@ def test_the_only_host_and_its_port(hosts, hostname, port):
     assert (url.hostname(), url.port(6379)) == (hostname, port)
 
 
-@pytest.mark.parametrize("hosts", ["h:x", "h:65536", "h:-1", "a:1,b:2", "[::1"])
-def test_a_wrong_port_is_named_and_the_password_is_not(hosts):
-    url = BackendURL.parse(f"redis://user:{QUOTED}@{hosts}/0")
+@pytest.mark.parametrize("hosts", ["h:x", "h:65536", "h:-1", "a:1,b:2:3", "[::1", "::1", "a:b", "h:1 "])
+def test_a_wrong_port_is_refused_and_neither_it_nor_the_password_is_shown(hosts):
+    message = error_of(lambda: BackendURL.parse(f"redis://user:{QUOTED}@{hosts}/0"))
+    assert "HOST:PORT" in message
+    assert hosts not in message
+    assert "horse" not in message
+
+
+def test_one_host_is_not_several():
+    url = BackendURL.parse(f"redis://user:{QUOTED}@a:1,b:2/0")
     for method in (lambda: url.port(6379), url.hostname):
         message = error_of(method)
-        assert repr(hosts) in message
+        assert "'a:1,b:2'" in message
         assert "horse" not in message
+
+
+@pytest.mark.parametrize("known", ["sslmode", "ssl_mode", "tls", "use_tls"])
+def test_an_option_by_another_drivers_name_is_told_ours(install, known):
+    code = WORKING.replace('fake_text: str = ""', "fake_ssl: bool = False").replace("fake_text", "fake_ssl")
+    install("pyncette-fake", {"fake": "fake_secure:backend"}, module="fake_secure", code=code)
+    assert error_of(lambda: Pyncette(f"fake://host?{known}=require")) == (
+        f"Unknown option {known!r} in the URL fake://host; did you mean 'ssl'?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -401,6 +461,59 @@ def test_neither_str_nor_repr_shows_a_password():
     for shown in (str(url), repr(url), f"{url} {url!r}", repr(opener)):
         assert "horse" not in shown
     assert "horse" in url.unparse(), "but a driver gets it"
+
+
+SECRET = "Zq7" + "horse-and-more"
+#: Where the slips of somebody who types a URL put a password: S.
+SLIPS = [
+    *("A://:S", "A://:S/0", "A://:S?number=1", "A://u:S", "A://u:S/0", "A://host:S", "A://host:1:S", "A://S:1:2", "A://a:1,b:S"),
+    *("A://u:S@h:bad", "A://u:S@[::1", "A://u:S@h?bogus=1", "A://u:S@h?number=x", "A://u:S@h?flag=1&flag=2", "A://S@h?bogus=1"),
+    *(
+        "A:S",
+        "A:/:S@h",
+        "A//:S@h",
+        "A//u:S",
+        ":S@h",
+        ":S",
+        "u:S@h/0",
+        "A:///u:S@h?bogus=1",
+        "A:////:S@h?bogus=1",
+        "A://u:S/@h",
+        "u:S://h",
+    ),
+    *(
+        "A://u:x/S@h",
+        "A://u:x?S@h",
+        "A://u:x@y/S@h",
+        "A://:x?S",
+        "A://:x/S",
+        "A://u:x/S",
+        "A:// :S",
+        "A://h:S,h:S",
+        "A://:1/S",
+        "A://:1?S=1",
+    ),
+]
+
+
+@given(
+    scheme=st.sampled_from(
+        ["sqlite", "memory", "fake", "redis", "redis+sentinel", "postgresql", "mysql", "dynamodb", "fax", "FAKE", ""]
+    ),
+    slip=st.sampled_from(SLIPS),
+    before=st.text("ab1#%!$&'()*+;=-._~", max_size=4),
+    after=st.text("ab1#%!$&'()*+;=-._~ ", max_size=4),
+)
+def test_whatever_slip_is_made_no_secret_is_shown(scheme, slip, before, after):
+    url = slip.replace("A", scheme).replace("S", before + SECRET + after)
+    shown = []
+    try:
+        parsed = BackendURL.parse(url)
+        shown += [str(parsed), repr(parsed)]
+        from_url(url)
+    except PyncetteError as error:
+        shown += [str(error), repr(error)]
+    assert not [each for each in shown if SECRET.lower() in each.lower()]
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from pyncette import Pyncette
 from pyncette.backends import from_url
-from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.repository import ClaimResult, Commit, Extend, Fail, Key, Outcome, Registration, Release, State, Target
 from pyncette.sqlite import schema, sqlite_repository
 from pyncette.store import lifecycle, sqlite, sqlite_rows
@@ -550,8 +551,7 @@ class TestWrongFiles:
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)")
         assert self.refused(sqlite_database=path, sqlite_table_name="users") == (
-            f"The table 'users' in {path!r} is missing or not one of Pyncette's (no such column: partition); "
-            "let Pyncette create it, or choose another sqlite_table_name"
+            f"The table 'users' in {path!r} is not one of Pyncette's (no such column: partition); choose another sqlite_table_name"
         )
         with contextlib.closing(sqlite3.connect(path)) as db:
             assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("users",)]
@@ -593,15 +593,33 @@ class TestWrongFiles:
             f"The table 'pyncette_tasks' in {path!r} has the stored format 7, but this Pyncette knows only 1; upgrade pyncette-core"
         )
 
-    def test_one_without_the_table_when_creating_it_is_skipped(self, path):
-        message = self.refused(sqlite_database=path, sqlite_skip_table_create=True)
-        assert message.startswith(f"The table 'pyncette_tasks' in {path!r} is missing")
-        with contextlib.closing(sqlite3.connect(path)) as db:
-            assert db.execute("SELECT name FROM sqlite_master").fetchall() == []
+    def test_one_that_does_not_exist_when_creating_it_is_skipped(self, path):
+        assert self.refused(StoreMissingError, sqlite_database=path, sqlite_skip_table_create=True) == (
+            f"There is no SQLite database {path!r} yet; the application creates it when it first runs"
+        )
+        assert not os.path.exists(path)
+
+    @pytest.mark.parametrize("table", ["pyncette_tasks", "pyncette_tasks_format"])
+    def test_one_without_the_table_when_creating_it_is_skipped(self, path, table):
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
+            for statement in schema("pyncette_tasks"):
+                db.execute(statement)
+            db.execute(f"DROP TABLE {table}")
+        before = Path(path).read_bytes()
+        message = self.refused(StoreMissingError, sqlite_database=path, sqlite_skip_table_create=True)
+        assert message == (
+            f"There is no table 'pyncette_tasks' in {path!r} (no such table: {table}); let the application create it"
+        )
+        assert Path(path).read_bytes() == before
+
+    def test_an_empty_one_when_creating_is_skipped(self, path):
+        Path(path).touch()
+        self.refused(StoreMissingError, sqlite_database=path, sqlite_skip_table_create=True)
+        assert os.path.getsize(path) == 0
 
     @pytest.mark.parametrize("name", ["", "a\0b", "sqlite_tasks", "SQLite_x"])
     def test_no_table_can_be_called_so(self, name):
-        assert repr(name) in self.refused(ConfigurationError, sqlite_table_name=name)
+        assert repr(name) in self.refused(ConfigurationError, sqlite_database=":memory:", sqlite_table_name=name)
 
     @pytest.mark.parametrize("database", ["", "a\0b"])
     def test_no_file_can_be_called_so(self, database):
@@ -609,9 +627,55 @@ class TestWrongFiles:
 
     @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
     def test_no_call_can_end_in_no_time(self, timeout):
-        assert self.refused(ConfigurationError, sqlite_timeout=timeout) == (
+        assert self.refused(ConfigurationError, sqlite_database=":memory:", sqlite_timeout=timeout) == (
             f"sqlite_timeout={timeout!r} is not a number of seconds above 0"
         )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the permissions of POSIX")
+class TestPermissions:
+    @pytest.fixture
+    def everybody(self):
+        before = os.umask(0)
+        yield
+        os.umask(before)
+
+    def modes(self, path):
+        async def test():
+            async with sqlite_repository(sqlite_database=path) as repository:
+                await repository.register(NOW, [registration("a", spec="secret")])
+                return {
+                    name: oct(os.stat(os.path.join(os.path.dirname(path), name)).st_mode & 0o777)
+                    for name in os.listdir(os.path.dirname(path))
+                }
+
+        return asyncio.run(test())
+
+    def test_a_new_file_and_what_belongs_to_it_are_for_their_owner_alone(self, everybody, path):
+        assert self.modes(path) == dict.fromkeys(["tasks.db", "tasks.db-wal", "tasks.db-shm"], "0o600")
+
+    def test_so_is_one_that_a_link_leads_to(self, everybody, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "link.db").symlink_to(tmp_path / "a" / "tasks.db")
+        assert set(self.modes(str(tmp_path / "a" / "link.db")).values()) == {"0o600"}
+
+    def test_one_that_is_there_keeps_its_mode(self, everybody, path):
+        Path(path).touch()
+        os.chmod(path, 0o640)
+        assert set(self.modes(path).values()) == {"0o640"}
+
+    def test_opening_it_again_takes_no_lock_from_another_connection_of_the_process(self, path):
+        # A POSIX lock is the process's: whoever closes any descriptor of the file gives up all of them.
+        async def test():
+            async with sqlite_repository(sqlite_database=path) as one:
+                await one._fetch("BEGIN IMMEDIATE")
+                async with sqlite_repository(sqlite_database=path, sqlite_skip_table_create=True):
+                    pass
+                program = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+                other = subprocess.run([sys.executable, "-c", program, path], check=False, capture_output=True, text=True)
+                assert "database is locked" in other.stderr
+
+        asyncio.run(test())
 
 
 class TestTables:
@@ -782,7 +846,7 @@ class TestFaults:
                     db.execute("DROP TABLE pyncette_tasks")
                 with pytest.raises(RepositoryError) as caught:
                     await repository.register(NOW, [registration("a")])
-                assert type(caught.value) is RepositoryError
+                assert type(caught.value) is StoreMissingError
                 assert "(no such table: pyncette_tasks)" in str(caught.value)
 
         asyncio.run(test())
@@ -812,6 +876,29 @@ class TestFaults:
                 assert [row.key.name for row in (await repository.list("p", limit=9)).rows] == ["0"]
 
         asyncio.run(test())
+
+
+class TestMemory:
+    @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+    def test_is_shared_with_nobody_else(self, url):
+        async def test():
+            async with from_url(url)() as one, from_url(url)() as other:
+                await one.register(NOW, [registration("a")])
+                assert await other.get([Key("p", "a")]) == [None]
+                return one.shared, other.shared
+
+        assert asyncio.run(test()) == (False, False)
+
+    def test_a_file_is_shared(self, path):
+        async def test():
+            async with sqlite_repository(sqlite_database=path) as repository:
+                return repository.shared
+
+        assert asyncio.run(test())
+
+    def test_is_what_nobody_gets_by_forgetting_the_file(self):
+        with pytest.raises(ConfigurationError, match="'sqlite_database' of the repository is missing; pass sqlite_database="):
+            Pyncette(sqlite_table_name="tasks")
 
 
 class TestURLs:

@@ -73,7 +73,7 @@ class TestURLs:
             ("dynamodb://eu-west-1/a/b", "dynamodb_table_name='a/b' is not the name of a table; write 3 to 255 letters, digits,"),
             (
                 "dynamodb://eu-west-1/tasks?endpiont=x",
-                "Unknown option 'endpiont' in the URL dynamodb://eu-west-1/tasks; did you mean 'endpoint'? Known are: endpoint, ",
+                "Unknown option 'endpiont' in the URL dynamodb://eu-west-1/tasks; did you mean 'endpoint'?",
             ),
             ("dynamodb://eu-west-1/tasks?timeout=soon", "The option timeout='soon' of the URL is not a number"),
             ("dynamodb://eu-west-1/tasks?timeout=0", "dynamodb_timeout=0.0 is not a number of seconds above 0"),

@@ -82,7 +82,7 @@ class TestURLs:
                 "redis://u:s3cret@one:1,two:2",
                 "redis_url redis://u:***@one:1,two:2 has several hosts; write one, or redis+cluster://",
             ),
-            ("redis://u:s3cret@host:port", "'host:port' is not one host and port, in redis://u:***@host:port; write HOST:PORT"),
+            ("redis://u:s3cret@host:port", "The redis:// URL has something else than HOST or HOST:PORT after its '//'"),
             (
                 "redis+sentinel://host?cluster=1",
                 "redis+sentinel://host is one of Sentinel, not of a cluster; leave out redis_cluster",

@@ -10,6 +10,7 @@ from pyncette.store.urls import (
     from_factory,
     from_url,
     load,
+    looking,
     offers,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "from_factory",
     "from_url",
     "load",
+    "looking",
     "offers",
 ]

@@ -11,6 +11,7 @@ __all__ = [
     "PyncetteError",
     "RepositoryError",
     "ScheduleError",
+    "StoreMissingError",
     "TransientRepositoryError",
     "UnknownBackendError",
 ]
@@ -42,6 +43,10 @@ class BackendImportError(PyncetteError, ImportError):
 
 class RepositoryError(PyncetteError):
     """The store refused or failed, and repeating the call would not help."""
+
+
+class StoreMissingError(RepositoryError):
+    """There is nothing yet where the store should be: no file, no table. The application creates it when it first runs."""
 
 
 class TransientRepositoryError(RepositoryError, ConnectionError):

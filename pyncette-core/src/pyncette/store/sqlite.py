@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from pyncette.clock import to_microseconds
-from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.store import lifecycle
 from pyncette.store.contract import ClaimResult, Key, Page, Row, State, Stats
 from pyncette.store.rowwise import Change, RowwiseRepository
+from pyncette.store.sqlite_errors import is_busy, is_no_text, translated
 from pyncette.store.sqlite_rows import (
     DELETE,
     DELETE_UNREADABLE,
@@ -55,26 +56,13 @@ __all__ = ["SQLiteRepository", "backend", "schema", "sqlite_repository"]
 
 T = TypeVar("T")
 
-#: Another connection is in the way, and soon won't be. These are not raised but tried again until the timeout.
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
-#: Nothing is wrong with the call, and all the other calls fail alike until somebody helps: so they are to be repeated.
-_TRANSIENT = {
-    sqlite3.SQLITE_FULL: "has no room left; free some space on its disk",
-    sqlite3.SQLITE_IOERR: "can't be read or written; check its disk",
-}
-_PERMANENT = {
-    sqlite3.SQLITE_CANTOPEN: "can't be opened; check that its directory exists, that it is a file, and the permissions of both",
-    sqlite3.SQLITE_READONLY: "can't be written to; check the permissions of the file and of its directory",
-    sqlite3.SQLITE_NOTADB: "is not a SQLite database; choose another file",
-    sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup",
-}
-
 
 class SQLiteRepository(RowwiseRepository):
     """Rows in a table of a SQLite database, through one connection. Opened by :func:`sqlite_repository`."""
 
     def __init__(self, database: str, table: str, timeout: float) -> None:
         self._database = database
+        self.shared = database != ":memory:"
         self._where = repr(database if database == ":memory:" else str(Path(database).absolute()))
         self._table = table
         self._timeout = timeout
@@ -152,28 +140,49 @@ class SQLiteRepository(RowwiseRepository):
             return [partition for (partition,) in await self._fetch(PARTITIONS) if type(partition) is str]
 
     async def _open(self, *, create: bool) -> None:
+        address = self._address(create=create)
+
         async def connect() -> None:
             # First without aiosqlite: where it fails to connect, its thread outlives the event loop and ends with a traceback.
-            sqlite3.connect(self._database).close()
+            sqlite3.connect(address, uri=True).close()
             # No waiting in SQLite (timeout=0): a thread that sleeps there can't be cancelled. No implicit transactions.
-            self._db = await aiosqlite.connect(self._database, timeout=0, isolation_level=None)
+            self._db = await aiosqlite.connect(address, uri=True, timeout=0, isolation_level=None)
 
         async with self._turns():
             # To the end even if cancelled: only a connection that is known can be closed, and its thread would outlive us.
             await _to_the_end(connect)
+            if not create:
+                await self._check_table()  # before the first thing that may write
             await self._fetch("PRAGMA journal_mode = WAL")
             await self._fetch("PRAGMA synchronous = FULL")
-            async with self._transaction():
-                for statement in SCHEMA if create else ():
-                    await self._fetch(statement)
-                [[version]] = await self._fetch("SELECT max(version) FROM {format}")
-                if version is not None and version > FORMAT:
-                    raise RepositoryError(
-                        f"The table {self._table!r} in {self._where} has the stored format {version}, "
-                        f"but this Pyncette knows only {FORMAT}; upgrade pyncette-core"
-                    )
-                # Fails unless there are our columns and our key.
-                await self._fetch(f"EXPLAIN {PUT}", (None,) * len(FIELDS))
+            if create:
+                async with self._transaction():
+                    for statement in SCHEMA:
+                        await self._fetch(statement)
+                    await self._check_table()
+
+    def _address(self, *, create: bool) -> str:
+        """The URI of the file, which exists from now on; SQLite itself would let everybody read one that it creates."""
+        if not self.shared:
+            return "file::memory:"
+        path = Path(self._database).absolute()
+        if create:
+            with contextlib.suppress(OSError):  # what it may be, opening it tells
+                # Only if it is new: closing it would take away the locks of this process's connections.
+                os.close(os.open(path.resolve(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        elif not path.exists():
+            raise StoreMissingError(f"There is no SQLite database {self._where} yet; the application creates it when it first runs")
+        return f"{path.as_uri()}?mode=rw"
+
+    async def _check_table(self) -> None:
+        [[version]] = await self._fetch("SELECT max(version) FROM {format}")
+        if version is not None and version > FORMAT:
+            raise RepositoryError(
+                f"The table {self._table!r} in {self._where} has the stored format {version}, "
+                f"but this Pyncette knows only {FORMAT}; upgrade pyncette-core"
+            )
+        # Fails unless there are our columns and our key.
+        await self._fetch(f"EXPLAIN {PUT}", (None,) * len(FIELDS))
 
     async def _close(self) -> None:
         """Let the call that has its turn end, refuse all others, and close the connection."""
@@ -207,7 +216,7 @@ class SQLiteRepository(RowwiseRepository):
                 "look for a connection that keeps it locked, or raise sqlite_timeout"
             ) from error
         except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
-            raise self._translate(error) from error
+            raise translated(error, self._where, self._table) from error
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:
@@ -248,7 +257,7 @@ class SQLiteRepository(RowwiseRepository):
         try:
             return await self._patiently(fetch)
         except sqlite3.OperationalError as error:
-            if _code(error):
+            if not is_no_text(error):
                 raise
         # Some text is no UTF-8. As bytes it is in nobody's way.
         assert self._db is not None
@@ -266,7 +275,7 @@ class SQLiteRepository(RowwiseRepository):
             try:
                 return await statement(self._db)
             except sqlite3.OperationalError as error:
-                if _code(error) not in _BUSY:
+                if not is_busy(error):
                     raise
             await asyncio.sleep(random.uniform(0, pause))
             pause = min(2 * pause, 0.02)
@@ -276,36 +285,23 @@ class SQLiteRepository(RowwiseRepository):
         if self._closed:
             raise RepositoryError(f"The repository of {self._where} is closed; use it within its context")
 
-    def _translate(self, error: Exception) -> RepositoryError:
-        what = f"The SQLite database {self._where}"
-        code = _code(error)
-        if code in _TRANSIENT:
-            return TransientRepositoryError(f"{what} {_TRANSIENT[code]} ({error})")
-        if code in _PERMANENT:
-            return RepositoryError(f"{what} {_PERMANENT[code]} ({error})")
-        if code == sqlite3.SQLITE_ERROR:
-            return RepositoryError(
-                f"The table {self._table!r} in {self._where} is missing or not one of Pyncette's ({error}); "
-                "let Pyncette create it, or choose another sqlite_table_name"
-            )
-        return RepositoryError(f"{what} refused ({type(error).__name__}: {error})")
-
 
 @contextlib.asynccontextmanager
 async def sqlite_repository(
     *,
-    sqlite_database: str = ":memory:",
+    sqlite_database: str,
     sqlite_table_name: str = "pyncette_tasks",
     sqlite_timeout: float = 30.0,
     sqlite_skip_table_create: bool = False,
 ) -> AsyncIterator[SQLiteRepository]:
     """Tasks in a SQLite database.
 
-    :param sqlite_database: path of the file, which is created if it is absent; ``":memory:"`` is gone when it is closed.
+    :param sqlite_database: path of the file, which is created if it is absent, for its owner alone; ``":memory:"`` is gone when it is closed.
     :param sqlite_table_name: name of the table. Two more are derived from it: ``NAME_format`` and the index ``NAME_ready``.
     :param sqlite_timeout: seconds that a call may take, most of which it waits for other processes to end their writes.
-    :param sqlite_skip_table_create: the table exists, created by the statements of :func:`schema`; don't try to create it.
+    :param sqlite_skip_table_create: file and table exist, created by the statements of :func:`schema`; don't try to create them.
     :raises ConfigurationError: an option makes no sense.
+    :raises StoreMissingError: file or table don't exist, and are not to be created.
     :raises RepositoryError: the file can't be used, or has another table of this name.
     """
     database = os.fspath(sqlite_database)  # a path object is as welcome
@@ -349,11 +345,6 @@ async def _to_the_end(call: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _code(error: Exception) -> int:
-    """SQLite's primary result code; 0 for errors of other origin."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 backend = Backend(contract_version=1, factory=sqlite_repository, prefix="sqlite_", from_url=_from_url)

@@ -12,7 +12,7 @@ import typing
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "from_factory",
     "from_url",
     "load",
+    "looking",
     "offers",
 ]
 
@@ -49,13 +50,18 @@ _DISTRIBUTIONS = {
     "dynamodb": "pyncette-dynamodb",
 }
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_HOST = re.compile(r"([^:@\[\]]*|\[[^@\[\]]*\])(:0*(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])?)?")
+#: What may be credentials within a path.
+_CREDENTIALS = re.compile(r"[^/]*:[^@]*@")
+
 #: Opens a repository for as long as the context lasts. What it opened, it closes.
 RepositoryFactory: typing.TypeAlias = Callable[..., AbstractAsyncContextManager[Repository]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BackendURL:
-    """A URL, parsed once. Neither its ``str`` nor its ``repr`` shows a password."""
+    """A URL, parsed once. Neither its ``str`` nor its ``repr`` shows a password, nor what may be one."""
 
     scheme: str
     #: The part between ``//`` and the path without the credentials: ``host:port``, or several of them with commas.
@@ -63,9 +69,9 @@ class BackendURL:
     #: From the slash on, percent-decoded; empty if there is none.
     path: str
     username: str | None
-    password: str | None = field(repr=False)
+    password: str | None
     #: The query: options of the backend, by the names of its factory's parameters without their prefix. May have passwords too.
-    options: Mapping[str, str] = field(repr=False)
+    options: Mapping[str, str]
 
     @classmethod
     def parse(cls, url: str) -> "BackendURL":
@@ -75,10 +81,9 @@ class BackendURL:
                 f"The URL of the store is of type {type(url).__name__}; pass a str such as 'sqlite:///pyncette.db'"
             )
         scheme, separator, rest = url.partition("://")
-        if not separator or not scheme:
-            raise ConfigurationError(
-                f"{_without_credentials(url)!r} is not a URL of a store; write for example 'sqlite:///pyncette.db'"
-            )
+        if not separator or not _SCHEME.fullmatch(scheme):
+            shown = repr(url) if _SCHEME.fullmatch(url) else "What was given"  # and no more: it may have a password in it
+            raise ConfigurationError(f"{shown} is not a URL of a store; write for example 'sqlite:///pyncette.db'")
         # Split by hand at first: urlsplit takes '+' in schemes, but neither several hosts nor every password.
         location, _, query = rest.partition("?")
         authority, slash, path = location.partition("/")
@@ -89,10 +94,16 @@ class BackendURL:
             raise ConfigurationError(
                 f"The {scheme}:// URL has an '@' after a '/' or '?'; write them as %40, %2F and %3F in credentials, paths and options"
             )
+        if not all(_HOST.fullmatch(host) for host in hosts.split(",")) or (hosts.startswith(":") and not at):
+            # Not shown: it may be a password that lacks the '@' behind it.
+            raise ConfigurationError(
+                f"The {scheme}:// URL has something else than HOST or HOST:PORT after its '//'; credentials go before an '@', "
+                "as USER:PASSWORD@HOST or :PASSWORD@HOST"
+            )
         pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
         options = dict(pairs)
         if len(options) < len(pairs):
-            raise ConfigurationError(f"An option is given twice in the URL {scheme}://{hosts}{slash}{path}; give each once")
+            raise ConfigurationError(f"An option is given twice in the {scheme}:// URL; give each once")
         unquote = urllib.parse.unquote
         return cls(
             scheme.lower(),
@@ -127,10 +138,14 @@ class BackendURL:
         return f"{scheme or self.scheme}://{user}{password}{at}{self.hosts}{urllib.parse.quote(self.path)}"
 
     def __str__(self) -> str:
-        user = self.username or ""
+        # A name without a password may be a token.
+        user = "" if self.username is None else "***" if self.password is None else self.username
         password = "" if self.password is None else ":***"
         at = "@" if user or password else ""
-        return f"{self.scheme}://{user}{password}{at}{self.hosts}{self.path}"
+        return f"{self.scheme}://{user}{password}{at}{self.hosts}{_CREDENTIALS.sub('***@', self.path)}"
+
+    def __repr__(self) -> str:
+        return f"<BackendURL {self}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +155,8 @@ class Backend:
     #: The :data:`~pyncette.repository.CONTRACT_VERSION` that the backend was written for, as a literal.
     contract_version: int
     #: Takes its options as keyword-only parameters of type str, int, float, bool or timedelta (or None), named with the
-    #: ``prefix``; an asynchronous context manager of a repository.
+    #: ``prefix``; an asynchronous context manager of a repository. If it creates something, an option ``PREFIX_skip_table_create``
+    #: keeps it from that, and :class:`~pyncette.errors.StoreMissingError` says that there is nothing: see :func:`looking`.
     factory: RepositoryFactory
     #: What all parameters of the factory begin with (``"redis_"``) and the options of a URL don't.
     prefix: str
@@ -153,6 +169,19 @@ class _Opener(functools.partial[AbstractAsyncContextManager[Repository]]):
 
     def __repr__(self) -> str:
         return f"<{self.func!r} with {', '.join(self.keywords) or 'no options'}>"
+
+
+def looking(opener: Callable[[], AbstractAsyncContextManager[Repository]]) -> Callable[[], AbstractAsyncContextManager[Repository]]:
+    """The repository that ``opener``, made by :func:`from_url` or :func:`from_factory`, opens, for those who only look.
+
+    It creates nothing, neither a file nor a table: where there is nothing yet, opening it raises
+    :class:`~pyncette.errors.StoreMissingError`. Calling its methods is up to you; those that write do write.
+    """
+    if isinstance(opener, _Opener):
+        for name in _options_of(opener.func):
+            if name.endswith("_skip_table_create"):
+                return _Opener(opener.func, **opener.keywords | {name: True})
+    return opener
 
 
 def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
@@ -168,7 +197,7 @@ def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
     known = {name.removeprefix(backend.prefix): name for name in parameters if name not in options}
     for name, text in parsed.options.items():
         if name not in known:
-            raise ConfigurationError(f"Unknown option {name!r} in the URL {parsed}; {_known(name, known)}")
+            raise ConfigurationError(f"Unknown option {name!r} in the URL {parsed}{_known(name, known)}")
         options[known[name]] = _convert(name, text, parameters[known[name]])
     return from_factory(backend.factory, options)
 
@@ -191,7 +220,7 @@ def from_factory(
         if name in known:
             _check_type(name, value, known[name])
         elif not free:
-            raise ConfigurationError(f"Unknown option {name!r}; {_known(name, {*known, *besides})}")
+            raise ConfigurationError(f"Unknown option {name!r}{_known(name, {*known, *besides})}")
     for name, parameter in signature.parameters.items():
         if name in known and parameter.default is parameter.empty and name not in options:
             raise ConfigurationError(f"The option {name!r} of the repository is missing; pass {name}=...")
@@ -232,13 +261,15 @@ def load(scheme: str) -> Backend:
             package = _DISTRIBUTIONS[scheme]
             raise BackendNotInstalledError(f"{scheme}:// needs the package {package}. Install it with: pip install {package}")
         schemes = {entry.name for entry in offered}
-        raise UnknownBackendError(f"No backend is known for {scheme}://; {_known(scheme, schemes | _DISTRIBUTIONS.keys())}")
+        raise UnknownBackendError(f"No backend is known for {scheme}://{_known(scheme, schemes | _DISTRIBUTIONS.keys())}")
     owners = sorted({entry.dist.name if entry.dist else entry.value for entry in entries})
     if len(owners) > 1:
         raise ConfigurationError(f"{scheme}:// is offered by {' and '.join(owners)}; uninstall all but one of them")
     try:
         backend = entries[0].load()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also one that exits
         raise BackendImportError(
             f"{scheme}:// is served by {owners[0]}, which failed to import ({type(error).__name__}: {' '.join(str(error).split())}); "
             f"try: pip install --force-reinstall {owners[0]}"
@@ -254,9 +285,14 @@ def load(scheme: str) -> Backend:
 
 
 def _known(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a ``name`` that is not among the ``known``."""
     names = sorted(known)
-    close = did_you_mean(name, names)
-    return (f"did you mean {close!r}? " if close else "") + f"Known are: {', '.join(names) or 'none'}"
+    # A misspelling, or another driver's name for it: sslmode, tls, connect_timeout.
+    meant = name.lower().replace("tls", "ssl")
+    close = did_you_mean(meant, names) or max((each for each in names if len(each) > 2 and each in meant), key=len, default=None)
+    if close is not None:
+        return f"; did you mean {close!r}?"
+    return f"; use one of {', '.join(names)}" if names else ", nor any other"
 
 
 def _options_of(factory: RepositoryFactory) -> dict[str, Any]:
@@ -309,7 +345,3 @@ def _may_hide_credentials(authority: str, path: str, query: str) -> bool:
         return True
     no_port = re.search(r":(?!\d*(,|$))[^]]*$", authority) is not None
     return no_port and "@" in query and "@" not in authority
-
-
-def _without_credentials(url: str) -> str:
-    return url.rpartition("@")[2] if "@" in url else url
