@@ -49,7 +49,7 @@ from pyncette.store.contract import (
 )
 from pyncette.tasks import PartitionedTask, Task, Template
 
-__all__ = ["Layout", "agree_on_layouts", "forget_layout", "overwrite_layout", "stored_layouts"]
+__all__ = ["NEVER", "Layout", "agree_on_layouts", "forget_layout", "overwrite_layout", "stored_layout", "stored_layouts"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ _ATTEMPTS = 3
 _SCHEDULE = "layout"
 #: When a fact is due: undecided, so that it can be claimed, and decided.
 _UNDECIDED = Target(from_microseconds(0), from_microseconds(0))
-_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Layout:
 
     def target(self) -> Target:
         """What a fact's row has for its times."""
-        return Target(from_microseconds(1 + (self.partition_count or 0)), _NEVER)
+        return Target(from_microseconds(1 + (self.partition_count or 0)), NEVER)
 
     @classmethod
     def read(cls, row: Row | None) -> "Layout | None":
@@ -148,6 +148,12 @@ async def stored_layouts(repository: Repository) -> Mapping[str, Layout]:
         token = page.token
         if token is None:
             return found
+
+
+async def stored_layout(repository: Repository, name: str) -> Layout | None:
+    """The fact of the template ``name``; None if there is none that can be read."""
+    [row] = await repository.get([Key(partitions.LAYOUTS, name)])
+    return None if row is None or row.state is State.UNREADABLE else Layout.read(row)
 
 
 async def overwrite_layout(repository: Repository, now: datetime, name: str, layout: Layout) -> None:

@@ -1,0 +1,230 @@
+"""Moving the instances of a template to where another one, or another layout of the same, looks for them.
+
+Each row is registered at its destination before it is taken away at its source, so that it is never nowhere. Meanwhile it is
+claimed at the source, under a lease as any run has, so that nobody runs it there, and what was changed there in between is noticed:
+the claim does not end well, and the copy is withdrawn.
+
+Whoever is stopped in between leaves rows that are in both places, or held at the source until the lease ends. Another call finds
+and ends it; until then an occurrence that becomes due may run in either place.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from pyncette import partitions
+from pyncette.clock import AlignedClock
+from pyncette.errors import ConfigurationError
+from pyncette.layout import NEVER, Layout, agree_on_layouts, forget_layout, overwrite_layout, stored_layout
+from pyncette.store.contract import (
+    Claim,
+    Commit,
+    Fail,
+    Outcome,
+    Registration,
+    Repository,
+    Row,
+    State,
+    SupportsPartitions,
+    SupportsPause,
+    Target,
+)
+from pyncette.tasks import Template
+
+__all__ = ["Moved", "move"]
+
+#: Rows that are moved together.
+_BULK = 500
+#: How long a row is kept from running at its source. If the move is stopped just then, it is late by as much, and by what follows.
+_LEASE = timedelta(seconds=60)
+#: Rows that are claimed together become ready within this time: if the move is stopped, no row waits for another's turn.
+_TOGETHER = timedelta(seconds=60)
+
+
+@dataclass(slots=True)
+class Moved:
+    """What became of the rows of a template that was moved."""
+
+    #: Rows that are where they belong now, and were not.
+    moved: int = 0
+    #: Rows that stay since they run, or were just changed by somebody else. They can be moved later.
+    busy: int = 0
+    #: Rows that stay since they can't be read.
+    unreadable: int = 0
+    #: Instances that stay since the destination has one of that name with another schedule. One of the two has to be removed.
+    conflicts: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left behind, and the layout that is stored is that of the destination."""
+        return not (self.busy or self.unreadable or self.conflicts)
+
+
+async def move(repository: Repository, clock: AlignedClock, source: str, destination: Template) -> Moved:
+    """Move all instances that are stored of the template ``source`` to where ``destination`` has them.
+
+    ``source`` may be the name of ``destination`` itself: then what is stored under another layout is moved to that which is
+    declared. The application has to be created with ``layouts="ignore"`` then, since it would be refused.
+
+    An instance keeps its name, arguments, schedule and occurrence, which is neither lost nor put off. One that is paused or failed
+    stays so. Its attempts are counted anew, and what was registered with a fencing token may see a smaller one. What runs at
+    this moment stays; so does an instance of which the destination has one with another schedule. If nothing stays, the layout that
+    is stored follows, and a ``source`` of another name is forgotten.
+
+    Can be repeated, also when it was interrupted, and must be if the result is not ``complete``. All processes that use the
+    template as it was should have ended: what they schedule meanwhile may be left behind.
+
+    :raises ConfigurationError: nothing is stored of ``source``, or ``destination`` itself is stored under another layout.
+    """
+    same = source == destination.name
+    if not same:
+        await agree_on_layouts(repository, clock, [destination])
+    among, fact = await _partitions(repository, source)
+    if same:
+        among = list(dict.fromkeys([*among, *destination.all_partitions()]))
+    elif fact is None and not among:
+        raise ConfigurationError(f"The store has no instances of a template {source!r}; nothing is changed")
+    total = 0
+    while True:
+        result = await _sweep(repository, clock, among, destination)
+        total += result.moved
+        if not result.moved:
+            break
+    if result.complete:
+        if same:
+            await overwrite_layout(repository, clock.now(), source, Layout.of(destination))
+        else:
+            await forget_layout(repository, clock.now(), source)
+        result = await _sweep(repository, clock, among, destination)  # what came last, before the layout refused it
+        total += result.moved
+    result.moved = total
+    return result
+
+
+async def _partitions(repository: Repository, name: str) -> tuple[Sequence[str], Layout | None]:
+    layout = await stored_layout(repository, name)
+    if not isinstance(repository, SupportsPartitions):
+        return ([] if layout is None else layout.partitions(name)), layout
+    owned = [(owner, partition) for partition in await repository.partitions() if (owner := partitions.owner_of(partition))]
+    return [partition for owner, partition in owned if owner.name == name], layout
+
+
+async def _sweep(repository: Repository, clock: AlignedClock, among: Sequence[str], destination: Template) -> Moved:
+    result = Moved()
+    for partition in among:
+        token = None
+        while True:
+            page = await repository.list(partition, limit=_BULK, token=token)
+            away = [row for row in page.rows if destination.key(row.key.name) != row.key]
+            for start in range(0, len(away), _BULK):  # a store may give more than was asked for
+                await _move(repository, clock, away[start : start + _BULK], destination, result)
+            token = page.token
+            if token is None:
+                break
+    return result
+
+
+async def _move(repository: Repository, clock: AlignedClock, rows: Sequence[Row], destination: Template, result: Moved) -> None:
+    """Move rows of one partition."""
+    now = clock.now()
+    found = await repository.get([destination.key(row.key.name) for row in rows])
+    at_rest: list[Row] = []
+    waiting: list[Row] = []
+    #: Names of which the destination has the same already, from a call that was stopped.
+    there: set[str] = set()
+    for row, other in zip(rows, found, strict=True):
+        if row.state is State.UNREADABLE:
+            result.unreadable += 1
+            continue
+        if row.locked_until is not None and row.locked_until > now and row.execute_after <= now:
+            # Held before it is due, it is not run, but was about to be moved by a call that was stopped.
+            result.busy += 1
+            continue
+        if other is not None and (other.schedule != row.schedule or other.state is State.UNREADABLE):
+            result.conflicts.append(row.key.name)
+            continue
+        if other is not None and not _half_done(row, other):
+            there.add(row.key.name)
+        (waiting if row.state is State.SCHEDULED else at_rest).append(row)
+    for batch in _ready_together(waiting, now):
+        await _move_waiting(repository, clock, batch, there, destination, result)
+    if at_rest:
+        await _copy_paused(repository, clock, [row for row in at_rest if row.key.name not in there], destination)
+        held = await _copy_failed(repository, clock, [row for row in at_rest if row.key.name not in there], destination)
+        result.busy += len(held)
+        result.moved += sum(await repository.unregister(clock.now(), [row.key for row in at_rest if row not in held]))
+
+
+def _half_done(row: Row, copy: Row) -> bool:
+    """Whether ``copy`` was made of a row that is at rest, and the call was stopped before the copy was at rest, too."""
+    if row.state is State.PAUSED:
+        return copy.execute_after == NEVER
+    return row.state is State.FAILED and copy.state is State.SCHEDULED
+
+
+def _ready_together(rows: Sequence[Row], now: datetime) -> Iterator[Sequence[Row]]:
+    def ready_at(row: Row) -> datetime:
+        return row.execute_after if row.ready_at is None else max(row.ready_at, now)
+
+    batch: list[Row] = []
+    for row in sorted(rows, key=ready_at):
+        if batch and ready_at(row) - ready_at(batch[0]) > _TOGETHER:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+async def _move_waiting(
+    repository: Repository, clock: AlignedClock, rows: Sequence[Row], there: set[str], destination: Template, result: Moved
+) -> None:
+    # A row that is not due is claimed as of its own time. So it is not ready too early either, if the lease is left to end.
+    now = max([clock.now(), *(row.ready_at for row in rows if row.ready_at is not None)])
+    names = [row.key.name for row in rows]
+    claimed = await repository.claim(now, rows[0].key.partition, lease_duration=_LEASE, limit=len(names), names=names)
+    claims: Sequence[Claim] = claimed.claims
+    copies = {claim.key: _copy(claim, destination) for claim in claims if claim.key.name not in there}
+    if copies:
+        await repository.register(clock.now(), list(copies.values()))
+    outcomes = await repository.settle(clock.now(), [Commit(claim, None) for claim in claims]) if claims else []
+    done = [outcome in (Outcome.APPLIED, Outcome.ALREADY) for outcome in outcomes]
+    withdrawn = [copies[claim.key].key for claim, well in zip(claims, done, strict=True) if not well and claim.key in copies]
+    if withdrawn:
+        await repository.unregister(clock.now(), withdrawn)
+    result.moved += sum(done)
+    result.busy += len(rows) - sum(done)
+
+
+async def _copy_paused(repository: Repository, clock: AlignedClock, rows: Sequence[Row], destination: Template) -> None:
+    copies = [_copy(row, destination) for row in rows if row.state is State.PAUSED]
+    if not copies:
+        return
+    assert isinstance(repository, SupportsPause)
+    # Not due before it is paused; then in its right place, where it stays paused.
+    far = [Registration(copy.key, copy.spec, copy.schedule, Target(NEVER, NEVER)) for copy in copies]
+    await repository.register(clock.now(), far)
+    await repository.pause(clock.now(), [copy.key for copy in copies])
+    await repository.register(clock.now(), copies, force=True)
+
+
+async def _copy_failed(repository: Repository, clock: AlignedClock, rows: Sequence[Row], destination: Template) -> Sequence[Row]:
+    """Those whose copy could not be marked as failed, for it is held."""
+    held = []
+    for row in rows:
+        if row.state is not State.FAILED:
+            continue
+        copy = _copy(row, destination)
+        await repository.register(clock.now(), [copy])
+        # Only what is claimed can fail. A worker may come first, who gives it the attempt that `resume` would have.
+        now = max(clock.now(), copy.target.execute_after)
+        claimed = await repository.claim(now, copy.key.partition, lease_duration=_LEASE, limit=1, names=[copy.key.name])
+        for claim in claimed.claims:
+            await repository.settle(clock.now(), [Fail(claim, row.error or "")])
+        if not claimed.claims:
+            held.append(row)
+    return held
+
+
+def _copy(row: Row | Claim, destination: Template) -> Registration:
+    return Registration(destination.key(row.key.name), row.spec, row.schedule, Target(row.occurrence, row.execute_after))
