@@ -6,17 +6,24 @@ saving, acted out minute by minute. More examples, chosen at random: ``SCHEDULE_
 
 import os
 import zoneinfo
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from calendar import monthrange
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from itertools import islice
+from typing import Any
 
+import pytest
+from croniter import croniter
 from cronsim import CronSim
+from dateutil import tz
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import pyncette.schedules.cron as cron_module
 from pyncette.errors import ScheduleError
 from pyncette.schedule import Cron, Interval, Once, Schedule, parse
+from pyncette.schedules.cron import Calendar
 
 EXAMPLES = int(os.environ.get("SCHEDULE_EXAMPLES", "0"))
 few = settings(max_examples=EXAMPLES or 100, derandomize=not EXAMPLES, deadline=None)
@@ -268,3 +275,149 @@ def test_fast_forward_is_next_repeated_until_after_now(schedule: Schedule, where
     while expected is not None and expected <= now:
         expected = schedule.next(expected)
     assert schedule.next_after(last, now) == expected
+
+
+class Work:
+    """Counts what costs time: steps of croniter, of the calendar, and what a clock is asked to show."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        for owner, name in (
+            (croniter, "get_next"),
+            (croniter, "__init__"),
+            (Calendar, "after"),
+            (tz.tzrange, "utcoffset"),
+            (zoneinfo, "ZoneInfo"),
+            (cron_module, "monthrange"),
+        ):
+            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return original(*args, **kwargs)
+
+        return counted
+
+
+NTH = [f"{day}#{nth}" for day in [*range(8), *WEEKDAYS] for nth in range(1, 6)]
+LAST = [f"{day}L" for day in range(8)] + [f"L{day}" for day in range(8)]
+
+
+def hostile(low: int, high: int, terms: list[str]) -> st.SearchStrategy[str]:
+    """A field that takes the most work that a text can ask for: stars, everything in a range, long lists, things said again."""
+    wide = ["*", f"{low}-{high}", f"*/{high}", f"{low}-{high}/{high}", f"*/{high - 1}", str(high), *terms]
+    return st.sampled_from(wide) | st.lists(st.sampled_from(wide), max_size=40).map(lambda few: ",".join([*few, wide[-1]]))
+
+
+hostile_expressions = st.tuples(
+    hostile(0, 59, []),
+    hostile(0, 23, []),
+    hostile(1, 31, ["L", "29", "30", "*/29"]),
+    hostile(1, 12, ["2", "FEB"]),
+    hostile(0, 7, [*NTH, *LAST]),
+    hostile(0, 59, []) | st.none(),
+).map(lambda fields: " ".join(field for field in fields if field is not None))
+
+hours_and_minutes = st.tuples(st.integers(0, 23), st.integers(0, 59)).map(lambda pair: f"{pair[0]}:{pair[1]:02}")
+offset = st.tuples(st.sampled_from("+-"), hours_and_minutes | st.integers(0, 23).map(str)).map("".join)
+change_of_clock = st.tuples(
+    st.integers(1, 366).map("J{}".format)
+    | st.integers(0, 366).map(str)
+    | st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(0, 6)).map(lambda rule: "M{}.{}.{}".format(*rule)),
+    st.just("") | st.integers(0, 99).map("/{}".format) | hours_and_minutes.map("/{}".format),
+).map("".join)
+hostile_zones = st.builds(
+    "{}{}EDT{},{},{}".format, st.sampled_from(["ABC", "UTC"]), offset, offset | st.just(""), change_of_clock, change_of_clock
+)
+
+
+@few
+@given(
+    expression=hostile_expressions,
+    zone=hostile_zones | st.just("Europe/London"),
+    change=st.integers(0, 1),
+    seconds=st.integers(-72 * 3600, 72 * 3600),
+    year=st.sampled_from([10, 2026, 2028, 2096, 9990]),
+)
+def test_no_text_asks_for_more_than_little_work(expression: str, zone: str, change: int, seconds: int, year: int) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        work = Work(monkeypatch)
+        try:
+            schedule = Cron(expression, zone)
+        except ScheduleError:
+            assert work.count < 500
+            return
+        assert work.count < 500
+        rules = schedule.zone
+        near = rules.transitions(year)[change] if isinstance(rules, tz.tzrange) else datetime(year, 3, 29)
+        last: datetime | None = near.replace(tzinfo=UTC) + timedelta(seconds=seconds)
+        for _ in range(3):
+            work.count = 0
+            before = last
+            last = schedule.next(before)
+            assert work.count < 8000  # of some microseconds each
+            if last is None:
+                break
+            assert last > before
+
+
+@few
+@given(
+    text=st.text("0123456789*/-,#?L MONTUEFB") | st.text("0123456789*/-,#?L ", min_size=900) | st.text(),
+    zone=st.text("UTC+-0123456789:,./MJ EDTabc") | st.text(),
+)
+def test_any_expression_and_any_zone_is_read_or_refused_in_one_short_line(text: str, zone: str) -> None:
+    for make in (lambda: Cron(text), lambda: Cron("@daily", zone)):
+        try:
+            schedule = make()
+        except ScheduleError as error:
+            message = str(error)
+            assert message.isprintable()
+            assert len(message) < 500
+            assert message[0].isupper()
+        else:
+            assert parse(schedule.text) == schedule
+            schedule.next(datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@few
+@given(expression=hostile_expressions, start=st.dates(date(1990, 1, 1), date(2090, 1, 1)))
+def test_days_are_those_that_the_fields_name(expression: str, start: date) -> None:
+    """Day by day, with the fields read by the words of the documentation."""
+    _, _, day, month, weekday, *_ = expression.split()
+
+    def plain(term: str, low: int, high: int) -> set[int]:
+        name, _, step = term.partition("/")
+        ends = [low, high] if name == "*" else [int(MONTHS.index(end) + 1 if end in MONTHS else end) for end in name.split("-")]
+        return set(range(ends[0], ends[-1] + 1, int(step or 1)))
+
+    def matches(on: date) -> bool:
+        last = monthrange(on.year, on.month)[1]
+        number = on.isoweekday() % 7
+        by_day = any(on.day == last if term == "L" else on.day in plain(term, 1, 31) for term in day.split(","))
+
+        def by_weekday(term: str) -> bool:
+            if "#" in term:
+                name, nth = term.split("#")
+                named = WEEKDAYS.index(name) if name in WEEKDAYS else int(name) % 7
+                return number == named and (on.day - 1) // 7 + 1 == int(nth)
+            if "L" in term:
+                return number == int(term.strip("L")) % 7 and on.day + 7 > last
+            high = 6 if term.startswith("*") else 7
+            return number in {value % 7 for value in plain(term, 0, high)}
+
+        days = [by_day, any(by_weekday(term) for term in weekday.split(","))]
+        both = day.startswith("*") or weekday.startswith("*")
+        return on.month in {m for term in month.split(",") for m in plain(term, 1, 12)} and (all(days) if both else any(days))
+
+    schedule = cron(f"0 0 {day} {month} {weekday}", "UTC")
+    midnight = datetime.combine(start, datetime.min.time(), tzinfo=UTC)
+    found = schedule.next(midnight)
+    assert found is not None
+    following = (start + timedelta(days=n) for n in range(1, 400))
+    expected = next((on for on in following if matches(on)), None)
+    if expected is None:
+        assert found.date() > start + timedelta(days=399)
+    else:
+        assert found.date() == expected
