@@ -233,7 +233,7 @@ def test_who_only_looks_creates_nothing_and_is_told_that_there_is_nothing(tmp_pa
     async def ship(context): ...
 
     async def look():
-        async with app.create(layouts=layouts) as app_context:
+        async with app.create(layouts=layouts, looking=True) as app_context:
             return list(await app_context.repository.partitions())
 
     with pytest.raises(StoreMissingError, match="There is no SQLite database .* yet"):

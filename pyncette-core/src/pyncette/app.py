@@ -119,7 +119,12 @@ class Pyncette(Declarations):
 
     @contextlib.asynccontextmanager
     async def create(
-        self, *, clock: Clock | None = None, fixtures: bool = True, layouts: Literal["agree", "compare", "ignore"] = "agree"
+        self,
+        *,
+        clock: Clock | None = None,
+        fixtures: bool = True,
+        layouts: Literal["agree", "compare", "ignore"] = "agree",
+        looking: bool = False,
     ) -> AsyncIterator[PyncetteContext]:
         """Open the store and set up the fixtures; at the end shut down, tear the fixtures down, and close the store.
 
@@ -129,14 +134,15 @@ class Pyncette(Declarations):
         :param fixtures: False leaves the fixtures out, for tools that look at what is stored and run nothing.
         :param layouts: each template is refused here if the store has its instances under another layout (dynamic, partitioned,
             another ``partition_count``). ``"agree"`` stores the layout of a new one, ``"compare"`` writes nothing, for what only
-            looks, and ``"ignore"`` does not even compare, for what is to mend it. Only with ``"agree"`` a store that does not exist
-            yet is created; otherwise it is a :class:`~pyncette.errors.StoreMissingError`.
+            looks, and ``"ignore"`` does not even compare, for what is to mend it.
+        :param looking: create nothing, neither a file nor a table; a store that does not exist yet is a
+            :class:`~pyncette.errors.StoreMissingError`. Not to be combined with ``"agree"``, which writes.
 
         Raises :class:`~pyncette.errors.ConfigurationError` for such a template, and the store's error if it can't be opened.
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._in_use())
-            repository = await stack.enter_async_context((self._open if layouts == "agree" else backends.looking(self._open))())
+            repository = await stack.enter_async_context((backends.looking(self._open) if looking else self._open)())
             if self._instrumentations:
                 repository = ObservedRepository(repository, self._settings.instrumentation)
             aligned = AlignedClock(self._clock if clock is None else clock)
