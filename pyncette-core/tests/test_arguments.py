@@ -16,7 +16,7 @@ import pytest
 
 from pyncette import ConfigurationError, Instance
 from pyncette.arguments import MAX_ARGUMENTS_BYTES, dump_arguments, plain_arguments
-from pyncette.checks import check_free_arguments, one_slip_from
+from pyncette.checks import check_free_arguments, did_you_mean, one_slip_from
 from pyncette.testing import running
 
 SECOND = timedelta(seconds=1)
@@ -342,3 +342,15 @@ def test_what_is_free_for_one_caller_may_be_an_option_of_another():
         check_free_arguments(["retry_delai"], ["schedule"], "a test", {"retry_delay": "set it elsewhere"})
     with pytest.raises(ConfigurationError, match="'retry_delay' of a test .*: set it elsewhere, or"):
         check_free_arguments(["retry_delay"], ["schedule"], "a test", {"retry_delay": "set it elsewhere"})
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("sqlite_tabel", ["sqlite_database", "sqlite_table_name", "sqlite_timeout"], "sqlite_table_name"),
+        ("intervall", ["interval", "intervals_of_all"], "interval"),
+        ("colour", ["schedule", "interval"], None),
+    ],
+)
+def test_of_several_names_that_are_close_the_likeliest_is_suggested(name, known, meant):
+    assert did_you_mean(name, known) == meant

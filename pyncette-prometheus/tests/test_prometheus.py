@@ -234,7 +234,9 @@ def test_runs_failures_and_calls_add_up(app, clock, store, registry, scrape):
     assert scraped.total("pyncette_repository_call_failures_total") == 0
     assert set(scraped.of("pyncette_repository_calls_in_progress").values()) == {0}
     batches = scraped.of("pyncette_repository_batch_rows_sum")
-    assert batches == {(operation,): rows for operation, rows in store.rows.items() if operation not in ("list", "partitions", "stats")}
+    assert batches == {
+        (operation,): rows for operation, rows in store.rows.items() if operation not in ("list", "partitions", "stats")
+    }
     # The layout of the template is decided by a claim and a commit, too.
     assert batches["claim",] == sum(ran.values()) + 1
     assert batches["settle",] == sum(ran.values()) + 1

@@ -163,8 +163,10 @@ def check_type(value: object, kind: type, what: str) -> None:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """The one of ``known`` that ``name`` is most likely a misspelling of, if any comes close."""
-    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
-    return matches[0] if matches else None
+    names = sorted(known)
+    # Of those that are close, that which begins alike: few err in the first letters.
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.75)
+    return one_slip_from(name, tuple(names)) or max(close, key=lambda each: _shared(name, each), default=None)
 
 
 def check_attribute_name(name: object, reserved: Container[str]) -> None:
