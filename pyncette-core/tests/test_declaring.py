@@ -3,8 +3,10 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import enum
 import functools
+import inspect
 import math
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -958,6 +960,18 @@ def test_the_defaults_are_those_of_the_documentation(app):
     assert isinstance(partitioned, PartitionedTask)
     assert partitioned.partition_selector is crc32_selector
     assert partitioned.enabled_partitions is None
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [(Pyncette.task, StaticTask), (Pyncette.dynamic_task, DynamicTask), (Pyncette.partitioned_task, PartitionedTask)],
+)
+def test_each_way_to_declare_has_all_options_of_its_kind_with_the_same_defaults(method, kind):
+    offered = {each.name: each.default for each in inspect.signature(method).parameters.values() if each.kind is each.KEYWORD_ONLY}
+    fields = {each.name: each.default for each in dataclasses.fields(kind)}
+    assert offered.keys() - {"interval", "timezone"} == fields.keys() - {"body"}
+    for name in offered.keys() & fields.keys() - {"name", "args", "schedule", "partition_count"}:
+        assert offered[name] == fields[name], name
 
 
 def test_a_task_can_be_called_as_the_coroutine_that_it_is(app, clock):
