@@ -22,7 +22,9 @@ def parse(text: str) -> Schedule:
     if not isinstance(text, str):
         raise ScheduleError(f"A stored schedule must be text, not {shown(text)}")
     if len(text) > _LONGEST:
-        raise ScheduleError(f"Stored schedule {shown(text)} can't be read: it has {len(text)} characters")
+        raise ScheduleError(
+            f"Stored schedule {shown(text)} can't be read: It has {len(text)} characters, and {_LONGEST} are enough for any"
+        )
     return _parse(text)
 
 

@@ -16,8 +16,16 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 100
 
 
 def shown(value: object) -> str:
-    """``value`` as a message shows it: on one line, and short, however large it is."""
-    return " ".join(_repr.repr(value).split("\n"))
+    """``value`` as a message shows it: on one line, without control characters, and short, however large it is."""
+    try:
+        text = _repr.repr(value[:100] if isinstance(value, bytes) else value)
+    except ValueError:  # an int of more digits than Python prints
+        text = f"<{type(value).__name__}>"
+    return _printable(text)[:150]
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def plain_text(text: str) -> str:
@@ -55,7 +63,7 @@ def plain_instant(instant: datetime) -> datetime:
             if not aware:
                 return plain
             return min(max(plain.astimezone(UTC), EARLIEST), LATEST)
-    except (ArithmeticError, TypeError, ValueError) as error:
-        raise ScheduleError(f"The instant {shown(instant)} can't be understood: {error}") from error
+    except Exception as error:  # a tzinfo may raise whatever it likes
+        raise ScheduleError(f"The instant {shown(instant)} can't be understood: {_printable(str(error)[:200])}") from error
     end = EARLIEST if plain.year < EARLIEST.year else LATEST
     return end if aware else end.replace(tzinfo=None)
