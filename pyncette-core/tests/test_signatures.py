@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from pyncette import ConfigurationError, FailureMode, with_heartbeat
+from pyncette import ConfigurationError, Context, FailureMode, with_heartbeat
 from pyncette.healthcheck import use_healthcheck_server
 from pyncette.testing import running
 
@@ -79,11 +79,14 @@ class CalledWithTwo:
     async def __call__(self, context, other): ...
 
 
-TAKES_NO = "write 'async def none(context)'"
+async def only_by_keyword(*, context: Context = "s3cret", other: int): ...
+
+
 BODIES = {
+    "only by keyword": (only_by_keyword, "(*, context, other)", "called with (context)"),
     "no parameter": (none, "has no parameters", "called with (context)", "'async def none(context)'"),
     "two parameters": (two, "(context, other)", "'async def two(context)'"),
-    "a keyword that is missing": (by_keyword, "(context, other)", "called with (context)"),
+    "a keyword that is missing": (by_keyword, "(context, *, other)", "called with (context)"),
     "partial with none left": (functools.partial(one, 1), "no parameters"),
     "partial with two left": (functools.partial(two), "(context, other)"),
     "partial of a plain function": (functools.partial(plain), "async def"),

@@ -82,10 +82,9 @@ def _check_parameters(function: Any, what: str, arguments: Sequence[str], otherw
     try:
         signature.bind(*arguments)
     except TypeError:
-        names = ", ".join(signature.parameters)
-        raise ConfigurationError(
-            f"{what} has {f'the parameters ({names})' if names else 'no parameters'}, but {otherwise}"
-        ) from None
+        bare = [each.replace(annotation=each.empty, default=each.empty) for each in signature.parameters.values()]
+        has = f"the parameters {inspect.Signature(bare)}" if bare else "no parameters"
+        raise ConfigurationError(f"{what} has {has}, but {otherwise}") from None
 
 
 def _is(check: Callable[[Any], bool], function: Any) -> bool:
