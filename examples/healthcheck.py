@@ -1,11 +1,13 @@
 """An application that answers whether it is healthy: for a load balancer, a container platform, or a colleague with curl.
 
-Run it:      pip install "pyncette-core[healthcheck]", and then: python examples/healthcheck.py
+Run it:      python examples/healthcheck.py
 You see:     `work` runs each second. Meanwhile, in a second terminal:
                  curl -i localhost:8080/health    200 as long as the store is polled and bodies run
                  curl -i localhost:8080/ready     200 once it has begun, and until it is told to end
 Then try:    Press Ctrl-C. `nap` takes ten seconds; until it has ended, /health is 200, since all is well, but /ready is 503.
-End it:      Ctrl-C. A second one doesn't wait for `nap`. The port is that of the environment variable PORT, if there is one.
+End it:      Ctrl-C. A second one doesn't wait for `nap`. The port is that of the environment variable PORT, if there is one,
+             and one more for each further process of `pyncette run --processes`. Only this machine is answered; in a container
+             set BIND_ADDRESS=0.0.0.0.
 """
 
 import asyncio
@@ -32,7 +34,11 @@ async def nap(context: Context) -> None:
     await asyncio.sleep(10)
 
 
-use_healthcheck_server(app, port=int(os.environ.get("PORT", "8080")))
+use_healthcheck_server(
+    app,
+    port=int(os.environ.get("PORT", "8080")) + int(os.environ.get("PYNCETTE_PROCESS", "0")),
+    bind_address=os.environ.get("BIND_ADDRESS"),
+)
 
 if __name__ == "__main__":
     app.main()

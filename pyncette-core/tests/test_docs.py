@@ -116,6 +116,7 @@ class Snippets:
 @pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page, "python"))])
 def test_snippets(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("METRICS_PORT", "0")
     caplog.set_level(logging.WARNING)
     snippets = Snippets(monkeypatch)
     for line, source in blocks(page, "python"):

@@ -45,7 +45,7 @@ EXPECTED = {
         r"forgetful: attempt 2, fencing token",
         r"'forgetful' .*\(attempt 1\) ended after its lease was taken over",
     ],
-    "healthcheck": [r"Answering GET /health and GET /ready on port \d+", r"work, meant for", r"nap: good night"],
+    "healthcheck": [r"Answering GET /health and GET /ready on 127.0.0.1, port \d+", r"work, meant for", r"nap: good night"],
     "prometheus_metrics": [r"work, meant for", r"greet: hello, Ada", r"'gamble' .* failed: ValueError"],
     "tracing": [
         r"span 'store claim' of trace (\w+): ok, .*\n(.*\n)*span 'tick' of trace \1: ok",

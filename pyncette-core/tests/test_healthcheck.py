@@ -15,12 +15,10 @@ from textwrap import dedent
 
 import pytest
 
-from pyncette import ConcurrentExecutor, ConfigurationError, Instance, Pyncette, SynchronousExecutor
+from pyncette import ConcurrentExecutor, ConfigurationError, Instance, Pyncette, SynchronousExecutor, healthcheck
 from pyncette.errors import TransientRepositoryError
 from pyncette.healthcheck import is_healthy, use_healthcheck_server
 from pyncette.testing import running
-
-pytest.importorskip("aiohttp", reason="the extra [healthcheck] is not installed")
 
 SECOND = timedelta(seconds=1)
 LOCALHOST = "127.0.0.1"
@@ -45,7 +43,7 @@ def serve(caplog):
 
     def use(app, **options):
         use_healthcheck_server(app, port=0, bind_address=LOCALHOST, **options)
-        return lambda: int(re.findall(r"/ready on port (\d+)", caplog.text)[-1])
+        return lambda: int(re.findall(r"/ready on 127.0.0.1, port (\d+)", caplog.text)[-1])
 
     return use
 
@@ -228,8 +226,30 @@ def test_health_and_readiness_over_a_life(real_app, serve):
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready"])
-@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/health", (500, "unhealthy\n")),
+        ("/health/", (500, "unhealthy\n")),
+        ("/", (500, "unhealthy\n")),
+        ("/health?verbose=1", (500, "unhealthy\n")),
+        ("/ready", (503, "starting\n")),
+        ("/ready/", (503, "starting\n")),
+    ],
+)
+def test_paths_are_as_probes_write_them_and_head_is_get_without_the_text(real_app, serve, path, answer):
+    port = serve(real_app)
+
+    async def main():
+        async with real_app.create():
+            assert await request(port(), path) == answer
+            assert await request(port(), path, "HEAD") == (answer[0], "")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_other_methods_are_405(real_app, serve, path, method):
     port = serve(real_app)
 
@@ -245,7 +265,7 @@ def test_other_paths_are_404(real_app, serve):
 
     async def main():
         async with real_app.create():
-            assert (await request(port(), "/"))[0] == 404
+            assert (await request(port(), "/metrics"))[0] == 404
 
     asyncio.run(main())
 
@@ -336,9 +356,9 @@ def test_a_port_that_is_none_is_refused(port):
         use_healthcheck_server(Pyncette(), port=port)
 
 
-@pytest.mark.parametrize("address", [LOCALHOST, None])
+@pytest.mark.parametrize("address", [LOCALHOST, None, "0.0.0.0"])
 def test_a_port_that_is_taken_is_an_error_that_names_it(real_app, address):
-    with socket.create_server((address or "", 0)) as taken:
+    with socket.create_server((address or LOCALHOST, 0)) as taken:
         port = taken.getsockname()[1]
         use_healthcheck_server(real_app, port=port, bind_address=address)
 
@@ -362,9 +382,6 @@ def test_an_address_that_is_unknown_is_an_error_that_names_it(real_app):
 
 
 PROGRAM = """
-    import sys
-
-    {prelude}
     from datetime import timedelta
     from pyncette import Pyncette
     from pyncette.healthcheck import use_healthcheck_server
@@ -379,15 +396,16 @@ PROGRAM = """
 """
 
 
-def ended(**values):
-    program = dedent(PROGRAM).format(**values)
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+def ended(port, **environment):
+    program = dedent(PROGRAM).format(port=port)
+    environment = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_program_whose_port_is_taken_ends_with_one_line():
     with socket.create_server((LOCALHOST, 0)) as taken:
         port = taken.getsockname()[1]
-        process = ended(prelude="", port=port)
+        process = ended(port=port)
     assert process.returncode == 1
     assert process.stderr == (
         f"pyncette: The health check can't listen on 127.0.0.1, port {port}: {os.strerror(errno.EADDRINUSE)}; "
@@ -395,14 +413,165 @@ def test_a_program_whose_port_is_taken_ends_with_one_line():
     )
 
 
-def test_a_program_without_aiohttp_ends_with_one_line():
-    process = ended(prelude="sys.modules['aiohttp'] = None", port=0)
+def test_processes_that_want_the_same_port_are_told_how_to_have_their_own():
+    with socket.create_server((LOCALHOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        process = ended(port=port, PYNCETTE_PROCESS="1")
     assert process.returncode == 1
-    assert process.stderr == (
-        "pyncette: The health check needs aiohttp, which can't be imported: pip install 'pyncette-core[healthcheck]'\n"
-    )
+    assert f'a port of its own: port={port} + int(os.environ.get("PYNCETTE_PROCESS", "0"))' in process.stderr
 
 
-def test_aiohttp_is_not_loaded_until_it_is_needed():
-    code = "import pyncette, pyncette.healthcheck, sys; print('aiohttp' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+@pytest.mark.parametrize("address", ["", " ", 127, b"127.0.0.1"])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(ConfigurationError, match="bind_address of the health check is .*; pass an address"):
+        use_healthcheck_server(Pyncette(), bind_address=address)
+
+
+# --- who may ask, and how much --------------------------------------------------------------------------------------------
+
+
+def test_nobody_but_this_machine_is_answered_unless_told_otherwise(real_app, monkeypatch):
+    asked = []
+    listen = asyncio.start_server
+
+    async def noted(serve, address, port, **options):
+        asked.append(address)
+        return await listen(serve, address, port, **options)
+
+    monkeypatch.setattr(asyncio, "start_server", noted)
+    use_healthcheck_server(real_app, port=0)
+    use_healthcheck_server(other := Pyncette(), port=0, bind_address="0.0.0.0")
+
+    async def main():
+        async with real_app.create(), other.create():
+            pass
+
+    asyncio.run(main())
+    assert asked == ["127.0.0.1", "0.0.0.0"]
+
+
+async def answer_to(port, sent):
+    """All that comes back."""
+    reader, writer = await asyncio.open_connection(LOCALHOST, port)
+    try:
+        writer.write(sent)
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /health HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", b"431"),
+        (b"GET /" + b"a" * 9000, b"431"),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", b"400"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
+        (b"\r\n\r\n", b"400"),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET  /health HTTP/1.1\r\n\r\n", b"400"),
+    ],
+    ids=["long header", "long path", "TLS", "HTTP/2", "nothing", "not ASCII", "two spaces"],
+)
+def test_what_is_no_request_of_a_probe_is_refused(real_app, serve, sent, status):
+    port = serve(real_app)
+
+    async def main():
+        async with real_app.create():
+            assert (await answer_to(port(), sent)).startswith(b"HTTP/1.1 " + status)
+            assert (await request(port()))[0] == 500
+
+    asyncio.run(main())
+
+
+def test_of_several_requests_in_one_connection_the_first_is_answered(real_app, serve):
+    port = serve(real_app)
+
+    async def main():
+        async with real_app.create():
+            answer = await answer_to(port(), b"GET /health HTTP/1.1\r\n\r\n" * 100)
+            assert answer.count(b"HTTP/1.1") == 1
+            assert b"Connection: close" in answer
+
+    asyncio.run(main())
+
+
+def test_a_client_that_does_not_ask_soon_is_left(real_app, serve, monkeypatch):
+    monkeypatch.setattr(healthcheck, "_REQUEST_TIMEOUT", 0.1)
+    port = serve(real_app)
+
+    async def main():
+        async with real_app.create():
+            reader, writer = await asyncio.open_connection(LOCALHOST, port())
+
+            async def dribble():
+                with contextlib.suppress(ConnectionError):
+                    for byte in b"GET /health HTTP/1.1\r\nX: " + b"a" * 5000:
+                        writer.write(bytes([byte]))
+                        await writer.drain()
+                        await asyncio.sleep(0.01)
+
+            dribbling = asyncio.create_task(dribble())
+            async with asyncio.timeout(20):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+            dribbling.cancel()
+            writer.close()
+
+    asyncio.run(main())
+
+
+def test_a_crowd_that_sends_nothing_does_not_keep_a_probe_out(real_app, serve):
+    port = serve(real_app)
+
+    async def main():
+        async with real_app.create(), contextlib.AsyncExitStack() as stack:
+            crowd = []
+            for _ in range(200):
+                reader, writer = await asyncio.open_connection(LOCALHOST, port())
+                stack.callback(writer.close)
+                crowd.append(reader)
+            assert (await request(port()))[0] == 500
+            # The first to come are the first to go.
+            left = await asyncio.gather(*(reader.read() for reader in crowd[:137]))
+            assert set(left) == {b""}
+            assert not crowd[-1].at_eof()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError()], ids=repr)
+def test_a_handler_can_end_nothing(real_app, serve, error):
+    async def handler(app_context):
+        raise error
+
+    port = serve(real_app, healthcheck_handler=handler)
+
+    async def main():
+        async with real_app.create():
+            assert await request(port()) == (500, "unhealthy\n")
+            assert await request(port()) == (500, "unhealthy\n")
+
+    asyncio.run(main())
+
+
+def test_it_is_not_healthy_once_all_slots_are_held_by_bodies_that_outlasted_their_leases(make_app, clock):
+    app = make_app(poll_interval=SECOND, concurrency_limit=2)
+    declare(app, lambda: asyncio.sleep(3600), interval=30 * SECOND, lease_duration=60 * SECOND)
+
+    @app.task(interval=30 * SECOND, lease_duration=10 * SECOND)
+    async def other(context):
+        await asyncio.sleep(3600 if context.attempt == 1 else 0)
+
+    async def main():
+        async with app.create() as context:
+            run = asyncio.create_task(context.run())
+            await clock.advance(85 * SECOND)
+            assert context.free_slots == 0
+            assert await is_healthy(context)  # one of them is within its lease
+            await clock.advance(10 * SECOND)
+            assert not await is_healthy(context)
+            run.cancel()
+            await asyncio.wait([run])
+
+    clock.run(main())

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import re
 import subprocess
@@ -23,6 +24,8 @@ from pyncette.errors import TransientRepositoryError
 from pyncette.memory import MemoryRepository
 from pyncette.prometheus import use_prometheus
 from pyncette.prometheus.metrics import metrics_of
+from pyncette.repository import Key
+from pyncette.store.codec import unreadable
 from pyncette.testing import VirtualClock, running
 
 SECOND = timedelta(seconds=1)
@@ -395,6 +398,43 @@ def test_a_run_that_the_shutdown_cuts_off_is_no_failure_but_one_that_is_cancelle
     assert scraped.of("pyncette_task_run_failures_total") == {("cut_off",): 0, ("cancelled",): 1}
 
 
+@pytest.mark.parametrize("broken", ["observe", "inc"])
+def test_metrics_that_can_not_be_written_stop_nothing(app, clock, registry, monkeypatch, caplog, broken):
+    use_prometheus(app, registry=registry)
+    ran = []
+
+    @app.task(interval=SECOND)
+    async def task(context):
+        ran.append(context.attempt)
+
+    def full(*args):
+        raise OSError("No space left on device")
+
+    for kind in (prometheus_client.Histogram, prometheus_client.Counter, prometheus_client.Gauge):
+        if hasattr(kind, broken):
+            monkeypatch.setattr(kind, broken, full)
+    run_for(clock, app, 10.5)
+    assert ran == [1] * 10
+    assert sum(record.name == "pyncette.prometheus.hooks" for record in caplog.records) == 1
+
+
+def test_rows_that_can_not_be_read_are_counted_each_time_that_they_are_met(app, clock, store, registry, scrape):
+    use_prometheus(app, registry=registry)
+
+    @app.dynamic_task()
+    async def template(context): ...
+
+    claim = store.claim
+
+    async def damaged(*args, **options):
+        result = await claim(*args, **options)
+        return dataclasses.replace(result, unreadable=[unreadable(Key("dynamic:template", "a"), "junk")] * 3)
+
+    store.claim = damaged
+    run_for(clock, app, 10)
+    assert scrape()["pyncette_unreadable_rows_total",] == 3 * store.calls["claim"] > 0
+
+
 def test_instances_are_no_labels(app, clock, registry, scrape):
     use_prometheus(app, registry=registry)
 
@@ -637,6 +677,8 @@ from datetime import timedelta
 
 from pyncette import Pyncette
 from pyncette.prometheus import use_prometheus
+from pyncette.repository import Key
+from pyncette.store.codec import unreadable
 from pyncette.testing import VirtualClock, running
 
 clock = VirtualClock()

@@ -1,22 +1,18 @@
-"""Answers over HTTP whether an application is healthy, and whether it is ready.
+"""Answers over HTTP whether an application is healthy, and whether it is ready."""
 
-Needs aiohttp: ``pip install "pyncette-core[healthcheck]"``.
-"""
-
+import asyncio
 import errno
 import logging
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.errors import ConfigurationError
 from pyncette.signatures import check_coroutine_function
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 __all__ = ["HealthcheckHandler", "is_healthy", "use_healthcheck_server"]
 
@@ -25,19 +21,38 @@ logger = logging.getLogger(__name__)
 #: Whether an application is healthy. What it raises is logged, and the application counts as unhealthy.
 HealthcheckHandler: TypeAlias = Callable[[PyncetteContext], Awaitable[bool]]
 
-#: How long answers on their way are waited for at shutdown (seconds). Idle connections are closed at once.
+#: How long a client may take to send its request (seconds).
+_REQUEST_TIMEOUT = 5.0
+#: How many bytes a request may have.
+_MOST_BYTES = 8192
+#: How many clients are listened to at once; a further one takes the place of the one that has been there longest.
+_MOST_CONNECTIONS = 64
+#: How long answers on their way are waited for at shutdown (seconds). Clients that have not asked yet are left at once.
 _SHUTDOWN_GRACE = 1.0
+
+_REQUEST = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/1\.[01]\r\n")
+_PATHS = {b"/health": "health", b"/health/": "health", b"/": "health", b"/ready": "ready", b"/ready/": "ready"}
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 async def is_healthy(app_context: PyncetteContext) -> bool:
     """The default handler: whether the last successful poll is younger than two poll intervals.
 
-    Nothing is polled while all slots are taken by bodies, nor while the application waits for the last ones at its end; that is healthy.
+    Nothing is polled while all slots are taken by bodies; that is healthy, until all of them have outlasted their leases: then
+    they hang, most likely. While the application waits for the last bodies at its end, it is healthy.
     """
     if app_context.stopping:
         return app_context.running
     if not app_context.free_slots:
-        return True
+        return not app_context.stuck
     last_tick = app_context.last_tick
     return last_tick is not None and app_context.clock.now() - last_tick < 2 * app_context.poll_interval
 
@@ -48,82 +63,160 @@ def use_healthcheck_server(
     bind_address: str | None = None,
     healthcheck_handler: HealthcheckHandler | None = None,
 ) -> None:
-    """Have ``app`` answer GET /health and GET /ready over HTTP, from its start until its last body has ended.
+    """Have ``app`` answer GET and HEAD of /health and /ready over HTTP, from its start until its last body has ended.
 
-    /health is 200 if the handler says so, else 500. /ready is 200 if besides the application has polled at least once and is not
-    shutting down, else 503. Both answer from the event loop of the bodies: if one of them blocks it, there is no answer.
+    /health, also as /health/ and /, is 200 if the handler says so, else 500. /ready is 200 if besides the application has polled at
+    least once and is not shutting down, else 503. Both answer from the event loop of the bodies: if one of them blocks it, there is
+    no answer.
 
-    :param port: 0 for any that is free; it is logged.
-    :param bind_address: the address to listen on; all by default.
+    :param port: 0 for any that is free; it is logged. Several processes on one machine need one each, see PYNCETTE_PROCESS.
+    :param bind_address: the address to listen on; 127.0.0.1 by default, which only this machine reaches. In a container pass "0.0.0.0".
     :param healthcheck_handler: ``async def handler(app_context) -> bool``; :func:`is_healthy` by default.
 
     The server is a fixture of the application: set up in turn with the others, and left out where fixtures are. At the start
-    ConfigurationError is raised if aiohttp is not installed or the address can't be had.
+    ConfigurationError is raised if the address can't be had.
     """
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ConfigurationError(f"The port of the health check is {port!r}; it must be a number from 0 to 65535")
+    if bind_address is not None and (not isinstance(bind_address, str) or not bind_address.strip()):
+        raise ConfigurationError(
+            f"The bind_address of the health check is {bind_address!r}; pass an address, such as '0.0.0.0' for all of this machine's"
+        )
+    address = "127.0.0.1" if bind_address is None else bind_address
     handler = is_healthy if healthcheck_handler is None else healthcheck_handler
     check_coroutine_function(handler, "The healthcheck_handler", "app_context")
 
     async def healthcheck_server(app_context: PyncetteContext) -> AsyncIterator[None]:
-        runner = _runner(app_context, handler)
-        await runner.setup()
+        server = _Server(app_context, handler)
+        listening = await _listen(server, address, port)
         try:
-            await _listen(runner, bind_address, port)
             yield
         finally:
-            await runner.cleanup()
+            listening.close()
+            await server.close()
 
     app.use_fixture(f"healthcheck_server_{port}", healthcheck_server)
 
 
-def _runner(app_context: PyncetteContext, handler: HealthcheckHandler) -> "web.AppRunner":
-    try:
-        from aiohttp import web
-    except ImportError as error:
-        raise ConfigurationError(
-            "The health check needs aiohttp, which can't be imported: pip install 'pyncette-core[healthcheck]'"
-        ) from error
+class _Server:
+    """As much of HTTP as a probe needs: one request for each connection, a small one, and soon."""
 
-    async def healthy() -> bool:
+    def __init__(self, app_context: PyncetteContext, handler: HealthcheckHandler) -> None:
+        self._app_context = app_context
+        self._handler = handler
+        #: Those connected, the longest first, and whether they have asked.
+        self._clients: dict[asyncio.Task[None], bool] = {}
+        self._closed = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if self._closed:
+            writer.close()
+            return
+        if len(self._clients) >= _MOST_CONNECTIONS:
+            # A flood of clients that send nothing must not keep the probe out, which is served as soon as it has come.
+            longest = next(iter(self._clients))
+            del self._clients[longest]
+            longest.cancel()
+        self._clients[task] = False
         try:
-            return bool(await handler(app_context))
-        except Exception:
+            async with asyncio.timeout(_REQUEST_TIMEOUT):
+                request = await reader.readuntil(b"\r\n\r\n")
+            self._clients[task] = True
+            writer.write(await self._answer(request))
+        except asyncio.LimitOverrunError:
+            writer.write(_response(431, "too large"))
+        except (asyncio.IncompleteReadError, TimeoutError, OSError, asyncio.CancelledError):
+            pass  # the client has left, or is left
+        finally:
+            self._clients.pop(task, None)
+            writer.close()
+
+    async def close(self) -> None:
+        """Leave the clients that have not asked, and give the others a moment."""
+        self._closed = True
+        for client, asked in list(self._clients.items()):
+            if not asked:
+                client.cancel()
+        if self._clients:
+            await asyncio.wait(list(self._clients), timeout=_SHUTDOWN_GRACE)
+        for client in list(self._clients):
+            client.cancel()
+        if self._clients:
+            await asyncio.wait(list(self._clients), timeout=_SHUTDOWN_GRACE)
+
+    async def _answer(self, request: bytes) -> bytes:
+        parsed = _REQUEST.match(request)
+        if parsed is None:
+            return _response(400, "bad request")
+        method, target = parsed.groups()
+        about = _PATHS.get(target.partition(b"?")[0])
+        if about is None:
+            return _response(404, "not found")
+        if method not in (b"GET", b"HEAD"):
+            return _response(405, "method not allowed", allow="GET, HEAD")
+        status, text = await (self._health() if about == "health" else self._ready())
+        return _response(status, text, body=method == b"GET")
+
+    async def _health(self) -> tuple[int, str]:
+        return (200, "healthy") if await self._healthy() else (500, "unhealthy")
+
+    async def _ready(self) -> tuple[int, str]:
+        if self._app_context.stopping:
+            return 503, "shutting down"
+        if self._app_context.last_tick is None:
+            return 503, "starting"
+        return (200, "ready") if await self._healthy() else (503, "unhealthy")
+
+    async def _healthy(self) -> bool:
+        task = asyncio.current_task()
+        try:
+            return bool(await self._handler(self._app_context))
+        except BaseException as error:
+            # Also SystemExit, with which a task would end the whole program; but not the end of this connection, nor Ctrl-C.
+            if isinstance(error, KeyboardInterrupt | GeneratorExit) or (task is not None and task.cancelling()):
+                raise
             logger.exception("The health check's handler raised; the application counts as unhealthy")
             return False
 
-    async def health(_: web.Request) -> web.Response:
-        return answer("healthy") if await healthy() else answer("unhealthy", 500)
 
-    async def ready(_: web.Request) -> web.Response:
-        if app_context.stopping:
-            return answer("shutting down", 503)
-        if app_context.last_tick is None:
-            return answer("starting", 503)
-        return answer("ready") if await healthy() else answer("unhealthy", 503)
-
-    def answer(text: str, status: int = 200) -> web.Response:
-        return web.Response(text=f"{text}\n", status=status, headers={"Cache-Control": "no-store"})
-
-    server = web.Application()
-    server.router.add_get("/health", health, allow_head=False)
-    server.router.add_get("/ready", ready, allow_head=False)
-    return web.AppRunner(server, access_log=None, shutdown_timeout=_SHUTDOWN_GRACE)
+def _response(status: int, text: str, *, allow: str | None = None, body: bool = True) -> bytes:
+    content = f"{text}\n"
+    lines = [
+        f"HTTP/1.1 {status} {_REASONS[status]}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(content)}",
+        "Cache-Control: no-store",
+        "Connection: close",
+    ]
+    if allow is not None:
+        lines.append(f"Allow: {allow}")
+    return "\r\n".join([*lines, "", content if body else ""]).encode()
 
 
-async def _listen(runner: "web.AppRunner", bind_address: str | None, port: int) -> None:
-    from aiohttp import web
-
-    where = f"port {port}" if bind_address is None else f"{bind_address}, port {port}"
+async def _listen(server: _Server, address: str, port: int) -> asyncio.Server:
+    where = f"{address}, port {port}"
     try:
-        await web.TCPSite(runner, bind_address, port).start()
-    except OSError as error:
-        hint = "; end what listens there, or pass another port=" if error.errno == errno.EADDRINUSE else ""
+        listening = await asyncio.start_server(server.serve, address, port, limit=_MOST_BYTES)
+    except (OSError, UnicodeError) as error:
         # asyncio's own text repeats the address, in a form of its own; the numbers of a resolver are not the system's.
-        if isinstance(error, socket.gaierror) or error.errno is None:
+        if isinstance(error, UnicodeError):
+            reason = "that is no name of a host"
+        elif isinstance(error, socket.gaierror) or error.errno is None:
             reason = error.strerror or str(error)
         else:
             reason = os.strerror(error.errno)
-        raise ConfigurationError(f"The health check can't listen on {where}: {reason}{hint}") from error
-    ports = sorted({address[1] for address in runner.addresses})
-    logger.info("Answering GET /health and GET /ready on %s", where if port else f"port {', '.join(map(str, ports))}")
+        raise ConfigurationError(f"The health check can't listen on {where}: {reason}{_hint(error, port)}") from error
+    ports = sorted({each.getsockname()[1] for each in listening.sockets})
+    logger.info("Answering GET /health and GET /ready on %s, port %s", address, ", ".join(map(str, ports)))
+    return listening
+
+
+def _hint(error: Exception, port: int) -> str:
+    if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+        return ""
+    if "PYNCETTE_PROCESS" in os.environ:
+        own = f'port={port} + int(os.environ.get("PYNCETTE_PROCESS", "0"))'
+        return f"; end what listens there, or give each process of this program a port of its own: {own}"
+    return "; end what listens there, or pass another port="

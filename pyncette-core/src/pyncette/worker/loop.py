@@ -106,7 +106,8 @@ class Engine:
     @property
     def stuck(self) -> bool:
         """Whether every slot is held by a body that has outlasted its lease: nothing else can run."""
-        return self._executor.free_slots <= 0 and all(execution.remaining() < 0 for execution in self._executions)
+        held = self._executions  # a slot is freed a moment after its execution has ended
+        return self._executor.free_slots <= 0 and bool(held) and all(execution.remaining() < 0 for execution in held)
 
     def running(self) -> Sequence[Execution]:
         """What runs at present, the oldest first."""

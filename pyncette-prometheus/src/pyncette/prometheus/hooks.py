@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
@@ -17,6 +18,8 @@ from pyncette.prometheus.state import Source
 from pyncette.task import check_duration
 
 __all__ = ["use_prometheus"]
+
+logger = logging.getLogger(__name__)
 
 #: The operations whose size is how many rows they are about. A claim tells apart how many it brought.
 _BATCHED = frozenset({"register", "unregister", "settle", "get", "pause", "resume"})
@@ -78,6 +81,7 @@ class _Hooks(Instrumentation):
         self._calls = metrics.calls if calls else None
         self._batches: Histogram | None = metrics.batches if calls else None
         self._claimed = metrics.batches.labels("claim") if calls else None
+        self._unreadable = metrics.unreadable if calls else None
         self._tasks = metrics.tasks if tasks else None
 
     def tick(self) -> AbstractContextManager[Any]:
@@ -94,20 +98,39 @@ class _Hooks(Instrumentation):
         if self._claimed is not None:
             self._claimed.observe(count)
 
+    def unreadable(self, count: int) -> None:
+        if self._unreadable is not None:
+            self._unreadable.inc(count)
+
     def lease_lost(self, task: Task) -> None:
         if self._tasks is not None:
             self._tasks.leases_lost.labels(task.name).inc()
 
 
 def _middleware(metrics: TaskMetrics) -> Middleware:
+    logged = False
+
+    @contextlib.contextmanager
+    def harmless() -> Iterator[None]:
+        # A full disk, in multiprocess mode, must not be a failure of each run; hooks are guarded by core.
+        nonlocal logged
+        try:
+            yield
+        except Exception:
+            if not logged:
+                logged = True
+                logger.exception("Runs can't be measured; that stops nothing, and is logged once")
+
     async def measured(context: Context, next: Callable[[], Awaitable[None]]) -> None:
         task = context.task.template.name
-        late = context.app_context.clock.now() - context.scheduled_at
-        metrics.staleness.labels(task).observe(max(0.0, late.total_seconds()))
-        if context.attempt > 1:
-            metrics.retries.labels(task).inc()
-        run = metrics.runs.of(task)
-        began = run.begin()
+        run = began = None
+        with harmless():
+            late = context.app_context.clock.now() - context.scheduled_at
+            metrics.staleness.labels(task).observe(max(0.0, late.total_seconds()))
+            if context.attempt > 1:
+                metrics.retries.labels(task).inc()
+            run = metrics.runs.of(task)
+            began = run.begin()
         failed = True
         try:
             await next()
@@ -116,7 +139,9 @@ def _middleware(metrics: TaskMetrics) -> Middleware:
             failed = not context.app_context.stopping  # a run that the shutdown cuts off is given back
             raise
         finally:
-            run.end(began, failed=failed)
+            if run is not None and began is not None:
+                with harmless():
+                    run.end(began, failed=failed)
 
     return measured
 

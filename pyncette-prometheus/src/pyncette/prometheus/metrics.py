@@ -72,6 +72,12 @@ class Metrics:
         )
 
     @cached_property
+    def unreadable(self) -> Counter:
+        return Counter(
+            "pyncette_unreadable_rows", "Due rows that claims skipped, since they make no sense.", registry=self._registry
+        )
+
+    @cached_property
     def tasks(self) -> TaskMetrics:
         return TaskMetrics(self._registry)
 
