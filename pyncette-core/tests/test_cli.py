@@ -235,7 +235,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(pyncette, arguments, words):
     one_line_error(pyncette(*arguments), *words, "--help", code=2)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["list"], ["show"], ["next"], ["unschedule"], ["backends"], ["check"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["list"], ["show"], ["next"], ["unschedule"], ["move"], ["backends"], ["check"]])
 def test_every_command_has_help_with_examples(pyncette, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     ended = pyncette(*command, "--help")

@@ -335,3 +335,119 @@ def test_no_junk_in_a_store_ends_a_command_in_a_traceback(pyncette, shop, damage
                 assert all(isinstance(json.loads(line, parse_constant=pytest.fail), dict) for line in ended.lines)
     left = pyncette("list", "shop:app", "new", "--json")
     assert all(each["state"] != "unreadable" for each in left.objects)
+
+
+# --- looking writes nothing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", [["list"], ["list", "new"], ["show", "new"], ["show", "report"], ["next"], ["next", "--json"], ["list", "--json"]]
+)
+def test_looking_creates_nothing_and_shows_what_is_declared(pyncette, shop, command):  # noqa: F811
+    declare(shop, "dynamic_task(name='new')", "task(name='report', schedule='0 9 * * *')")
+    name, *more = command
+    before = sorted(shop.iterdir())
+    ended = pyncette(name, "shop:app", *more)
+    assert ended.code == 0
+    assert "There is no SQLite database" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert sorted(shop.iterdir()) == before
+    if command == ["list"]:
+        assert [line.split("  ")[-1].strip() for line in ended.lines[1:]] == ["not stored"] * 2
+
+
+def test_removing_and_moving_create_nothing_either(pyncette, shop):  # noqa: F811
+    declare(shop, "dynamic_task(name='new')")
+    for command in (["unschedule", "shop:app", "old"], ["unschedule", "shop:app", "new", "a"], ["move", "shop:app", "old", "new"]):
+        assert pyncette(*command).code == 1
+    assert not (shop / "shop.db").exists()
+
+
+def test_looking_writes_nothing_into_a_store_that_is_there(pyncette, renamed):  # noqa: F811
+    declare(renamed, "dynamic_task(name='new')", "partitioned_task(name='spread', partition_count=5)")
+    before = execute(renamed, "SELECT * FROM pyncette_tasks ORDER BY partition, name")
+    for command in (["list"], ["list", "old"], ["show", "new"], ["show", "old", "a"], ["next"], ["list", "spread"]):
+        name, *more = command
+        assert pyncette(name, "shop:app", *more).code == 0
+    assert execute(renamed, "SELECT * FROM pyncette_tasks ORDER BY partition, name") == before
+
+
+# --- move ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["old", "spread", "dynamic:old", "partitioned:1:spread"])
+def test_move_gives_the_instances_of_a_template_to_another(pyncette, renamed, source):  # noqa: F811
+    name = source.split(":")[-1]
+    before = keys(renamed)
+    ended = pyncette("move", "shop:app", source, "new", "--dry-run")
+    assert (ended.code, ended.stdout) == (0, "")
+    assert f"3 rows of {name!r} would be moved to where 'new' has its instances" in ended.stderr
+    assert keys(renamed) == before
+    ended = pyncette("move", "shop:app", source, "new")
+    assert (ended.code, ended.stdout) == (0, "")
+    assert f"3 rows of {name!r} are moved" in ended.stderr
+    assert {each["instance"]: each["next"] for each in pyncette("list", "shop:app", "new", "--json").objects} == {
+        "a": "2035-01-02T00:00:00+00:00",
+        "bb": "2035-01-03T00:00:00+00:00",
+        "ccc": "2035-01-04T00:00:00+00:00",
+    }
+    assert name not in {each["task"] for each in pyncette("list", "shop:app", "--json").objects}
+
+
+@pytest.mark.parametrize(
+    "after", ["dynamic_task(name='spread')", *(f"partitioned_task(name='spread', partition_count={count})" for count in (1, 2, 8))]
+)
+def test_move_of_a_template_to_itself_gives_it_the_declared_layout(pyncette, renamed, after):  # noqa: F811
+    declare(renamed, after)
+    assert pyncette("check", "shop:app").code == 1
+    assert pyncette("move", "shop:app", "spread", "spread", "--dry-run", "--json").objects[0]["moved"] <= 3
+    [moved] = pyncette("move", "shop:app", "spread", "spread", "--json").objects
+    assert moved | {"complete": True, "busy": 0, "unreadable": 0, "conflicts": []} == moved
+    assert pyncette("check", "shop:app").code == 0
+    assert len(pyncette("list", "shop:app", "spread", "--json").objects) == 3
+    # It can be repeated, and then finds nothing to do.
+    ended = pyncette("move", "shop:app", "spread", "spread", "--json")
+    assert (ended.code, ended.objects[0]["moved"]) == (0, 0)
+
+
+def test_move_says_what_stays_and_ends_with_1(pyncette, renamed):  # noqa: F811
+    store(renamed, ["dynamic_task(name='new')"], instances=["bb"])
+    execute(renamed, "UPDATE pyncette_tasks SET schedule = 'cron 0 9 * * * @UTC' WHERE partition = 'dynamic:new'")
+    execute(renamed, "UPDATE pyncette_tasks SET state = 'odd' WHERE partition = 'dynamic:old' AND name = 'ccc'")
+    ended = pyncette("move", "shop:app", "old", "new")
+    assert ended.code == 1
+    first, *more = ended.stderr.splitlines()
+    assert "1 row of 'old' is moved" in first
+    assert any("1 row can't be read" in line for line in more)
+    assert any("'bb' stays, for 'new' has one of that name" in line for line in more)
+    [again] = pyncette("move", "shop:app", "old", "new", "--json").objects
+    assert (again["moved"], again["unreadable"], again["conflicts"], again["complete"]) == (0, 1, ["bb"], False)
+    assert pyncette("unschedule", "shop:app", "old", "--unreadable").code == 0
+    assert pyncette("unschedule", "shop:app", "old", "bb").code == 0
+    assert pyncette("move", "shop:app", "old", "new").code == 0
+    assert {name for _, name in keys(renamed)} >= {"a", "bb"}
+
+
+def test_a_row_that_no_instance_can_be_named_like_keeps_no_other_from_being_moved(pyncette, renamed):  # noqa: F811
+    execute(renamed, "UPDATE pyncette_tasks SET name = '' WHERE partition = 'dynamic:old' AND name = 'a'")
+    [moved] = pyncette("move", "shop:app", "old", "new", "--json").objects
+    assert (moved["moved"], moved["unreadable"]) == (2, 1)
+    assert pyncette("unschedule", "shop:app", "old", "").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing", "new"], ["'nothing'"]),
+        (["old", "nothing"], ["no template 'nothing'", "new"]),
+        (["old", "report"], ["no template 'report'"]),
+        (["report", "new"], ["'report' is a static task"]),
+        (["new", "new"], []),
+    ],
+)
+def test_what_can_not_be_moved_is_one_line(pyncette, renamed, arguments, words):  # noqa: F811
+    ended = pyncette("move", "shop:app", *arguments)
+    if words:
+        one_line_error(ended, *words)
+    else:
+        assert ended.code == 0

@@ -8,7 +8,7 @@ Whoever is stopped in between leaves rows that are in both places, or held at th
 and ends it; until then an occurrence that becomes due may run in either place.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -20,6 +20,7 @@ from pyncette.store.contract import (
     Claim,
     Commit,
     Fail,
+    Key,
     Outcome,
     Registration,
     Repository,
@@ -60,7 +61,14 @@ class Moved:
         return not (self.busy or self.unreadable or self.conflicts)
 
 
-async def move(repository: Repository, clock: AlignedClock, source: str, destination: Template) -> Moved:
+async def move(
+    repository: Repository,
+    clock: AlignedClock,
+    source: str,
+    destination: Template,
+    *,
+    progress: Callable[[int], None] = lambda moved: None,
+) -> Moved:
     """Move all instances that are stored of the template ``source`` to where ``destination`` has them.
 
     ``source`` may be the name of ``destination`` itself: then what is stored under another layout is moved to that which is
@@ -74,6 +82,7 @@ async def move(repository: Repository, clock: AlignedClock, source: str, destina
     Can be repeated, also when it was interrupted, and must be if the result is not ``complete``. All processes that use the
     template as it was should have ended: what they schedule meanwhile may be left behind.
 
+    :param progress: called again and again with how many rows are moved so far.
     :raises ConfigurationError: nothing is stored of ``source``, or ``destination`` itself is stored under another layout.
     """
     same = source == destination.name
@@ -86,7 +95,7 @@ async def move(repository: Repository, clock: AlignedClock, source: str, destina
         raise ConfigurationError(f"The store has no instances of a template {source!r}; nothing is changed")
     total = 0
     while True:
-        result = await _sweep(repository, clock, among, destination)
+        result = await _sweep(repository, clock, among, destination, total, progress)
         total += result.moved
         if not result.moved:
             break
@@ -95,7 +104,8 @@ async def move(repository: Repository, clock: AlignedClock, source: str, destina
             await overwrite_layout(repository, clock.now(), source, Layout.of(destination))
         else:
             await forget_layout(repository, clock.now(), source)
-        result = await _sweep(repository, clock, among, destination)  # what came last, before the layout refused it
+        # What came last, before the layout refused it.
+        result = await _sweep(repository, clock, among, destination, total, progress)
         total += result.moved
     result.moved = total
     return result
@@ -109,19 +119,43 @@ async def _partitions(repository: Repository, name: str) -> tuple[Sequence[str],
     return [partition for owner, partition in owned if owner.name == name], layout
 
 
-async def _sweep(repository: Repository, clock: AlignedClock, among: Sequence[str], destination: Template) -> Moved:
+async def _sweep(
+    repository: Repository,
+    clock: AlignedClock,
+    among: Sequence[str],
+    destination: Template,
+    before: int,
+    progress: Callable[[int], None],
+) -> Moved:
     result = Moved()
     for partition in among:
         token = None
         while True:
             page = await repository.list(partition, limit=_BULK, token=token)
-            away = [row for row in page.rows if destination.key(row.key.name) != row.key]
+            away = []
+            for row in page.rows:
+                place = _place(row, destination)
+                if place is None:
+                    result.unreadable += 1
+                elif place != row.key:
+                    away.append(row)
             for start in range(0, len(away), _BULK):  # a store may give more than was asked for
                 await _move(repository, clock, away[start : start + _BULK], destination, result)
+                progress(before + result.moved)
             token = page.token
             if token is None:
                 break
     return result
+
+
+def _place(row: Row, destination: Template) -> Key | None:
+    """Where ``row`` belongs; None if it can't be read, or has no name that an instance can have."""
+    if row.state is State.UNREADABLE:
+        return None
+    try:
+        return destination.key(row.key.name)
+    except ConfigurationError:
+        return None
 
 
 async def _move(repository: Repository, clock: AlignedClock, rows: Sequence[Row], destination: Template, result: Moved) -> None:
@@ -133,9 +167,6 @@ async def _move(repository: Repository, clock: AlignedClock, rows: Sequence[Row]
     #: Names of which the destination has the same already, from a call that was stopped.
     there: set[str] = set()
     for row, other in zip(rows, found, strict=True):
-        if row.state is State.UNREADABLE:
-            result.unreadable += 1
-            continue
         if row.locked_until is not None and row.locked_until > now and row.execute_after <= now:
             # Held before it is due, it is not run, but was about to be moved by a call that was stopped.
             result.busy += 1

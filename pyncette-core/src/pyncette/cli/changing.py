@@ -1,4 +1,4 @@
-"""``pyncette unschedule``: what is removed from the store."""
+"""``pyncette unschedule`` and ``move``: what operators change in the store."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,13 +9,18 @@ from pyncette.cli.output import note, print_json
 from pyncette.cli.stored import Group, count, find, find_all, groups, locate, opened, rows
 from pyncette.errors import ConfigurationError
 from pyncette.layout import forget_layout
+from pyncette.moving import Moved, move
+from pyncette.partitions import owner_of
 from pyncette.store.contract import Key, State
+from pyncette.tasks import Template
 
-__all__ = ["unschedule"]
+__all__ = ["move_instances", "unschedule"]
 
+#: So many instances that stay are named.
+_EXAMPLES = 10
 #: Rows that are removed in one call.
 _BULK = 1000
-#: How often an operator is told that it goes on.
+#: So many rows are moved or removed before an operator is told that it goes on.
 _TELL_EVERY = 50 * _BULK
 
 
@@ -88,3 +93,94 @@ async def _remove_rows(app_context: PyncetteContext, group: Group, *, unreadable
 
 async def _remove(app_context: PyncetteContext, keys: Sequence[Key]) -> int:
     return sum(await app_context.repository.unregister(app_context.clock.now(), keys)) if keys else 0
+
+
+# --- move ---------------------------------------------------------------------------------------------------------------
+
+
+async def move_instances(app: Pyncette, arguments: argparse.Namespace) -> int:
+    """Move what is stored of one template to where another, or the same with another layout, has its instances."""
+    destination = _template(app, arguments.destination)
+    async with opened(app) as app_context:
+        known = await groups(app_context)
+        source = _source(known, arguments.source)
+        if arguments.dry_run:
+            moved = await _would_move(app_context, find(known, source, instances=True), destination)
+        else:
+            moved = await move(app_context.repository, app_context.clock, source, destination, progress=_Progress())
+    if arguments.json:
+        print_json(
+            {
+                "source": source,
+                "destination": destination.name,
+                "dry_run": arguments.dry_run,
+                "moved": moved.moved,
+                "busy": moved.busy,
+                "unreadable": moved.unreadable,
+                "conflicts": moved.conflicts,
+                "complete": moved.complete,
+            }
+        )
+    else:
+        _tell(source, destination, moved, dry_run=arguments.dry_run)
+    return 0 if moved.complete or arguments.dry_run else 1
+
+
+class _Progress:
+    """Tells an operator that it goes on."""
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def __call__(self, moved: int) -> None:
+        if moved - self._told >= _TELL_EVERY:
+            self._told = moved
+            note(f"{moved} rows are moved so far")
+
+
+def _template(app: Pyncette, name: str) -> Template:
+    for task in app.tasks:
+        if isinstance(task, Template) and task.name == name:
+            return task
+    templates = [task.name for task in app.tasks if isinstance(task, Template)]
+    known = f"its templates are {', '.join(templates)}" if templates else "nor any other"
+    raise ConfigurationError(f"The app declares no template {name!r}; {known}")
+
+
+def _source(known: Sequence[Group], source: str) -> str:
+    """The name of the template that is meant: by it, or by one of its partitions."""
+    owner = owner_of(source)
+    if owner is not None and not any(group.name == source for group in known):
+        return owner.name
+    return find(known, source, instances=True).name
+
+
+async def _would_move(app_context: PyncetteContext, source: Group, destination: Template) -> Moved:
+    result = Moved()
+    now = app_context.clock.now()
+    async for row in rows(app_context.repository, source.partitions):
+        if row.state is State.UNREADABLE:
+            result.unreadable += 1
+        elif destination.key(row.key.name) == row.key:
+            continue
+        elif row.locked_until is not None and row.locked_until > now:
+            result.busy += 1
+        else:
+            result.moved += 1
+    return result
+
+
+def _tell(source: str, destination: Template, moved: Moved, *, dry_run: bool) -> None:
+    def many(count: int) -> str:
+        return f"{count} row{'' if count == 1 else 's'}"
+
+    are = "would be" if dry_run else "is" if moved.moved == 1 else "are"
+    note(f"{many(moved.moved)} of {source!r} {are} moved to where {destination.name!r} has its instances")
+    if moved.busy:
+        note(f"{many(moved.busy)} can't be moved just now, for they run or were changed meanwhile; repeat the command")
+    if moved.unreadable:
+        note(f"{many(moved.unreadable)} can't be read and so not be moved; see: pyncette unschedule --help")
+    for name in moved.conflicts[:_EXAMPLES]:
+        note(f"{name!r} stays, for {destination.name!r} has one of that name with another schedule; unschedule one of the two")
+    if len(moved.conflicts) > _EXAMPLES:
+        note(f"{len(moved.conflicts) - _EXAMPLES} more stay for that reason; --json names all")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyncette.app import Pyncette
-from pyncette.cli.changing import unschedule
+from pyncette.cli.changing import move_instances, unschedule
 from pyncette.cli.checking import check, list_backends
 from pyncette.cli.loading import load_app
 from pyncette.cli.output import OutputError, flush, note, say
@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_run(add)
     _add_tasks(add)
+    _add_changes(add)
     _add_next(add)
     _add_checks(add)
     return parser
@@ -155,6 +156,8 @@ def _add_tasks(add: _Add) -> None:
     parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="the instance of the template")
     _add_json(parser)
 
+
+def _add_changes(add: _Add) -> None:
     parser = add(
         "unschedule",
         _in_loop(unschedule),
@@ -170,6 +173,23 @@ def _add_tasks(add: _Add) -> None:
     parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="the instance of the template")
     parser.add_argument("--all", action="store_true", help="all instances of a template that the application does not declare")
     parser.add_argument("--unreadable", action="store_true", help="the rows of NAME that can't be read")
+    _add_json(parser)
+
+    parser = add(
+        "move",
+        _in_loop(move_instances),
+        "move instances to another template, or to another layout",
+        "Nothing is lost or put off, and what is interrupted can be repeated. First stop all processes that declare SRC as it was.",
+        "shop.py:app old_name deliver",
+        "shop.py:app deliver deliver   (another partition_count, or kind)",
+        "shop.py:app old_name deliver --dry-run",
+    )
+    _add_app(parser)
+    parser.add_argument("source", metavar="SRC", help="the template that the rows are stored as, or one of its partitions")
+    parser.add_argument(
+        "destination", metavar="DST", help="the template that the application declares; SRC, if only its layout changed"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say how many rows would be moved")
     _add_json(parser)
 
 

@@ -11,7 +11,7 @@ from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.checks import did_you_mean
 from pyncette.cli.output import note
-from pyncette.errors import ConfigurationError, ScheduleError
+from pyncette.errors import ConfigurationError, ScheduleError, StoreMissingError
 from pyncette.layout import Layout, stored_layouts
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Cron, Interval, Schedule
@@ -65,10 +65,17 @@ class Group:
 
 @contextlib.asynccontextmanager
 async def opened(app: Pyncette) -> AsyncIterator[PyncetteContext]:
-    """The application with its store open; nothing is run, set up, created or compared."""
-    async with app.create(fixtures=False, layouts="ignore") as app_context:
-        if not app_context.repository.shared:
-            note("the app keeps its tasks in memory, where only the process that runs it sees them; --url names another store")
+    """The application with its store open; nothing is run, set up, created or compared. A store that is not there yet is empty."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            app_context = await stack.enter_async_context(app.create(fixtures=False, layouts="ignore", looking=True))
+        except StoreMissingError as error:
+            note(str(error))
+            app.use_repository("memory://")
+            app_context = await stack.enter_async_context(app.create(fixtures=False, layouts="ignore"))
+        else:
+            if not app_context.repository.shared:
+                note("the app keeps its tasks in memory, where only the process that runs it sees them; --url names another store")
         yield app_context
 
 
