@@ -27,8 +27,8 @@ _CANCEL_AFTER, _CANCEL_EVERY, _CUT_AFTER = 0.2, 0.1, 0.75
 _LAST_LINES = 0.2
 #: How often it is looked whether threads have ended (seconds).
 _LOOK_EVERY = 0.02
-#: Of the main task, which is not waited for.
-MAIN = "pyncette-main"
+#: The name of the main task, which is not waited for, and how those of the threads of ``asyncio.to_thread`` begin.
+MAIN, _POOL = "pyncette-main", "asyncio_"
 
 
 class Ending:
@@ -118,7 +118,7 @@ class Ending:
         started = [thread for thread in threading.enumerate() if thread not in self._threads_before and not thread.daemon]
         if self._timeout is None or not self._with_process:
             # Whoever started another one may be about to end it, after main().
-            started = [thread for thread in started if thread.name.startswith("asyncio_")]
+            started = [thread for thread in started if thread.name.startswith(_POOL)]
         return [thread for thread in started if not _is_idle(thread)]
 
     def _names(self) -> str:
@@ -129,12 +129,14 @@ class Ending:
 
     def _list(self) -> list[str]:
         names = [] if self.app_context is None else list(self.app_context.running_bodies())
+        threads = self._threads()
         if self.running is not None and not self.running.done():
+            threads = [thread for thread in threads if thread.name.startswith(_POOL)]  # others may be the store's, and end with it
             if not names:
                 names = ["the start" if self.app_context is None else self.app_context.leaving or "outcomes to be stored"]
         elif not names:
             names = [f"task {task.get_name()!r} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in self._tasks()]
-        return names + [f"thread {thread.name!r}" for thread in self._threads()]
+        return names + [f"thread {thread.name!r}" for thread in threads]
 
     # --- in threads of their own ------------------------------------------------------------------------------------------
 
