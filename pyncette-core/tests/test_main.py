@@ -102,7 +102,7 @@ def lines(running):
 
 def leased(path):
     with sqlite3.connect(path) as database:
-        rows = database.execute("SELECT name, locked_until, attempt FROM pyncette_tasks").fetchall()
+        rows = database.execute("SELECT name, locked_until, attempt FROM pyncette_tasks WHERE partition <> 'layouts'").fetchall()
     return rows, [row for row in rows if row[1] is not None]
 
 

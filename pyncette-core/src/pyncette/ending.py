@@ -25,6 +25,8 @@ _TELL_EVERY = 5.0
 _CANCEL_AFTER, _CANCEL_EVERY, _CUT_AFTER = 0.2, 0.1, 0.75
 #: How long the last lines of the log may take (seconds): whoever reads them may have stopped reading.
 _LAST_LINES = 0.2
+#: How long the loop has to log a line (seconds) before a thread does.
+_LOOP_PATIENCE = 0.1
 #: How often it is looked whether threads have ended (seconds).
 _LOOK_EVERY = 0.02
 #: The name of the main task, which is not waited for, and how those of the threads of ``asyncio.to_thread`` begin.
@@ -88,11 +90,11 @@ class Ending:
         await self._until(asyncio.ensure_future(self._loop.shutdown_asyncgens()).done)
         await self._until(lambda: not self._threads())
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """All has ended."""
         self._over.set()
-        if self._teller is not None:
-            self._teller.join(_LAST_LINES)
+        limit = time.monotonic() + _LAST_LINES
+        await self._until(lambda: self._teller is None or not self._teller.is_alive() or time.monotonic() > limit)
 
     async def _until(self, done: Callable[[], bool]) -> None:
         while not (done() or self.given_up.done()):  # noqa: ASYNC110 - threads set no event when they end
@@ -143,12 +145,25 @@ class Ending:
     def _tell(self, why: str) -> None:
         self._over.wait(ONE_REQUEST)  # from then on it is true, and what ends at once is not worth a line
         if why:
-            logger.info("%s: shutting down; once more ends the process at once", why)
+            self._log(logging.INFO, "%s: shutting down; once more ends the process at once", why)
         while not self._over.is_set():
             if names := self._names():
                 limit = "" if self._timeout is None else f" (no longer than {self._timeout:g} s)"
-                logger.info("Waiting for what has not ended%s: %s", limit, names)
+                self._log(logging.INFO, "Waiting for what has not ended%s: %s", limit, names)
             self._over.wait(_TELL_EVERY)
+
+    def _log(self, level: int, message: str, *args: object) -> None:
+        """Log in the loop, where it can't get between two things that a body prints; unless the loop is held up."""
+        unsaid, said = threading.Lock(), threading.Event()
+
+        def log() -> None:
+            if unsaid.acquire(blocking=False):
+                logger.log(level, message, *args)
+                said.set()
+
+        self._in_loop(log)
+        if not said.wait(_LOOP_PATIENCE):
+            log()
 
     def _limit(self, limit: float) -> None:
         wait = limit + _CANCEL_AFTER - time.monotonic()
@@ -165,7 +180,7 @@ class Ending:
                 if not told:
                     told = True
                     message = "Cancelling what has not ended within the shutdown timeout: %s"
-                    _start("pyncette-teller", logger.warning, message, self._names())
+                    _start("pyncette-teller", self._log, logging.WARNING, message, self._names())
                 self._in_loop(self.running.cancel)  # for the sake of what is to be torn down behind that which hangs
             wait = _CANCEL_EVERY
 

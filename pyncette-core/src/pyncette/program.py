@@ -94,7 +94,7 @@ async def _run(create: Create, ending: Ending, *, with_signals: bool) -> None:
                 ending.error = asyncio.CancelledError("The application was cancelled by something in it")
         ending.begin()
         await ending.clear()
-        ending.end()
+        await ending.end()
 
 
 async def _run_application(create: Create, ending: Ending) -> None:
