@@ -823,7 +823,11 @@ def test_a_wrong_page_size_is_refused(app, clock, template, limit):
     clock.run(main())
 
 
-@pytest.mark.parametrize("token", ["", "1", "x:", "-1:", "3:a", "99:"])
+@pytest.mark.parametrize(
+    "token",
+    [*("", "1", "x:", "-1:", "3:a", "99:", 7, b"0:", "²:", "0:\0", "0:\ud800"), *("9" * 5000 + ":", "0:" + "a" * 5000)],
+    ids=lambda token: ascii(token)[:12],
+)
 def test_a_wrong_continuation_token_is_refused(app, clock, template, token):
     async def main():
         async with app.create() as context:

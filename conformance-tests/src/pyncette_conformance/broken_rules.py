@@ -8,7 +8,7 @@ from typing import Any
 from pyncette.clock import to_microseconds
 from pyncette.repository import Claim, Commit, Extend, Outcome, Registration, Release, Row, Settlement, State
 from pyncette.store import lifecycle
-from pyncette_conformance.exhaustive import Rules
+from pyncette_conformance.rules import Rules
 
 __all__ = ["MUTANTS", "Mutant"]
 

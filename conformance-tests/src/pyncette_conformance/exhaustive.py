@@ -17,16 +17,17 @@ import itertools
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from pyncette.repository import Claim, Commit, Extend, Fail, Key, Outcome, Registration, Release, Row, Settlement, State, Target
-from pyncette.store import lifecycle
+from pyncette_conformance.broken_rules import MUTANTS
+from pyncette_conformance.rules import Rules
 
-__all__ = ["CONFIGURATIONS", "Bounds", "Report", "Rules", "explore"]
+__all__ = ["CONFIGURATIONS", "Bounds", "Report", "explore"]
 
 KEY = Key("partition", "task")
 #: In ticks. Two, so that there is an instant at which a lease is neither new nor over.
@@ -39,17 +40,6 @@ TICK = timedelta(seconds=1)
 INSTANTS = [datetime(2040, 1, 1, tzinfo=UTC) + tick * TICK for tick in range(60)]
 #: What a worker may send after running its body, or instead. At most once, only "commit", "fail" and "unstarted release".
 KINDS = ("commit", "release", "unstarted release", "fail", "extend", "short extend")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The functions under test: those of :mod:`pyncette.lifecycle`, or mutants of them."""
-
-    register: Callable[..., Row] = lifecycle.register
-    claim: Callable[[Row, datetime, timedelta, str], tuple[Row, Claim] | None] = lifecycle.claim
-    settle: Callable[[Row | None, datetime, Settlement], tuple[Row | None, Outcome]] = lifecycle.settle
-    pause: Callable[[Row], Row] = lifecycle.pause
-    resume: Callable[[Row], Row] = lifecycle.resume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -537,8 +527,6 @@ def explore(bounds: Bounds, rules: Rules | None = None, *, limit: int = 10_000_0
 
 def main() -> int:
     """The command line."""
-    from pyncette_conformance.broken_rules import MUTANTS
-
     parser = argparse.ArgumentParser(prog="python -m pyncette_conformance.exhaustive", description=__doc__.partition("\n")[0])
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break the rules, and show how that is found out")
     parser.add_argument("--configuration", choices=CONFIGURATIONS, help="explore only this one")

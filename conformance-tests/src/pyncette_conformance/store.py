@@ -23,6 +23,7 @@ from pyncette.repository import (
     SupportsPause,
     SupportsServerTime,
     SupportsStats,
+    pages,
 )
 from pyncette_conformance.builders import T0
 from pyncette_conformance.capabilities import Capabilities
@@ -154,14 +155,7 @@ class Store:
 
 async def all_rows(repository: Repository, partition: str, limit: int = 500) -> Sequence[Row]:
     """Everything that is listed in ``partition``."""
-    rows: list[Row] = []
-    token = None
-    while True:
-        page = await repository.list(partition, limit=limit, token=token)
-        rows += page.rows
-        token = page.token
-        if token is None:
-            return rows
+    return [row async for page in pages(repository, partition, limit=limit) for row in page]
 
 
 def scenario(*requires: Requirement) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:

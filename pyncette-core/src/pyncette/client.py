@@ -4,6 +4,7 @@ No engine: all that a web process needs.
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,8 @@ _INSTANCE_OPTIONS = ("schedule", "interval", "execute_at", "timezone", "force")
 _OF_THE_TEMPLATE = dict.fromkeys(TEMPLATE_OPTIONS, "pass it where the template is declared")
 #: Rows that are sent to the store in one call.
 _BULK = 1000
+#: The number of a partition, and what a store gave, which is no longer than the longest name is in hexadecimal.
+_TOKEN = re.compile(r"([0-9]{1,9}):([^\0\ud800-\udfff]{0,2000})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ class Client:
 def _parse_token(token: str | None, partition_count: int) -> tuple[int, str | None]:
     if token is None:
         return 0, None
-    index, colon, inner = token.partition(":")
-    if not colon or not index.isdecimal() or int(index) >= partition_count:
-        raise ConfigurationError(f"{token!r} is not a continuation token of this template; pass that of the page before")
-    return int(index), inner or None
+    parts = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+    if parts is None or int(parts[1]) >= partition_count:
+        raise ConfigurationError(f"{str(token)[:100]!r} is not a continuation token of this template; pass that of the page before")
+    return int(parts[1]), parts[2] or None

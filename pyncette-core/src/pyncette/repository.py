@@ -23,6 +23,7 @@ from pyncette.store.contract import (
     SupportsStats,
     Target,
 )
+from pyncette.store.paging import pages
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -46,4 +47,5 @@ __all__ = [
     "SupportsServerTime",
     "SupportsStats",
     "Target",
+    "pages",
 ]

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 from pyncette import Instance, Pyncette, PyncetteContext
 from pyncette.backends import from_url
 from pyncette.clock import from_microseconds, to_microseconds
-from pyncette.repository import Row, SupportsServerTime
+from pyncette.repository import Row, SupportsServerTime, pages
 from pyncette.task import STATIC_PARTITION, Template
 from pyncette_conformance.faults.application import build
 from pyncette_conformance.faults.checker import Category, Report, Violation, check, pending
@@ -216,13 +216,7 @@ class Cluster:
         async with app.create() as app_context:
             partitions = [p for task in app.tasks if isinstance(task, Template) for p in task.all_partitions()]
             for partition in (STATIC_PARTITION, *partitions):
-                token = None
-                while True:
-                    page = await app_context.repository.list(partition, limit=500, token=token)
-                    found += page.rows
-                    token = page.token
-                    if token is None:
-                        break
+                found += [row async for page in pages(app_context.repository, partition, limit=500) for row in page]
         return found
 
     # --- verdict ----------------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """list: every row of a partition, page by page, while rows move."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from pyncette.errors import ConfigurationError, RepositoryError
 from pyncette.repository import Fail, Key, Repository, SupportsPause
 from pyncette_conformance.builders import T0, after, claim_one, commit, poll, register, registration, release, settle
 from pyncette_conformance.store import Store, all_rows, scenario
@@ -35,6 +37,27 @@ async def add_and_remove(repository: Repository, keys: Sequence[Key], step: int)
     await register(repository, *[Key(partition, name) for name in names[0]])
     await repository.unregister(T0, [Key(partition, name) for name in names[1]])
 
+
+#: What somebody may try for a token.
+JUNK = [
+    "",
+    " ",
+    "0",
+    "-1",
+    "zz",
+    "\0",
+    "\ud800",
+    "é🙂",
+    "null",
+    "{}",
+    "[[",
+    "../..",
+    "' OR 1=1 --",
+    "%00",
+    "ff" * 32,
+    "9" * 400,
+    "a" * 100_000,
+]
 
 CHURN: Sequence[Callable[[Repository, Sequence[Key], int], Awaitable[None]]] = [
     claim_and_commit,
@@ -136,6 +159,18 @@ class TestList(Conformance):
             if token is None:
                 break
         assert sorted(seen) == list(keys)
+
+    @pytest.mark.parametrize("token", JUNK, ids=lambda token: ascii(token)[:30])
+    @scenario()
+    async def test_a_token_that_no_page_had_is_refused_or_begins_somewhere(self, store: Store, token: str) -> None:
+        """I10. It comes from an operator or over the network: whatever it is, nothing worse comes of it than an error of ours."""
+        keys = store.keys(3)
+        others = store.keys(3)
+        await register(store.repository, *keys, *others)
+        with contextlib.suppress(RepositoryError, ConfigurationError):
+            page = await store.repository.list(keys[0].partition, limit=2, token=token)
+            assert {row.key for row in page.rows} <= set(keys), "a token leads out of its partition"
+        assert [row.key for row in sorted(await all_rows(store.repository, others[0].partition))] == list(others)
 
     @scenario()
     async def test_listings_do_not_disturb_each_other(self, store: Store) -> None:

@@ -251,7 +251,7 @@ class MySQLRepository(RowwiseRepository):
                             raise
                     await asyncio.sleep(random.uniform(0, 0.01 * (attempt + 1)))
                 raise AssertionError
-        except (aiomysql.MySQLError, OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError) as error:
+        except (aiomysql.MySQLError, OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError, UnicodeEncodeError) as error:
             raise self._translate(error) from error
 
     async def _attempt(self, call: "Callable[[_Run], Awaitable[T]]") -> T:
