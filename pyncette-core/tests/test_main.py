@@ -563,7 +563,9 @@ def test_whatever_body_is_in_the_way_the_process_ends_and_says_what_is_left(prog
         assert running.stderr == ""
 
 
-@pytest.mark.parametrize("teardown", ["await asyncio.sleep(1000)", SWALLOWS, "await asyncio.to_thread(time.sleep, 1000)"])
+@pytest.mark.parametrize(
+    "teardown", ["await asyncio.sleep(1000)", SWALLOWS, "time.sleep(1000)", "await asyncio.to_thread(time.sleep, 1000)"]
+)
 def test_a_fixture_that_hangs_at_its_end_is_named_and_the_others_are_closed(program, teardown):
     # I20
     with program(last("pass", teardown)) as running:
@@ -574,7 +576,7 @@ def test_a_fixture_that_hangs_at_its_end_is_named_and_the_others_are_closed(prog
             "WARNING pyncette.ending: Cancelling what has not ended within the shutdown timeout: fixture 'schedule'"
             in running.stdout
         )
-        assert ("first closed" in running.stdout) == (teardown != SWALLOWS)
+        assert ("first closed" in running.stdout) == teardown.startswith("await")
         assert ("main returned" in running.stdout) == (teardown == "await asyncio.sleep(1000)")
 
 
@@ -663,6 +665,16 @@ def test_idle_pools_are_nothing_to_wait_for(program):
         assert running.wait() == 0, running.stderr
         assert "left behind" not in running.stdout
         assert lines(running)[-1] == "main returned"
+
+
+def test_many_that_are_waited_for_are_counted(program):
+    body = "for _ in range(30): asyncio.create_task(beside())\nawait asyncio.sleep(0.1)\ncontext.app_context.shutdown()"
+    header = "async def beside():" + textwrap.indent(SWALLOWS, "    ")
+    with program(last(body, header=header)) as running:
+        assert running.wait(30) == 0, running.stderr
+        [left] = re.findall("left behind: (.*)", running.stdout)
+        assert left.count("(beside)") == 10
+        assert left.endswith(", 20 more")
 
 
 def test_processes_that_a_body_has_started_are_not_left_behind(program):

@@ -25,6 +25,8 @@ _TELL_EVERY = 5.0
 _CANCEL_AFTER, _CANCEL_EVERY, _CUT_AFTER = 0.2, 0.1, 0.75
 #: How long the last lines of the log may take (seconds): whoever reads them may have stopped reading.
 _LAST_LINES = 0.2
+#: How many names stand in one line.
+_MOST_NAMES = 10
 #: How long the loop has to log a line (seconds) before a thread does.
 _LOOP_PATIENCE = 0.1
 #: How often it is looked whether threads have ended (seconds).
@@ -72,10 +74,10 @@ class Ending:
             if self.begun:
                 return
             self.begun = True
+        self._in_loop(self._shut_down)  # first: a process at its limits may have no thread left
         self._teller = _start("pyncette-teller", self._tell, why)
         if self._timeout is not None:
             _start("pyncette-limit", self._limit, time.monotonic() + self._timeout)
-        self._in_loop(self._shut_down)
 
     async def clear(self) -> None:
         """Cancel what is left in the loop, and wait until it has ended, and threads too."""
@@ -126,7 +128,9 @@ class Ending:
     def _names(self) -> str:
         for _ in range(10):
             with contextlib.suppress(RuntimeError):  # what is listed here has just changed in another thread
-                return ", ".join(self._list())
+                names = self._list()
+                more = [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
+                return ", ".join(names[:_MOST_NAMES] + more)
         return "?"
 
     def _list(self) -> list[str]:
