@@ -14,12 +14,15 @@ from programs import Program
 
 SECRET = "s3cret-argument"
 
-#: What every program begins with. SAY is flushed at once, so that the tests see it.
+#: What every program begins with. What it says is flushed at once, so that the tests see it.
 HEADER = """
 import asyncio, functools, logging, os, signal, sys
 from datetime import timedelta
 from pyncette import *
-say = functools.partial(print, flush=True)
+def say(*words):
+    # In one piece: lines of several processes and threads meet in one file, which need not be buffered.
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 SECOND = timedelta(seconds=1)
 """
 

@@ -28,7 +28,7 @@ _LAST_LINES = 0.2
 #: How many names stand in one line.
 _MOST_NAMES = 10
 #: How long the loop has to log a line (seconds) before a thread does.
-_LOOP_PATIENCE = 0.1
+_LOOP_PATIENCE = 0.2
 #: How often it is looked whether threads have ended (seconds).
 _LOOK_EVERY = 0.02
 #: The name of the main task, which is not waited for, and how those of the threads of ``asyncio.to_thread`` begin.
