@@ -13,6 +13,7 @@ from pyncette.errors import TransientRepositoryError
 from pyncette.executors import ConcurrentExecutor
 from pyncette.repository import ClaimResult, Commit, Extend, Outcome, Release, Row, Settlement
 from pyncette.store import lifecycle
+from pyncette.worker import outcomes
 from pyncette.worker.execution import Execution
 from pyncette.worker.lanes import Lane
 from pyncette.worker.loop import Engine
@@ -23,7 +24,13 @@ __all__ = ["MUTANTS"]
 
 def starts_after_the_lease() -> Any:
     """A body is started without a look at what is left of its lease."""
-    return mock.patch.object(Execution, "remaining", lambda self: 1.0)
+    original = Execution.__init__
+
+    def __init__(self: Execution, *args: Any) -> None:
+        original(self, *args)
+        self.deadline += 1000.0
+
+    return mock.patch.object(Execution, "__init__", __init__)
 
 
 @contextlib.contextmanager
@@ -207,7 +214,10 @@ def _stop_without_draining(self: Engine) -> None:
 def commits_what_failed() -> Any:
     """A run that raised counts as done."""
 
-    return mock.patch.object(Execution, "_failed", Execution._advance)
+    def _commit(self: Execution, schedule: Any) -> None:
+        self._settle(outcomes.advance(self.task, self.claim, schedule, self._runner.clock.now()))
+
+    return mock.patch.object(Execution, "_failed", _commit)
 
 
 def trusts_the_local_clock() -> Any:

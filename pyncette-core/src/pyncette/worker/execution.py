@@ -55,7 +55,7 @@ class Runner:
         #: Set when bodies are being cancelled.
         self.cancelling = False
         #: The runs that hold a lease, from the start of the body until the outcome is stored.
-        self.holding: dict[tuple[Key, datetime, int], Execution] = {}
+        self.holding: dict[Key, Execution] = {}
         self._reported: set[Key] = set()
 
     def adopt(self, claim: Claim, claimed_at: datetime, deadline: float) -> bool:
@@ -63,8 +63,9 @@ class Runner:
 
         Otherwise a body that outlasts its lease would be started again beside itself, and neither would ever be committed (I16).
         """
-        execution = self.holding.get(_identity(claim))
-        if execution is None:
+        execution = self.holding.get(claim.key)
+        # With another revision the schedule was made anew, and its occurrence is to be run although its time may be the same.
+        if execution is None or (execution.claim.occurrence, execution.claim.revision) != (claim.occurrence, claim.revision):
             return False
         execution.adopt(claim, claimed_at, deadline)
         return True
@@ -77,11 +78,6 @@ class Runner:
             self._reported.clear()
         self._reported.add(key)
         return True
-
-
-def _identity(claim: Claim) -> tuple[Key, datetime, int]:
-    # With another revision the schedule was made anew, and its occurrence is to be run although its time may be the same.
-    return claim.key, claim.occurrence, claim.revision
 
 
 class Execution:
@@ -153,69 +149,61 @@ class Execution:
             # Its last worker died, or overran its lease: nobody else will report that.
             self._give_up(f"given up: attempt {task.max_attempts} of {task.max_attempts} did not end in its lease", schedule)
             return
-        if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            await self._commit_then_run(schedule)
-        elif self.is_late:
-            self.report_late()
-            self.release_unstarted()
+        at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
+        if at_most_once and not await self._commit(schedule):
+            return
+        self.started_at = runner.clock.monotonic()
+        if not at_most_once:
+            if self.started_at >= self.deadline:
+                self.started_at = None
+                self.report_late()
+                self.release_unstarted()
+                return
+            runner.holding[claim.key] = self
+        error: BaseException | None = None
+        try:
+            await (runner.invoke(self) if task.timeout is None else self._invoke_within(task.timeout))
+        except asyncio.CancelledError as cancelled:
+            if runner.cancelling:
+                if not at_most_once:
+                    self._settle(Release(self.claim, runner.clock.now()))
+                return
+            error = cancelled
+        except BaseException as raised:
+            if _is_being_closed():
+                raise
+            error = raised
         else:
-            runner.holding[_identity(claim)] = self
-            await self._run_then_settle(schedule)
-
-    async def _commit_then_run(self, schedule: Schedule) -> None:
-        commit = advance(self.task, self.claim, schedule, self._runner.clock.now())
-        answer = await self._runner.settler.submit(commit, self.deadline)
-        self._log(answer)
-        self._expect_after(answer, commit)
-        if answer.outcome is not Outcome.APPLIED and not (answer.outcome is Outcome.ALREADY and answer.resent):
-            return
-        try:
-            error = await self._invoke()
-        except asyncio.CancelledError:
-            return
-        if error is not None:
-            self._log_failure(error)
-
-    async def _run_then_settle(self, schedule: Schedule) -> None:
-        try:
-            error = await self._invoke()
-        except asyncio.CancelledError:
-            self._settle(Release(self.claim, self._runner.clock.now()))
-            return
-        if error is None:
-            self._advance(schedule)
+            logger.debug("%s ran", self)
+        if at_most_once:
+            if error is not None:
+                self._log_failure(error)
+        elif error is None:
+            self._settle(advance(task, self.claim, schedule, runner.clock.now()))
         elif self._is_last_attempt:
             self._give_up(text_of(error), schedule, error)
         else:
             self._log_failure(error)
             self._failed(schedule)
 
-    async def _invoke(self) -> BaseException | None:
-        """Run the body; what it raised, whatever that was. Raises CancelledError if it was cancelled from here."""
-        runner, timeout = self._runner, self.task.timeout
-        self.started_at = runner.clock.monotonic()
+    async def _commit(self, schedule: Schedule) -> bool:
+        """Commit before the body is started; whether it may be."""
+        commit = advance(self.task, self.claim, schedule, self._runner.clock.now())
+        answer = await self._runner.settler.submit(commit, self.deadline)
+        self._log(answer)
+        self._expect_after(answer, commit)
+        return answer.outcome is Outcome.APPLIED or (answer.outcome is Outcome.ALREADY and answer.resent)
+
+    async def _invoke_within(self, timeout: timedelta) -> None:
+        """Run the body, and cancel it when ``timeout`` is over: then it has failed, also if it does not mind."""
         try:
-            if timeout is None:
-                await runner.invoke(self)
-            else:
-                async with asyncio.timeout(timeout.total_seconds()) as limit:
-                    await runner.invoke(self)
-                if limit.expired():
-                    return TimeoutError(f"it ran longer than its timeout of {timeout} and ended in spite of being cancelled")
-        except asyncio.CancelledError as error:
-            if runner.cancelling:
-                raise
-            return error
-        except TimeoutError as error:
-            if timeout is not None and limit.expired():
-                return TimeoutError(f"it ran longer than its timeout of {timeout}")
-            return error
-        except BaseException as error:
-            if _is_being_closed():
-                raise
-            return error
-        logger.debug("%s ran", self)
-        return None
+            async with asyncio.timeout(timeout.total_seconds()) as limit:
+                await self._runner.invoke(self)
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the body's own
+        if limit.expired():
+            raise TimeoutError(f"it ran longer than its timeout of {timeout}")
 
     def release_unstarted(self) -> None:
         """Give the claim back as if it had not been made."""
@@ -256,9 +244,6 @@ class Execution:
 
     # --- outcomes ---------------------------------------------------------------------------------------------------
 
-    def _advance(self, schedule: Schedule) -> None:
-        self._settle(advance(self.task, self.claim, schedule, self._runner.clock.now()))
-
     def _failed(self, schedule: Schedule) -> None:
         """What becomes of an occurrence that has attempts left."""
         runner, expires = self._runner, self.lease_expires_at
@@ -278,19 +263,19 @@ class Execution:
 
     def _settle(self, settlement: Settlement) -> None:
         """Report an outcome. If the store refuses, the lease runs out and the occurrence is run again."""
-        self._ended, held = True, _identity(settlement.claim)
+        self._ended, holding, key = True, self._runner.holding, settlement.claim.key
 
         def done(answer: Answer) -> None:
-            if self.claim is not settlement.claim:  # a claim was adopted since
-                if answer.outcome is Outcome.LOST:  # by that very claim
-                    self._settle(dataclasses.replace(settlement, claim=self.claim))
-                    return
-                # The outcome was stored before, and the claim is to a further attempt, which nobody runs.
-                self._runner.holding.pop(held, None)
+            adopted = self.claim is not settlement.claim
+            if adopted and answer.outcome is Outcome.LOST:  # by the very claim that was adopted since
+                self._settle(dataclasses.replace(settlement, claim=self.claim))
+                return
+            if holding.get(key) is self:
+                del holding[key]
+            if adopted:  # the outcome was stored before, and the claim is to a further attempt, which nobody runs
                 self.release_unstarted()
-            elif self._runner.holding.get(held) is self:
-                del self._runner.holding[held]
-            self._log(answer)
+            if answer.outcome is not Outcome.APPLIED:
+                self._log(answer)
             self._expect_after(answer, settlement)
 
         self._runner.settler.put(settlement, self.deadline, done)

@@ -89,7 +89,7 @@ class Engine:
         self._wakeup = asyncio.Event()
         self._ending = Ending(self._runner, self._executor, self._settler, clock, settings.shutdown_timeout)
         #: What runs in a slot, in the order in which it was started.
-        self._executions: dict[Execution, asyncio.Task[Any] | None] = {}
+        self._executions: dict[Execution, None] = {}
         #: When the last pass over all that was due ended well, or all slots were taken, on the store's clock.
         self.last_tick: datetime | None = None
 
@@ -269,8 +269,7 @@ class Engine:
                 continue
             if not self._runner.adopt(claim, claimed_at, deadline):
                 executions.append(Execution(self._runner, task, claim, claimed_at, deadline))
-        late = [execution for execution in executions if execution.is_late]
-        if late:
+        if deadline <= self._clock.monotonic() and (late := [execution for execution in executions if execution.is_late]):
             await asyncio.gather(*(execution.return_late() for execution in late))
             executions = [execution for execution in executions if execution not in late]
         self._executions.update(dict.fromkeys(executions))
@@ -278,7 +277,6 @@ class Engine:
             await self._executor.spawn(self._execute(execution))
 
     async def _execute(self, execution: Execution) -> None:
-        self._executions[execution] = asyncio.current_task()
         try:
             await execution.run()
         finally:
@@ -286,7 +284,10 @@ class Engine:
 
     def _describe(self, task: "asyncio.Task[Any]") -> str | None:
         """What runs in ``task``; called from another thread."""
-        return next((str(execution) for execution, runs_in in list(self._executions.items()) if runs_in is task), None)
+        # From the frame of _execute(): to remember the task of each run would cost all runs for the sake of those that block.
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        execution = frame.f_locals.get("execution") if frame is not None else None
+        return str(execution) if isinstance(execution, Execution) else None
 
     async def _register(self, tasks: Sequence[StaticTask]) -> None:
         if tasks:
