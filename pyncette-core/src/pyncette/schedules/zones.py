@@ -76,7 +76,8 @@ def _named(name: str) -> tzinfo | None:
                 for change in rules.transitions(year) or [datetime(year, 1, 1)]:  # noqa: DTZ001
                     if abs(change.year - year) > 1:
                         return None
-                    change.replace(tzinfo=rules).utcoffset()
+                    for fold in (0, 1):
+                        change.replace(tzinfo=rules, fold=fold).utcoffset()
             return rules
     return None
 
