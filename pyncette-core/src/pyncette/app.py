@@ -16,12 +16,12 @@ from pyncette.declaring import Declarations, Fixture
 from pyncette.errors import ConfigurationError
 from pyncette.hooks import Instruments
 from pyncette.layout import agree_on_layouts
-from pyncette.schedules.values import plain_duration, shown
 from pyncette.signatures import fixture_arguments
 from pyncette.store import urls as backends
 from pyncette.store.contract import Repository, SupportsServerTime
 from pyncette.store.memory import memory_repository
 from pyncette.store.observed import ObservedRepository
+from pyncette.values import plain_duration, shown
 from pyncette.worker.executors import ConcurrentExecutor, Executor
 from pyncette.worker.loop import Settings
 

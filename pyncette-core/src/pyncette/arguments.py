@@ -9,7 +9,7 @@ from datetime import date, time, timedelta
 from typing import Any
 
 from pyncette.errors import ConfigurationError
-from pyncette.schedules.values import plain_text, shown
+from pyncette.values import plain_text, shown
 
 __all__ = ["MAX_ARGUMENTS_BYTES", "dump_arguments", "plain_arguments"]
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from pyncette.errors import ConfigurationError
-from pyncette.schedules.values import shown
+from pyncette.values import shown
 
 __all__ = [
     "check_attribute_name",

@@ -12,7 +12,6 @@ from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.hooks import Instrumentation
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
-from pyncette.schedules.values import shown
 from pyncette.signatures import check_async_generator_function, check_coroutine_function
 from pyncette.tasks import (
     DynamicTask,
@@ -24,6 +23,7 @@ from pyncette.tasks import (
     Task,
     crc32_selector,
 )
+from pyncette.values import shown
 
 __all__ = ["Declarations", "Fixture"]
 

@@ -10,9 +10,9 @@ from typing import Any
 from pyncette.checks import check_type
 from pyncette.context import Context
 from pyncette.errors import ConfigurationError, LeaseLostException
-from pyncette.schedules.values import shown
 from pyncette.signatures import check_coroutine_function
 from pyncette.tasks import ExecutionMode, Task
+from pyncette.values import shown
 from pyncette.waiting import finished
 
 __all__ = ["with_heartbeat"]

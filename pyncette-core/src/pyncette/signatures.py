@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from pyncette.errors import ConfigurationError
-from pyncette.schedules.values import shown
+from pyncette.values import shown
 
 __all__ = ["check_async_generator_function", "check_coroutine_function", "fixture_arguments", "is_coroutine_function"]
 

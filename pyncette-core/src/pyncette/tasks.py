@@ -17,9 +17,9 @@ from pyncette.checks import check_count, check_duration, check_name, check_type
 from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
-from pyncette.schedules.values import plain_duration, plain_text
 from pyncette.signatures import check_coroutine_function
 from pyncette.store.contract import Key, Registration, Target
+from pyncette.values import plain_duration, plain_text
 
 __all__ = [
     "STATIC_PARTITION",

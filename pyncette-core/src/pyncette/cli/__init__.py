@@ -1,10 +1,11 @@
 """The command line: ``pyncette`` or ``python -m pyncette``. Nothing else imports it."""
 
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 
-__all__ = ["conflict", "main"]
+from pyncette.cli.conflicts import conflict
+
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,15 +22,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return run_command(argv)
-
-
-def conflict() -> str | None:
-    """What is wrong if Pyncette 1 is installed beside this: both have files in one package, and the last one installed wins."""
-    try:
-        version = importlib.metadata.version("pyncette")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return (
-        f"the distribution pyncette {version} is installed and overwrites files of pyncette-core; "
-        "run: pip uninstall pyncette, then: pip install --force-reinstall --no-deps pyncette-core"
-    )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
-from pyncette.cli import conflict
+from pyncette.cli.conflicts import conflict
 from pyncette.cli.output import flush, note, print_json, print_table, say
 from pyncette.cli.stored import count, groups, rows
 from pyncette.errors import BackendNotInstalledError, ConfigurationError, PyncetteError, RepositoryError, TransientRepositoryError

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from croniter import croniter
 
 from pyncette.errors import ScheduleError
-from pyncette.schedules.values import plain_text, shown
+from pyncette.values import plain_text, shown
 
 __all__ = ["Calendar", "normalise", "read"]
 

@@ -14,8 +14,8 @@ from itertools import count
 from pyncette.errors import ScheduleError
 from pyncette.schedules import cron as cronexpr
 from pyncette.schedules.cron import Calendar
-from pyncette.schedules.values import LATEST, plain_duration, plain_instant, plain_text, shown
 from pyncette.schedules.zones import find_zone, first_second, instant_of, set_back_at, wall_of
+from pyncette.values import LATEST, plain_duration, plain_instant, plain_text, shown
 
 __all__ = ["Cron", "Interval", "Once", "Schedule"]
 

@@ -6,8 +6,8 @@ from typing import cast
 
 from pyncette.errors import ScheduleError
 from pyncette.schedules.kinds import Cron, Interval, Once, Schedule
-from pyncette.schedules.values import plain_instant, shown
 from pyncette.schedules.zones import find_zone, instant_of
+from pyncette.values import plain_instant, shown
 
 __all__ = ["from_options", "parse"]
 

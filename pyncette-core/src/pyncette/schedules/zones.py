@@ -15,7 +15,7 @@ from dateutil import tz
 
 from pyncette.errors import ScheduleError
 from pyncette.schedules.suggestions import advice
-from pyncette.schedules.values import EARLIEST, LATEST, plain_text, shown
+from pyncette.values import EARLIEST, LATEST, plain_text, shown
 
 __all__ = ["find_zone", "first_second", "instant_of", "set_back_at", "wall_of"]
 
