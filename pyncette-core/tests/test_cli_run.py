@@ -19,7 +19,7 @@ from datetime import timedelta
 from pyncette import *
 def say(*words):
     # In one piece: lines of several processes and threads meet in one file, which need not be buffered.
-    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
     sys.stdout.flush()
 SECOND = timedelta(seconds=1)
 app = Pyncette("sqlite:///run.db", poll_interval=SECOND)
