@@ -581,6 +581,14 @@ class TestWrongFiles:
             f"The SQLite database {path!r} is damaged; restore it from a backup (database disk image is malformed)"
         )
 
+    @pytest.mark.parametrize("version", ["junk", b"\xff", 1.5])
+    def test_one_whose_format_is_damaged(self, path, version):
+        with contextlib.closing(sqlite3.connect(path)) as db, db:
+            for statement in schema("pyncette_tasks"):
+                db.execute(statement)
+            db.execute("UPDATE pyncette_tasks_format SET version = ?", (version,))
+        assert f"has the stored format {version!r}, but" in self.refused(sqlite_database=path)
+
     def test_one_of_a_newer_format(self, path):
         async def create():
             async with sqlite_repository(sqlite_database=path):

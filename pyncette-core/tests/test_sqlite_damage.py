@@ -1,13 +1,17 @@
 """What SQLite makes of damaged rows: the shared tests, and what only SQLite lets one do."""
 
+import asyncio
 import contextlib
 import functools
 import sqlite3
 
 import pytest
 
+from pyncette.repository import Key, State
 from pyncette.sqlite import sqlite_repository
+from pyncette_conformance.builders import T0, poll, registration
 from pyncette_conformance.damage import INDEX, MISSING, RECORD, DamagedRows
+from pyncette_conformance.store import all_rows
 
 
 @pytest.fixture
@@ -36,3 +40,36 @@ class TestDamagedRows(DamagedRows):
             return False
 
         return damage
+
+
+class TestDamagedNames:
+    NAMES = ("x'ff00'", "CAST(x'6162ff' AS TEXT)", "CAST(x'eda080' AS TEXT)", "CAST(x'610062' AS TEXT)", "CAST(x'' AS BLOB)")
+
+    @pytest.mark.parametrize("limit", [1, 2, 9])
+    def test_a_row_whose_name_is_no_text_goes_by_its_bytes(self, path, limit):  # I10, I15
+        async def test():
+            async with sqlite_repository(sqlite_database=path) as repository:
+                keys = [Key("p", name) for name in ("a", "b", "c", "d", "e", "f", "x'ff00'")]
+                await repository.register(T0, [registration(key, -10) for key in keys])
+                with contextlib.closing(sqlite3.connect(path)) as db, db:
+                    for key, name in zip(keys, self.NAMES, strict=False):
+                        db.execute(f"UPDATE pyncette_tasks SET name = {name} WHERE name = ?", (key.name,))
+                rows = await all_rows(repository, "p", limit)
+                shown = {"x'ff00'", "x'6162ff'", "x'eda080'", "x'610062'", "x''"}
+                assert {row.key.name for row in rows if row.state is State.UNREADABLE} == shown
+                assert len(rows) == 7
+                claimed, unreadable = [], []
+                while (result := await poll(repository, "p", limit=limit)).claims or result.unreadable:
+                    claimed += [claim.key.name for claim in result.claims]
+                    unreadable += [row.key.name for row in result.unreadable]
+                assert (sorted(claimed), sorted(unreadable)) == (["f", "x'ff00'"], sorted(shown))
+                # The task that is really called so goes first.
+                assert all(await repository.unregister(T0, [Key("p", name) for name in shown]))
+                assert [(row.key.name, row.state) for row in await all_rows(repository, "p")] == [
+                    ("f", State.SCHEDULED),
+                    ("x'ff00'", State.UNREADABLE),
+                ]
+                assert await repository.unregister(T0, [Key("p", "x'ff00'")]) == [True]
+                assert [row.key.name for row in await all_rows(repository, "p")] == ["f"]
+
+        asyncio.run(test())

@@ -176,9 +176,9 @@ class SQLiteRepository(RowwiseRepository):
 
     async def _check_table(self) -> None:
         [[version]] = await self._fetch("SELECT max(version) FROM {format}")
-        if version is not None and version > FORMAT:
+        if version is not None and (type(version) is not int or version > FORMAT):
             raise RepositoryError(
-                f"The table {self._table!r} in {self._where} has the stored format {version}, "
+                f"The table {self._table!r} in {self._where} has the stored format {version!r}, "
                 f"but this Pyncette knows only {FORMAT}; upgrade pyncette-core"
             )
         # Fails unless there are our columns and our key.

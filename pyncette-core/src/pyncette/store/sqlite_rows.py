@@ -110,8 +110,9 @@ def encode(row: Row) -> tuple[Any, ...]:
 def row_of(values: Sequence[Any]) -> Row:
     """The row of these values, which are in the order of the fields."""
     partition, name, *others = values
-    if type(name) is str:
+    if type(name) is str and "\0" not in name:  # which SQLite's JSON does not get beyond
         return decode(Key(partition, name), *others)
+    name = name.encode() if isinstance(name, str) else name
     return unreadable(Key(partition, f"x'{name.hex()}'"), "the name is no text", values[READY_AT])
 
 
