@@ -20,7 +20,7 @@ from botocore import exceptions as driver
 from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 
-from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 
 __all__ = ["Table", "connected"]
 
@@ -186,7 +186,7 @@ class Table:
         return answer and answer["Table"]
 
     def _missing(self, what_to_do: str) -> RepositoryError:
-        return RepositoryError(f"There is no table {self.name!r} in {self.where}; {what_to_do}")
+        return StoreMissingError(f"There is no table {self.name!r} in {self.where}; {what_to_do}")
 
     def _translate(self, error: driver.ClientError) -> RepositoryError:
         code = _code(error)

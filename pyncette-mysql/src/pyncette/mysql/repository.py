@@ -23,7 +23,7 @@ from pymysql.constants import CR, ER
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
 from pyncette.clock import from_microseconds, to_microseconds
-from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.repository import ClaimResult, Key, Page, Row, State, Stats
 from pyncette.rowwise import Change, RowwiseRepository
 
@@ -280,7 +280,7 @@ class MySQLRepository(RowwiseRepository):
                 await self._fetch(_SCHEMA.replace("{comment}", f"{_COMMENT}{FORMAT}"), [])
         comment = await self._comment()
         if comment is None:
-            raise RepositoryError(
+            raise StoreMissingError(
                 f"There is no table {self._name!r} in {self._where}; create it, or leave out mysql_skip_table_create"
             )
         version = comment.removeprefix(_COMMENT)

@@ -12,7 +12,7 @@ import asyncpg
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
 from pyncette.clock import to_microseconds
-from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.postgres import statements
 from pyncette.postgres.statements import FORMAT
 from pyncette.repository import (
@@ -143,7 +143,7 @@ class PostgresRepository(Repository):
             )
         [[exists]] = await self._run("SELECT to_regclass($1) IS NOT NULL", self._table)
         if not exists:
-            raise RepositoryError(
+            raise StoreMissingError(
                 f"There is no table {self._table} in {self._where}; create it, or leave out postgres_skip_table_create"
             )
         [[comment]] = await self._run("SELECT obj_description(to_regclass($1), 'pg_class')", self._table)
