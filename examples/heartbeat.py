@@ -2,8 +2,8 @@
 
 Run it:      python examples/heartbeat.py
 You see:     `automatic` and `cooperative` take five seconds each, with leases of two seconds, and run to their end at attempt
-             1. `forgetful` sends no heartbeats: another claim takes its occurrence over while it still runs, with a higher
-             attempt and a higher fencing token, and what it did at its end no longer counts.
+             1. `forgetful` sends no heartbeats: its lease ends while it runs. Its own process goes on with it under a new lease,
+             and warns. Another process could take the occurrence over, and then what this one does at its end no longer counts.
 Then try:    Run it in a second terminal as well, and kill -9 one of the two: within two seconds the other takes over.
 End it:      Ctrl-C, and wait for the bodies to end. Delete heartbeat.db to begin anew.
 """
@@ -31,7 +31,7 @@ async def automatic(context: Context) -> None:
 
 @app.task(interval=timedelta(seconds=1), lease_duration=LEASE, fast_forward=True)
 async def cooperative(context: Context) -> None:
-    """The body says itself that it gets on. If it hangs, its lease ends, and another worker takes over."""
+    """The body reports its own progress. If it hangs, its lease ends, and another worker takes over."""
     for step in range(1, 6):
         await asyncio.sleep(1)
         await context.heartbeat()  # raises LeaseLostException if the lease is over
@@ -42,7 +42,8 @@ async def cooperative(context: Context) -> None:
 @app.task(interval=timedelta(seconds=1), lease_duration=LEASE, fast_forward=True)
 async def forgetful(context: Context) -> None:
     logger.info("forgetful: attempt %d, fencing token %d", context.attempt, context.fencing_token)
-    await asyncio.sleep(2.5 if context.attempt == 1 else 0)
+    await asyncio.sleep(2.5)
+    logger.info("forgetful: done, with fencing token %d by now", context.fencing_token)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ EXPECTED = {
     "delay_queue": [
         r"delivered message 1, .* at attempt 1",
         r"delivered message 3, .* at attempt 2",
-        r"message 5(.*\n)*.*\(attempt 1\) failed(.*\n)*.*\(attempt 2\) failed(.*\n)*.*\(attempt 3\) failed",
+        r"message 5(.*\n)*.*\(attempt 1\) failed(.*\n)*.*\(attempt 2\) failed(.*\n)*.*\(attempt 3\) is given up",
         r"dead letter: message 5 after attempt 3: UndeliverableError: nobody opened for message 5",
     ],
     "fixtures_and_middlewares": [
@@ -42,8 +42,8 @@ EXPECTED = {
     "heartbeat": [
         r"automatic: done after five seconds, at attempt 1\n",
         r"cooperative: step 4 of 5(.*\n)*.*cooperative: done after five seconds, at attempt 1\n",
-        r"forgetful: attempt 2, fencing token",
-        r"'forgetful' .*\(attempt 1\) ended after its lease was taken over",
+        r"'forgetful' .*\(attempt 1\) has run for \d+ s, longer than its lease of 2 s",
+        r"forgetful: done, with fencing token",
     ],
     "healthcheck": [r"Answering GET /health and GET /ready on 127.0.0.1, port \d+", r"work, meant for", r"nap: good night"],
     "prometheus_metrics": [r"work, meant for", r"greet: hello, Ada", r"'gamble' .* failed: ValueError"],
