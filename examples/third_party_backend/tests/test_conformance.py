@@ -7,13 +7,14 @@ import json
 import multiprocessing
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import lmdb
 import pytest
 from acme_pyncette_lmdb import lmdb_repository
 
 from pyncette.backends import from_url
-from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.repository import Commit, Key, Outcome, Registration, Target
 from pyncette_conformance.damage import INDEX, MISSING, RECORD, DamagedRows
 from pyncette_conformance.suite import *  # noqa: F403
@@ -146,6 +147,13 @@ class TestOptions:
 
 
 class TestErrors:
+    def test_who_only_looks_creates_nothing(self, path):
+        with pytest.raises(StoreMissingError, match="There is no LMDB environment .* yet"):
+            open_and_close(lmdb_path=path, lmdb_skip_table_create=True)
+        assert not Path(path).exists()
+        open_and_close(lmdb_path=path)
+        open_and_close(lmdb_path=path, lmdb_skip_table_create=True)
+
     def test_a_directory_that_can_not_be_made(self, path):
         with pytest.raises(RepositoryError, match="can't be opened .* check lmdb_path"):
             open_and_close(lmdb_path=f"{path}/no/such")

@@ -21,6 +21,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import lmdb
@@ -29,7 +30,7 @@ from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
 from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.codec import decode, unreadable
-from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.repository import ClaimResult, Key, Page, Row, State
 from pyncette.rowwise import Change, RowwiseRepository
 
@@ -152,14 +153,16 @@ class LMDBRepository(RowwiseRepository):
 
 @contextlib.asynccontextmanager
 async def lmdb_repository(
-    *, lmdb_path: str, lmdb_map_size: int = 2**30, lmdb_timeout: float = 30.0
+    *, lmdb_path: str, lmdb_map_size: int = 2**30, lmdb_timeout: float = 30.0, lmdb_skip_table_create: bool = False
 ) -> AsyncIterator[LMDBRepository]:
     """Tasks in an LMDB environment.
 
     :param lmdb_path: path of a directory on a local disk. It is created, in one that exists.
     :param lmdb_map_size: how many bytes it may grow to; the same in all processes.
     :param lmdb_timeout: seconds that a call may take, most of which it waits for other processes to end their writes.
+    :param lmdb_skip_table_create: the directory exists; don't try to create it.
     :raises ConfigurationError: an option makes no sense.
+    :raises StoreMissingError: the directory doesn't exist, and is not to be created.
     :raises RepositoryError: the directory can't be used.
     """
     if not lmdb_path or "\0" in lmdb_path:
@@ -168,7 +171,7 @@ async def lmdb_repository(
         raise ConfigurationError(f"lmdb_map_size={lmdb_map_size!r} is not a number of bytes above a million")
     if not lmdb_timeout > 0:
         raise ConfigurationError(f"lmdb_timeout={lmdb_timeout!r} is not a number of seconds above 0")
-    path, environment = _acquire(lmdb_path, lmdb_map_size)
+    path, environment = _acquire(lmdb_path, lmdb_map_size, create=not lmdb_skip_table_create)
     thread = ThreadPoolExecutor(1, thread_name_prefix="lmdb")
     try:
         repository = LMDBRepository(environment, thread, lmdb_timeout)
@@ -186,8 +189,10 @@ _environments: dict[str, tuple[lmdb.Environment, int]] = {}
 _guard = threading.Lock()
 
 
-def _acquire(path: str, map_size: int) -> tuple[str, lmdb.Environment]:
+def _acquire(path: str, map_size: int, *, create: bool) -> tuple[str, lmdb.Environment]:
     path = os.path.realpath(path)
+    if not create and not Path(path, "data.mdb").exists():
+        raise StoreMissingError(f"There is no LMDB environment {path!r} yet; the application creates it when it first runs")
     with _guard:
         try:
             environment, users = _environments.get(path) or (lmdb.open(path, map_size=map_size), 0)
@@ -262,8 +267,8 @@ def _move(txn: Transaction, row: Row) -> None:
     prefix, name = b"r" + _digest(row.key.partition), _name_digest(row.key.name)
     for entry in [entry for entry, _ in _scan(txn, prefix) if entry[8:] == name]:
         txn.delete(prefix + entry)
-    if (entry := _ready_key(row.key, row.ready_at)) is not None:
-        txn.put(entry, b"")
+    if (now := _ready_key(row.key, row.ready_at)) is not None:
+        txn.put(now, b"")
 
 
 def _ready(txn: Transaction, partition: str) -> Iterator[tuple[datetime, Row]]:
