@@ -101,7 +101,9 @@ class Pyncette(Declarations):
             if repository_factory is not None or repository_options:
                 raise ConfigurationError("A URL and a repository_factory or its options are given; put the options into the URL")
             self._open = backends.from_url(url)
+            self._store = str(backends.BackendURL.parse(url))
             return
+        self._store = ""
         if repository_factory is None:
             repository_factory = memory_repository
             if repository_options:
@@ -143,6 +145,7 @@ class Pyncette(Declarations):
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._in_use())
             repository = await stack.enter_async_context((backends.looking(self._open) if looking else self._open)())
+            store = self._store or type(repository).__name__
             if self._instrumentations:
                 repository = ObservedRepository(repository, self._settings.instrumentation)
             aligned = AlignedClock(self._clock if clock is None else clock)
@@ -150,7 +153,14 @@ class Pyncette(Declarations):
                 await aligned.align(repository.server_time)
             declared = self._fixtures if fixtures else {}
             app_context = PyncetteContext(
-                repository, aligned, self._settings, self.tasks, chained(self._middlewares), reserved=RESERVED, fixtures=declared
+                repository,
+                aligned,
+                self._settings,
+                self.tasks,
+                chained(self._middlewares),
+                reserved=RESERVED,
+                fixtures=declared,
+                store=store,
             )
             if layouts != "ignore":
                 await agree_on_layouts(repository, aligned, self.tasks, write=layouts == "agree")

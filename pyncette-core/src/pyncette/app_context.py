@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from pyncette.arrival import compare_static_tasks
 from pyncette.checks import check_attribute_name
 from pyncette.client import Client
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, PyncetteError
 from pyncette.store.contract import Repository
-from pyncette.tasks import Task, settled
+from pyncette.tasks import StaticTask, Task, settled
+from pyncette.undeclared import warn_of_undeclared
 from pyncette.waiting import to_the_end
 from pyncette.worker.execution import Execution
 from pyncette.worker.loop import Engine, Settings
@@ -35,8 +37,12 @@ class PyncetteContext(Client):
         *,
         reserved: Iterable[str] = (),
         fixtures: Iterable[str] = (),
+        store: str = "",
     ) -> None:
         super().__init__(repository, clock, tasks)
+        #: What the store is called in the log.
+        self._store = store or type(repository).__name__
+        self._settings = settings
         #: Fixtures and what was added to the context, by name.
         self.values: dict[str, Any] = {}
         self._reserved = frozenset(reserved)
@@ -63,16 +69,35 @@ class PyncetteContext(Client):
         if self._ran:
             raise PyncetteError("This application context has run already; make another with app.create()")
         self._ran = True
-        enabled = sum(task.enabled for task in self.tasks)
-        logger.info("Running %d task%s", enabled, "" if enabled == 1 else "s")
         self._ended.clear()
         self._running = asyncio.current_task()
+        looking = asyncio.create_task(warn_of_undeclared(self.repository, self.clock, self.tasks), name="pyncette-undeclared")
         try:
             with settled(self.tasks):
+                self._tell_start()
+                static = [task for task in self.tasks if isinstance(task, StaticTask) and task.enabled]
+                await compare_static_tasks(self.repository, self.clock, static)
                 await self._engine.run()
         finally:
+            looking.cancel()
             self._running = None
             self._ended.set()
+
+    def _tell_start(self) -> None:
+        import importlib.metadata  # here, since it is costly, and most that import this package only schedule
+
+        enabled = sum(task.enabled for task in self.tasks)
+        settings = self._settings
+        logger.info(
+            "Running %d task%s on %s with pyncette-core %s: concurrency_limit %d, batch_size %d, poll_interval %s",
+            enabled,
+            "" if enabled == 1 else "s",
+            self._store,
+            importlib.metadata.version("pyncette-core"),
+            settings.concurrency_limit,
+            settings.batch_size,
+            settings.poll_interval,
+        )
 
     def shutdown(self) -> None:
         """Begin to end: nothing more is claimed, and :meth:`run` returns once the running bodies have ended. At once, from any task."""

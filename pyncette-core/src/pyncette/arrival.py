@@ -1,0 +1,74 @@
+"""What a worker finds and says when it starts: the static tasks as they are stored, compared with what is declared now."""
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+from pyncette.clock import AlignedClock
+from pyncette.schedules.kinds import Cron, Interval, Schedule
+from pyncette.store.contract import Registration, Repository, Row, State, Target
+from pyncette.tasks import StaticTask
+
+__all__ = ["compare_static_tasks"]
+
+logger = logging.getLogger(__name__)
+
+_MICROSECOND = timedelta(microseconds=1)
+#: Occurrences of a cron schedule are counted up to this.
+_MOST = 100
+
+
+async def compare_static_tasks(repository: Repository, clock: AlignedClock, tasks: Sequence[StaticTask]) -> None:
+    """Before ``tasks`` are registered: tell whose schedule changes and who is behind, and mend times that can't be right.
+
+    A cron task whose next time is no occurrence of its schedule was stored by a clock that was wrong, or with other data about time
+    zones. It is given its next occurrence, unless it is due already: then it runs first. Costs one call, and one more if there
+    is anything to mend.
+    """
+    if not tasks:
+        return
+    now = clock.now()
+    mended = []
+    for task, row in zip(tasks, await repository.get([task.key for task in tasks]), strict=True):
+        if row is None or row.state is State.UNREADABLE:
+            continue
+        if row.schedule != task.schedule.text:
+            logger.info("The schedule of task %r was %r and is %r now", task.name, row.schedule, task.schedule.text)
+        elif row.state is State.SCHEDULED and row.locked_until is None:
+            if row.execute_after <= now:
+                _tell_backlog(task, row, now)
+            elif isinstance(task.schedule, Cron) and task.schedule.next(row.occurrence - _MICROSECOND) != row.occurrence:
+                first = task.schedule.first(now)
+                if first is not None:
+                    logger.warning(
+                        "Task %r was stored for %s, which is no time of its schedule %r: the clock was wrong then, or the data of its "
+                        "time zone have changed; it is put to %s",
+                        task.name,
+                        row.occurrence,
+                        task.schedule.text,
+                        first,
+                    )
+                    mended.append(Registration(task.key, row.spec, row.schedule, Target(first, first)))
+    if mended:
+        await repository.register(clock.now(), mended, force=True)  # nobody has it in hand: it is not due yet
+
+
+def _tell_backlog(task: StaticTask, row: Row, now: datetime) -> None:
+    schedule = task.schedule
+    if isinstance(schedule, Interval):
+        due, more = (now - row.occurrence) // schedule.duration + 1, ""
+    else:
+        # A time that is no occurrence comes first all the same.
+        due = sum(1 for _ in itertools.islice(_occurrences(schedule, row.occurrence, now), _MOST))
+        more = " or more" if due == _MOST else ""
+    if due > 1:
+        what = "the oldest is run and the rest skipped" if task.fast_forward else "each is run"
+        logger.info("Task %r resumes: %d%s occurrences are due since %s; %s", task.name, due, more, row.occurrence, what)
+
+
+def _occurrences(schedule: Schedule, first: datetime, now: datetime) -> Iterator[datetime]:
+    at: datetime | None = first
+    while at is not None and at <= now:
+        yield at
+        at = schedule.next(at)

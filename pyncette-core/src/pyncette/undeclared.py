@@ -1,0 +1,119 @@
+"""Rows that no task of an application declares: of tasks that were renamed or removed, or of another application (I18)."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyncette import partitions
+from pyncette.clock import AlignedClock
+from pyncette.layout import stored_layouts
+from pyncette.store.contract import Repository, Row, SupportsPartitions, SupportsStats
+from pyncette.tasks import StaticTask, Task, Template
+
+__all__ = ["Undeclared", "find_undeclared", "warn_of_undeclared"]
+
+#: Its own, so that an application that shares its table with another one can turn it off.
+logger = logging.getLogger(__name__)
+
+_BULK = 1000
+#: What is named in a line of the log.
+_SHOWN = 10
+#: Partitions whose rows are counted.
+_COUNTED = 100
+#: Beginnings of partitions that have no tasks: facts, and what `pyncette check` leaves where it is killed.
+_NO_TASKS = (partitions.LAYOUTS, "check:")
+
+
+@dataclass(slots=True)
+class Undeclared:
+    """What is stored under one name that is not declared, or not so."""
+
+    #: "static task", "template", or "partition" for one that has no owner.
+    kind: str
+    name: str
+    #: None: not counted.
+    rows: int | None = 0
+    due: int = 0
+    oldest_due: datetime | None = None
+
+    def add(self, rows: int, due: int, oldest_due: datetime | None) -> None:
+        self.rows = (self.rows or 0) + rows
+        self.due += due
+        if oldest_due is not None:
+            self.oldest_due = oldest_due if self.oldest_due is None else min(self.oldest_due, oldest_due)
+
+    def __str__(self) -> str:
+        rows = "" if self.rows is None or self.kind == "static task" else f"{self.rows} row{'' if self.rows == 1 else 's'}, "
+        since = "" if self.oldest_due is None else f" since {self.oldest_due:%Y-%m-%d %H:%M:%S}Z"
+        due = (
+            ""
+            if self.rows is None
+            else "not due"
+            if not self.due
+            else f"due{since}"
+            if self.rows == 1
+            else f"{self.due} due{since}"
+        )
+        return f"{self.kind} {self.name!r}" + (f" ({rows}{due})" if due else "")
+
+
+async def find_undeclared(repository: Repository, now: datetime, tasks: Sequence[Task]) -> Sequence[Undeclared]:
+    """What the store has that none of ``tasks`` would find: static tasks, then templates, then partitions of nobody's.
+
+    A store that does not know its partitions tells of templates by their layouts, and of no other partitions.
+    """
+    found: dict[tuple[str, str], Undeclared] = {}
+    static = {task.name for task in tasks if isinstance(task, StaticTask)}
+    async for row in _rows(repository, partitions.STATIC):
+        if row.key.name not in static:
+            due = row.ready_at is not None and row.ready_at <= now
+            found["static task", row.key.name] = Undeclared("static task", row.key.name, 1, int(due), row.ready_at if due else None)
+    declared = {partition for task in tasks if isinstance(task, Template) for partition in task.all_partitions()}
+    declared.add(partitions.STATIC)
+    counted = 0
+    for partition in await _occupied(repository):
+        if partition in declared or partition.startswith(_NO_TASKS):
+            continue
+        owner = partitions.owner_of(partition)
+        kind, name = ("partition", partition) if owner is None else ("template", owner.name)
+        what = found.setdefault((kind, name), Undeclared(kind, name, None))
+        if isinstance(repository, SupportsStats) and counted < _COUNTED:
+            counted += 1
+            stats = await repository.stats(now, partition)
+            what.add(stats.rows, stats.due, stats.oldest_due)
+    return [what for what in found.values() if what.rows != 0]
+
+
+async def warn_of_undeclared(repository: Repository, clock: AlignedClock, tasks: Sequence[Task]) -> None:
+    """One line in the log for all rows that no task declares, with what to do; none if there are none."""
+    try:
+        found = await find_undeclared(repository, clock.now(), tasks)
+    except Exception as error:
+        logger.debug("What is stored besides the declared tasks could not be read: %s", error)
+        return
+    if found:
+        shown = ", ".join(map(str, found[:_SHOWN])) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+        logger.warning(
+            "The store has rows that no task of this application finds, and that nobody runs, unless another application does: %s. "
+            "Move instances with 'pyncette move APP OLD NEW', or remove what is no longer needed with 'pyncette unschedule APP NAME'",
+            shown,
+        )
+
+
+async def _occupied(repository: Repository) -> Sequence[str]:
+    if isinstance(repository, SupportsPartitions):
+        return sorted(await repository.partitions())
+    layouts = await stored_layouts(repository)
+    return [partition for name, layout in layouts.items() for partition in layout.partitions(name)]
+
+
+async def _rows(repository: Repository, partition: str) -> AsyncIterator[Row]:
+    token = None
+    while True:
+        page = await repository.list(partition, limit=_BULK, token=token)
+        for row in page.rows:
+            yield row
+        token = page.token
+        if token is None:
+            return
