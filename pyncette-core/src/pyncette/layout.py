@@ -47,6 +47,7 @@ from pyncette.store.contract import (
     SupportsPartitions,
     Target,
 )
+from pyncette.store.paging import pages
 from pyncette.tasks import PartitionedTask, Task, Template
 
 __all__ = ["NEVER", "Layout", "agree_on_layouts", "forget_layout", "overwrite_layout", "stored_layout", "stored_layouts"]
@@ -137,17 +138,8 @@ async def agree_on_layouts(repository: Repository, clock: AlignedClock, tasks: S
 
 async def stored_layouts(repository: Repository) -> Mapping[str, Layout]:
     """All facts that are decided, by the name of the template. Those that can't be read are left out."""
-    found: dict[str, Layout] = {}
-    token = None
-    while True:
-        page = await repository.list(partitions.LAYOUTS, limit=_BULK, token=token)
-        for row in page.rows:
-            layout = None if row.state is State.UNREADABLE else Layout.read(row)
-            if layout is not None:
-                found[row.key.name] = layout
-        token = page.token
-        if token is None:
-            return found
+    rows = [row async for page in pages(repository, partitions.LAYOUTS) for row in page if row.state is not State.UNREADABLE]
+    return {row.key.name: layout for row in rows if (layout := Layout.read(row)) is not None}
 
 
 async def stored_layout(repository: Repository, name: str) -> Layout | None:

@@ -1,14 +1,15 @@
 """Rows that no task of an application declares: of tasks that were renamed or removed, or of another application (I18)."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from pyncette import partitions
 from pyncette.clock import AlignedClock
 from pyncette.layout import stored_layouts
-from pyncette.store.contract import Repository, Row, SupportsPartitions, SupportsStats
+from pyncette.store.contract import Repository, SupportsPartitions, SupportsStats
+from pyncette.store.paging import pages
 from pyncette.tasks import StaticTask, Task, Template
 
 __all__ = ["Undeclared", "find_undeclared", "warn_of_undeclared"]
@@ -16,7 +17,6 @@ __all__ = ["Undeclared", "find_undeclared", "warn_of_undeclared"]
 #: Its own, so that an application that shares its table with another one can turn it off.
 logger = logging.getLogger(__name__)
 
-_BULK = 1000
 #: What is named in a line of the log.
 _SHOWN = 10
 #: Partitions whose rows are counted.
@@ -65,10 +65,12 @@ async def find_undeclared(repository: Repository, now: datetime, tasks: Sequence
     """
     found: dict[tuple[str, str], Undeclared] = {}
     static = {task.name for task in tasks if isinstance(task, StaticTask)}
-    async for row in _rows(repository, partitions.STATIC):
-        if row.key.name not in static:
-            due = row.ready_at is not None and row.ready_at <= now
-            found["static task", row.key.name] = Undeclared("static task", row.key.name, 1, int(due), row.ready_at if due else None)
+    async for rows in pages(repository, partitions.STATIC):
+        for row in rows:
+            if row.key.name not in static:
+                due = row.ready_at is not None and row.ready_at <= now
+                what = Undeclared("static task", row.key.name, 1, int(due), row.ready_at if due else None)
+                found[what.kind, what.name] = what
     declared = {partition for task in tasks if isinstance(task, Template) for partition in task.all_partitions()}
     declared.add(partitions.STATIC)
     counted = 0
@@ -106,14 +108,3 @@ async def _occupied(repository: Repository) -> Sequence[str]:
         return sorted(await repository.partitions())
     layouts = await stored_layouts(repository)
     return [partition for name, layout in layouts.items() for partition in layout.partitions(name)]
-
-
-async def _rows(repository: Repository, partition: str) -> AsyncIterator[Row]:
-    token = None
-    while True:
-        page = await repository.list(partition, limit=_BULK, token=token)
-        for row in page.rows:
-            yield row
-        token = page.token
-        if token is None:
-            return
