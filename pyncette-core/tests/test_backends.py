@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Optional
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyncette import ConfigurationError, Pyncette, PyncetteError
@@ -496,6 +496,7 @@ SLIPS = [
 ]
 
 
+@settings(deadline=None)  # the first URL of a scheme loads its driver
 @given(
     scheme=st.sampled_from(
         ["sqlite", "memory", "fake", "redis", "redis+sentinel", "postgresql", "mysql", "dynamodb", "fax", "FAKE", ""]
