@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from pyncette.signals import ONE_REQUEST, Signals
+from pyncette.waiting import Backoff
 
 __all__ = ["supervise"]
 
@@ -61,7 +62,7 @@ class _Supervisor:
         return 0 if self._ended_well else 1
 
     async def _keep_alive(self, number: int) -> None:
-        pause = _FIRST_PAUSE
+        pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE)
         while True:
             begun = time.monotonic()
             try:
@@ -77,18 +78,17 @@ class _Supervisor:
                 logger.info("%s by itself, and is not replaced", what)
                 return
             if time.monotonic() - begun >= _STEADY_AFTER:
-                pause = _FIRST_PAUSE
+                pauses.reset()
+            pause = pauses.next()
             if code == 0:
                 logger.warning("%s, although nobody has asked it to; trying again in %g s", what, pause)
             else:
                 logger.error("%s; trying again in %g s", f"{what}: {report}" if report else what, pause)
             well = False
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._draining.wait()
                 break
-            except TimeoutError:
-                pause = min(2 * pause, _LAST_PAUSE)
         self._ended_well = self._ended_well and well
 
     async def _run_one(self, number: int) -> tuple[str, int, str]:
