@@ -529,6 +529,7 @@ def quoted(value):
     return quote(value, safe="")
 
 
+@settings(deadline=None)
 @given(user=text, password=st.none() | text, hosts=hosts, path=paths, options=st.dictionaries(text.filter(bool), text, max_size=3))
 def test_whatever_is_quoted_comes_back_as_it_was(user, password, hosts, path, options):
     credentials = quoted(user) + ("" if password is None else ":" + quoted(password))
@@ -551,6 +552,7 @@ def test_whatever_is_quoted_comes_back_as_it_was(user, password, hosts, path, op
     assert BackendURL.parse(parsed.unparse("rediss")).scheme == "rediss"
 
 
+@settings(deadline=None)
 @given(user=text, password=secrets, hosts=hosts)
 def test_whatever_the_password_it_is_not_shown(user, password, hosts):
     parsed = BackendURL.parse(f"redis://{quoted(user)}:{quoted(password)}@{hosts}/0?namespace=x")
@@ -560,6 +562,7 @@ def test_whatever_the_password_it_is_not_shown(user, password, hosts):
         assert quoted(password) not in shown.replace(quoted(user) or "\0", "")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40).map("fake://{}".format) | st.text(max_size=40))
 def test_whatever_is_given_as_a_url_is_parsed_or_refused(url):
     try:
