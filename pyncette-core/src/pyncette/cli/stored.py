@@ -16,6 +16,7 @@ from pyncette.layout import Layout, stored_layouts
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Cron, Interval, Schedule
 from pyncette.store.contract import Key, Repository, Row, State, SupportsPartitions, SupportsStats
+from pyncette.store.paging import pages
 from pyncette.tasks import StaticTask, Task, Template
 
 __all__ = [
@@ -169,16 +170,12 @@ async def rows(repository: Repository, among: Iterable[str], limit: int = 0) -> 
     """The rows of these partitions, the first ``limit`` of them unless that is 0."""
     left = limit
     for partition in among:
-        token = None
-        while True:
-            page = await repository.list(partition, limit=min(left, _PAGE) if limit else _PAGE, token=token)
-            for row in page.rows:
+        async for page in pages(repository, partition, limit=min(left, _PAGE) if limit else _PAGE):
+            for row in page:
                 yield row
-            left, token = left - len(page.rows), page.token
+            left -= len(page)
             if limit and left <= 0:
                 return
-            if token is None:
-                break
 
 
 async def locate(repository: Repository, group: Group, instance: str) -> Sequence[Row]:
