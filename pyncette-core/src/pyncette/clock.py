@@ -66,6 +66,7 @@ class AlignedClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._anchor: tuple[datetime, float] | None = None
+        self._asked_at = float("-inf")
         #: How far the local wall clock is ahead of the store's; zero where the store has no clock.
         self.skew = timedelta()
         #: Half the round trip of the measurement: how far off the alignment can be.
@@ -85,6 +86,11 @@ class AlignedClock:
     def monotonic(self) -> float:
         return self._clock.monotonic()
 
+    @property
+    def aligned_for(self) -> float:
+        """How many seconds ago the store's clock was last asked; infinitely many if never."""
+        return self._clock.monotonic() - self._asked_at
+
     async def align(self, server_time: Callable[[], Awaitable[datetime]], *, samples: int = 3) -> None:
         """Measure the offset to the store's clock, as NTP does: the sample with the shortest round trip counts.
 
@@ -98,6 +104,7 @@ class AlignedClock:
             if best is None or received - sent < best[0]:
                 best = (received - sent, instant, (sent + received) / 2)
         assert best is not None
+        self._asked_at = self._clock.monotonic()
         round_trip, instant, measured_at = best
         error = timedelta(seconds=round_trip / 2)
         if self._anchor is not None and error > self.error:

@@ -112,7 +112,7 @@ class MemoryRepository(Repository):
         return [self._get(key) for key in keys]
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
-        names = sorted(name for name in self._partitions[partition] if token is None or name > token)
+        names = heapq.nsmallest(limit + 1, (name for name in self._partitions[partition] if token is None or name > token))
         page = names[:limit]
         return Page([self._partitions[partition][name] for name in page], page[-1] if len(names) > limit else None)
 
