@@ -7,7 +7,6 @@ methods for single rows. The rules stay those of :mod:`pyncette.lifecycle`.
 import abc
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar, NamedTuple, TypeVar
@@ -16,6 +15,7 @@ from pyncette.errors import TransientRepositoryError
 from pyncette.store import lifecycle
 from pyncette.store.contract import Claim, ClaimResult, Key, Row, State
 from pyncette.store.rowwise import Change, RowwiseRepository
+from pyncette.waiting import Backoff
 
 __all__ = ["CompareAndSetRepository", "Stored"]
 
@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+#: The pauses before a row is tried again that others changed meanwhile (seconds), the longest that they can be.
+_FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.06
 
 
 class Stored(NamedTuple):
@@ -151,12 +155,13 @@ class CompareAndSetRepository(RowwiseRepository):
 
     async def _update_one(self, key: Key, change: Change[B], stored: Stored | None) -> tuple[Row | None, B]:
         """Apply ``change`` to a row, as it is ``stored`` or has become since; the row after it, and the answer."""
-        for attempt in range(self.attempts):
+        pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
+        for _ in range(self.attempts):
             row = stored and stored.row
             after, answer = change(row)
             if after == row or await self.write(key, stored and stored.version, after):
                 return after, answer
-            await asyncio.sleep(random.uniform(0, 0.002 * attempt))
+            await asyncio.sleep(pauses.next())
             stored = await self.read(key)
         raise TransientRepositoryError(f"{key} was changed by others {self.attempts} times in a row; try again")
 

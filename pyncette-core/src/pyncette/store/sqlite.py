@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,10 +50,15 @@ from pyncette.store.sqlite_rows import (
     text_or_bytes,
 )
 from pyncette.store.urls import Backend, BackendURL
+from pyncette.waiting import Backoff, to_the_end
 
 __all__ = ["SQLiteRepository", "backend", "schema", "sqlite_repository"]
 
 T = TypeVar("T")
+
+
+#: The pauses before a statement is tried again that met another connection (seconds), the longest that they can be.
+_FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.02
 
 
 class SQLiteRepository(RowwiseRepository):
@@ -150,7 +154,7 @@ class SQLiteRepository(RowwiseRepository):
 
         async with self._turns():
             # To the end even if cancelled: only a connection that is known can be closed, and its thread would outlive us.
-            await _to_the_end(connect)
+            await to_the_end(connect)
             if not create:
                 await self._check_table()  # before the first thing that may write
             await self._fetch("PRAGMA journal_mode = WAL")
@@ -193,7 +197,7 @@ class SQLiteRepository(RowwiseRepository):
                 if self._db is not None:
                     await self._db.close()
 
-        await _to_the_end(close)
+        await to_the_end(close)
 
     @contextlib.asynccontextmanager
     async def _turns(self) -> AsyncIterator[None]:
@@ -270,15 +274,14 @@ class SQLiteRepository(RowwiseRepository):
     async def _patiently(self, statement: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
         """The result of a statement, again and again while other connections are in its way; only a timeout or closing ends it."""
         assert self._db is not None
-        pause = 0.001
+        pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
         while True:
             try:
                 return await statement(self._db)
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
-            await asyncio.sleep(random.uniform(0, pause))
-            pause = min(2 * pause, 0.02)
+            await asyncio.sleep(pauses.next())
             self._check_open()
 
     def _check_open(self) -> None:
@@ -323,24 +326,6 @@ def _from_url(url: BackendURL) -> Mapping[str, Any]:
             f"A SQLite URL has no host, but {url} has; write sqlite:///relative/path.db or sqlite:////absolute/path.db"
         )
     return {"sqlite_database": url.path[1:] or ":memory:"}
-
-
-async def _to_the_end(call: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Await ``call()`` however often the caller is cancelled meanwhile; a cancellation is raised after it."""
-    cancelled = False
-    task = asyncio.ensure_future(call())
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-        if task.cancelled():  # itself: when a loop ends, all its tasks are cancelled
-            task = asyncio.ensure_future(call())
-    error = task.exception()
-    if cancelled:
-        raise asyncio.CancelledError from error
-    if error is not None:
-        raise error
 
 
 def _json(value: Any) -> str:
