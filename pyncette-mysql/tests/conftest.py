@@ -1,6 +1,7 @@
 """The servers that the environment names. Each test has a table of its own there, which is dropped in the end."""
 
 import asyncio
+import contextlib
 import os
 import uuid
 import warnings
@@ -35,19 +36,35 @@ def server(server_url):
 
 
 @pytest.fixture
-def sql(server):
-    """``sql(statement, *arguments)``: runs it behind Pyncette's back, and returns the rows."""
+def connect(server):
+    """``async with connect() as run``, and then ``await run(statement, *arguments)`` behind Pyncette's back, which returns the rows."""
 
-    async def run(statement, arguments):
+    @contextlib.asynccontextmanager
+    async def connected():
         warnings.simplefilter("ignore")  # the driver passes on that a table to be dropped is gone already
         names = {name.replace("mysql_database", "mysql_db").removeprefix("mysql_"): value for name, value in server.items()}
         connection = await aiomysql.connect(**names, charset="utf8mb4", autocommit=True)
-        try:
+
+        async def run(statement, *arguments):
             async with connection.cursor() as cursor:
                 await cursor.execute(statement, arguments or None)
                 return list(await cursor.fetchall())
+
+        try:
+            yield run
         finally:
             connection.close()
+
+    return connected
+
+
+@pytest.fixture
+def sql(connect):
+    """``sql(statement, *arguments)``: the same, where there is no event loop."""
+
+    async def run(statement, arguments):
+        async with connect() as connected:
+            return await connected(statement, *arguments)
 
     return lambda statement, *arguments: asyncio.run(run(statement, arguments))
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pyncette.clock import from_microseconds
 from pyncette.store.contract import Key, Row, State
 
-__all__ = ["decode", "unreadable"]
+__all__ = ["decode", "name_in_bytes", "name_of_bytes", "unreadable"]
 
 _STATES = {state.value: state for state in State if state is not State.UNREADABLE}
 _NOWHEN = datetime(1970, 1, 1, tzinfo=UTC)
@@ -103,3 +103,16 @@ def _instant(microseconds: object) -> datetime:
         return from_microseconds(microseconds)
     except OverflowError:
         raise ValueError(f"the time {microseconds} is beyond the calendar") from None
+
+
+def name_of_bytes(name: bytes) -> str:
+    """What stands for a stored name that is no text: ``x'...'``, in hexadecimal digits."""
+    return f"x'{name.hex()}'"
+
+
+def name_in_bytes(name: str) -> bytes | None:
+    """What is stored, of a name that :func:`name_of_bytes` may have made; None if it can't have."""
+    try:
+        return bytes.fromhex(name[2:-1]) if name == f"x'{name[2:-1]}'" else None
+    except ValueError:
+        return None

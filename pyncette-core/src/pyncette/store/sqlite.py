@@ -20,6 +20,7 @@ import aiosqlite
 from pyncette.clock import to_microseconds
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.store import lifecycle
+from pyncette.store.codec import name_in_bytes
 from pyncette.store.contract import ClaimResult, Key, Page, Row, State, Stats
 from pyncette.store.rowwise import Change, RowwiseRepository
 from pyncette.store.sqlite_errors import is_busy, is_no_text, translated
@@ -44,7 +45,6 @@ from pyncette.store.sqlite_rows import (
     identifiers,
     instant,
     is_time,
-    name_in_bytes,
     row_of,
     schema,
     text_or_bytes,

@@ -12,7 +12,7 @@ from typing import Any
 
 from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.errors import ConfigurationError
-from pyncette.store.codec import decode, unreadable
+from pyncette.store.codec import decode, name_of_bytes, unreadable
 from pyncette.store.contract import Key, Row
 
 #: Raised whenever what is stored changes its meaning; kept in a table beside ours, because ``PRAGMA user_version`` is the user's.
@@ -113,15 +113,7 @@ def row_of(values: Sequence[Any]) -> Row:
     if type(name) is str and "\0" not in name:  # which SQLite's JSON does not get beyond
         return decode(Key(partition, name), *others)
     name = name.encode() if isinstance(name, str) else name
-    return unreadable(Key(partition, f"x'{name.hex()}'"), "the name is no text", values[READY_AT])
-
-
-def name_in_bytes(name: str) -> bytes | None:
-    """What a name that is no text is stored as, of the name that :func:`row_of` shows for it."""
-    try:
-        return bytes.fromhex(name[2:-1]) if name == f"x'{name[2:-1]}'" else None
-    except ValueError:
-        return None
+    return unreadable(Key(partition, name_of_bytes(name)), "the name is no text", values[READY_AT])
 
 
 def text_or_bytes(value: bytes) -> str | bytes:

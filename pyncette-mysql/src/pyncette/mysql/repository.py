@@ -4,8 +4,6 @@ The rules of a row's life are :mod:`pyncette.lifecycle`: a call locks its rows, 
 transaction. READ COMMITTED, because the gap locks of InnoDB's default would make claims of neighbours wait for each other.
 """
 
-# ruff: noqa: S608 - nothing gets into a statement but the text here and a quoted identifier; values are parameters
-
 import asyncio
 import contextlib
 import json
@@ -18,12 +16,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import aiomysql
-from pymysql.constants import CR, ER
 
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
-from pyncette.clock import from_microseconds, to_microseconds
-from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
+from pyncette.clock import to_microseconds
+from pyncette.codec import name_in_bytes
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError
+from pyncette.mysql import statements
+from pyncette.mysql.faults import AGAIN, code_of, translated
+from pyncette.mysql.statements import encode, instant, is_time, quoted, row_of, schema, where
 from pyncette.repository import ClaimResult, Key, Page, Row, State, Stats
 from pyncette.rowwise import Change, RowwiseRepository
 
@@ -31,94 +32,14 @@ __all__ = ["MySQLRepository", "backend", "mysql_repository", "schema"]
 
 T = TypeVar("T")
 
-#: The version of the stored format, kept in the comment of the table. Raised whenever what is stored changes its meaning.
-FORMAT = 1
-_COMMENT = "Pyncette, stored format "
-
-# Keys are VARBINARY, because every collation that is on all servers pads: 'a' = 'a '. Parameters are text all the same, since
-# aiomysql can't escape bytes; the server compares a VARBINARY with the UTF-8 bytes of the text.
-_SCHEMA = """CREATE TABLE IF NOT EXISTS {table} (
-    `partition` VARBINARY(1100) NOT NULL,
-    name VARBINARY(1000) NOT NULL,
-    spec LONGTEXT NOT NULL,
-    schedule TEXT NOT NULL,
-    occurrence BIGINT NOT NULL,
-    execute_after BIGINT NOT NULL,
-    ready_at BIGINT,
-    lease VARCHAR(64),
-    locked_until BIGINT,
-    epoch BIGINT NOT NULL,
-    revision BIGINT NOT NULL,
-    attempt BIGINT NOT NULL,
-    state VARCHAR(16) NOT NULL,
-    error TEXT,
-    PRIMARY KEY (`partition`, name),
-    INDEX ready (`partition`, ready_at)
-) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin COMMENT = '{comment}'"""
-
-_FIELDS = (
-    *("`partition`", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
-    *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error"),
-)
-_COLUMNS = ", ".join(f"t.{field}" for field in _FIELDS)
-_READY = "`partition` = %s AND ready_at IS NOT NULL"
-# Rows that are named have to be sought by their names. On the other index a row may move, while that is read, from what comes
-# to what has been, and be missed: READ COMMITTED allows it, and the optimiser likes that index for small tables.
-_BY_NAME = "{table} AS t FORCE INDEX (PRIMARY)"
-_BY_TIME = "{table} AS t FORCE INDEX (ready)"
-_SELECT = f"SELECT {_COLUMNS} FROM"
-_PEEK = f"SELECT NULL, ready_at FROM {_BY_TIME} WHERE {_READY} ORDER BY ready_at LIMIT 1"
-_PEEK_NAMED = f"SELECT name, ready_at FROM {_BY_NAME} WHERE `partition` = %s AND name IN ({{names}})"
-_DUE = " AND ready_at <= %s ORDER BY ready_at LIMIT %s FOR UPDATE SKIP LOCKED"
-_TAKE = f"{_SELECT} {_BY_TIME} WHERE `partition` = %s{_DUE}"
-_TAKE_NAMED = f"{_SELECT} {_BY_NAME} WHERE `partition` = %s AND name IN ({{names}}){_DUE}"
-_CLAIM = (
-    f"UPDATE {_BY_NAME} SET lease = %s, locked_until = %s, ready_at = %s, epoch = GREATEST(epoch + 1, %s), attempt = attempt + 1"
-)
-_NEXT = f"SELECT ready_at FROM {_BY_TIME} WHERE {_READY} AND NOT lease <=> %s ORDER BY ready_at LIMIT 1"
-_NEXT_NAMED = (
-    f"SELECT ready_at FROM {_BY_NAME} WHERE {_READY} AND name IN ({{names}}) AND NOT lease <=> %s ORDER BY ready_at LIMIT 1"
-)
-_INSERT = f"INSERT INTO {{table}} ({', '.join(_FIELDS)}) VALUES "
-# The key, the arguments and their schedule come first in a row: what runs change comes after, and arguments may be large.
-_CHANGED = _FIELDS[4:]
-_UTF8 = "CHARACTER SET utf8mb4"
-_TYPES = (
-    *("BIGINT", "BIGINT", "BIGINT", f"VARCHAR(64) {_UTF8}", "BIGINT", "BIGINT", "BIGINT", "BIGINT"),
-    *(f"VARCHAR(16) {_UTF8}", f"TEXT {_UTF8}"),
-)
-# One statement for any number of rows. The row alias of newer upserts is an error on MariaDB, and VALUES() deprecated on MySQL.
-_UPDATE = f"""UPDATE JSON_TABLE(%s, '$[*]' COLUMNS (
-    k_partition VARCHAR(1100) {_UTF8} PATH '$[0]', k_name VARCHAR(255) {_UTF8} PATH '$[1]',
-    {", ".join(f"{field} {kind} PATH '$[{index}]'" for index, (field, kind) in enumerate(zip(_CHANGED, _TYPES, strict=True), 2))}
-)) AS j STRAIGHT_JOIN {_BY_NAME} ON t.`partition` = CAST(j.k_partition AS BINARY) AND t.name = CAST(j.k_name AS BINARY)
-SET {", ".join(f"t.{field} = j.{field}" for field in _CHANGED)}"""
-_STATS = """SELECT (SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s),
-(SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s AND ready_at <= %(now)s),
-(SELECT MIN(ready_at) FROM {table} WHERE `partition` = %(partition)s AND ready_at <= %(now)s),
-(SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s AND ready_at IS NULL AND state = 'failed')"""
-
 # Once for each connection, in one round trip. A connection that died without a word would keep its locks, and every claim pass its
 # rows by, until the server's wait_timeout, which is eight hours by default. The comments are read by MySQL or by MariaDB only.
 _SESSION = """SET SESSION wait_timeout = {seconds:d}, SESSION sql_mode = 'STRICT_ALL_TABLES',
 /*!80000 SESSION transaction_isolation */ /*M! SESSION tx_isolation */ = 'READ-COMMITTED'"""
 
-_STATES = {state.value: state for state in State}
 _ATTEMPTS = 10
 #: How often a claim looks once more for rows that are due but were locked.
 _LOOKS_AGAIN = 2
-
-#: The transaction was rolled back and may be tried again at once: deadlock, lock wait timeout, somebody else inserted the row.
-_AGAIN = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.DUP_ENTRY}
-#: The server or the way to it is at fault, and will be back: the call may be repeated.
-_TRANSIENT = {
-    *(CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_IPSOCK_ERROR),
-    *(ER.CON_COUNT_ERROR, ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED, ER.OPTION_PREVENTS_STATEMENT, ER.TOO_MANY_USER_CONNECTIONS),
-    *(ER.DISK_FULL, ER.RECORD_FILE_FULL, ER.LOCK_TABLE_FULL),
-    1836,  # read-only: this was the primary until a moment ago
-    1927,  # MariaDB: connection was killed
-}
-_TRANSIENT |= _AGAIN
 
 
 class MySQLRepository(RowwiseRepository):
@@ -128,7 +49,7 @@ class MySQLRepository(RowwiseRepository):
         self._pool = pool
         self._where = where
         self._name = table
-        self._table = _quoted(table).replace("%", "%%")  # the driver's format
+        self._table = quoted(table).replace("%", "%%")  # the driver's format
         self._timeout = timeout  # of each call, including the wait for a connection
 
     async def claim(
@@ -137,15 +58,17 @@ class MySQLRepository(RowwiseRepository):
         lease = lifecycle.new_lease()
         result = await self._claim(now, partition, lease_duration, lease, limit, names)
         for _ in range(_LOOKS_AGAIN):
-            if result.next_ready_at is None or result.next_ready_at > now or len(result.claims) >= limit:
+            left = limit - len(result.claims) - len(result.unreadable)
+            if result.next_ready_at is None or result.next_ready_at > now or left < 1:
                 break
             # What is due and was skipped is locked: by one who takes it, or by a neighbour in passing, who will be gone in a moment.
             await asyncio.sleep(random.uniform(0, 0.002))
             try:
-                more = await self._claim(now, partition, lease_duration, lease, limit - len(result.claims), names)
+                more = await self._claim(now, partition, lease_duration, lease, left, names)
             except RepositoryError:
                 break  # what has been claimed must not be lost
-            result = ClaimResult([*result.claims, *more.claims], more.next_ready_at, more.missing)
+            unreadable = [*result.unreadable, *more.unreadable]
+            result = ClaimResult([*result.claims, *more.claims], more.next_ready_at, more.missing, unreadable)
         return result
 
     async def _claim(
@@ -159,22 +82,45 @@ class MySQLRepository(RowwiseRepository):
                 return await execute(sql.replace("{names}", ", ".join(["%s"] * len(names or ()))), parameters)
 
             # An idle poll ends here, with nothing locked.
-            seen = await run(_PEEK if names is None else _PEEK_NAMED, among) if names is None or names else []
+            seen = await run(statements.PEEK if names is None else statements.PEEK_NAMED, among) if names is None or names else []
             known = {name.decode() for name, _ in seen} if names is not None else set()
             missing = [name for name in names or () if name not in known]
-            ready = sorted(ready_at for _, ready_at in seen if ready_at is not None)
+            ready = sorted(ready_at for _, ready_at in seen if is_time(ready_at))
             if not ready or ready[0] > at:
-                return ClaimResult([], _instant(ready[0] if ready else None), missing)
-            rows = [_decode(row) for row in await run(_TAKE if names is None else _TAKE_NAMED, [*among, at, limit])]
-            taken = [claimed for row in rows if (claimed := lifecycle.claim(row, now, lease_duration, lease)) is not None]
-            if taken:
-                until = to_microseconds(lifecycle.lease_end(now, lease_duration))
-                where, parameters = _where([claim.key for _, claim in taken])
-                await run(f"{_CLAIM} WHERE {where}", [lease, until, until, at, *parameters])
-            following = await run(_NEXT if names is None else _NEXT_NAMED, [*among, lease])
-            return ClaimResult([claim for _, claim in taken], _instant(following[0][0] if following else None), missing)
+                return ClaimResult([], instant(ready[0] if ready else None), missing)
+            found = await run(statements.TAKE if names is None else statements.TAKE_NAMED, [*among, at, limit])
+            rows = [row_of(values) for values in found]
+            claims = [taken[1] for row in rows if (taken := lifecycle.claim(row, now, lease_duration, lease)) is not None]
+            unreadable = [lifecycle.put_off(row, now, lease_duration) for row in rows if row.state is State.UNREADABLE]
+            until = to_microseconds(lifecycle.lease_end(now, lease_duration))
+            if claims:
+                which, parameters = where([claim.key for claim in claims])
+                await run(f"{statements.CLAIM} WHERE {which}", [lease, until, until, at, *parameters])
+            put_off = [name.hex() for (_, name, *_), row in zip(found, rows, strict=True) if row.state is State.UNREADABLE]
+            some = ", ".join(["UNHEX(%s)"] * len(put_off))
+            if put_off:
+                await run(statements.PUT_OFF.replace("{some}", some), [until, partition, *put_off])
+            following = statements.NEXT if names is None else statements.NEXT_NAMED
+            following = following.replace("{but}", f" AND name NOT IN ({some})" if put_off else "")
+            next_ready_at = await run(following, [*among, lease, *put_off])
+            return ClaimResult(claims, instant(next_ready_at[0][0] if next_ready_at else None), missing, unreadable)
 
         return await self._transaction(claim)
+
+    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        removed = list(await super().unregister(now, keys))
+        for index, key in enumerate(keys):
+            if not removed[index] and (name := name_in_bytes(key.name)) is not None:
+                removed[index] = await self._remove(key.partition, name)
+        return removed
+
+    async def _remove(self, partition: str, name: bytes) -> bool:
+        async def remove(run: _Run) -> bool:
+            found = await run(statements.FIND_NAMED, [partition, name.hex()])
+            await run(statements.DELETE_NAMED, [partition, name.hex()])
+            return bool(found)
+
+        return await self._transaction(remove)
 
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
         if not keys:
@@ -183,9 +129,13 @@ class MySQLRepository(RowwiseRepository):
         return [rows.get(key) for key in keys]
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
-        sql = f"{_SELECT} {_BY_NAME} WHERE `partition` = %s AND name > %s ORDER BY name LIMIT %s"
-        rows = [_decode(row) for row in await self._fetch(sql, [partition, token or "", limit + 1])]
-        return Page(rows[:limit], rows[limit - 1].key.name if len(rows) > limit else None)
+        # The token is the name that the next page begins with: at once or, if it is removed meanwhile, with the one after it.
+        try:
+            start = bytes.fromhex(token or "").hex()
+        except ValueError:
+            raise RepositoryError(f"{token!r:.100} is no token of a listing; begin anew without one") from None
+        found = await self._fetch(statements.LIST, [partition, start, limit + 1])
+        return Page([row_of(values) for values in found[:limit]], found[limit][1].hex() if len(found) > limit else None)
 
     async def server_time(self) -> datetime:
         [[instant]] = await self._fetch("SELECT UTC_TIMESTAMP(6)", [])
@@ -193,12 +143,16 @@ class MySQLRepository(RowwiseRepository):
         return server_time
 
     async def stats(self, now: datetime, partition: str) -> Stats:
-        [[rows, due, oldest, failed]] = await self._fetch(_STATS, {"partition": partition, "now": to_microseconds(now)})
-        return Stats(rows=rows, due=due, oldest_due=_instant(oldest), failed=failed)
+        [[rows, due, oldest, failed]] = await self._fetch(statements.STATS, {"partition": partition, "now": to_microseconds(now)})
+        return Stats(rows=rows, due=due, oldest_due=instant(oldest), failed=failed)
 
     async def partitions(self) -> Sequence[str]:
         # InnoDB skips from one partition to the next in the index; nothing else is read.
-        return [partition.decode() for (partition,) in await self._fetch("SELECT DISTINCT `partition` FROM {table}", [])]
+        return [
+            partition.decode()
+            for (partition,) in await self._fetch("SELECT DISTINCT `partition` FROM {table}", [])
+            if _is_text(partition)
+        ]
 
     async def update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
         if not changes:
@@ -217,21 +171,23 @@ class MySQLRepository(RowwiseRepository):
                 if row is None:
                     if old is not None:
                         removed.append(key)
-                elif old is None or (row.spec, row.schedule) != (old.spec, old.schedule):
+                elif old is None or old.state is State.UNREADABLE or (row.spec, row.schedule) != (old.spec, old.schedule):
                     if old is not None:
                         removed.append(key)  # rare, and so not worth a statement that would send the arguments every time
-                    inserted.append(_encode(row))
+                    inserted.append(encode(row))
                 elif row != old:
-                    encoded = _encode(row)
+                    encoded = encode(row)
                     updated.append((*key, *encoded[4:]))
             if updated:
-                await run(_UPDATE, [json.dumps(updated)])
+                await run(statements.UPDATE, [json.dumps(updated)])
             if removed:
-                where, parameters = _where(removed)
-                await run(f"DELETE t FROM {_BY_NAME} WHERE {where}", parameters)
+                which, parameters = where(removed)
+                await run(f"DELETE t FROM {statements.BY_NAME} WHERE {which}", parameters)
             if inserted:
-                row_of_parameters = f"({', '.join(['%s'] * len(_FIELDS))})"
-                await run(_INSERT + ", ".join([row_of_parameters] * len(inserted)), [value for row in inserted for value in row])
+                row_of_parameters = f"({', '.join(['%s'] * len(statements.FIELDS))})"
+                await run(
+                    statements.INSERT + ", ".join([row_of_parameters] * len(inserted)), [value for row in inserted for value in row]
+                )
             return answers
 
         return await self._transaction(update)
@@ -247,12 +203,14 @@ class MySQLRepository(RowwiseRepository):
                     try:
                         return await self._attempt(call)
                     except aiomysql.MySQLError as error:
-                        if _code(error) not in _AGAIN or attempt == _ATTEMPTS - 1:
+                        if code_of(error) not in AGAIN or attempt == _ATTEMPTS - 1:
                             raise
                     await asyncio.sleep(random.uniform(0, 0.01 * (attempt + 1)))
                 raise AssertionError
-        except (aiomysql.MySQLError, OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError, UnicodeEncodeError) as error:
-            raise self._translate(error) from error
+        except UnicodeEncodeError as error:
+            raise RepositoryError(f"A partition, name or argument can't be stored as UTF-8 ({error.reason})") from error
+        except (aiomysql.MySQLError, OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError) as error:
+            raise translated(error, self._where, self._name, self._timeout) from error
 
     async def _attempt(self, call: "Callable[[_Run], Awaitable[T]]") -> T:
         async with self._pool.acquire() as connection:
@@ -277,20 +235,20 @@ class MySQLRepository(RowwiseRepository):
         if create and await self._comment() is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # others create it, too, at this moment
-                await self._fetch(_SCHEMA.replace("{comment}", f"{_COMMENT}{FORMAT}"), [])
+                await self._fetch(statements.SCHEMA.replace("{comment}", f"{statements.COMMENT}{statements.FORMAT}"), [])
         comment = await self._comment()
         if comment is None:
             raise StoreMissingError(
                 f"There is no table {self._name!r} in {self._where}; create it, or leave out mysql_skip_table_create"
             )
-        version = comment.removeprefix(_COMMENT)
+        version = comment.removeprefix(statements.COMMENT)
         if version == comment or not version.isdecimal():
             raise RepositoryError(
                 f"The table {self._name!r} in {self._where} is not one of Pyncette's; choose another mysql_table_name"
             )
-        if int(version) > FORMAT:
+        if int(version) > statements.FORMAT:
             raise RepositoryError(
-                f"The table {self._name!r} in {self._where} has the stored format {version}, but this Pyncette knows only {FORMAT}; "
+                f"The table {self._name!r} in {self._where} has the stored format {version}, but this Pyncette knows only {statements.FORMAT}; "
                 "upgrade pyncette-mysql"
             )
 
@@ -299,36 +257,8 @@ class MySQLRepository(RowwiseRepository):
         found = await self._fetch(sql, [self._name])
         return found[0][0] if found else None
 
-    def _translate(self, error: Exception) -> RepositoryError:
-        what = f"MySQL at {self._where}"
-        code = _code(error)
-        if isinstance(error, TimeoutError):
-            return TransientRepositoryError(f"{what} did not answer within {self._timeout:g} s; is the address right?")
-        if code == CR.CR_CONN_HOST_ERROR:
-            return TransientRepositoryError(
-                f"{what} can't be reached ({_line(error.__cause__ or error)}); is it running, is the address right?"
-            )
-        if code in _TRANSIENT or not isinstance(error, aiomysql.MySQLError):
-            return TransientRepositoryError(f"{what} can't be used now: {_line(error)}")
-        if code in (ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR):
-            return RepositoryError(f"{what} refused the login: {_line(error)}; check user, password and grants")
-        if code == ER.BAD_DB_ERROR:
-            return RepositoryError(f"{what} has no such database: {_line(error)}; create it, or correct the name")
-        if code == ER.NO_SUCH_TABLE:
-            return RepositoryError(f"There is no table {self._name!r} in {self._where}; create it, or restart to have it created")
-        if code == ER.BAD_FIELD_ERROR:
-            return RepositoryError(
-                f"The table {self._name!r} in {self._where} is not one of Pyncette's; choose another mysql_table_name"
-            )
-        return RepositoryError(f"{what} refused: {_line(error)}")
-
 
 _Run = Callable[[str, Any], Awaitable[Sequence[Any]]]
-
-
-def schema(table: str) -> str:
-    """The statement that creates the table called ``table``, for those who use ``mysql_skip_table_create``."""
-    return _SCHEMA.format(table=_quoted(table), comment=f"{_COMMENT}{FORMAT}")
 
 
 @contextlib.asynccontextmanager
@@ -356,7 +286,7 @@ async def mysql_repository(
     :raises RepositoryError: the server refused, or the table can't be used.
     :raises TransientRepositoryError: the server could not be reached.
     """
-    _quoted(mysql_table_name)
+    quoted(mysql_table_name)
     if mysql_pool_size < 1:
         raise ConfigurationError(f"mysql_pool_size={mysql_pool_size!r} is below 1; use 5 or so")
     if not mysql_timeout > 0:
@@ -387,52 +317,19 @@ async def mysql_repository(
 
 
 async def _rows(run: _Run, keys: Sequence[Key], locking: str) -> dict[Key, Row]:
-    where, parameters = _where(keys)
-    return {row.key: row for row in map(_decode, await run(f"{_SELECT} {_BY_NAME} WHERE {where}{locking}", parameters))}
+    which, parameters = where(keys)
+    return {
+        row.key: row
+        for row in map(row_of, await run(f"{statements.SELECT} {statements.BY_NAME} WHERE {which}{locking}", parameters))
+    }
 
 
-def _where(keys: Sequence[Key]) -> tuple[str, list[Any]]:
-    """Which rows have ``keys``: by partition, because MariaDB does not use an index for pairs; sorted, so that locks are taken in order."""
-    partitions: dict[str, list[str]] = {}
-    for partition, name in sorted(keys):
-        partitions.setdefault(partition, []).append(name)
-    alternatives = [f"(`partition` = %s AND name IN ({', '.join(['%s'] * len(names))}))" for names in partitions.values()]
-    return " OR ".join(alternatives), [value for partition, names in partitions.items() for value in (partition, *names)]
-
-
-def _encode(row: Row) -> tuple[Any, ...]:
-    key, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error = row
-    times = to_microseconds(occurrence), to_microseconds(execute_after), None if ready_at is None else to_microseconds(ready_at)
-    until = None if locked is None else to_microseconds(locked)
-    return *key, spec, schedule, *times, lease, until, epoch, revision, attempt, state.value, error
-
-
-def _decode(values: Sequence[Any]) -> Row:
-    partition, name, spec, schedule, occurrence, execute_after, ready, lease, locked, epoch, revision, attempt, state, error = (
-        values
-    )
-    times = from_microseconds(occurrence), from_microseconds(execute_after), _instant(ready)
-    key = Key(partition.decode(), name.decode())
-    return Row(key, spec, schedule, *times, lease, _instant(locked), epoch, revision, attempt, _STATES[state], error)
-
-
-def _instant(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else from_microseconds(microseconds)
-
-
-def _quoted(table: str) -> str:
-    if not table or len(table) > 64 or "\0" in table or table.endswith(" "):
-        raise ConfigurationError(f"mysql_table_name={table!r} is not the name of a table; it has 1 to 64 characters")
-    return "`" + table.replace("`", "``") + "`"
-
-
-def _code(error: BaseException) -> int | None:
-    return error.args[0] if isinstance(error, aiomysql.MySQLError) and error.args and isinstance(error.args[0], int) else None
-
-
-def _line(error: BaseException) -> str:
-    text = str(error.args[-1]) if error.args else ""
-    return text.splitlines()[0] if text else type(error).__name__
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _from_url(url: BackendURL) -> Mapping[str, Any]:

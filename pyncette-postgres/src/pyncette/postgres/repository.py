@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
-from pyncette.clock import to_microseconds
+from pyncette.clock import from_microseconds, to_microseconds
+from pyncette.codec import decode
+from pyncette.codec import unreadable as damaged
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.postgres import statements
-from pyncette.postgres.statements import FORMAT
+from pyncette.postgres.statements import FORMAT, literal, quoted
 from pyncette.repository import (
     Claim,
     ClaimResult,
@@ -36,12 +37,10 @@ from pyncette.repository import (
 
 __all__ = ["PostgresRepository", "backend", "postgres_repository"]
 
-_Instant = TypeVar("_Instant", datetime, datetime | None)
-
 _COMMENT = "Pyncette, stored format "
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
-_STATES = {state.value: state for state in State}
-_MAX_IDENTIFIER_BYTES = 63
+_EARLIEST = to_microseconds(datetime.min.replace(tzinfo=UTC))
+_2000 = to_microseconds(datetime(2000, 1, 1, tzinfo=UTC))  # from which PostgreSQL counts
 
 #: The server or the way to it is at fault, and will be back: the call may be repeated.
 _TRANSIENT = (
@@ -68,7 +67,9 @@ class PostgresRepository(Repository):
         self._table = table
         self._timeout = timeout  # of each call, including the wait for a connection
         self._sql = {
-            name: getattr(statements, name).format(table=table) for name in statements.__all__ if name not in ("CREATE", "FORMAT")
+            name: getattr(statements, name).format(table=table)
+            for name in statements.__all__
+            if name.isupper() and name not in ("CREATE", "FORMAT")
         }
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
@@ -90,13 +91,20 @@ class PostgresRepository(Repository):
         lease, until = lifecycle.new_lease(), lifecycle.lease_end(now, lease_duration)
         statement, among = ("CLAIM", ()) if names is None else ("CLAIM_NAMED", (list(names),))
         rows = await self._fetch(statement, partition, now, limit, lease, until, to_microseconds(now), *among)
-        claims = [
-            Claim(Key(partition, name), spec, schedule, _aware(occurrence), _aware(execute_after), lease, epoch, attempt, revision)
-            for name, spec, schedule, occurrence, execute_after, epoch, attempt, revision, _, _ in rows
-            if name is not None
-        ]
-        _, _, _, _, _, _, _, _, next_ready_at, missing = rows[0]
-        return ClaimResult(claims, _aware(next_ready_at), missing or ())
+        claims = []
+        unreadable = []
+        for _, _, name, spec, schedule, occurrence, execute_after, epoch, attempt, revision, readable, *others in rows:
+            key = Key(partition, name)
+            if readable:
+                at, after = from_microseconds(occurrence), from_microseconds(execute_after)
+                claims.append(Claim(key, spec, schedule, at, after, lease, epoch, attempt, revision))
+            elif name is not None:
+                ready_at, was, locked, state, error = others
+                numbers = epoch, revision, attempt
+                row = decode(key, spec, schedule, occurrence, execute_after, ready_at, was, locked, *numbers, state, error)
+                unreadable.append(row if row.state is State.UNREADABLE else damaged(key, "it was ready at no time", ready_at))
+        next_ready_at, missing = rows[0][:2]
+        return ClaimResult(claims, _instant(next_ready_at), missing or (), unreadable)
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
         if not settlements:
@@ -109,16 +117,16 @@ class PostgresRepository(Repository):
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
         rows = [_decode(row) for row in await self._fetch("LIST", partition, token or "", limit + 1)]
-        page = [row for row in rows[:limit] if row is not None]
-        return Page(page, page[-1].key.name if len(rows) > limit else None)
+        # The token is the name that the next page begins with: at once or, if it is removed meanwhile, with the one after it.
+        following = rows[limit] if len(rows) > limit else None
+        return Page([row for row in rows[:limit] if row is not None], following and following.key.name)
 
     async def server_time(self) -> datetime:
-        instant: datetime = (await self._run("SELECT clock_timestamp()"))[0][0]
-        return instant
+        return from_microseconds((await self._run("SELECT clock_timestamp()"))[0][0])
 
     async def stats(self, now: datetime, partition: str) -> Stats:
         [[rows, due, oldest_due, failed]] = await self._fetch("STATS", partition, now)
-        return Stats(rows=rows, due=due, oldest_due=_aware(oldest_due), failed=failed)
+        return Stats(rows=rows, due=due, oldest_due=_instant(oldest_due), failed=failed)
 
     async def partitions(self) -> Sequence[str]:
         return [partition for (partition,) in await self._fetch("PARTITIONS")]
@@ -139,7 +147,7 @@ class PostgresRepository(Repository):
         """Create or check the table."""
         if create:
             await self._execute(
-                statements.CREATE.format(table=self._table, literal=_literal(self._table), comment=f"{_COMMENT}{FORMAT}")
+                statements.CREATE.format(table=self._table, literal=literal(self._table), comment=f"{_COMMENT}{FORMAT}")
             )
         [[exists]] = await self._run("SELECT to_regclass($1) IS NOT NULL", self._table)
         if not exists:
@@ -220,7 +228,7 @@ async def postgres_repository(
     :raises RepositoryError: the server refused, or the table can't be used.
     :raises TransientRepositoryError: the server could not be reached.
     """
-    table = _quoted(postgres_table_name)
+    table = quoted(postgres_table_name)
     if postgres_pool_size < 1:
         raise ConfigurationError(f"postgres_pool_size={postgres_pool_size!r} is below 1; use 5 or so")
     if not postgres_timeout > 0:
@@ -233,6 +241,7 @@ async def postgres_repository(
         max_size=postgres_pool_size,
         timeout=postgres_timeout,
         reset=_leave_as_it_is,
+        init=_count_time,
         # Statements are prepared once for each connection: what they are made of never varies.
         server_settings={"default_transaction_isolation": "read committed", "application_name": "pyncette"},
         **tls,
@@ -297,13 +306,24 @@ def _decode(row: Sequence[Any]) -> Row | None:
     )
     if partition is None:
         return None
-    times = _aware(occurrence), _aware(execute_after), _aware(ready_at)
-    return Row(Key(partition, name), spec, schedule, *times, lease, _aware(locked), epoch, revision, attempt, _STATES[state], error)
+    times = occurrence, execute_after, ready_at
+    return decode(Key(partition, name), spec, schedule, *times, lease, locked, epoch, revision, attempt, state, error)
 
 
-def _aware(instant: _Instant) -> _Instant:
-    """``instant``, in UTC. asyncpg stores the last microsecond of the year 9999 as infinity, and gives it back without a zone."""
-    return instant.replace(tzinfo=UTC) if instant is not None and instant.tzinfo is None else instant
+async def _count_time(connection: Any) -> None:
+    """Instants as microseconds since 1970: those of PostgreSQL may be beyond any datetime, and infinite."""
+    await connection.set_type_codec(
+        "timestamptz",
+        schema="pg_catalog",
+        format="tuple",
+        encoder=lambda instant: (to_microseconds(instant) - _2000,),
+        decoder=lambda microseconds: microseconds[0] + _2000,
+    )
+
+
+def _instant(ready_at: int | None) -> datetime | None:
+    """When a row is ready; as early as can be, if it is damaged and even earlier."""
+    return None if ready_at is None else from_microseconds(max(ready_at, _EARLIEST))
 
 
 def _columns(rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
@@ -312,22 +332,6 @@ def _columns(rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
 
 def _line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _quoted(name: str) -> str:
-    """The name as SQL has it, quoted: a table, or a schema and a table with a dot between. A part may come quoted already."""
-    parts = re.fullmatch(r'(?:("(?:[^"]|"")+"|[^".][^.]*)\.)?("(?:[^"]|"")+"|[^".][^.]*)', name)
-    if parts is None or "\0" in name:
-        raise ConfigurationError(f"postgres_table_name={name!r} is not the name of a table; write TABLE or SCHEMA.TABLE")
-    plain = [part[1:-1].replace('""', '"') if part.startswith('"') else part for part in parts.groups() if part is not None]
-    for part in plain:
-        if len(part.encode()) > _MAX_IDENTIFIER_BYTES:
-            raise ConfigurationError(f"postgres_table_name={name!r} is too long; PostgreSQL takes {_MAX_IDENTIFIER_BYTES} bytes")
-    return ".".join('"' + part.replace('"', '""') + '"' for part in plain)
 
 
 def _where(url: str) -> str:

@@ -16,6 +16,10 @@ local EPOCH, REVISION, ATTEMPT, SCHEDULE, ERROR = 6, 7, 8, 9, 10
 local NONE = ''  -- no lease, or not held; before any instant
 local STATES = {paused = true, failed = true}  -- what READY says of a row that can't be claimed
 local DIGITS, NINE = 19, 57
+local FIRST, LAST = '0000000000000000000', '0315537897599999999'  -- the ends of the calendar
+-- Numbers of 64 bits that can't be raised any more.
+local LAST_EPOCH, LAST_REVISION = '9285507633654775807', '9223372036854775807'
+local UNREADABLE = {}  -- stands for a row that makes no sense
 
 local function later(one, other)
   return one < other and other or one
@@ -48,12 +52,34 @@ local function command(name, key, values)
   return replies
 end
 
+local function is_instant(text)
+  return #text == DIGITS and text <= LAST and not text:find('%D')
+end
+
+-- Raises an error, or returns false, if `text` is no row: `#` does the former for all but texts and tables, `find` for tables.
+-- Whether a text is UTF-8 is seen by the driver's side: here, it costs more than all the rest.
+local function read(text)
+  local row = cjson.decode(text)
+  local ready, locked_until, epoch, revision, attempt = row[READY], row[LOCKED_UNTIL], row[EPOCH], row[REVISION], row[ATTEMPT]
+  return is_instant(row[OCCURRENCE])
+    and (row[EXECUTE_AFTER] == row[OCCURRENCE] or is_instant(row[EXECUTE_AFTER]))
+    and (STATES[ready] or is_instant(ready))
+    and (locked_until == NONE or is_instant(locked_until))
+    and #epoch == DIGITS and epoch < LAST_EPOCH and not epoch:find('%D')
+    and #revision > 0 and ('0'):rep(DIGITS - #revision) .. revision < LAST_REVISION and not revision:find('%D')
+    and attempt >= 0 and attempt < 1e14 and attempt % 1 == 0
+    and type(row[LEASE]) == 'string' and type(row[SCHEDULE]) == 'string' and type(row[ERROR] or NONE) == 'string'
+    and row
+end
+
+-- For each name the row, false if there is none, or UNREADABLE: what is damaged costs no other row anything.
 local function fetch_rows(names)
   local rows = command('HMGET', ROWS, names)
   for i = 1, #names do
-    -- What is damaged counts as absent: it costs no other row anything, and the next registration mends it.
-    local understood, row = pcall(cjson.decode, rows[i])
-    rows[i] = understood and type(row) == 'table' and row[SCHEDULE] and row or false
+    if rows[i] then
+      local understood, row = pcall(read, rows[i])
+      rows[i] = understood and row or UNREADABLE
+    end
   end
   return rows
 end
@@ -76,7 +102,8 @@ local function put(name, row, was)
 end
 
 local function remove(name, row)
-  stale[#stale + 1] = row[READY] .. name
+  -- Of an unreadable row the entry is not known; the claim that meets it removes it.
+  if row ~= UNREADABLE then stale[#stale + 1] = row[READY] .. name end
   removed[#removed + 1] = name
 end
 
@@ -96,11 +123,11 @@ local function names_in(elements)
   return names
 end
 
--- Changes the rows that there are; the answer is which there are.
+-- Changes the rows that there are, and can be read; the answer is which there are.
 local function each(names, change)
   local found = fetch_rows(names)
   for i, name in ipairs(names) do
-    if found[i] then change(name, found[i], found[i][READY]) end
+    if found[i] and (found[i] ~= UNREADABLE or change == remove) then change(name, found[i], found[i][READY]) end
     found[i] = found[i] and true
   end
   write()
@@ -109,58 +136,89 @@ end
 
 local call = {}
 
+local function register(now, force, row, registration)
+  local name, spec, schedule, occurrence, execute_after, keep_overdue = unpack(registration)
+  specs[#specs + 1] = name
+  specs[#specs + 1] = spec
+  if not row or row == UNREADABLE then
+    put(name, {occurrence, execute_after, execute_after, NONE, NONE, now, '0', 0, schedule})
+  elseif row[SCHEDULE] == schedule and not force then
+    enter(name, row)  -- is there already, unless the index was damaged
+  else
+    local was = row[READY]
+    if not (keep_overdue and row[EXECUTE_AFTER] <= now) then
+      row[OCCURRENCE], row[EXECUTE_AFTER] = occurrence, execute_after
+    end
+    if force then row[LEASE], row[LOCKED_UNTIL], row[EPOCH] = NONE, NONE, raised(row[EPOCH], now) end
+    revive(row)
+    row[SCHEDULE], row[REVISION], row[ATTEMPT], row[ERROR] = schedule, plus_one(row[REVISION]), 0, nil
+    set_ready(row, row[LOCKED_UNTIL])
+    put(name, row, was)
+  end
+end
+
 function call.register(now, force, registrations)
   local found = fetch_rows(names_in(registrations))
   for i, registration in ipairs(registrations) do
-    local name, spec, schedule, occurrence, execute_after, keep_overdue = unpack(registration)
-    local row = found[i]
-    specs[#specs + 1] = name
-    specs[#specs + 1] = spec
-    if not row then
-      put(name, {occurrence, execute_after, execute_after, NONE, NONE, now, '0', 0, schedule})
-    elseif row[SCHEDULE] == schedule and not force then
-      enter(name, row)  -- is there already, unless the index was damaged
-    else
-      local was = row[READY]
-      if not (keep_overdue and row[EXECUTE_AFTER] <= now) then
-        row[OCCURRENCE], row[EXECUTE_AFTER] = occurrence, execute_after
-      end
-      if force then row[LEASE], row[LOCKED_UNTIL], row[EPOCH] = NONE, NONE, raised(row[EPOCH], now) end
-      revive(row)
-      row[SCHEDULE], row[REVISION], row[ATTEMPT] = schedule, plus_one(row[REVISION]), 0
-      set_ready(row, row[LOCKED_UNTIL])
-      put(name, row, was)
-    end
+    -- An unreadable row stays: it may be that of a later release, which can read it.
+    if found[i] ~= UNREADABLE or force then register(now, force, found[i], registration) end
   end
   write()
 end
 
+-- Entries of another score than 0 are out of order: a row among them would be found too early, or never.
+local function put_in_order()
+  for _, range in ipairs({{'-inf', '(0'}, {'(0', '+inf'}}) do
+    for _, entry in ipairs(redis.call('ZRANGEBYSCORE', INDEX, range[1], range[2], 'LIMIT', 0, 1000)) do
+      redis.call('ZADD', INDEX, 0, entry)
+    end
+  end
+end
+
+local function due_entries(now, limit)
+  return redis.call('ZRANGEBYLEX', INDEX, '-', '[' .. now .. '\255', 'LIMIT', 0, limit)  -- no name has this byte
+end
+
+-- The entries of those of the `names` that can be claimed, in order. Of an unreadable row only the index says when it is due.
+local function entries_of(names, now, missing)
+  local waiting, unreadable = {}, {}
+  for i, row in ipairs(fetch_rows(names)) do
+    if row == UNREADABLE then
+      unreadable[names[i]] = true
+    elseif not row then
+      missing[#missing + 1] = names[i]
+    elseif not STATES[row[READY]] then
+      waiting[#waiting + 1] = row[READY] .. names[i]
+    end
+  end
+  if next(unreadable) then
+    for _, entry in ipairs(due_entries(now, 1000)) do
+      if unreadable[entry:sub(DIGITS + 1)] then waiting[#waiting + 1] = entry end
+    end
+  end
+  table.sort(waiting)
+  return waiting
+end
+
 function call.claim(now, locked_until, lease, limit, names)
   local by_name = names ~= cjson.null
-  local claims, missing, next_ready_at = {}, {}, cjson.null
-
-  local function candidates()
-    if not by_name then return redis.call('ZRANGE', INDEX, 0, limit) end
-    local waiting = {}
-    for i, row in ipairs(fetch_rows(names)) do
-      if not row then
-        missing[#missing + 1] = names[i]
-      elseif not STATES[row[READY]] then
-        waiting[#waiting + 1] = row[READY] .. names[i]
-      end
-    end
-    table.sort(waiting)
-    return waiting
-  end
-
-  -- Again if the index was so wrong that nothing was claimed; a few times, so that the server is not held up for long.
+  local claims, missing, unreadable, next_ready_at = {}, {}, {}, cjson.null
+  put_in_order()
+  -- Again if the index was so wrong that nothing was found; a few times, so that the server is not held up for long.
   for _ = 1, 10 do
-    local due, since, wrong = {}, {}, false
+    local due, since, taken, misfiled, wrong = {}, {}, {}, {}, false
     next_ready_at = cjson.null
-    for i, entry in ipairs(candidates()) do
-      if entry:byte() > NINE then break end  -- a state, as in all that follow
+    for i, entry in ipairs(by_name and entries_of(names, now, missing) or redis.call('ZRANGE', INDEX, 0, limit)) do
+      if entry:byte() and entry:byte() > NINE then break end  -- a state, as in all that follow
       local ready_at = entry:sub(1, DIGITS)
-      if i > limit or ready_at > now then next_ready_at = ready_at break end
+      if i > limit or ready_at > now then
+        if is_instant(ready_at) then
+          next_ready_at = ready_at
+        else
+          wrong, stale[#stale + 1] = true, entry
+        end
+        break
+      end
       due[i], since[i] = entry:sub(DIGITS + 1), ready_at
     end
     local found, texts = fetch_rows(due), command('HMGET', SPECS, due)
@@ -170,23 +228,33 @@ function call.claim(now, locked_until, lease, limit, names)
         row[READY], row[LEASE], row[LOCKED_UNTIL] = locked_until, lease, locked_until
         row[EPOCH], row[ATTEMPT] = raised(row[EPOCH], now), row[ATTEMPT] + 1
         put(name, row, was)
+        taken[name] = true
         claims[#claims + 1] = {
           name, spec, row[SCHEDULE], row[OCCURRENCE], row[EXECUTE_AFTER], row[EPOCH], row[ATTEMPT], row[REVISION],
         }
+      elseif row == UNREADABLE or row and row[READY] == was then
+        if row == UNREADABLE then
+          stale[#stale + 1] = was .. name
+          if not taken[name] then enter(name, {[READY] = locked_until}) end
+        else
+          row[READY] = locked_until
+          put(name, row, was)
+        end
+        if not taken[name] then unreadable[#unreadable + 1] = name end
+        taken[name] = true
       else
         wrong = true
         stale[#stale + 1] = was .. name
-        if row and spec then
-          enter(name, row)
-        elseif by_name then
-          missing[#missing + 1] = name
-        end
+        if row then misfiled[name] = row end
       end
     end
+    for name, row in pairs(misfiled) do
+      if not taken[name] then enter(name, row) end
+    end
     write()
-    if by_name or #claims > 0 or not wrong then break end
+    if by_name or #claims > 0 or #unreadable > 0 or not wrong then break end
   end
-  return {claims, next_ready_at, missing}
+  return {claims, next_ready_at, missing, call.get(unreadable)}
 end
 
 function call.settle(now, settlements)
@@ -197,7 +265,7 @@ function call.settle(now, settlements)
     local row = found[i]
     if not row then
       outcomes[i] = 'gone'
-    elseif row[LEASE] ~= lease then
+    elseif row[LEASE] ~= lease then  -- nor has an unreadable row any
       outcomes[i] = 'lost'
     elseif row[LOCKED_UNTIL] == NONE then
       outcomes[i] = kind == 'extend' and 'lost' or row[REVISION] == revision and 'already' or 'superseded'
@@ -250,9 +318,10 @@ function call.resume(names)
   end)
 end
 
+-- Without a row that can be read, or without its arguments, there is false in the place of them.
 function call.get(names)
   local found, texts = fetch_rows(names), command('HMGET', SPECS, names)
-  for i, name in ipairs(names) do found[i] = found[i] and texts[i] and {name, texts[i], found[i]} end
+  for i, name in ipairs(names) do found[i] = found[i] and {name, texts[i], found[i] ~= UNREADABLE and found[i]} end
   return found
 end
 
@@ -271,12 +340,12 @@ function call.list(limit, token)
 end
 
 function call.stats(now)
-  local due = {INDEX, '-', '[' .. now .. '\255'}  -- no name has this byte
-  local oldest = redis.call('ZRANGEBYLEX', due[1], due[2], due[3], 'LIMIT', 0, 1)[1]
+  local oldest = due_entries(now, 1)[1]
+  local since, count = oldest and oldest:sub(1, DIGITS), redis.call('HLEN', ROWS)
   return {
-    redis.call('HLEN', ROWS),
-    redis.call('ZLEXCOUNT', unpack(due)),
-    oldest and oldest:sub(1, DIGITS) or cjson.null,
+    count,
+    math.min(count, redis.call('ZLEXCOUNT', INDEX, '-', '[' .. now .. '\255')),
+    since and (is_instant(since) and since or FIRST) or cjson.null,
     redis.call('ZLEXCOUNT', INDEX, '[failed', '(failee'),
   }
 end

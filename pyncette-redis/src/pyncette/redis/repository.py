@@ -12,6 +12,7 @@ from typing import Any
 
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
+from pyncette.codec import decode, name_in_bytes, name_of_bytes, unreadable
 from pyncette.errors import ConfigurationError, RepositoryError
 from pyncette.redis.connection import Command, Connections
 from pyncette.repository import (
@@ -49,7 +50,7 @@ _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_OFFSET = (_1970 - _ORIGIN) // _MICROSECOND
 
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
-_STATES = {state.value: state for state in (State.PAUSED, State.FAILED)}
+_STATES = {State.PAUSED.value, State.FAILED.value}
 
 
 class RedisRepository(Repository):
@@ -61,16 +62,25 @@ class RedisRepository(Repository):
         # Nothing that is in braces: the first pair of them in a key decides on its slot.
         self._prefix = f"{_quote(namespace)}:" if namespace else ""
         self._partitions = f"{self._prefix}pyncette:partitions"
+        self._format: Sequence[Command] = []
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         if registrations:
             keys = [registration.key for registration in registrations]
             # Before the rows, so that each is in a partition that is known (in a cluster: unless this call fails).
             known: Command = ("SADD", self._partitions, *dict.fromkeys(key.partition for key in keys))
-            await self._each("register", keys, map(_registration, registrations), _encode(now), force, before=[known])
+            before = [*self._format, known]
+            await self._each("register", keys, map(_registration, registrations), _encode(now), force, before=before)
+            self._format = []
 
     async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self._each("unregister", keys)
+        removed = list(await self._each("unregister", keys))
+        for i, key in enumerate(keys):
+            if not removed[i] and (name := name_in_bytes(key.name)) is not None:
+                text = json.dumps([[name.decode(errors="surrogateescape")]], ensure_ascii=False).encode(errors="surrogateescape")
+                [reply] = await self._connections.send([self._connections.call(self._keys(key.partition), "unregister", text)])
+                [removed[i]] = json.loads(reply)
+        return removed
 
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
@@ -79,14 +89,19 @@ class RedisRepository(Repository):
         among = None if names is None else list(dict.fromkeys(names))
         locked_until = now + min(lease_duration, _LAST - now)
         answer = await self._one("claim", partition, _encode(now), _encode(locked_until), lease, limit, among)
-        taken, next_ready_at, missing = answer
+        taken, next_ready_at, missing, unread = answer
         claims = []
+        rows = [_row(partition, row) for row in unread]
         for name, spec, schedule, occurrence, execute_after, epoch, attempt, revision in taken:
+            if bytes in (type(name), type(spec), type(schedule)):
+                # Claimed, since the script does not see what is no UTF-8. It comes back when the lease ends, as if it were put off.
+                rows.append(_row(partition, (name, spec, None)))
+                continue
             at = _decode(occurrence)
             after = at if execute_after == occurrence else _decode(execute_after)
             number = int(epoch) - _EPOCH_OFFSET
             claims.append(Claim(Key(partition, name), spec, schedule, at, after, lease, number, attempt, int(revision)))
-        return ClaimResult(claims, _instant(next_ready_at), list(missing))
+        return ClaimResult(claims, _instant(next_ready_at), list(missing), rows or ())
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
         keys = [settlement.claim.key for settlement in settlements]
@@ -112,7 +127,7 @@ class RedisRepository(Repository):
 
     async def partitions(self) -> Sequence[str]:
         [members] = await self._connections.send([("SMEMBERS", self._partitions)])
-        names = [member.decode() for member in members]
+        names = [member.decode() for member in members if _is_text(member)]
         # One whose last row is gone stays a member: removing it could hide a row that is registered at this moment.
         counts = await self._connections.send([("HLEN", self._keys(name)[1]) for name in names]) if names else []
         return [name for name, count in zip(names, counts, strict=True) if count]
@@ -125,17 +140,20 @@ class RedisRepository(Repository):
 
     async def _open(self) -> None:
         key = f"{self._prefix}pyncette:format"
-        _, found = await self._connections.send([("SET", key, FORMAT, "NX"), ("GET", key)])
-        if not found.isdigit() or int(found) > FORMAT:
+        [found] = await self._connections.send([("GET", key)])
+        if found is None:
+            # To be written with the first row: who only looks leaves nothing.
+            self._format = [("SET", key, FORMAT, "NX")]
+        elif found not in {str(number).encode() for number in range(FORMAT + 1)}:
             raise RepositoryError(
-                f"{self._connections.where} has the stored format {found.decode(errors='replace')} in the namespace "
+                f"{self._connections.where} has the stored format {found[:100].decode(errors='replace')!r} in the namespace "
                 f"{self._namespace!r}, but this Pyncette knows only {FORMAT}; upgrade pyncette-redis"
             )
 
     async def _one(self, call: str, partition: str, *arguments: Any) -> Any:
         """The answer of the script in one partition."""
         [reply] = await self._connections.send([self._command(call, partition, *arguments)])
-        return json.loads(reply)
+        return _loads(reply)
 
     async def _each(
         self, call: str, keys: Sequence[Key], elements: Iterable[Any] | None = None, *arguments: Any, before: Sequence[Command] = ()
@@ -155,7 +173,7 @@ class RedisRepository(Repository):
         if commands:
             replies = await self._connections.send([*before, *commands])
             for (_, among), reply in zip(slices, itertools.islice(replies, len(before), None), strict=True):
-                for position, answer in zip(among, json.loads(reply) or (), strict=False):
+                for position, answer in zip(among, _loads(reply) or (), strict=False):
                     answers[position] = answer
         return answers
 
@@ -283,24 +301,56 @@ def _settlement(settlement: Settlement) -> Sequence[Any]:
             return *of, "extend", _encode(until)
 
 
+def _loads(reply: bytes) -> Any:
+    """The answer of the script. A text in it that is no UTF-8 becomes bytes: it was stored by somebody else."""
+    try:
+        return json.loads(reply)
+    except UnicodeDecodeError:
+        return _with_bytes(json.loads(reply.decode(errors="surrogateescape")))
+
+
+def _with_bytes(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_bytes(element) for element in value]
+    raw = value.encode(errors="surrogateescape") if isinstance(value, str) else b""
+    return value if _is_text(raw) else raw
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _row(partition: str, found: Sequence[Any]) -> Row:
-    name, spec, (occurrence, execute_after, ready, lease, locked_until, epoch, revision, attempt, schedule, *error) = found
-    state = _STATES.get(ready, State.SCHEDULED)
-    return Row(
-        key=Key(partition, name),
-        spec=spec,
-        schedule=schedule,
-        occurrence=_decode(occurrence),
-        execute_after=_decode(execute_after),
-        ready_at=_decode(ready) if state is State.SCHEDULED else None,
-        lease=lease or None,
-        locked_until=_instant(locked_until),
-        epoch=int(epoch) - _EPOCH_OFFSET,
-        revision=int(revision),
-        attempt=attempt,
-        state=state,
-        error=error[0] if error else None,
+    name, spec, row = found
+    if isinstance(name, bytes):
+        return unreadable(Key(partition, name_of_bytes(name)), "the name is no text")
+    key = Key(partition, name)
+    if not row:
+        return unreadable(key, "the row is not one of Pyncette's" if row is False else "the spec or the schedule is no text")
+    occurrence, execute_after, ready, lease, locked_until, epoch, revision, attempt, schedule, *error = row
+    return decode(
+        key,
+        spec,
+        schedule,
+        _microseconds(occurrence),
+        _microseconds(execute_after),
+        None if ready in _STATES else _microseconds(ready),
+        lease or None,
+        _microseconds(locked_until) if locked_until else None,
+        int(epoch) - _EPOCH_OFFSET,
+        int(revision),
+        attempt,
+        ready if ready in _STATES else State.SCHEDULED.value,
+        error[0] if error else None,
     )
+
+
+def _microseconds(text: str) -> int:
+    return int(text) - _EPOCH_OFFSET
 
 
 backend = Backend(contract_version=1, factory=redis_repository, prefix="redis_", from_url=_from_url)
