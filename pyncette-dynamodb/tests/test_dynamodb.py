@@ -284,40 +284,6 @@ class TestSizes:
         asyncio.run(test())
 
 
-class TestDamage:
-    @pytest.mark.parametrize(
-        ("attribute", "value", "what"),
-        [
-            ("spec", None, "KeyError: 'spec'"),
-            ("version", None, "KeyError: 'version'"),
-            ("occurrence", {"S": "soon"}, "ValueError: Invalid isoformat string: 'soon'"),
-            ("epoch", {"S": "1"}, "KeyError: 'N'"),
-            ("state", {"S": "lost"}, "KeyError: 'lost'"),
-        ],
-    )
-    def test_costs_no_other_row_anything_and_is_surfaced(self, opened, raw, table, endpoint, caplog, attribute, value, what):  # I10
-        async def test():
-            async with opened() as repository:
-                await repository.register(NOW, [registration("bad", NOW - MINUTE), registration("good")])
-                [item] = raw.query(
-                    TableName=table,
-                    KeyConditionExpression="partition_id = :p AND task_id = :t",
-                    ExpressionAttributeValues={":p": {"S": ":p"}, ":t": {"S": "bad"}},
-                )["Items"]
-                item.pop(attribute)
-                raw.put_item(TableName=table, Item={**item, **({attribute: value} if value else {})})
-                said = f"The item 'bad' of ':p' in the table '{table}' in DynamoDB at {endpoint} is damaged ({what}); mend or remove it"
-                with pytest.raises(RepositoryError) as caught:
-                    await repository.get([Key("p", "bad"), Key("p", "good")])
-                assert str(caught.value) == said
-                assert names_of((await claim(repository, limit=1)).claims) == ["good"]
-                assert said in caplog.messages
-                assert [row.key.name for row in (await repository.list("p", limit=9)).rows] == ["good"]
-                assert names_of((await claim(repository, NOW + 2 * MINUTE, names=["bad", "good"])).claims) == ["good"]
-
-        asyncio.run(test())
-
-
 class TestTable:
     def test_twenty_that_start_at_once_without_a_table_all_come_up(self, opened):
         async def start(i):

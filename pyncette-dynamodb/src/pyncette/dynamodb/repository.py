@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from pyncette.backends import Backend, BackendURL
+from pyncette.clock import to_microseconds
+from pyncette.codec import decode
 from pyncette.compare_and_set import CompareAndSetRepository, Stored
 from pyncette.dynamodb.table import Table, connected
 from pyncette.errors import ConfigurationError, RepositoryError
@@ -18,8 +19,6 @@ from pyncette.repository import ClaimResult, Key, Page, Row, State
 from pyncette.rowwise import Change
 
 __all__ = ["DynamoDBRepository", "backend", "dynamodb_repository"]
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -30,11 +29,13 @@ FORMAT = 1
 _FORMAT_KEY = {"partition_id": {"S": "pyncette"}, "task_id": {"S": "format"}}
 #: DynamoDB has no empty keys, and a name never has a NUL.
 _EMPTY_NAME = "\0"
+#: The version of an item that has none: somebody else wrote it.
+_NO_VERSION: Mapping[str, str] = {}
 #: An item and its copy in the index may have 400 KB together; of its half a task leaves this for what is not the user's.
 _MAX_BYTES = 400 * 1024 // 2 - 1024
 _BATCH = 100
 
-_STATES = {state.value: state for state in State}
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class DynamoDBRepository(CompareAndSetRepository):
@@ -54,10 +55,24 @@ class DynamoDBRepository(CompareAndSetRepository):
             condition = {
                 "ConditionExpression": "#version = :expected",
                 "ExpressionAttributeNames": {"#version": "version"},
-                "ExpressionAttributeValues": {":expected": {"S": expected}},
+                "ExpressionAttributeValues": {":expected": expected},
             }
+            if expected == _NO_VERSION:
+                condition = {
+                    "ConditionExpression": "attribute_exists(partition_id) AND attribute_not_exists(#version)",
+                    "ExpressionAttributeNames": {"#version": "version"},
+                }
+        arguments: dict[str, Any]
         if row is None:
             operation, arguments = "delete_item", {"Key": self._key(key)}
+        elif row.state is State.UNREADABLE:
+            # Nothing but when it is ready; and another version, as ever.
+            operation, arguments = (
+                "update_item",
+                {"Key": self._key(key), "UpdateExpression": "SET ready_at = :ready_at, #version = :new"},
+            )
+            written = {":ready_at": {"S": _text(row.ready_at or _EARLIEST)}, ":new": {"S": uuid.uuid4().hex}}
+            condition["ExpressionAttributeValues"] = {**condition.get("ExpressionAttributeValues", {}), **written}
         else:
             operation, arguments = "put_item", {"Item": {**self._key(key), **_encode(row)}}
         failed = {"ConditionalCheckFailedException"}
@@ -69,15 +84,15 @@ class DynamoDBRepository(CompareAndSetRepository):
         start: Mapping[str, Any] = {}
         while True:  # a page ends after a megabyte
             page = await self._query(partition, limit - len(found), IndexName="ready_at", **start)
-            found += self._sound(page["Items"])
+            found += map(self._stored, page["Items"])
             if len(found) >= limit or "LastEvaluatedKey" not in page:
                 return found
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
-        start = {} if token is None else {"ExclusiveStartKey": {**self._key(Key(partition, "")), "task_id": {"S": token}}}
+        start = {} if token is None else {"ExclusiveStartKey": self._key(Key(partition, token))}
         page = await self._query(partition, limit, **start)
-        rows = [stored.row for stored in self._sound(page["Items"])]
+        rows = [self._stored(item).row for item in page["Items"]]
         return Page(rows, page["LastEvaluatedKey"]["task_id"]["S"] if "LastEvaluatedKey" in page else None)
 
     async def read_many(self, keys: Sequence[Key]) -> Sequence[Stored | Exception | None]:
@@ -120,10 +135,7 @@ class DynamoDBRepository(CompareAndSetRepository):
             found = answer["Responses"].get(self._table.name, ())
             for item in found:
                 key, _ = items[item["partition_id"]["S"], item["task_id"]["S"]]
-                try:
-                    rows[key] = self._stored(item)
-                except RepositoryError as error:
-                    rows[key] = error
+                rows[key] = self._stored(item)
             left = answer.get("UnprocessedKeys", {}).get(self._table.name, {}).get("Keys", ())
             if left and not found:
                 await asyncio.sleep(random.uniform(pause / 2, pause))
@@ -132,7 +144,11 @@ class DynamoDBRepository(CompareAndSetRepository):
 
     async def _open(self, *, create: bool) -> None:
         await self._table.open(create=create)
-        answer: Mapping[str, Any] = {}
+        # Who creates nothing leaves nothing: a table without a format is one that others have made, and of this one.
+        answer: Mapping[str, Any] = {} if create else {"Item": {"format": {"N": str(FORMAT)}}}
+        if not create:
+            found = await self._send("get_item", Key=_FORMAT_KEY, ConsistentRead=True)
+            answer = found if "Item" in found else answer
         while "Item" not in answer:
             answer = await self._send("get_item", Key=_FORMAT_KEY, ConsistentRead=True)
             if "Item" not in answer:
@@ -165,26 +181,14 @@ class DynamoDBRepository(CompareAndSetRepository):
         assert answer is not None  # nothing was expected
         return answer
 
-    def _sound(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Stored]:
-        for item in items:
-            try:
-                yield self._stored(item)
-            except RepositoryError as error:
-                logger.warning("%s", error)  # and the other rows are none the worse for it
-
     def _key(self, key: Key) -> dict[str, Any]:
         _size(key, *key)
         return {"partition_id": {"S": self._prefix + key.partition}, "task_id": {"S": key.name or _EMPTY_NAME}}
 
     def _stored(self, item: Mapping[str, Any]) -> Stored:
         partition, name = item["partition_id"]["S"][len(self._prefix) :], item["task_id"]["S"]
-        try:
-            return Stored(_decode(Key(partition, "" if name == _EMPTY_NAME else name), item), item["version"]["S"])
-        except (KeyError, ValueError) as error:
-            raise RepositoryError(
-                f"The item {name!r} of {item['partition_id']['S']!r} in the table {self._table.name!r} in {self._table.where} is damaged "
-                f"({type(error).__name__}: {error}); mend or remove it"
-            ) from error
+        row = _decode(Key(partition, "" if name == _EMPTY_NAME else name), item)
+        return Stored(row, item.get("version", _NO_VERSION))
 
 
 @contextlib.asynccontextmanager
@@ -268,22 +272,42 @@ def _encode(row: Row) -> dict[str, Any]:
 
 
 def _decode(key: Key, item: Mapping[str, Any]) -> Row:
-    ready_at, lease, locked_until, error = (item.get(name) for name in ("ready_at", "lease", "locked_until", "error"))
-    return Row(
-        key=key,
-        spec=item["spec"]["S"],
-        schedule=item["schedule"]["S"],
-        occurrence=datetime.fromisoformat(item["occurrence"]["S"]),
-        execute_after=datetime.fromisoformat(item["execute_after"]["S"]),
-        ready_at=ready_at and datetime.fromisoformat(ready_at["S"]),
-        lease=lease and lease["S"],
-        locked_until=locked_until and datetime.fromisoformat(locked_until["S"]),
-        epoch=int(item["epoch"]["N"]),
-        revision=int(item["revision"]["N"]),
-        attempt=int(item["attempt"]["N"]),
-        state=_STATES[item["state"]["S"]],
-        error=error and error["S"],
+    def text(name: str) -> Any:
+        """The text; anything else as it came, for core to judge."""
+        attribute = item.get(name)
+        return attribute.get("S", attribute) if attribute else None
+
+    def time(name: str) -> Any:
+        try:
+            return to_microseconds(datetime.fromisoformat(text(name)))
+        except (TypeError, ValueError):  # the former also of a time without a zone
+            return text(name)
+
+    def number(name: str) -> Any:
+        try:
+            return int(item[name]["N"])
+        except (KeyError, ValueError):
+            return None
+
+    row = decode(
+        key,
+        text("spec"),
+        text("schedule"),
+        time("occurrence"),
+        time("execute_after"),
+        time("ready_at"),
+        text("lease"),
+        time("locked_until"),
+        number("epoch"),
+        number("revision"),
+        number("attempt"),
+        text("state"),
+        text("error"),
     )
+    if row.state is State.UNREADABLE and row.ready_at is None and "" < str(text("ready_at") or "") < _text(_LATEST):
+        # No time, but in the index among the times: it is in the way until it is put off.
+        row = row._replace(ready_at=_EARLIEST)
+    return row
 
 
 def _text(instant: datetime) -> str:
