@@ -69,9 +69,9 @@ class TestRequests:
             async with opened() as repository:
                 await repository.register(NOW, [registration(name, NOW + MINUTE) for name in "ab"])
                 wire.sent.clear()
-                assert await claim(repository) == ClaimResult([], NOW + MINUTE, [])
+                assert await claim(repository) == ClaimResult([], NOW + MINUTE, [], [])
                 assert wire.counts() == {"Query": 1}
-                assert await claim(repository, names=["a", "b", "c"]) == ClaimResult([], NOW + MINUTE, ["c"])
+                assert await claim(repository, names=["a", "b", "c"]) == ClaimResult([], NOW + MINUTE, ["c"], [])
                 assert wire.counts() == {"BatchGetItem": 1}
 
         asyncio.run(test())

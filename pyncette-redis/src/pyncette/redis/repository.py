@@ -15,6 +15,7 @@ from pyncette.backends import Backend, BackendURL
 from pyncette.codec import decode, name_in_bytes, name_of_bytes, unreadable
 from pyncette.errors import ConfigurationError, RepositoryError
 from pyncette.redis.connection import Command, Connections
+from pyncette.redis.replies import is_text, loads
 from pyncette.repository import (
     Claim,
     ClaimResult,
@@ -127,7 +128,7 @@ class RedisRepository(Repository):
 
     async def partitions(self) -> Sequence[str]:
         [members] = await self._connections.send([("SMEMBERS", self._partitions)])
-        names = [member.decode() for member in members if _is_text(member)]
+        names = [member.decode() for member in members if is_text(member)]
         # One whose last row is gone stays a member: removing it could hide a row that is registered at this moment.
         counts = await self._connections.send([("HLEN", self._keys(name)[1]) for name in names]) if names else []
         return [name for name, count in zip(names, counts, strict=True) if count]
@@ -153,7 +154,7 @@ class RedisRepository(Repository):
     async def _one(self, call: str, partition: str, *arguments: Any) -> Any:
         """The answer of the script in one partition."""
         [reply] = await self._connections.send([self._command(call, partition, *arguments)])
-        return _loads(reply)
+        return loads(reply)
 
     async def _each(
         self, call: str, keys: Sequence[Key], elements: Iterable[Any] | None = None, *arguments: Any, before: Sequence[Command] = ()
@@ -173,7 +174,7 @@ class RedisRepository(Repository):
         if commands:
             replies = await self._connections.send([*before, *commands])
             for (_, among), reply in zip(slices, itertools.islice(replies, len(before), None), strict=True):
-                for position, answer in zip(among, _loads(reply) or (), strict=False):
+                for position, answer in zip(among, loads(reply) or (), strict=False):
                     answers[position] = answer
         return answers
 
@@ -299,29 +300,6 @@ def _settlement(settlement: Settlement) -> Sequence[Any]:
             return *of, "fail", error
         case Extend(until=until):
             return *of, "extend", _encode(until)
-
-
-def _loads(reply: bytes) -> Any:
-    """The answer of the script. A text in it that is no UTF-8 becomes bytes: it was stored by somebody else."""
-    try:
-        return json.loads(reply)
-    except UnicodeDecodeError:
-        return _with_bytes(json.loads(reply.decode(errors="surrogateescape")))
-
-
-def _with_bytes(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_with_bytes(element) for element in value]
-    raw = value.encode(errors="surrogateescape") if isinstance(value, str) else b""
-    return value if _is_text(raw) else raw
-
-
-def _is_text(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _row(partition: str, found: Sequence[Any]) -> Row:
