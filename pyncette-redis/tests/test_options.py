@@ -166,9 +166,7 @@ class TestServers:
 
     def test_that_allow_no_more_than_is_needed_will_do(self, servers, raw):
         server = servers.start()
-        commands = (
-            "EVALSHA EVAL SET GET SADD SMEMBERS HLEN HMGET HSET HDEL HSCAN ZADD ZREM ZRANGE ZRANGEBYLEX ZLEXCOUNT TIME SELECT"
-        )
+        commands = "EVALSHA EVAL SET GET SADD SMEMBERS HLEN HMGET HSET HDEL HSCAN ZADD ZREM ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZLEXCOUNT TIME SELECT"
         allowed = [f"+{command}" for command in commands.split()]
         raw(server.url).execute_command("ACL", "SETUSER", "worker", "on", ">s3cret", "~mine:*", "-@all", *allowed)
 
