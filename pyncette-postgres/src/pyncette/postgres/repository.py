@@ -93,16 +93,18 @@ class PostgresRepository(Repository):
         rows = await self._fetch(statement, partition, now, limit, lease, until, to_microseconds(now), *among)
         claims = []
         unreadable = []
-        for _, _, name, spec, schedule, occurrence, execute_after, epoch, attempt, revision, readable, *others in rows:
+        for _, _, name, spec, schedule, occurrence, execute_after, epoch, attempt, revision, state, locked in rows:
             key = Key(partition, name)
-            if readable:
-                at, after = from_microseconds(occurrence), from_microseconds(execute_after)
-                claims.append(Claim(key, spec, schedule, at, after, lease, epoch, attempt, revision))
-            elif name is not None:
-                ready_at, was, locked, state, error = others
-                numbers = epoch, revision, attempt
-                row = decode(key, spec, schedule, occurrence, execute_after, ready_at, was, locked, *numbers, state, error)
+            if state is not None:
+                ready_at = to_microseconds(until)
+                row = decode(
+                    key, spec, schedule, occurrence, execute_after, ready_at, None, locked, epoch, revision, attempt, state
+                )
                 unreadable.append(row if row.state is State.UNREADABLE else damaged(key, "it was ready at no time", ready_at))
+            elif name is not None:
+                at = from_microseconds(occurrence)
+                after = at if execute_after == occurrence else from_microseconds(execute_after)
+                claims.append(Claim(key, spec, schedule, at, after, lease, epoch, attempt, revision))
         next_ready_at, missing = rows[0][:2]
         return ClaimResult(claims, _instant(next_ready_at), missing or (), unreadable)
 

@@ -132,19 +132,18 @@ WITH due AS MATERIALIZED (
         attempt = CASE WHEN readable THEN t.attempt + 1 ELSE t.attempt END
     FROM due WHERE t.partition = due.partition AND t.name = due.name
     RETURNING t.name, t.spec, t.schedule, t.occurrence, t.execute_after, t.epoch, t.attempt, t.revision, due.ready_at, readable,
-        t.lease, t.locked_until, t.state, t.error
+        t.locked_until, t.state
 )
-SELECT n.ready_at, m.names, c.name, c.spec, c.schedule, c.occurrence, c.execute_after, c.epoch, c.attempt, c.revision, c.readable,
-    $5, CASE WHEN NOT readable THEN c.lease END, CASE WHEN NOT readable THEN c.locked_until END,
-    CASE WHEN NOT readable THEN c.state END, CASE WHEN NOT readable THEN c.error END
+SELECT n.ready_at, m.names, c.name, c.spec, c.schedule, c.occurrence, c.execute_after, c.epoch, c.attempt, c.revision,
+    CASE WHEN NOT c.readable THEN coalesce(c.state, '') END, CASE WHEN NOT c.readable THEN c.locked_until END
 FROM (SELECT (
-    SELECT t.ready_at FROM {{table}} AS t
+    SELECT (extract(epoch FROM greatest(t.ready_at, {first})) * 1000000)::bigint FROM {{table}} AS t
     WHERE t.partition = $1 AND t.ready_at <= {last} {among} AND t.name NOT IN (SELECT name FROM due)
     ORDER BY t.ready_at LIMIT 1
 ) AS ready_at) AS n CROSS JOIN (SELECT {missing} AS names) AS m LEFT JOIN claimed AS c ON true
 ORDER BY c.ready_at
 """
-_JUDGED = {"readable": _readable("t"), "last": _LAST}
+_JUDGED = {"readable": _readable("t"), "first": _FIRST, "last": _LAST}
 CLAIM = _CLAIM.format(among="", missing="NULL::text[]", **_JUDGED)
 CLAIM_NAMED = _CLAIM.format(
     among="AND t.name = ANY($7::text[])",

@@ -56,20 +56,30 @@ local function is_instant(text)
   return #text == DIGITS and text <= LAST and not text:find('%D')
 end
 
--- Raises an error, or returns false, if `text` is no row: `#` does the former for all but texts and tables, `find` for tables.
+-- Raises an error, or returns false, if `text` is no row: `#` and `..` do the former for what is neither text nor number, and `>` for
+-- numbers. Written for speed: most times are equal to others of the row, and `find` is called once.
 -- Whether a text is UTF-8 is seen by the driver's side: here, it costs more than all the rest.
 local function read(text)
   local row = cjson.decode(text)
-  local ready, locked_until, epoch, revision, attempt = row[READY], row[LOCKED_UNTIL], row[EPOCH], row[REVISION], row[ATTEMPT]
-  return is_instant(row[OCCURRENCE])
-    and (row[EXECUTE_AFTER] == row[OCCURRENCE] or is_instant(row[EXECUTE_AFTER]))
-    and (STATES[ready] or is_instant(ready))
-    and (locked_until == NONE or is_instant(locked_until))
-    and #epoch == DIGITS and epoch < LAST_EPOCH and not epoch:find('%D')
-    and #revision > 0 and ('0'):rep(DIGITS - #revision) .. revision < LAST_REVISION and not revision:find('%D')
-    and attempt >= 0 and attempt < 1e14 and attempt % 1 == 0
-    and type(row[LEASE]) == 'string' and type(row[SCHEDULE]) == 'string' and type(row[ERROR] or NONE) == 'string'
-    and row
+  local at, after, ready, lease, locked_until, epoch, revision, attempt, schedule, error = unpack(row, 1, ERROR)
+  local digits = at .. epoch .. revision
+  if #at ~= DIGITS or at > LAST or #epoch ~= DIGITS or epoch >= LAST_EPOCH then return false end
+  if after ~= at then
+    if #after ~= DIGITS or after > LAST then return false end
+    digits = digits .. after
+  end
+  if ready ~= at and not STATES[ready] then
+    if #ready ~= DIGITS or ready > LAST then return false end
+    digits = digits .. ready
+  end
+  if locked_until ~= NONE and (locked_until ~= ready or STATES[ready]) then
+    if #locked_until ~= DIGITS or locked_until > LAST then return false end
+    digits = digits .. locked_until
+  end
+  if revision ~= '0' and (#revision == 0 or ('0'):rep(DIGITS - #revision) .. revision >= LAST_REVISION) then return false end
+  return attempt >= 0 and attempt < 1e14 and attempt % 1 == 0
+    and type(lease) == 'string' and type(schedule) == 'string' and (error == nil or type(error) == 'string')
+    and not digits:find('%D') and row
 end
 
 -- For each name the row, false if there is none, or UNREADABLE: what is damaged costs no other row anything.
