@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from pyncette import engine, execution, lifecycle
 from pyncette.repository import Commit, Extend, Outcome, Row, Settlement, Target
 from pyncette.schedule import Schedule
+from pyncette.store import lifecycle
 from pyncette.task import ExecutionMode
+from pyncette.worker import execution, loop
 
 __all__ = [
     "claims_early",
@@ -81,18 +82,18 @@ def late_extend() -> None:
 
 def now_once_per_tick() -> None:
     """All claims of a pass are made with the time at which it began."""
-    begin, claim = engine.Engine._pass, engine.Engine._claim
+    begin, claim = loop.Engine._pass, loop.Engine._claim
     began: list[datetime] = []
 
-    async def one_pass(self: engine.Engine) -> None:
+    async def one_pass(self: loop.Engine) -> None:
         began[:] = [self._clock.now()]
         await begin(self)
 
-    async def one_claim(self: engine.Engine, lane: Any, now: datetime, sent: float, *rest: Any) -> Any:
-        return await claim(self, lane, began[0], sent, *rest)
+    async def one_claim(self: loop.Engine, lane: Any, now: datetime, limit: int) -> Any:
+        return await claim(self, lane, began[0], limit)
 
-    engine.Engine._pass = one_pass  # type: ignore[method-assign]
-    engine.Engine._claim = one_claim  # type: ignore[method-assign, assignment]
+    loop.Engine._pass = one_pass  # type: ignore[method-assign]
+    loop.Engine._claim = one_claim  # type: ignore[method-assign, assignment]
 
 
 def claims_early() -> None:
@@ -108,14 +109,14 @@ def claims_early() -> None:
 
 def skips_every_other() -> None:
     """The occurrence after the next one follows."""
-    original = execution.Execution._target
+    original = execution.advance
 
-    def target(self: execution.Execution, schedule: Schedule) -> Target | None:
-        following = original(self, schedule)
-        after = None if following is None else schedule.next(following.occurrence)
-        return None if after is None else Target(after, after)
+    def advance(task: Any, claim: Any, schedule: Schedule, now: datetime) -> Commit:
+        commit = original(task, claim, schedule, now)
+        after = None if commit.next is None else schedule.next(commit.next.occurrence)
+        return replace(commit, next=None if after is None else Target(after, after))
 
-    execution.Execution._target = target  # type: ignore[method-assign]
+    execution.advance = advance
 
 
 def runs_before_commit() -> None:
@@ -123,7 +124,7 @@ def runs_before_commit() -> None:
     original = execution.Execution.run
 
     async def run(self: execution.Execution) -> None:
-        self._task = replace(self._task, execution_mode=ExecutionMode.AT_LEAST_ONCE)
+        self.task = replace(self.task, execution_mode=ExecutionMode.AT_LEAST_ONCE)
         await original(self)
 
     execution.Execution.run = run  # type: ignore[method-assign]

@@ -220,7 +220,7 @@ def test_closing_the_terminal_drains_all_processes(tmp_path):
     left = "open(f'torn-down-{os.getpid()}', 'w').close()"
     (tmp_path / "shop.py").write_text("import os\n" + SHOP.replace('print("torn down", flush=True)', left))
     with Terminal(["run", "shop.py:app", "--processes=2"], tmp_path, 80) as running:
-        running.read(r"(?s)(Running 2 tasks\r\n.*){2}")  # after that, they write no more that could fail
+        running.read(r"(?s)(Running 2 tasks on .*?\r\n.*){2}")  # after that, they write no more that could fail
         running.close()
         assert running.process.wait(60) == -signal.SIGHUP
         deadline = time.monotonic() + 30

@@ -12,7 +12,7 @@ from test_dynamodb import NOW, claim, registration
 
 from pyncette.backends import from_url
 from pyncette.dynamodb import backend, dynamodb_repository
-from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 
 NOWHERE = "dynamodb://local/tasks?endpoint=http%3A%2F%2F127.0.0.1%3A1"
 
@@ -220,7 +220,7 @@ class TestService:
 
 class TestTables:
     def test_that_are_missing_and_not_to_be_created(self, endpoint, opened, table):
-        assert refused(RepositoryError, opened(dynamodb_skip_table_create=True)) == (
+        assert refused(StoreMissingError, opened(dynamodb_skip_table_create=True)) == (
             f"There is no table '{table}' in DynamoDB at {endpoint}; create it, or leave out dynamodb_skip_table_create"
         )
 

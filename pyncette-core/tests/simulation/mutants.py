@@ -252,7 +252,7 @@ MUTANTS: dict[Callable[[], Any], int] = {
     takes_lost_for_applied: 39,
     forgets_that_it_resends: 131,
     drops_settlements_that_fail: 33,
-    drops_a_batch_for_one_bad_row: 171,
+    drops_a_batch_for_one_bad_row: 250,
     keeps_unstarted_claims: 10,
     keeps_cancelled_leases: 3,
     starts_while_draining: 11,
