@@ -111,7 +111,7 @@ def skips_every_other() -> None:
     """The occurrence after the next one follows."""
     original = execution.advance
 
-    def advance(task: Any, claim: Any, schedule: Schedule, now: datetime) -> Commit:
+    def advance(task: Any, claim: Any, schedule: Schedule, now: Callable[[], datetime]) -> Commit:
         commit = original(task, claim, schedule, now)
         after = None if commit.next is None else schedule.next(commit.next.occurrence)
         return replace(commit, next=None if after is None else Target(after, after))

@@ -215,7 +215,7 @@ def commits_what_failed() -> Any:
     """A run that raised counts as done."""
 
     def _commit(self: Execution, schedule: Any) -> None:
-        self._settle(outcomes.advance(self.task, self.claim, schedule, self._runner.clock.now()))
+        self._settle(outcomes.advance(self.task, self.claim, schedule, self._runner.clock.now))
 
     return mock.patch.object(Execution, "_failed", _commit)
 

@@ -42,6 +42,8 @@ def find_zone(name: str) -> tzinfo:
     :returns: the zone. ``UTC`` needs no database.
     :raises ScheduleError: the name is none of these. It is never taken for the path of a file.
     """
+    if type(name) is str and 0 < len(name) <= _LONGEST:  # as with every claim
+        return _load(name)
     if not isinstance(name, str) or not name:
         key = getattr(name, "key", None) if isinstance(name, tzinfo) else None
         what = f"{shown(name)}: write {key!r}" if isinstance(key, str) else shown(name)

@@ -46,15 +46,23 @@ def decode(
             raise ValueError("the epoch, the revision or the attempt is no whole number")
         if not (-_LARGEST <= epoch <= _LARGEST and 0 <= revision <= _LARGEST and 0 <= attempt <= _LARGEST):
             raise ValueError("the epoch, the revision or the attempt is out of range")
+        # Most times of a row are equal to others of it, and need not be made again.
+        at = _instant(occurrence)
+        after = at if execute_after == occurrence else _instant(execute_after)
+        locked = None if locked_until is None else _instant(locked_until)
+        if ready_at == locked_until:
+            ready = locked
+        else:
+            ready = None if ready_at is None else after if ready_at == execute_after else _instant(ready_at)
         row = Row(
             key,
             spec,
             schedule,
-            _instant(occurrence),
-            _instant(execute_after),
-            None if ready_at is None else _instant(ready_at),
+            at,
+            after,
+            ready,
             lease,
-            None if locked_until is None else _instant(locked_until),
+            locked,
             epoch,
             revision,
             attempt,

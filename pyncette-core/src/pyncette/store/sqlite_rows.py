@@ -102,16 +102,19 @@ def identifiers(table: str) -> Mapping[str, str]:
 def encode(row: Row) -> tuple[Any, ...]:
     """The values of a row, in the order of the fields."""
     key, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error = row
-    times = to_microseconds(occurrence), to_microseconds(execute_after), None if ready_at is None else to_microseconds(ready_at)
+    # Most times of a row are equal to others of it.
+    at = to_microseconds(occurrence)
+    after = at if execute_after == occurrence else to_microseconds(execute_after)
     until = None if locked is None else to_microseconds(locked)
-    return *key, spec, schedule, *times, lease, until, epoch, revision, attempt, state.value, error
+    ready = until if ready_at == locked else None if ready_at is None else to_microseconds(ready_at)
+    return *key, spec, schedule, at, after, ready, lease, until, epoch, revision, attempt, state.value, error
 
 
 def row_of(values: Sequence[Any]) -> Row:
     """The row of these values, which are in the order of the fields."""
-    partition, name, *others = values
+    partition, name = values[:2]
     if type(name) is str and "\0" not in name:  # which SQLite's JSON does not get beyond
-        return decode(Key(partition, name), *others)
+        return decode(Key(partition, name), *values[2:])
     name = name.encode() if isinstance(name, str) else name
     return unreadable(Key(partition, name_of_bytes(name)), "the name is no text", values[READY_AT])
 

@@ -54,6 +54,8 @@ class Runner:
         self.draining = False
         #: Set when bodies are being cancelled.
         self.cancelling = False
+        #: All that are in a slot, in the order in which they were put there.
+        self.executions: dict[Execution, None] = {}
         #: The runs that hold a lease, from the start of the body until the outcome is stored.
         self.holding: dict[Key, Execution] = {}
         self._reported: set[Key] = set()
@@ -82,6 +84,11 @@ class Runner:
 
 class Execution:
     """One claim on its way."""
+
+    __slots__ = (
+        *("_adopted", "_ended", "_lost", "_runner", "args", "claim", "deadline"),
+        *("lease_expires_at", "scheduled_at", "started_at", "task"),
+    )
 
     def __init__(self, runner: Runner, task: Task, claim: Claim, claimed_at: datetime, deadline: float) -> None:
         self.task = task
@@ -132,63 +139,66 @@ class Execution:
     async def run(self) -> None:
         """Run the occurrence in the order its mode demands, and report the outcome. Raises nothing but cancellation."""
         task, claim, runner = self.task, self.claim, self._runner
-        if runner.draining:
-            self.release_unstarted()
-            return
         try:
-            schedule = schedules.parse(claim.schedule)
-            self.scheduled_at = claim.occurrence.astimezone(schedule.zone)
-            self.args = task.arguments(claim.spec)
-        except Exception:
-            # A newer version of the code may understand the row, so it stays as it is, and is looked at again after a lease.
-            if runner.is_news(claim.key):
-                logger.exception("%s can't be run: what is stored of it can't be understood", self)
-            self._settle(Release(claim, self.lease_expires_at, started=False))
-            return
-        if task.max_attempts is not None and claim.attempt > task.max_attempts:
-            # Its last worker died, or overran its lease: nobody else will report that.
-            self._give_up(f"given up: attempt {task.max_attempts} of {task.max_attempts} did not end in its lease", schedule)
-            return
-        at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
-        if at_most_once and not await self._commit(schedule):
-            return
-        self.started_at = runner.clock.monotonic()
-        if not at_most_once:
-            if self.started_at >= self.deadline:
-                self.started_at = None
-                self.report_late()
+            if runner.draining:
                 self.release_unstarted()
                 return
-            runner.holding[claim.key] = self
-        error: BaseException | None = None
-        try:
-            await (runner.invoke(self) if task.timeout is None else self._invoke_within(task.timeout))
-        except asyncio.CancelledError as cancelled:
-            if runner.cancelling:
-                if not at_most_once:
-                    self._settle(Release(self.claim, runner.clock.now()))
+            try:
+                schedule = schedules.parse(claim.schedule)
+                self.scheduled_at = claim.occurrence.astimezone(schedule.zone)
+                self.args = task.arguments(claim.spec)
+            except Exception:
+                # A newer version of the code may understand the row, so it stays as it is, and is looked at again after a lease.
+                if runner.is_news(claim.key):
+                    logger.exception("%s can't be run: what is stored of it can't be understood", self)
+                self._settle(Release(claim, self.lease_expires_at, started=False))
                 return
-            error = cancelled
-        except BaseException as raised:
-            if _is_being_closed():
-                raise
-            error = raised
-        else:
-            logger.debug("%s ran", self)
-        if at_most_once:
-            if error is not None:
+            if task.max_attempts is not None and claim.attempt > task.max_attempts:
+                # Its last worker died, or overran its lease: nobody else will report that.
+                self._give_up(f"given up: attempt {task.max_attempts} of {task.max_attempts} did not end in its lease", schedule)
+                return
+            at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
+            if at_most_once and not await self._commit(schedule):
+                return
+            self.started_at = runner.clock.monotonic()
+            if not at_most_once:
+                if self.started_at >= self.deadline:
+                    self.started_at = None
+                    self.report_late()
+                    self.release_unstarted()
+                    return
+                runner.holding[claim.key] = self
+            error: BaseException | None = None
+            try:
+                await (runner.invoke(self) if task.timeout is None else self._invoke_within(task.timeout))
+            except asyncio.CancelledError as cancelled:
+                if runner.cancelling:
+                    if not at_most_once:
+                        self._settle(Release(self.claim, runner.clock.now()))
+                    return
+                error = cancelled
+            except BaseException as raised:
+                if _is_being_closed():
+                    raise
+                error = raised
+            else:
+                logger.debug("%s ran", self)
+            if at_most_once:
+                if error is not None:
+                    self._log_failure(error)
+            elif error is None:
+                self._settle(advance(task, self.claim, schedule, runner.clock.now))
+            elif self._is_last_attempt:
+                self._give_up(text_of(error), schedule, error)
+            else:
                 self._log_failure(error)
-        elif error is None:
-            self._settle(advance(task, self.claim, schedule, runner.clock.now()))
-        elif self._is_last_attempt:
-            self._give_up(text_of(error), schedule, error)
-        else:
-            self._log_failure(error)
-            self._failed(schedule)
+                self._failed(schedule)
+        finally:
+            runner.executions.pop(self, None)
 
     async def _commit(self, schedule: Schedule) -> bool:
         """Commit before the body is started; whether it may be."""
-        commit = advance(self.task, self.claim, schedule, self._runner.clock.now())
+        commit = advance(self.task, self.claim, schedule, self._runner.clock.now)
         answer = await self._runner.settler.submit(commit, self.deadline)
         self._log(answer)
         self._expect_after(answer, commit)
@@ -247,11 +257,11 @@ class Execution:
     def _failed(self, schedule: Schedule) -> None:
         """What becomes of an occurrence that has attempts left."""
         runner, expires = self._runner, self.lease_expires_at
-        now, poll_interval = runner.clock.now(), runner.poll_interval
+        now, poll_interval = runner.clock.now, runner.poll_interval
         self._settle(retry(self.task, self.claim, schedule, now, lease_expires_at=expires, poll_interval=poll_interval))
 
     def _give_up(self, why: str, schedule: Schedule, error: BaseException | None = None) -> None:
-        settlement = give_up(self.task, self.claim, schedule, self._runner.clock.now(), why)
+        settlement = give_up(self.task, self.claim, schedule, self._runner.clock.now, why)
         following = ready_again_at(settlement)
         what = "it is kept as failed" if following is None else f"the next occurrence is {following.isoformat()}"
         logger.error("%s is given up; %s: %s", self, what, why, exc_info=error)

@@ -88,8 +88,6 @@ class Engine:
         self._away = False
         self._wakeup = asyncio.Event()
         self._ending = Ending(self._runner, self._executor, self._settler, clock, settings.shutdown_timeout)
-        #: What runs in a slot, in the order in which it was started.
-        self._executions: dict[Execution, None] = {}
         #: When the last pass over all that was due ended well, or all slots were taken, on the store's clock.
         self.last_tick: datetime | None = None
 
@@ -106,12 +104,12 @@ class Engine:
     @property
     def stuck(self) -> bool:
         """Whether every slot is held by a body that has outlasted its lease: nothing else can run."""
-        held = self._executions  # a slot is freed a moment after its execution has ended
+        held = self._runner.executions  # a slot is freed a moment after its execution has ended
         return self._executor.free_slots <= 0 and bool(held) and all(execution.remaining() < 0 for execution in held)
 
     def running(self) -> Sequence[Execution]:
         """What runs at present, the oldest first."""
-        return [execution for execution in self._executions if execution.started_at is not None]
+        return [execution for execution in self._runner.executions if execution.started_at is not None]
 
     def stop(self) -> None:
         """Claim nothing more; :meth:`run` returns when the bodies have ended, or ``shutdown_timeout`` has."""
@@ -164,7 +162,7 @@ class Engine:
                 raise
             finally:
                 self.stop()
-                await self._ending.drain(self._polls, self._executions)
+                await self._ending.drain(self._polls, self._runner.executions)
                 await self._ending.settle(settling)
             if not settling.cancelled():
                 settling.result()
@@ -260,33 +258,27 @@ class Engine:
 
     async def _start(self, lane: Lane, result: ClaimResult, claimed_at: datetime, sent: float) -> None:
         deadline = sent + lane.lease_duration.total_seconds()
-        executions = []
+        executions, holding = [], self._runner.holding
         for claim in result.claims:
             try:
                 task = lane.task(claim.key.name)
             except KeyError:
                 logger.error("The store gave %s, which was not asked for; it is left alone", claim.key)  # noqa: TRY400
                 continue
-            if not self._runner.adopt(claim, claimed_at, deadline):
+            if claim.key not in holding or not self._runner.adopt(claim, claimed_at, deadline):
                 executions.append(Execution(self._runner, task, claim, claimed_at, deadline))
         if deadline <= self._clock.monotonic() and (late := [execution for execution in executions if execution.is_late]):
             await asyncio.gather(*(execution.return_late() for execution in late))
             executions = [execution for execution in executions if execution not in late]
-        self._executions.update(dict.fromkeys(executions))
+        self._runner.executions.update(dict.fromkeys(executions))
         for execution in executions:
-            await self._executor.spawn(self._execute(execution))
-
-    async def _execute(self, execution: Execution) -> None:
-        try:
-            await execution.run()
-        finally:
-            self._executions.pop(execution, None)
+            await self._executor.spawn(execution.run())
 
     def _describe(self, task: "asyncio.Task[Any]") -> str | None:
         """What runs in ``task``; called from another thread."""
-        # From the frame of _execute(): to remember the task of each run would cost all runs for the sake of those that block.
+        # From the frame of Execution.run(): to remember the task of each run would cost all runs for the sake of those that block.
         frame = getattr(task.get_coro(), "cr_frame", None)
-        execution = frame.f_locals.get("execution") if frame is not None else None
+        execution = frame.f_locals.get("self") if frame is not None else None
         return str(execution) if isinstance(execution, Execution) else None
 
     async def _register(self, tasks: Sequence[StaticTask]) -> None:

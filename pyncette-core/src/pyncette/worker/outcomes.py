@@ -1,5 +1,6 @@
-"""What becomes of an occurrence after a run of it. Pure: reads no clock, writes no store."""
+"""What becomes of an occurrence after a run of it. Decides only: writes no store."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from pyncette.schedules.kinds import Schedule
@@ -11,24 +12,33 @@ __all__ = ["advance", "give_up", "ready_again_at", "retry", "text_of"]
 _MAX_ERROR_CHARACTERS = 2000
 
 
-def advance(task: Task, claim: Claim, schedule: Schedule, now: datetime) -> Commit:
-    """The occurrence is done: go on to the next one, or with ``fast_forward`` to the next that is not missed yet."""
-    following = schedule.next_after(claim.occurrence, now) if task.fast_forward else schedule.next(claim.occurrence)
+def advance(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime]) -> Commit:
+    """The occurrence is done: go on to the next one, or with ``fast_forward`` to the next that is not missed yet.
+
+    ``now`` is asked in the latter case only.
+    """
+    following = schedule.next_after(claim.occurrence, now()) if task.fast_forward else schedule.next(claim.occurrence)
     return Commit(claim, None if following is None else Target(following, following))
 
 
 def retry(
-    task: Task, claim: Claim, schedule: Schedule, now: datetime, *, lease_expires_at: datetime, poll_interval: timedelta
+    task: Task,
+    claim: Claim,
+    schedule: Schedule,
+    now: Callable[[], datetime],
+    *,
+    lease_expires_at: datetime,
+    poll_interval: timedelta,
 ) -> Settlement:
     """The body has failed, and the occurrence has attempts left: what the task's failure mode makes of that."""
     if task.failure_mode is FailureMode.COMMIT:
         return advance(task, claim, schedule, now)
     if task.failure_mode is FailureMode.UNLOCK:
-        return Release(claim, now + (poll_interval if task.retry_delay is None else task.retry_delay))
-    return Release(claim, max(now, lease_expires_at))
+        return Release(claim, now() + (poll_interval if task.retry_delay is None else task.retry_delay))
+    return Release(claim, max(now(), lease_expires_at))
 
 
-def give_up(task: Task, claim: Claim, schedule: Schedule, now: datetime, why: str) -> Commit | Fail:
+def give_up(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime], why: str) -> Commit | Fail:
     """The occurrence has no attempts left. The schedule lives on; only what has no further occurrence is kept as failed."""
     onward = advance(task, claim, schedule, now)
     return Fail(claim, why[:_MAX_ERROR_CHARACTERS]) if onward.next is None else onward
