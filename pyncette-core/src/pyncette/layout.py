@@ -49,6 +49,7 @@ from pyncette.store.contract import (
 )
 from pyncette.store.paging import pages
 from pyncette.tasks import PartitionedTask, Task, Template
+from pyncette.waiting import Backoff
 
 __all__ = ["NEVER", "Layout", "agree_on_layouts", "forget_layout", "overwrite_layout", "stored_layout", "stored_layouts"]
 
@@ -178,7 +179,7 @@ def _refuse(task: Task, declared: str, stored: str) -> NoReturn:
 async def _decide(repository: Repository, clock: AlignedClock, templates: Sequence[Template]) -> None:
     """Write the layouts of ``templates``, or find that others did; returns when each is decided."""
     pending = {Key(partitions.LAYOUTS, template.name): template for template in sorted(templates, key=lambda each: each.name)}
-    since, pause, failures = clock.monotonic(), _FIRST_PAUSE, 0
+    since, pauses, failures = clock.monotonic(), Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), 0
     rows: Mapping[Key, Row] = {}
     while True:
         not_before = _UNDECIDED.execute_after
@@ -201,8 +202,7 @@ async def _decide(repository: Repository, clock: AlignedClock, templates: Sequen
                 _compare(pending.pop(key), stored)
         if not pending:
             return
-        await asyncio.sleep(pause)  # another process is just about to decide
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        await asyncio.sleep(pauses.next())  # another process is just about to decide
 
 
 async def _write(

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import random
 import re
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pyncette.dynamodb.table import Table, connected
 from pyncette.errors import ConfigurationError, RepositoryError
 from pyncette.repository import ClaimResult, Key, Page, Row, State
 from pyncette.rowwise import Change
+from pyncette.waiting import Backoff
 
 __all__ = ["DynamoDBRepository", "backend", "dynamodb_repository"]
 
@@ -129,7 +129,7 @@ class DynamoDBRepository(CompareAndSetRepository):
             except RepositoryError as error:
                 rows[key] = error
         left = [wire for _, wire in items.values()]
-        pause = 0.025
+        pauses = Backoff(0.025, 1, jitter=True)
         while left:  # it answers no more than 16 MB, and less when it is busy
             answer = await self._send("batch_get_item", RequestItems={self._table.name: {"Keys": left, "ConsistentRead": True}})
             found = answer["Responses"].get(self._table.name, ())
@@ -138,8 +138,7 @@ class DynamoDBRepository(CompareAndSetRepository):
                 rows[key] = self._stored(item)
             left = answer.get("UnprocessedKeys", {}).get(self._table.name, {}).get("Keys", ())
             if left and not found:
-                await asyncio.sleep(random.uniform(pause / 2, pause))
-                pause = min(2 * pause, 1)
+                await asyncio.sleep(pauses.next())
         return rows
 
     async def _open(self, *, create: bool) -> None:

@@ -7,7 +7,6 @@ service has surely not applied, because it was too busy, is sent again here; wha
 import asyncio
 import contextlib
 import functools
-import random
 import urllib.parse
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextvars import ContextVar
@@ -21,6 +20,7 @@ from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
+from pyncette.waiting import Backoff
 
 __all__ = ["Table", "connected"]
 
@@ -113,7 +113,7 @@ class Table:
         deadline = _DEADLINE.get()
         if deadline is None:
             deadline = asyncio.get_running_loop().time() + self._timeout
-        pause = 0.025
+        pauses = Backoff(0.025, 1, jitter=True)
         busy: driver.ClientError | None = None
         try:
             async with asyncio.timeout_at(deadline):
@@ -130,8 +130,7 @@ class Table:
                         if code not in _BUSY:
                             raise
                         busy = error
-                    await asyncio.sleep(random.uniform(pause / 2, pause))
-                    pause = min(2 * pause, 1)
+                    await asyncio.sleep(pauses.next())
         except TimeoutError as error:
             if busy is None:
                 raise TransientRepositoryError(
@@ -167,14 +166,13 @@ class Table:
                 **_SCHEMA,
             )
         until = asyncio.get_running_loop().time() + _CREATION_SECONDS
-        pause = 0.02
+        pauses = Backoff(0.02, 1)
         while description is None or description["TableStatus"] == "CREATING":
             if asyncio.get_running_loop().time() > until:
                 raise TransientRepositoryError(
                     f"The table {self.name!r} in {self.where} is still being created after {_CREATION_SECONDS} s; try again"
                 )
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 1)
+            await asyncio.sleep(pauses.next())
             description = await self._describe()
         if _shape(description) != _shape(_SCHEMA):
             raise RepositoryError(
