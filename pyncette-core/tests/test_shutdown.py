@@ -570,9 +570,13 @@ async def live(app_context, template, moments, rounds, until):
     return waited, task.cancelled()
 
 
-@types.coroutine
-def stepped(coroutine, step):
+async def stepped(coroutine, step):
     """``coroutine``, with ``step`` called whenever it waits."""
+    return await _stepped(coroutine, step)
+
+
+@types.coroutine
+def _stepped(coroutine, step):
     value = error = None
     while True:
         try:

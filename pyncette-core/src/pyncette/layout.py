@@ -63,8 +63,8 @@ _BULK = 1000
 _LEASE = timedelta(seconds=1)
 #: The first and the longest pause before another look at what another process has to itself (seconds).
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.4
-#: How often the store may fail meanwhile. All of it is safe to repeat.
-_ATTEMPTS = 3
+#: For how long errors of the store are made up for by trying again (seconds).
+_PATIENCE = 3.0
 _SCHEDULE = "layout"
 #: When a fact is due: undecided, so that it can be claimed, and decided.
 _UNDECIDED = Target(from_microseconds(0), from_microseconds(0))
@@ -179,7 +179,8 @@ def _refuse(task: Task, declared: str, stored: str) -> NoReturn:
 async def _decide(repository: Repository, clock: AlignedClock, templates: Sequence[Template]) -> None:
     """Write the layouts of ``templates``, or find that others did; returns when each is decided."""
     pending = {Key(partitions.LAYOUTS, template.name): template for template in sorted(templates, key=lambda each: each.name)}
-    since, pauses, failures = clock.monotonic(), Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), 0
+    began = since = clock.monotonic()
+    pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
     rows: Mapping[Key, Row] = {}
     while True:
         not_before = _UNDECIDED.execute_after
@@ -192,8 +193,7 @@ async def _decide(repository: Repository, clock: AlignedClock, templates: Sequen
             await _write(repository, clock, pending, [key for key in pending if key not in rows], not_before)
             rows = await _get(repository, pending)
         except TransientRepositoryError as error:
-            failures += 1
-            if failures == _ATTEMPTS:
+            if clock.monotonic() - began >= _PATIENCE:
                 raise
             logger.debug("Deciding on layouts failed, and is tried again: %s", error)
         for key in [key for key in pending if key in rows]:
