@@ -9,8 +9,9 @@ import pytest
 from conftest import Store
 
 from pyncette import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.layout import NEVER
 from pyncette.memory import MemoryRepository
-from pyncette.repository import Key, Registration, State, Target
+from pyncette.repository import Commit, Key, Registration, State, Target
 
 SECOND = timedelta(seconds=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -342,6 +343,34 @@ def test_the_lease_of_a_dead_process_is_waited_for_by_our_own_clock(start, clock
         assert clock.elapsed < 1.2
 
     clock.run(main())
+
+
+def test_a_fact_that_is_in_hand_is_not_taken_because_another_was_decided(start, clock):
+    """What is decided is put off for ever; that is no time to go by in waiting for the rest."""
+
+    class Watched(Store):
+        async def claim(self, now, *args, **kwargs):
+            claimed_at.append(now)
+            return await super().claim(now, *args, **kwargs)
+
+    claimed_at = []
+
+    async def main():
+        for tenth in range(14):
+            store = Watched()
+            began = START + timedelta(seconds=clock.elapsed)
+            keys = [Key("layouts", name) for name in ("a", "b")]
+            await store.register(began, [Registration(key, "{}", "layout", Target(EPOCH, EPOCH)) for key in keys])
+            held = await store.claim(began, "layouts", lease_duration=5 * SECOND, limit=2)
+            starting = asyncio.create_task(start((4, "a"), (4, "b"), store=store))
+            await asyncio.sleep(tenth / 10)
+            for claim in sorted(held.claims, key=lambda claim: claim.key):
+                await store.settle(began, [Commit(claim, Target(EPOCH + timedelta(microseconds=5), NEVER))])
+                await asyncio.sleep(1.5)
+            await starting
+
+    clock.run(main())
+    assert max(claimed_at).year == START.year
 
 
 class Turns(Counted):

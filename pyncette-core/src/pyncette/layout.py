@@ -186,7 +186,8 @@ async def _decide(repository: Repository, clock: AlignedClock, templates: Sequen
         not_before = _UNDECIDED.execute_after
         if clock.monotonic() - since > _LEASE.total_seconds():
             # Whoever has claimed it is dead, or waits for longer than its lease. Its clock may be far ahead: what was seen here counts.
-            not_before = max((row.ready_at for row in rows.values() if row.ready_at is not None), default=not_before)
+            undecided = [rows[key].ready_at for key in pending if key in rows]  # what is decided must stay out of reach
+            not_before = max(filter(None, undecided), default=not_before)
             since = clock.monotonic()
             logger.warning("Waiting for another process to decide on the layout of %s", ", ".join(key.name for key in pending))
         try:
