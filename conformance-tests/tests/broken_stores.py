@@ -1,7 +1,7 @@
 """Stores with one mistake each, every one of which somebody has made, and the tests that have to find it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -264,9 +264,9 @@ class WritesInTwoSteps(TinyStore):
 
 @caught_by("TestPause::test_a_held_row_stays_held")
 class ResumesDuringTheLease(TinyStore):
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+    async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
         paused = [key for key in keys if (row := self.read(key)) and row.state is State.PAUSED]
-        answer = await super().resume(now, keys)
+        answer = await super().resume(now, keys, memos)
         self.change(paused, lambda row: row._replace(ready_at=row.execute_after))
         return answer
 

@@ -1,7 +1,7 @@
 """A store as a third party might write it, on the rules of core: what the suite's own tests break in many ways."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from pyncette import lifecycle
@@ -103,11 +103,11 @@ class TinyStore(Repository):
     async def partitions(self) -> Sequence[str]:
         return list({key.partition for key in self.rows})
 
-    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return self.change(keys, lifecycle.pause)
+    async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        return self.change(keys, lambda row: lifecycle.pause(row, (memos or {}).get(row.key)))
 
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return self.change(keys, lifecycle.resume)
+    async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        return self.change(keys, lambda row: lifecycle.resume(row, (memos or {}).get(row.key)))
 
     def change(self, keys: Sequence[Key], change: Callable[[Row], Row]) -> Sequence[bool]:
         rows = [self.read(key) for key in keys]

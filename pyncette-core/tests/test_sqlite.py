@@ -764,6 +764,7 @@ class TestTables:
                 "attempt": 0,
                 "state": "scheduled",
                 "error": None,
+                "memo": "",
             }
             assert tuple(*db.execute("SELECT version FROM pyncette_tasks_format")) == (1,)
             assert tuple(*db.execute("PRAGMA journal_mode")) == ("wal",)

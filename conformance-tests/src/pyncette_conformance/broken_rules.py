@@ -183,8 +183,8 @@ def release_advances(row: Row | None, now: datetime, settlement: Settlement) -> 
     return after, outcome
 
 
-def resume_ignores_lease(row: Row) -> Row:
-    return lifecycle.resume(row._replace(locked_until=None))._replace(locked_until=row.locked_until)
+def resume_ignores_lease(row: Row, memo: str | None) -> Row:
+    return lifecycle.resume(row._replace(locked_until=None), memo)._replace(locked_until=row.locked_until)
 
 
 #: The first seven are those of the contract's model.

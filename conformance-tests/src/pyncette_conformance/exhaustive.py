@@ -317,9 +317,9 @@ class Explorer:
             row = self.rows[world.row]
             assert row is not None
             paused = world.promise._replace(state=State.PAUSED)
-            yield ("pause",), world._replace(row=self.number(self.rules.pause(row)), promise=paused, user_calls=calls)
+            yield ("pause",), world._replace(row=self.number(self.rules.pause(row, None)), promise=paused, user_calls=calls)
             resumed = world.promise._replace(state=State.SCHEDULED)
-            yield ("resume",), world._replace(row=self.number(self.rules.resume(row)), promise=resumed, user_calls=calls)
+            yield ("resume",), world._replace(row=self.number(self.rules.resume(row, None)), promise=resumed, user_calls=calls)
 
     def register(self, world: World, schedule: str, mode: str) -> World:
         now = world.tick

@@ -17,5 +17,5 @@ class Rules:
     register: Callable[..., Row] = lifecycle.register
     claim: Callable[[Row, datetime, timedelta, str], tuple[Row, Claim] | None] = lifecycle.claim
     settle: Callable[[Row | None, datetime, Settlement], tuple[Row | None, Outcome]] = lifecycle.settle
-    pause: Callable[[Row], Row] = lifecycle.pause
-    resume: Callable[[Row], Row] = lifecycle.resume
+    pause: Callable[[Row, str | None], Row] = lifecycle.pause
+    resume: Callable[[Row, str | None], Row] = lifecycle.resume

@@ -218,6 +218,9 @@ async def _move_waiting(
     copies = {claim.key: _copy(claim, destination) for claim in claims if claim.key.name not in there}
     if copies:
         await repository.register(clock.now(), list(copies.values()))
+        memos = {copies[claim.key].key: claim.memo for claim in claims if claim.memo and claim.key in copies}
+        if memos and isinstance(repository, SupportsPause):
+            await repository.resume(clock.now(), list(memos), memos)
     outcomes = await repository.settle(clock.now(), [Commit(claim, None) for claim in claims]) if claims else []
     done = [outcome in (Outcome.APPLIED, Outcome.ALREADY) for outcome in outcomes]
     withdrawn = [copies[claim.key].key for claim, well in zip(claims, done, strict=True) if not well and claim.key in copies]
@@ -228,14 +231,16 @@ async def _move_waiting(
 
 
 async def _copy_paused(repository: Repository, clock: AlignedClock, rows: Sequence[Row], destination: Template) -> None:
-    copies = [_copy(row, destination) for row in rows if row.state is State.PAUSED]
+    paused = [row for row in rows if row.state is State.PAUSED]
+    copies = [_copy(row, destination) for row in paused]
     if not copies:
         return
     assert isinstance(repository, SupportsPause)
     # Not due before it is paused; then in its right place, where it stays paused.
     far = [Registration(copy.key, copy.spec, copy.schedule, Target(NEVER, NEVER)) for copy in copies]
     await repository.register(clock.now(), far)
-    await repository.pause(clock.now(), [copy.key for copy in copies])
+    memos = {copy.key: row.memo for copy, row in zip(copies, paused, strict=True)}
+    await repository.pause(clock.now(), list(memos), memos)
     await repository.register(clock.now(), copies, force=True)
 
 
@@ -251,7 +256,7 @@ async def _copy_failed(repository: Repository, clock: AlignedClock, rows: Sequen
         now = max(clock.now(), copy.target.execute_after)
         claimed = await repository.claim(now, copy.key.partition, lease_duration=_LEASE, limit=1, names=[copy.key.name])
         for claim in claimed.claims:
-            await repository.settle(clock.now(), [Fail(claim, row.error or "")])
+            await repository.settle(clock.now(), [Fail(claim, row.error or "", row.memo)])
         if not claimed.claims:
             held.append(row)
     return held

@@ -31,8 +31,9 @@ def decode(
     attempt: int,
     state: str,
     error: str | None = None,
+    memo: str | None = "",
 ) -> Row:
-    """The row of these values; times are whole microseconds since 1970, UTC. If they make no sense, an UNREADABLE one that says why.
+    """The row of these values; times are whole microseconds since 1970, UTC; no memo is an empty one. If they make no sense, an UNREADABLE one that says why.
 
     Nothing is taken on trust, neither types nor ranges: pass what the store has.
     """
@@ -42,6 +43,8 @@ def decode(
             raise ValueError("the spec or the schedule is no text")
         if not (lease is None or type(lease) is str) or not (error is None or type(error) is str):
             raise ValueError("the lease or the error is no text")
+        if not (memo is None or type(memo) is str):
+            raise ValueError("the memo is no text")
         if not type(epoch) is type(revision) is type(attempt) is int:
             raise ValueError("the epoch, the revision or the attempt is no whole number")
         if not (-_LARGEST <= epoch <= _LARGEST and 0 <= revision <= _LARGEST and 0 <= attempt <= _LARGEST):
@@ -68,6 +71,7 @@ def decode(
             attempt,
             _STATES[state],
             error,
+            memo or "",
         )
         if (row.ready_at is None) is (row.state is State.SCHEDULED):
             raise ValueError(f"it is {state} and has {'no' if ready_at is None else 'a'} time at which it is ready")

@@ -16,7 +16,7 @@ For every method here:
 
 import abc
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -97,6 +97,8 @@ class Row(NamedTuple):
     state: State
     #: Why the row was given up, or can't be read; None unless the state is failed or unreadable.
     error: str | None = None
+    #: What core remembers of the row, such as its last run: up to 4,000 characters, opaque to the store. Registering keeps it.
+    memo: str = ""
 
 
 class Target(NamedTuple):
@@ -130,6 +132,7 @@ class Claim(NamedTuple):
     epoch: int
     attempt: int
     revision: int
+    memo: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,8 @@ class Commit:
 
     claim: Claim
     next: Target | None
+    #: What replaces the row's memo, unless it is paused; None: it stays.
+    memo: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +168,8 @@ class Release:
     retry_at: datetime
     #: False if no body was started: then the claim does not count as an attempt.
     started: bool = True
+    #: As that of a :class:`Commit`.
+    memo: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +178,8 @@ class Fail:
 
     claim: Claim
     error: str
+    #: As that of a :class:`Commit`.
+    memo: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,10 +319,16 @@ class SupportsPartitions(Protocol):
 class SupportsPause(Protocol):
     """A store whose rows can be taken out of claims for a while, see :func:`pyncette.lifecycle.pause` and ``resume``."""
 
-    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        """Pause rows; for each key, whether there is one. A run on its way goes on and may be settled."""
+    async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        """Pause rows; for each key, whether there is one. A run on its way goes on and may be settled.
+
+        ``memos``: what replaces the memo of some of the rows, in the same write, also of those that are paused already.
+        """
         ...
 
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        """Schedule paused or failed rows again; for each key, whether there is one. What became due meanwhile runs at once."""
+    async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        """Schedule paused or failed rows again; for each key, whether there is one. What became due meanwhile runs at once.
+
+        ``memos`` as for :meth:`pause`, also of rows that are scheduled already.
+        """
         ...

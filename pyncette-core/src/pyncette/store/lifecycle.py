@@ -79,7 +79,8 @@ def claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tup
         ready_at=locked_until, lease=lease, locked_until=locked_until, epoch=_raised(row.epoch, now), attempt=row.attempt + 1
     )
     return row, Claim(
-        row.key, row.spec, row.schedule, row.occurrence, row.execute_after, lease, row.epoch, row.attempt, row.revision
+        *(row.key, row.spec, row.schedule, row.occurrence, row.execute_after, lease, row.epoch, row.attempt, row.revision),
+        row.memo,
     )
 
 
@@ -128,6 +129,9 @@ def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row 
     if isinstance(settlement, Extend):
         locked_until = max(row.locked_until, settlement.until)
         return _ready(row._replace(locked_until=locked_until), locked_until), Outcome.APPLIED
+    # The note of a pause is in the memo of a paused row, and the run knows nothing of it.
+    if settlement.memo is not None and row.state is not State.PAUSED:
+        row = row._replace(memo=settlement.memo)
     if not same:
         return _ready(row._replace(locked_until=None), now), Outcome.SUPERSEDED
     if isinstance(settlement, Release):
@@ -144,18 +148,28 @@ def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row 
     return _ready(row, now), Outcome.APPLIED
 
 
-def pause(row: Row) -> Row:
-    """The row out of claims. A held row stays held, so that the run on its way can be settled. A failed row's error is forgotten."""
+def pause(row: Row, memo: str | None = None) -> Row:
+    """The row out of claims, and with another ``memo`` if there is one.
+
+    A held row stays held, so that the run on its way can be settled. A failed row's error is forgotten.
+    """
     if row.state is State.UNREADABLE:
         return row
-    return _revived(row)._replace(state=State.PAUSED, ready_at=None)
+    return _revived(_noted(row, memo))._replace(state=State.PAUSED, ready_at=None)
 
 
-def resume(row: Row) -> Row:
-    """The row back in claims, whether it was paused or failed."""
-    if row.state in (State.SCHEDULED, State.UNREADABLE):
+def resume(row: Row, memo: str | None = None) -> Row:
+    """The row back in claims, whether it was paused or failed, and with another ``memo`` if there is one."""
+    if row.state is State.UNREADABLE:
+        return row
+    row = _noted(row, memo)
+    if row.state is State.SCHEDULED:
         return row
     return _ready(_revived(row)._replace(state=State.SCHEDULED), row.locked_until)
+
+
+def _noted(row: Row, memo: str | None) -> Row:
+    return row if memo is None else row._replace(memo=memo)
 
 
 def _revived(row: Row) -> Row:

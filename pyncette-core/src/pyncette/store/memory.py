@@ -7,7 +7,7 @@ No call ever suspends, so each is atomic among the tasks of one event loop.
 import contextlib
 import heapq
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from pyncette.store import lifecycle
@@ -125,17 +125,17 @@ class MemoryRepository(Repository):
     async def partitions(self) -> Sequence[str]:
         return [partition for partition, rows in self._partitions.items() if rows]
 
-    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return self._change(keys, lifecycle.pause)
+    async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        return self._change(keys, lifecycle.pause, memos or {})
 
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return self._change(keys, lifecycle.resume)
+    async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        return self._change(keys, lifecycle.resume, memos or {})
 
-    def _change(self, keys: Sequence[Key], change: Callable[[Row], Row]) -> Sequence[bool]:
+    def _change(self, keys: Sequence[Key], change: Callable[[Row, str | None], Row], memos: Mapping[Key, str]) -> Sequence[bool]:
         rows = [self._get(key) for key in keys]
         for key, row in zip(keys, rows, strict=True):
             if row is not None:
-                self._put(key, change(row))
+                self._put(key, change(row, memos.get(key)))
         return [row is not None for row in rows]
 
 

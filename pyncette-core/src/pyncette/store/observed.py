@@ -66,10 +66,10 @@ class ObservedRepository(Repository):
             return await self._repository.list(partition, limit=limit, token=token)
 
     def _observed(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def observed(*args: Any) -> Any:
-            keys = args[-1] if args and not isinstance(args[-1], str) else [None]
+        async def observed(*args: Any, **options: Any) -> Any:
+            keys = args[1] if len(args) > 1 and not isinstance(args[1], str) else [None]
             with self._observer.call(name, len(keys)):
-                return await method(*args)
+                return await method(*args, **options)
 
         return observed
 

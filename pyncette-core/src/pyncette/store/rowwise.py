@@ -2,7 +2,7 @@
 
 import abc
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias, TypeVar
 
@@ -41,8 +41,16 @@ class RowwiseRepository(Repository):
             [(each.claim.key, functools.partial(lifecycle.settle, now=now, settlement=each)) for each in settlements]
         )
 
-    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self.update([(key, lambda row: (row and lifecycle.pause(row), row is not None)) for key in keys])
+    async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        return await self._each(keys, lifecycle.pause, memos)
 
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        return await self.update([(key, lambda row: (row and lifecycle.resume(row), row is not None)) for key in keys])
+    async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        return await self._each(keys, lifecycle.resume, memos)
+
+    async def _each(
+        self, keys: Sequence[Key], change: Callable[[Row, str | None], Row], memos: Mapping[Key, str] | None
+    ) -> Sequence[bool]:
+        def changed(memo: str | None) -> Change[bool]:
+            return lambda row: (row and change(row, memo), row is not None)
+
+        return await self.update([(key, changed((memos or {}).get(key))) for key in keys])

@@ -38,6 +38,7 @@ SCHEMA = (
     attempt INTEGER NOT NULL,
     state TEXT NOT NULL,
     error TEXT,
+    memo TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (partition, name)
 )""",
     "CREATE INDEX IF NOT EXISTS {index} ON {table} (partition, ready_at)",
@@ -47,7 +48,7 @@ SCHEMA = (
 
 FIELDS = (
     *("partition", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
-    *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error"),
+    *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error", "memo"),
 )
 READY_AT = FIELDS.index("ready_at")
 COLUMNS = ", ".join(f"t.{field}" for field in FIELDS)
@@ -101,13 +102,13 @@ def identifiers(table: str) -> Mapping[str, str]:
 
 def encode(row: Row) -> tuple[Any, ...]:
     """The values of a row, in the order of the fields."""
-    key, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error = row
+    key, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error, memo = row
     # Most times of a row are equal to others of it.
     at = to_microseconds(occurrence)
     after = at if execute_after == occurrence else to_microseconds(execute_after)
     until = None if locked is None else to_microseconds(locked)
     ready = until if ready_at == locked else None if ready_at is None else to_microseconds(ready_at)
-    return *key, spec, schedule, at, after, ready, lease, until, epoch, revision, attempt, state.value, error
+    return *key, spec, schedule, at, after, ready, lease, until, epoch, revision, attempt, state.value, error, memo
 
 
 def row_of(values: Sequence[Any]) -> Row:
