@@ -41,7 +41,9 @@ class TestDamagedRows(DamagedRows):
         """I10, I15."""
         [*_, key] = store.keys(3)
         await register(store.repository, key)
-        columns = "spec, schedule, occurrence, execute_after, ready_at, lease, locked_until, epoch, revision, attempt, state, error"
+        columns = (
+            "spec, schedule, occurrence, execute_after, ready_at, lease, locked_until, epoch, revision, attempt, state, error, memo"
+        )
         async with connect() as run:
             for name in ("FF01", "FF02"):
                 await run(
@@ -70,7 +72,7 @@ class TestDamagedRows(DamagedRows):
         async with connect() as run:
             await run(
                 f"INSERT INTO {table} SELECT UNHEX('FF'), name, spec, schedule, occurrence, execute_after, ready_at, lease, "
-                f"locked_until, epoch, revision, attempt, state, error FROM {table} WHERE name = %s",
+                f"locked_until, epoch, revision, attempt, state, error, memo FROM {table} WHERE name = %s",
                 key.name,
             )
         assert await store.repository.partitions() == [key.partition]

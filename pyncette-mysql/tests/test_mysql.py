@@ -168,7 +168,7 @@ class TestStored:
                 rows = [registration("a", NOW + MINUTE, spec='{"x": "é"}', schedule="*/5"), registration("b"), registration("c")]
                 await repository.register(NOW, rows)
                 held, failed = (await claim(repository, names=["b", "c"])).claims
-                await repository.settle(NOW, [Fail(failed, "it broke")])
+                await repository.settle(NOW, [Fail(failed, "it broke", "note")])
                 await repository.pause(NOW, [Key("p", "a")])
                 return held.lease
 
@@ -194,6 +194,7 @@ class TestStored:
             ("attempt", "bigint", "NO", None),
             ("state", "varchar(16)", "NO", "utf8mb4_bin"),
             ("error", "text", "YES", "utf8mb4_bin"),
+            ("memo", "varchar(4000)", "NO", "utf8mb4_bin"),
         ]
         comment = "SELECT table_comment, engine FROM information_schema.tables WHERE table_name = %s AND table_schema = DATABASE()"
         assert sql(comment, table) == [("Pyncette, stored format 1", "InnoDB")]
@@ -209,9 +210,9 @@ class TestStored:
         ]
         at, later, epoch = 1772366400123457, 1772366460123457, 1772366400123458  # microseconds since 1970
         assert sql(f"SELECT * FROM {table} ORDER BY name") == [
-            (b"p", b"a", '{"x": "é"}', "*/5", later, later, None, None, None, at, 0, 0, "paused", None),
-            (b"p", b"b", "{}", "s", at, at, later, lease, later, epoch, 0, 1, "scheduled", None),
-            (b"p", b"c", "{}", "s", at, at, None, lease, None, epoch, 0, 1, "failed", "it broke"),
+            (b"p", b"a", '{"x": "é"}', "*/5", later, later, None, None, None, at, 0, 0, "paused", None, ""),
+            (b"p", b"b", "{}", "s", at, at, later, lease, later, epoch, 0, 1, "scheduled", None, ""),
+            (b"p", b"c", "{}", "s", at, at, None, lease, None, epoch, 0, 1, "failed", "it broke", "note"),
         ]
 
     def test_a_newer_format_is_refused_at_the_start(self, server, table, sql):

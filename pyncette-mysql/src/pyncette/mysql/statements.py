@@ -35,13 +35,14 @@ SCHEMA = """CREATE TABLE IF NOT EXISTS {table} (
     attempt BIGINT NOT NULL,
     state VARCHAR(16) NOT NULL,
     error TEXT,
+    memo VARCHAR(4000) NOT NULL DEFAULT '',
     PRIMARY KEY (`partition`, name),
     INDEX ready (`partition`, ready_at)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin COMMENT = '{comment}'"""
 
 FIELDS = (
     *("`partition`", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
-    *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error"),
+    *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error", "memo"),
 )
 COLUMNS = ", ".join(f"t.{field}" for field in FIELDS)
 # What is ready beyond the calendar never is.
@@ -72,7 +73,7 @@ _CHANGED = FIELDS[4:]
 _UTF8 = "CHARACTER SET utf8mb4"
 _TYPES = (
     *("BIGINT", "BIGINT", "BIGINT", f"VARCHAR(64) {_UTF8}", "BIGINT", "BIGINT", "BIGINT", "BIGINT"),
-    *(f"VARCHAR(16) {_UTF8}", f"TEXT {_UTF8}"),
+    *(f"VARCHAR(16) {_UTF8}", f"TEXT {_UTF8}", f"VARCHAR(4000) {_UTF8}"),
 )
 # One statement for any number of rows. The row alias of newer upserts is an error on MariaDB, and VALUES() deprecated on MySQL.
 UPDATE = f"""UPDATE JSON_TABLE(%s, '$[*]' COLUMNS (
@@ -111,10 +112,10 @@ def where(keys: Sequence[Key]) -> tuple[str, list[Any]]:
 
 
 def encode(row: Row) -> tuple[Any, ...]:
-    key, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error = row
+    key, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error, memo = row
     times = to_microseconds(occurrence), to_microseconds(execute_after), None if ready_at is None else to_microseconds(ready_at)
     until = None if locked is None else to_microseconds(locked)
-    return *key, spec, schedule, *times, lease, until, epoch, revision, attempt, state.value, error
+    return *key, spec, schedule, *times, lease, until, epoch, revision, attempt, state.value, error, memo
 
 
 def row_of(values: Sequence[Any]) -> Row:
