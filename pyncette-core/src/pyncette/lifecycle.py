@@ -1,8 +1,10 @@
 """The life of one row as pure functions: see :mod:`pyncette.store.lifecycle`."""
 
 from pyncette.store.lifecycle import (
+    Settled,
     Taken,
     claim,
+    expected,
     lease_end,
     new_lease,
     pause,
@@ -13,4 +15,17 @@ from pyncette.store.lifecycle import (
     take,
 )
 
-__all__ = ["Taken", "claim", "lease_end", "new_lease", "pause", "put_off", "register", "resume", "settle", "take"]
+__all__ = [
+    "Settled",
+    "Taken",
+    "claim",
+    "expected",
+    "lease_end",
+    "new_lease",
+    "pause",
+    "put_off",
+    "register",
+    "resume",
+    "settle",
+    "take",
+]

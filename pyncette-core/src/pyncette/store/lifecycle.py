@@ -14,9 +14,22 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from pyncette.clock import to_microseconds
-from pyncette.store.contract import Claim, Extend, Fail, Outcome, Registration, Release, Row, Settlement, State
+from pyncette.store.contract import Claim, Commit, Extend, Fail, Key, Outcome, Registration, Release, Row, Settlement, State
 
-__all__ = ["Taken", "claim", "lease_end", "new_lease", "pause", "put_off", "register", "resume", "settle", "take"]
+__all__ = [
+    "Settled",
+    "Taken",
+    "claim",
+    "expected",
+    "lease_end",
+    "new_lease",
+    "pause",
+    "put_off",
+    "register",
+    "resume",
+    "settle",
+    "take",
+]
 
 
 def new_lease() -> str:
@@ -114,6 +127,72 @@ def take(ready: Iterable[Row], now: datetime, lease_duration: timedelta) -> Take
     return taken
 
 
+class Settled(NamedTuple):
+    """What a settlement writes to the row of ``key`` if that is as its claim has left it.
+
+    That is: held (``locked_until`` is set) under this very ``lease``, of this ``revision``, and scheduled.
+    """
+
+    key: Key
+    lease: str
+    revision: int
+    #: The row goes away, and what follows here is of no interest.
+    removed: bool
+    occurrence: datetime
+    execute_after: datetime
+    ready_at: datetime
+    attempt: int
+    #: None: that of the row stays.
+    memo: str | None
+
+    def meets(self, row: Row | None) -> bool:
+        """Whether ``row`` is as expected: the condition under which a store writes this without a look at the rest of the row."""
+        return (
+            row is not None
+            and row.lease == self.lease
+            and row.revision == self.revision
+            and row.locked_until is not None
+            and row.state is State.SCHEDULED
+        )
+
+    def applied(self, row: Row) -> Row | None:
+        """``row`` after this: free, and to be claimed unless its state is against it."""
+        if self.removed:
+            return None
+        return row._replace(
+            occurrence=self.occurrence,
+            execute_after=self.execute_after,
+            ready_at=self.ready_at if row.state is State.SCHEDULED else None,
+            locked_until=None,
+            attempt=self.attempt,
+            # The note of a pause is in the memo of a paused row, and the run knows nothing of it.
+            memo=row.memo if self.memo is None or row.state is State.PAUSED else self.memo,
+        )
+
+
+def expected(settlement: Settlement, now: datetime) -> Settled | None:
+    """What ``settlement`` writes in the usual case, which is that nobody has touched the row since its claim.
+
+    None for what is rare or has to see the row first: Extend and Fail.
+    """
+    claim = settlement.claim
+    removed, occurrence, execute_after, attempt = False, claim.occurrence, claim.execute_after, 0
+    if isinstance(settlement, Commit):
+        # Not before now: a backlog of one row goes to the end of the queue after each occurrence and starves no other.
+        not_before = now
+        if settlement.next is None:
+            removed = True
+        else:
+            occurrence, execute_after = settlement.next
+    elif isinstance(settlement, Release):
+        not_before = settlement.retry_at
+        attempt = claim.attempt if settlement.started else claim.attempt - 1
+    else:
+        return None
+    ready_at = max(execute_after, not_before)
+    return Settled(claim.key, claim.lease, claim.revision, removed, occurrence, execute_after, ready_at, attempt, settlement.memo)
+
+
 def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
     """The row after ``settlement`` (the very same object where nothing is to be written), and the outcome."""
     if row is None:
@@ -129,23 +208,13 @@ def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row 
     if isinstance(settlement, Extend):
         locked_until = max(row.locked_until, settlement.until)
         return _ready(row._replace(locked_until=locked_until), locked_until), Outcome.APPLIED
-    # The note of a pause is in the memo of a paused row, and the run knows nothing of it.
-    if settlement.memo is not None and row.state is not State.PAUSED:
+    if same and (settled := expected(settlement, now)) is not None:
+        return settled.applied(row), Outcome.APPLIED
+    if settlement.memo is not None and row.state is not State.PAUSED:  # see Settled.applied
         row = row._replace(memo=settlement.memo)
-    if not same:
-        return _ready(row._replace(locked_until=None), now), Outcome.SUPERSEDED
-    if isinstance(settlement, Release):
-        attempt = row.attempt if settlement.started else row.attempt - 1
-        return _ready(row._replace(locked_until=None, attempt=attempt), settlement.retry_at), Outcome.APPLIED
-    if isinstance(settlement, Fail):
-        row = row._replace(locked_until=None, ready_at=None, state=State.FAILED, error=settlement.error)
-        return row, Outcome.APPLIED
-    if settlement.next is None:
-        return None, Outcome.APPLIED
-    occurrence, execute_after = settlement.next
-    row = row._replace(locked_until=None, attempt=0, occurrence=occurrence, execute_after=execute_after)
-    # Not before now: a backlog of one row goes to the end of the queue after each occurrence and starves no other.
-    return _ready(row, now), Outcome.APPLIED
+    if same and isinstance(settlement, Fail):
+        return row._replace(locked_until=None, ready_at=None, state=State.FAILED, error=settlement.error), Outcome.APPLIED
+    return _ready(row._replace(locked_until=None), now), Outcome.SUPERSEDED
 
 
 def pause(row: Row, memo: str | None = None) -> Row:
