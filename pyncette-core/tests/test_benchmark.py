@@ -1,5 +1,6 @@
-"""examples/benchmark.py, as real processes: what it counts adds up. What it measures is nobody's business here."""
+"""benchmarks/benchmark.py, as real processes: what it counts adds up. What it measures is nobody's business here."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[2] / "examples" / "benchmark.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "benchmark.py"
 
 
 def benchmark(directory: Path, *arguments: str) -> str:
@@ -19,7 +20,9 @@ def benchmark(directory: Path, *arguments: str) -> str:
 def test_all_that_was_stored_is_executed_once(tmp_path: Path, processes: int) -> None:
     assert benchmark(tmp_path, "populate", "sqlite:///tasks.db", "-n", "2500") == ""
     report = benchmark(tmp_path, "run", "sqlite:///tasks.db", "--processes", str(processes))
-    assert re.fullmatch(r"2500 executions, [\d,]+ a second; late by \d+\.\d{3} s \(p50\), \d+\.\d{3} s \(p99\)\n", report)
+    assert re.fullmatch(
+        r"2500 executions, [\d,]+ a second; late by \d+\.\d{3} s \(p50\), \d+\.\d{3} s \(p99\), \d+\.\d{3} s \(p99\.9\)\n", report
+    )
     assert benchmark(tmp_path, "run", "sqlite:///tasks.db") == "0 executions; populate first\n"
 
 
@@ -38,3 +41,15 @@ def test_without_a_url_tasks_are_in_a_file_here_and_the_rate_is_told_on_the_way(
 def test_lateness(tmp_path: Path) -> None:
     report = benchmark(tmp_path, "lateness", "sqlite:///tasks.db", "--rate", "100", "--seconds", "2")
     assert report.startswith("200 executions, ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "tuned"), [("recurring", False), ("once", True), ("single", False), ("callers", False), ("bulk", False)]
+)
+def test_what_is_compared_is_done_by_this_version(tmp_path: Path, kind: str, tuned: bool) -> None:
+    work = {"kind": kind, "tuned": tuned, "count": 60, "seconds": 0.5, "factory": None, "callers": 20}
+    options = {"url": f"sqlite:///{tmp_path}/tasks.db"}
+    command = [sys.executable, str(BENCHMARK.with_name("workload.py")), json.dumps({**work, "options": options})]
+    figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout)
+    assert figures["rate"] > 0
+    assert figures["cpu"] > 0

@@ -1,10 +1,10 @@
 """How many tasks a second, and how late: on any store, for one process or several.
 
-Run it:      python examples/benchmark.py populate -n 20000
-             python examples/benchmark.py run --processes 2
-             python examples/benchmark.py run redis://localhost/0      any other store, for each command; without a URL: benchmark.db
-             python examples/benchmark.py lateness --rate 200
-             python examples/benchmark.py compare sqlite postgres
+Run it:      python benchmarks/benchmark.py populate -n 20000
+             python benchmarks/benchmark.py run --processes 2
+             python benchmarks/benchmark.py run redis://localhost/0      any other store, for each command; without a URL: benchmark.db
+             python benchmarks/benchmark.py lateness --rate 200
+             python benchmarks/benchmark.py compare sqlite postgres --rounds 5
 You see:     A progress bar while tasks are stored. Then, each second until all are executed, how many were in that second, and how far
              their starts were behind their time; at the end the same for all. `lateness` is about tasks whose time has not come: it
              shows how punctual they are. `compare` does the same work with Pyncette 1.1.0 from PyPI, in an environment of its own, on
@@ -15,19 +15,16 @@ import argparse
 import asyncio
 import json
 import os
-import random
-import re
 import statistics
-import string
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-import venv
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from compare import COUNTS, STORES, compare
 
 from pyncette import Context, Instance, Pyncette
 
@@ -119,92 +116,12 @@ def report(started: Sequence[tuple[float, float]]) -> str:
     if len(started) < 2:
         return f"{len(started)} executions; populate first"
     times = sorted(at for at, _ in started)
-    late = statistics.quantiles((seconds for _, seconds in started), n=100)
+    late = statistics.quantiles((seconds for _, seconds in started), n=1000)
     rate = (len(times) - 1) / max(times[-1] - times[0], 1e-9)
-    return f"{len(times)} executions, {rate:,.0f} a second; late by {late[49]:.3f} s (p50), {late[98]:.3f} s (p99)"
-
-
-# --- beside Pyncette 1.1.0 ---------------------------------------------------------------------------------------------------------
-
-#: The same work for the original, with what its documentation says.
-ORIGINAL = """
-import asyncio, datetime, importlib, json, sys, time, uuid
-from pyncette import Pyncette
-
-name, options, count = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
-factory = getattr(importlib.import_module(f"pyncette.{name}"), f"{name}_repository")
-app = Pyncette(repository_factory=factory, **options)
-started = []
-
-@app.dynamic_task()
-async def benchmark(context):
-    started.append(time.time())
-
-async def main():
-    async with app.create() as app_context:
-        at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=1)
-        for first in range(0, count, 50):
-            await asyncio.gather(*(
-                app_context.schedule_task(benchmark, uuid.uuid4().hex, execute_at=at, number=number)
-                for number in range(first, min(first + 50, count))
-            ))
-        await asyncio.sleep(1)
-        running = asyncio.create_task(app_context.run())
-        while len(started) < count and not running.done():
-            await asyncio.sleep(0.05)
-        print((count - 1) / (started[-1] - started[0]))
-        app_context.shutdown()
-        await running
-
-asyncio.run(main())
-"""
-
-
-def compare(stores: Sequence[str], count: int, rounds: int) -> None:
-    """Executions a second of one process each, in turns, on the same servers."""
-    with tempfile.TemporaryDirectory() as directory:
-        original = Path(directory, "original")
-        venv.create(original, with_pip=True)
-        python = original / ("Scripts" if os.name == "nt" else "bin") / "python"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "pyncette[all]==1.1.0"], check=True)
-        print("| store | pyncette 1.1.0 | this | times |\n|---|---|---|---|")
-        for store in stores:
-            url = "" if store == "sqlite" else os.environ[f"PYNCETTE_TEST_{store.upper()}_URL"]
-            theirs, ours = [], []
-            for _ in range(rounds):
-                theirs.append(_original(python, store, url, directory, count // 10))
-                ours.append(_ours(url or f"sqlite:///{directory}/{uuid.uuid4().hex}.db", count))
-            before, after = statistics.median(theirs), statistics.median(ours)
-            print(f"| {store} | {before:,.0f}/s | {after:,.0f}/s | {after / before:.1f} |", flush=True)
-
-
-def _ours(url: str, count: int) -> float:
-    option = (
-        ""
-        if url.startswith("sqlite")
-        else f"?{'namespace' if url.startswith('redis') else 'table_name'}=benchmark_{uuid.uuid4().hex[:8]}"
+    return (
+        f"{len(times)} executions, {rate:,.0f} a second; "
+        f"late by {late[499]:.3f} s (p50), {late[989]:.3f} s (p99), {late[998]:.3f} s (p99.9)"
     )
-    script = [sys.executable, __file__]
-    subprocess.run([*script, "populate", url + option, "-n", str(count)], check=True)
-    output = subprocess.run([*script, "run", url + option], check=True, capture_output=True, text=True).stdout
-    found = re.search(r"([\d,]+) a second", output)
-    assert found is not None, output
-    return float(found[1].replace(",", ""))
-
-
-def _original(python: Path, store: str, url: str, directory: str, count: int) -> float:
-    table = "original_" + "".join(random.choices(string.ascii_lowercase, k=8))  # it allows no digits
-    user = re.match(r"\w+://(?:(\w+):(\w+)@)?([^:/]+):(\d+)/(\w+)", url)
-    options: dict[str, object] = {"sqlite_database": f"{directory}/{table}.db"}
-    if store == "redis":
-        options = {"redis_url": url, "redis_namespace": table}
-    elif store == "postgres":
-        options = {"postgres_url": url, "postgres_table_name": table}
-    elif store == "mysql" and user is not None:
-        names = ("mysql_user", "mysql_password", "mysql_host", "mysql_port", "mysql_database")
-        options = {**dict(zip(names, user.groups(), strict=True)), "mysql_port": int(user[4]), "mysql_table_name": table}
-    command = [str(python), "-c", ORIGINAL, store, json.dumps(options), str(count)]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 # --- the command line --------------------------------------------------------------------------------------------------------------
@@ -222,9 +139,10 @@ def main() -> None:
     commands.choices["lateness"].add_argument("--rate", type=int, default=200, help="tasks a second")
     commands.choices["lateness"].add_argument("--seconds", type=int, default=20)
     command = commands.add_parser("compare")
-    command.add_argument("stores", nargs="+", choices=["sqlite", "redis", "postgres", "mysql"])
-    command.add_argument("-n", type=int, default=20_000, help="how many tasks; a tenth of it for the original")
-    command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("stores", nargs="+", choices=STORES)
+    command.add_argument("--kinds", nargs="+", default=list(COUNTS), choices=COUNTS, help="what is compared (default: all)")
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--seconds", type=float, default=4, help="for how long recurring tasks run in each round")
     options = parser.parse_args()
     match options.command:
         case "populate":
@@ -244,7 +162,7 @@ def main() -> None:
             if servers:
                 tool = [sys.executable, str(ROOT / "tools" / "servers.py"), "--durable", *servers, "--"]
                 sys.exit(subprocess.run([*tool, sys.executable, *sys.argv], check=False).returncode)
-            compare(options.stores, options.n, options.rounds)
+            compare(options.stores, options.rounds, options.seconds, options.kinds)
 
 
 if __name__ == "__main__":
