@@ -5,6 +5,7 @@ Run it:      python benchmarks/benchmark.py populate -n 20000
              python benchmarks/benchmark.py run redis://localhost/0      any other store, for each command; without a URL: benchmark.db
              python benchmarks/benchmark.py lateness --rate 200
              python benchmarks/benchmark.py compare sqlite postgres --rounds 5
+             python benchmarks/benchmark.py peers, claims postgres, writes, takeover redis
 You see:     A progress bar while tasks are stored. Then, each second until all are executed, how many were in that second, and how far
              their starts were behind their time; at the end the same for all. `lateness` is about tasks whose time has not come: it
              shows how punctual they are. `compare` does the same work with Pyncette 1.1.0 from PyPI, in an environment of its own, on
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import figures
 from compare import COUNTS, STORES, compare
 
 from pyncette import Context, Instance, Pyncette
@@ -138,11 +140,21 @@ def main() -> None:
     commands.choices["run"].add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     commands.choices["lateness"].add_argument("--rate", type=int, default=200, help="tasks a second")
     commands.choices["lateness"].add_argument("--seconds", type=int, default=20)
-    command = commands.add_parser("compare")
+    command = commands.add_parser("compare", help="beside pyncette 1.1.0")
     command.add_argument("stores", nargs="+", choices=STORES)
     command.add_argument("--kinds", nargs="+", default=list(COUNTS), choices=COUNTS, help="what is compared (default: all)")
     command.add_argument("--rounds", type=int, default=5)
     command.add_argument("--seconds", type=float, default=4, help="for how long recurring tasks run in each round")
+    command = commands.add_parser("peers", help="beside other schedulers, on PostgreSQL and Redis")
+    command.add_argument("--rounds", type=int, default=3)
+    command = commands.add_parser("claims", help="what a claim costs among rows that are not due")
+    command.add_argument("store", choices=STORES)
+    command.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    command = commands.add_parser("writes", help="what a run writes to PostgreSQL")
+    command.add_argument("--seconds", type=float, default=10)
+    command = commands.add_parser("takeover", help="how soon the work of a killed worker goes on")
+    command.add_argument("store", choices=STORES)
+    command.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     match options.command:
         case "populate":
@@ -156,13 +168,33 @@ def main() -> None:
         case "lateness":
             print(report(asyncio.run(measure_lateness(options.url, options.rate, options.seconds))))
         case "compare":
-            servers = [
-                store for store in options.stores if store != "sqlite" and f"PYNCETTE_TEST_{store.upper()}_URL" not in os.environ
-            ]
-            if servers:
-                tool = [sys.executable, str(ROOT / "tools" / "servers.py"), "--durable", *servers, "--"]
-                sys.exit(subprocess.run([*tool, sys.executable, *sys.argv], check=False).returncode)
+            start_servers(options.stores)
             compare(options.stores, options.rounds, options.seconds, options.kinds)
+        case "peers":
+            start_servers(["postgres", "redis"])
+            from peers import peers  # which needs a driver
+
+            peers(options.rounds)
+        case "claims":
+            asyncio.run(figures.claims(url_of(options.store), options.rows))
+        case "writes":
+            asyncio.run(figures.writes(url_of("postgres"), options.seconds))
+        case "takeover":
+            figures.takeover(url_of(options.store), options.rounds)
+
+
+def url_of(store: str) -> str:
+    """The URL of the store: a file here, or a server that is started if the environment names none."""
+    start_servers([store])
+    return DEFAULT_URL if store == "sqlite" else os.environ[f"PYNCETTE_TEST_{store.upper()}_URL"]
+
+
+def start_servers(stores: Sequence[str]) -> None:
+    """Run this very command beside the servers of ``stores``, if the environment doesn't name all of them."""
+    missing = [store for store in stores if store != "sqlite" and f"PYNCETTE_TEST_{store.upper()}_URL" not in os.environ]
+    if missing:
+        tool = [sys.executable, str(ROOT / "tools" / "servers.py"), "--durable", *missing, "--"]
+        sys.exit(subprocess.run([*tool, sys.executable, *sys.argv], check=False).returncode)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ ORIGINAL = "pyncette[all]==1.1.0"
 STORES = ("sqlite", "redis", "postgres", "mysql", "dynamodb")
 #: What is compared: executions of two kinds of tasks with both sides' defaults and tuned, and registrations.
 EXECUTIONS = [(kind, tuned) for kind in ("recurring", "once") for tuned in (False, True)]
-REGISTRATIONS = ["single", "callers", "bulk"]
+REGISTRATIONS = ["single", "callers", "again", "bulk"]
 #: How many tasks there are: those of this version, of which the original has a tenth, since it takes longer for each.
-COUNTS = {"recurring": 2_000, "once": 40_000, "single": 2_000, "callers": 40_000, "bulk": 100_000}
+COUNTS = {"recurring": 2_000, "once": 40_000, "single": 2_000, "callers": 40_000, "again": 20_000, "bulk": 100_000}
 #: Coroutines that schedule tasks at once; the original fails if they are more than its pool has connections.
 CALLERS, MOST_CALLERS_OF_1 = 500, {"redis": 90}
 #: DynamoDB takes a request or two for each row.
@@ -37,7 +37,7 @@ _WORKLOAD = Path(__file__).with_name("workload.py")
 class Work:
     """What one process is to do."""
 
-    #: ``recurring`` or ``once``: executions; ``single``, ``callers`` or ``bulk``: registrations.
+    #: ``recurring`` or ``once``: executions; ``single``, ``callers``, ``again`` or ``bulk``: registrations.
     kind: str
     #: batch_size=500 and concurrency_limit=1000 instead of the defaults.
     tuned: bool
@@ -66,7 +66,7 @@ def compare(stores: Sequence[str], rounds: int, seconds: float, kinds: Sequence[
         for store in stores:
             for kind, tuned in [(kind, tuned) for kind, tuned in _all_kinds() if kind in kinds]:
                 count = COUNTS[kind] // (SLOW if store == "dynamodb" else 1)
-                callers = CALLERS if kind == "callers" else 1
+                callers = CALLERS if kind in ("callers", "again") else 1
                 theirs, ours = [], []
                 for _ in range(rounds):
                     if kind != "bulk":

@@ -84,7 +84,10 @@ async def execute(work: Mapping[str, Any]) -> NoReturn:
 
 
 async def register(work: Mapping[str, Any]) -> NoReturn:
-    """Registrations a second: `schedule_task` from one caller or from many, or `schedule_tasks`, which only this version has."""
+    """Registrations a second: `schedule_task` from one caller or from many, also again with another time, or one `schedule_tasks`.
+
+    The last is in this version only.
+    """
     app = application(work)
 
     @app.dynamic_task()  # type: ignore[untyped-decorator, unused-ignore]
@@ -95,19 +98,23 @@ async def register(work: Mapping[str, Any]) -> NoReturn:
     at = datetime.now(UTC) + timedelta(days=1)
     async with app.create() as app_context:
         await app_context.schedule_task(body, "warm", execute_at=at)
+        names = [uuid.uuid4().hex for _ in range(count)]
+
+        def schedule(number: int) -> Awaitable[Any]:
+            return app_context.schedule_task(body, names[number], execute_at=at, number=number)
+
+        if work["kind"] == "again":
+            await side_by_side(schedule, count, work["callers"])
+            at += timedelta(days=1)
         begun, cpu = time.perf_counter(), time.process_time()
         if work["kind"] == "bulk":
             from pyncette import Instance
 
             await app_context.schedule_tasks(
-                body, [Instance(name=uuid.uuid4().hex, execute_at=at, args={"number": number}) for number in range(count)]
+                body, [Instance(name=name, execute_at=at, args={"number": number}) for number, name in enumerate(names)]
             )
         else:
-            await side_by_side(
-                lambda number: app_context.schedule_task(body, uuid.uuid4().hex, execute_at=at, number=number),
-                count,
-                work["callers"],
-            )
+            await side_by_side(schedule, count, work["callers"])
         elapsed, cpu = time.perf_counter() - begun, time.process_time() - cpu
         report(rate=count / elapsed, cpu=cpu / count * 1e6)
 

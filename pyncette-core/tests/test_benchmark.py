@@ -44,7 +44,8 @@ def test_lateness(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "tuned"), [("recurring", False), ("once", True), ("single", False), ("callers", False), ("bulk", False)]
+    ("kind", "tuned"),
+    [("recurring", False), ("once", True), ("single", False), ("callers", False), ("again", False), ("bulk", False)],
 )
 def test_what_is_compared_is_done_by_this_version(tmp_path: Path, kind: str, tuned: bool) -> None:
     work = {"kind": kind, "tuned": tuned, "count": 60, "seconds": 0.5, "factory": None, "callers": 20}
@@ -53,3 +54,14 @@ def test_what_is_compared_is_done_by_this_version(tmp_path: Path, kind: str, tun
     figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout)
     assert figures["rate"] > 0
     assert figures["cpu"] > 0
+
+
+def test_claims_among_rows_that_are_not_due(tmp_path: Path) -> None:
+    lines = benchmark(tmp_path, "claims", "sqlite", "--rows", "200", "2000").splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 200", "| 2,000"]
+
+
+def test_the_work_of_a_killed_worker_goes_on_when_its_lease_ends(tmp_path: Path) -> None:
+    found = re.fullmatch(r"after (\d+\.\d\d) s \(median of 1\), .*\n", benchmark(tmp_path, "takeover", "sqlite", "--rounds", "1"))
+    assert found is not None
+    assert float(found[1]) > 0.5
