@@ -1,23 +1,41 @@
 """What the errors of the driver and of the server mean."""
 
+import ssl
+
 import aiomysql
 from pymysql.constants import CR, ER
 
 from pyncette.errors import RepositoryError, TransientRepositoryError
+from pyncette.mysql.connections import NoTLSError
 
-__all__ = ["AGAIN", "code_of", "translated"]
+__all__ = ["AGAIN", "DIED", "OtherRowsError", "code_of", "in_step", "is_elsewhere", "translated"]
 
-#: The transaction was rolled back and may be tried again at once: deadlock, lock wait timeout, somebody else inserted the row.
-AGAIN = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.DUP_ENTRY}
+_CONNECTION_KILLED = 1927  # MariaDB's
+_IDLE_FOR_TOO_LONG = 4031  # MySQL's
+_TLS_REQUIRED = 3159
+#: A select of two rows where one is wanted: how a statement of ours ends a series that did not go as it should.
+_OTHER_ROWS = ER.SUBQUERY_NO_1_ROW
+
+#: The transaction was rolled back or can be, and may be tried again at once: deadlock, lock wait timeout, somebody else inserted the row.
+_IN_THE_WAY = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.DUP_ENTRY}
+#: There may be room in a moment, on a connection of ours as well.
+_TOO_MANY = {ER.CON_COUNT_ERROR, ER.TOO_MANY_USER_CONNECTIONS, ER.USER_LIMIT_REACHED}
+#: To be tried again until the call's time is over.
+AGAIN = _IN_THE_WAY | _TOO_MANY
+#: The connection is no more.
+DIED = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _CONNECTION_KILLED, _IDLE_FOR_TOO_LONG}
 #: The server or the way to it is at fault, and will be back: the call may be repeated.
 _TRANSIENT = {
-    *(CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_IPSOCK_ERROR),
-    *(ER.CON_COUNT_ERROR, ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED, ER.OPTION_PREVENTS_STATEMENT, ER.TOO_MANY_USER_CONNECTIONS),
+    *(CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_IPSOCK_ERROR),
+    *(ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED, ER.OPTION_PREVENTS_STATEMENT),
     *(ER.DISK_FULL, ER.RECORD_FILE_FULL, ER.LOCK_TABLE_FULL),
-    1836,  # read-only: this was the primary until a moment ago
-    1927,  # MariaDB: connection was killed
+    *(1792, 1836),  # read-only: this was the primary until a moment ago
 }
-_TRANSIENT |= AGAIN
+_TRANSIENT |= AGAIN | DIED
+
+
+class OtherRowsError(RepositoryError):
+    """A statement has written more or fewer rows than it was to write. All is rolled back."""
 
 
 def translated(error: Exception, where: str, table: str, timeout: float) -> RepositoryError:
@@ -26,21 +44,48 @@ def translated(error: Exception, where: str, table: str, timeout: float) -> Repo
     code = code_of(error)
     if isinstance(error, TimeoutError):
         return TransientRepositoryError(f"{what} did not answer within {timeout:g} s; is the address right?")
-    if code == CR.CR_CONN_HOST_ERROR:
-        return TransientRepositoryError(
-            f"{what} can't be reached ({_line(error.__cause__ or error)}); is it running, is the address right?"
+    if isinstance(error, NoTLSError):
+        return RepositoryError(
+            f"{what} offers no TLS, so nothing was sent; enable it there, find out who is in between, or do without mysql_ssl"
         )
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        reason = getattr(cause, "verify_message", None) or cause.reason or _line(cause)
+        return RepositoryError(
+            f"{what} and this program could not agree on TLS ({reason}); check mysql_ssl_ca and the other mysql_ssl options"
+        )
+    if code == CR.CR_CONN_HOST_ERROR:
+        return TransientRepositoryError(f"{what} can't be reached ({_line(cause or error)}); is it running, is the address right?")
     if code in _TRANSIENT or not isinstance(error, aiomysql.MySQLError):
         return TransientRepositoryError(f"{what} can't be used now: {_line(error)}")
     if code in (ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR):
         return RepositoryError(f"{what} refused the login: {_line(error)}; check user, password and grants")
+    if code == _TLS_REQUIRED:
+        return RepositoryError(f"{what} wants connections to be encrypted; set mysql_ssl")
     if code == ER.BAD_DB_ERROR:
         return RepositoryError(f"{what} has no such database: {_line(error)}; create it, or correct the name")
     if code == ER.NO_SUCH_TABLE:
         return RepositoryError(f"There is no table {table!r} in {where}; create it, or restart to have it created")
     if code == ER.BAD_FIELD_ERROR:
         return RepositoryError(f"The table {table!r} in {where} is not one of Pyncette's; choose another mysql_table_name")
+    if code == _OTHER_ROWS:
+        return OtherRowsError(
+            f"A statement on the table {table!r} in {where} met other rows than it had locked; is there a trigger on it?"
+        )
     return RepositoryError(f"{what} refused: {_line(error)}")
+
+
+def in_step(error: BaseException) -> bool:
+    """Whether a connection is as good as before: the server has told the error itself, or nothing has been sent to it."""
+    code = code_of(error)
+    if code is not None:
+        return not 2000 <= code < 3000 and code not in DIED
+    return isinstance(error, (RepositoryError, UnicodeEncodeError))
+
+
+def is_elsewhere(error: BaseException) -> bool:
+    """Whether the server that answered, if one did, is perhaps no longer the one that this address leads to."""
+    return code_of(error) in _TRANSIENT - AGAIN
 
 
 def code_of(error: BaseException) -> int | None:

@@ -6,51 +6,47 @@ transaction. READ COMMITTED, because the gap locks of InnoDB's default would mak
 
 import asyncio
 import contextlib
-import json
-import math
 import random
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
-
-import aiomysql
 
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
 from pyncette.clock import to_microseconds
 from pyncette.codec import name_in_bytes
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError
+from pyncette.lifecycle import Settled
 from pyncette.mysql import statements
-from pyncette.mysql.faults import AGAIN, code_of, translated
-from pyncette.mysql.statements import encode, instant, is_time, quoted, row_of, schema, where
-from pyncette.repository import ClaimResult, Key, Page, Row, State, Stats
+from pyncette.mysql.batches import parts, selects, settled, written
+from pyncette.mysql.connections import Connections
+from pyncette.mysql.faults import OtherRowsError
+from pyncette.mysql.login import login, tls
+from pyncette.mysql.statements import brief, due_row_of, instant, is_time, quoted, row_of, schema
+from pyncette.mysql.transactions import BEGIN, COMMIT, Run, Statement, Transactions, exactly
+from pyncette.repository import ClaimResult, Key, Outcome, Page, Row, Settlement, State, Stats
 from pyncette.rowwise import Change, RowwiseRepository
 
 __all__ = ["MySQLRepository", "backend", "mysql_repository", "schema"]
 
 T = TypeVar("T")
 
-# Once for each connection, in one round trip. A connection that died without a word would keep its locks, and every claim pass its
-# rows by, until the server's wait_timeout, which is eight hours by default. The comments are read by MySQL or by MariaDB only.
-_SESSION = """SET SESSION wait_timeout = {seconds:d}, SESSION sql_mode = 'STRICT_ALL_TABLES',
-/*!80000 SESSION transaction_isolation */ /*M! SESSION tx_isolation */ = 'READ-COMMITTED'"""
-
-_ATTEMPTS = 10
 #: How often a claim looks once more for rows that are due but were locked.
 _LOOKS_AGAIN = 2
+#: Whether what goes on is one of the calls that the engine lives on, which wait for no others.
+_URGENT = ContextVar("pyncette_mysql_urgent", default=False)
 
 
 class MySQLRepository(RowwiseRepository):
     """Rows in a table of MySQL or MariaDB. Opened by :func:`mysql_repository`."""
 
-    def __init__(self, pool: aiomysql.Pool, where: str, table: str, timeout: float) -> None:
-        self._pool = pool
+    def __init__(self, connections: Connections, where: str, table: str, timeout: float) -> None:
         self._where = where
         self._name = table
-        self._table = quoted(table).replace("%", "%%")  # the driver's format
-        self._timeout = timeout  # of each call, including the wait for a connection
+        self._transactions = Transactions(connections, where, quoted(table), table, timeout)
 
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
@@ -75,37 +71,35 @@ class MySQLRepository(RowwiseRepository):
         self, now: datetime, partition: str, lease_duration: timedelta, lease: str, limit: int, names: Sequence[str] | None
     ) -> ClaimResult:
         at = to_microseconds(now)
+        until = to_microseconds(lifecycle.lease_end(now, lease_duration))
         among = [partition] if names is None else [partition, *names]
+        peek, take, following = statements.CLAIMS if names is None else statements.claims_among(len(names))
 
-        async def claim(execute: _Run) -> ClaimResult:
-            async def run(sql: str, parameters: Any) -> Sequence[Any]:
-                return await execute(sql.replace("{names}", ", ".join(["%s"] * len(names or ()))), parameters)
-
+        async def claim(run: Run) -> ClaimResult:
             # An idle poll ends here, with nothing locked.
-            seen = await run(statements.PEEK if names is None else statements.PEEK_NAMED, among) if names is None or names else []
+            [seen] = await run(Statement(peek, among)) if names is None or names else [[]]
             known = {name.decode() for name, _ in seen} if names is not None else set()
             missing = [name for name in names or () if name not in known]
             ready = sorted(ready_at for _, ready_at in seen if is_time(ready_at))
             if not ready or ready[0] > at:
                 return ClaimResult([], instant(ready[0] if ready else None), missing)
-            found = await run(statements.TAKE if names is None else statements.TAKE_NAMED, [*among, at, limit])
-            rows = [row_of(values) for values in found]
+            _, found = await run(BEGIN, Statement(take, [*among, at, limit]))
+            rows = [due_row_of(partition, values) for values in found]
             claims = [taken[1] for row in rows if (taken := lifecycle.claim(row, now, lease_duration, lease)) is not None]
             unreadable = [lifecycle.put_off(row, now, lease_duration) for row in rows if row.state is State.UNREADABLE]
-            until = to_microseconds(lifecycle.lease_end(now, lease_duration))
-            if claims:
-                which, parameters = where([claim.key for claim in claims])
-                await run(f"{statements.CLAIM} WHERE {which}", [lease, until, until, at, *parameters])
-            put_off = [name.hex() for (_, name, *_), row in zip(found, rows, strict=True) if row.state is State.UNREADABLE]
+            writes: list[Statement] = []
+            for part in parts([claim.key.name for claim in claims], len, self._transactions.largest):
+                sql = statements.CLAIM.replace("{names}", statements.places(len(part)))
+                writes += [Statement(sql, [lease, until, until, at, partition, *part]), exactly(len(part))]
+            put_off = [name.hex() for (name, *_), row in zip(found, rows, strict=True) if row.state is State.UNREADABLE]
             some = ", ".join(["UNHEX(%s)"] * len(put_off))
             if put_off:
-                await run(statements.PUT_OFF.replace("{some}", some), [until, partition, *put_off])
-            following = statements.NEXT if names is None else statements.NEXT_NAMED
-            following = following.replace("{but}", f" AND name NOT IN ({some})" if put_off else "")
-            next_ready_at = await run(following, [*among, lease, *put_off])
+                writes.append(Statement(statements.PUT_OFF.replace("{some}", some), [until, partition, *put_off]))
+            but = following.replace("{but}", f" AND name NOT IN ({some})" if put_off else "")
+            *_, next_ready_at, _ = await run(*writes, Statement(but, [*among, lease, *put_off]), COMMIT)
             return ClaimResult(claims, instant(next_ready_at[0][0] if next_ready_at else None), missing, unreadable)
 
-        return await self._transaction(claim)
+        return await self._transactions.run(claim, urgent=True)
 
     async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
         removed = list(await super().unregister(now, keys))
@@ -115,17 +109,21 @@ class MySQLRepository(RowwiseRepository):
         return removed
 
     async def _remove(self, partition: str, name: bytes) -> bool:
-        async def remove(run: _Run) -> bool:
-            found = await run(statements.FIND_NAMED, [partition, name.hex()])
-            await run(statements.DELETE_NAMED, [partition, name.hex()])
+        async def remove(run: Run) -> bool:
+            _, found = await run(BEGIN, Statement(statements.FIND_NAMED, [partition, name.hex()]))
+            await run(Statement(statements.DELETE_NAMED, [partition, name.hex()]), exactly(len(found)), COMMIT)
             return bool(found)
 
-        return await self._transaction(remove)
+        return await self._transactions.run(remove)
 
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
         if not keys:
             return []
-        rows = await self._transaction(lambda run: _rows(run, keys, ""))
+
+        async def get(run: Run) -> dict[Key, Row]:
+            return _by_key(await run(*selects(statements.SELECT, keys, self._transactions.largest)))
+
+        rows = await self._transactions.run(get)
         return [rows.get(key) for key in keys]
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
@@ -138,7 +136,7 @@ class MySQLRepository(RowwiseRepository):
         return Page([row_of(values) for values in found[:limit]], found[limit][1].hex() if len(found) > limit else None)
 
     async def server_time(self) -> datetime:
-        [[instant]] = await self._fetch("SELECT UTC_TIMESTAMP(6)", [])
+        [[instant]] = await self._fetch("SELECT UTC_TIMESTAMP(6)", urgent=True)
         server_time: datetime = instant.replace(tzinfo=UTC)
         return server_time
 
@@ -150,107 +148,90 @@ class MySQLRepository(RowwiseRepository):
         # InnoDB skips from one partition to the next in the index; nothing else is read.
         return [
             partition.decode()
-            for (partition,) in await self._fetch("SELECT DISTINCT `partition` FROM {table}", [])
+            for (partition,) in await self._fetch("SELECT DISTINCT `partition` FROM {table}")
             if _is_text(partition)
         ]
+
+    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
+        token = _URGENT.set(True)
+        try:
+            return await super().settle(now, settlements)
+        finally:
+            _URGENT.reset(token)
+
+    async def write_expected(self, expected: Sequence[Settled]) -> Collection[Key]:
+        async def write(run: Run) -> None:
+            await run(BEGIN, *settled(expected, self._transactions.largest), COMMIT)
+
+        try:
+            await self._transactions.run(write, urgent=True)
+        except OtherRowsError:
+            return ()
+        return {each.key for each in expected}
 
     async def update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
         if not changes:
             return []
 
-        async def update(run: _Run) -> Sequence[T]:
-            before = await _rows(run, [key for key, _ in changes], " FOR UPDATE")
+        async def update(run: Run) -> Sequence[T]:
+            locking = selects(statements.BRIEF, [key for key, _ in changes], self._transactions.largest, " FOR UPDATE")
+            before = _by_key(await run(BEGIN, *locking))
             answers: list[T] = []
-            inserted: list[tuple[Any, ...]] = []
-            updated: list[tuple[Any, ...]] = []
+            inserted: list[Row] = []
+            updated: list[Row] = []
             removed: list[Key] = []
             for key, change in changes:
                 old = before.get(key)
                 row, answer = change(old)
                 answers.append(answer)
-                if row is None:
-                    if old is not None:
-                        removed.append(key)
-                elif old is None or old.state is State.UNREADABLE or (row.spec, row.schedule) != (old.spec, old.schedule):
-                    if old is not None:
-                        removed.append(key)  # rare, and so not worth a statement that would send the arguments every time
-                    inserted.append(encode(row))
-                elif row != old:
-                    encoded = encode(row)
-                    updated.append((*key, *encoded[4:]))
-            if updated:
-                await run(statements.UPDATE, [json.dumps(updated)])
-            if removed:
-                which, parameters = where(removed)
-                await run(f"DELETE t FROM {statements.BY_NAME} WHERE {which}", parameters)
-            if inserted:
-                row_of_parameters = f"({', '.join(['%s'] * len(statements.FIELDS))})"
-                await run(
-                    statements.INSERT + ", ".join([row_of_parameters] * len(inserted)), [value for row in inserted for value in row]
-                )
+                if row == old:
+                    continue
+                if row is None or old is None or old.state is State.UNREADABLE or row.schedule != old.schedule:
+                    replaced = True
+                else:
+                    replaced = brief(row.spec) != old.spec
+                if old is not None and replaced:
+                    removed.append(key)  # rare, and so not worth a statement that would send the arguments every time
+                if row is not None:
+                    (inserted if replaced else updated).append(row)
+            await run(*written(updated, removed, inserted, self._transactions.largest), COMMIT)
             return answers
 
-        return await self._transaction(update)
+        return await self._transactions.run(update, urgent=_URGENT.get())
 
-    async def _fetch(self, sql: str, parameters: Any) -> Sequence[Any]:
-        return await self._transaction(lambda run: run(sql, parameters))
+    async def _fetch(self, sql: str, parameters: Any = (), *, urgent: bool = False) -> Sequence[Any]:
+        async def fetch(run: Run) -> Sequence[Any]:
+            [rows] = await run(Statement(sql, parameters))
+            return rows
 
-    async def _transaction(self, call: "Callable[[_Run], Awaitable[T]]") -> T:
-        """``call`` in a transaction, once more if that was rolled back because of another one."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                for attempt in range(_ATTEMPTS):
-                    try:
-                        return await self._attempt(call)
-                    except aiomysql.MySQLError as error:
-                        if code_of(error) not in AGAIN or attempt == _ATTEMPTS - 1:
-                            raise
-                    await asyncio.sleep(random.uniform(0, 0.01 * (attempt + 1)))
-                raise AssertionError
-        except UnicodeEncodeError as error:
-            raise RepositoryError(f"A partition, name or argument can't be stored as UTF-8 ({error.reason})") from error
-        except (aiomysql.MySQLError, OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError) as error:
-            raise translated(error, self._where, self._name, self._timeout) from error
-
-    async def _attempt(self, call: "Callable[[_Run], Awaitable[T]]") -> T:
-        async with self._pool.acquire() as connection:
-            try:
-                async with connection.cursor() as cursor:
-
-                    async def run(sql: str, parameters: Any) -> Sequence[Any]:
-                        await cursor.execute(sql.replace("{table}", self._table), parameters)
-                        rows: Sequence[Any] = await cursor.fetchall()
-                        return rows
-
-                    answer = await call(run)
-                await connection.commit()
-                return answer
-            except BaseException:
-                # Perhaps in the middle of an answer, certainly in a transaction: the server rolls it back when the connection ends.
-                connection.close()
-                raise
+        return await self._transactions.run(fetch, urgent=urgent)
 
     async def _open(self, *, create: bool) -> None:
         """Create or check the table."""
         if create and await self._comment() is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # others create it, too, at this moment
-                await self._fetch(statements.SCHEMA.replace("{comment}", f"{statements.COMMENT}{statements.FORMAT}"), [])
+                await self._fetch(statements.SCHEMA.replace("{comment}", f"{statements.COMMENT}{statements.FORMAT}"))
         comment = await self._comment()
+        table = f"The table {self._name!r} in {self._where}"
         if comment is None:
             raise StoreMissingError(
                 f"There is no table {self._name!r} in {self._where}; create it, or leave out mysql_skip_table_create"
             )
         version = comment.removeprefix(statements.COMMENT)
         if version == comment or not version.isdecimal():
-            raise RepositoryError(
-                f"The table {self._name!r} in {self._where} is not one of Pyncette's; choose another mysql_table_name"
-            )
+            if {column for (column,) in await self._fetch(statements.COLUMNS_OF, [self._name])} == statements.COLUMNS_OF_PYNCETTE_1:
+                raise RepositoryError(
+                    f"{table} is one of Pyncette 1, which this version can't read; choose another mysql_table_name, "
+                    "schedule its tasks anew there, and drop it once no program of Pyncette 1 runs any more"
+                )
+            raise RepositoryError(f"{table} is not one of Pyncette's; choose another mysql_table_name")
         if int(version) > statements.FORMAT:
             raise RepositoryError(
-                f"The table {self._name!r} in {self._where} has the stored format {version}, but this Pyncette knows only {statements.FORMAT}; "
-                "upgrade pyncette-mysql"
+                f"{table} has the stored format {version}, but this Pyncette knows only {statements.FORMAT}; upgrade pyncette-mysql"
             )
+        [[largest]] = await self._fetch("SELECT @@max_allowed_packet")
+        self._transactions.largest = largest - 1  # the byte of the command
 
     async def _comment(self) -> str | None:
         sql = "SELECT table_comment FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s"
@@ -258,32 +239,39 @@ class MySQLRepository(RowwiseRepository):
         return found[0][0] if found else None
 
 
-_Run = Callable[[str, Any], Awaitable[Sequence[Any]]]
-
-
 @contextlib.asynccontextmanager
 async def mysql_repository(
     *,
     mysql_host: str = "localhost",
     mysql_port: int = 3306,
+    mysql_unix_socket: str | None = None,
     mysql_user: str | None = None,
     mysql_password: str = "",
     mysql_database: str,
     mysql_table_name: str = "pyncette_tasks",
     mysql_pool_size: int = 5,
     mysql_timeout: float = 10.0,
-    mysql_ssl: bool = False,
+    mysql_ssl: bool | ssl.SSLContext = False,
+    mysql_ssl_mode: str | None = None,
+    mysql_ssl_ca: str | None = None,
+    mysql_ssl_cert: str | None = None,
+    mysql_ssl_key: str | None = None,
     mysql_skip_table_create: bool = False,
 ) -> AsyncIterator[MySQLRepository]:
     """Tasks in a table of MySQL 8 or newer, or MariaDB 10.6 or newer.
 
+    :param mysql_unix_socket: path of the server's socket, instead of host and port.
     :param mysql_database: which has to exist.
-    :param mysql_pool_size: the most connections that are open at once.
-    :param mysql_timeout: seconds that a call may take before it is given up and its connection thrown away.
-    :param mysql_ssl: encrypt connections, and check the server's certificate.
+    :param mysql_pool_size: the most connections that are open at once. Claims and settlements have one of them to themselves.
+    :param mysql_timeout: seconds that a call may take, once it has a connection, before it is given up and the connection thrown away.
+    :param mysql_ssl: encrypt connections, and check the server's certificate; or a context that says how.
+    :param mysql_ssl_mode: "DISABLED", "REQUIRED" (any certificate will do), "VERIFY_CA" (any host's) or "VERIFY_IDENTITY", the default with TLS.
+    :param mysql_ssl_ca: file of the authorities that are trusted, instead of the system's. This and the next two imply TLS.
+    :param mysql_ssl_cert: file of this client's certificate, which the server may demand.
+    :param mysql_ssl_key: file of its key.
     :param mysql_skip_table_create: the table exists, created by the statement of :func:`schema`; don't try to create it.
     :raises ConfigurationError: an option makes no sense.
-    :raises RepositoryError: the server refused, or the table can't be used.
+    :raises RepositoryError: the server refused, TLS failed, or the table can't be used.
     :raises TransientRepositoryError: the server could not be reached.
     """
     quoted(mysql_table_name)
@@ -291,37 +279,24 @@ async def mysql_repository(
         raise ConfigurationError(f"mysql_pool_size={mysql_pool_size!r} is below 1; use 5 or so")
     if not mysql_timeout > 0:
         raise ConfigurationError(f"mysql_timeout={mysql_timeout!r} is not a number of seconds above 0")
-    pool = await aiomysql.create_pool(
-        minsize=0,  # the first call connects, and says what is wrong
-        maxsize=mysql_pool_size,
-        pool_recycle=math.ceil(mysql_timeout),  # before the server would close it
-        echo=False,
-        host=mysql_host,
-        port=mysql_port,
-        user=mysql_user,
-        password=mysql_password,
-        db=mysql_database,
-        charset="utf8mb4",
-        autocommit=False,
-        connect_timeout=mysql_timeout,
-        init_command=_SESSION.format(seconds=math.ceil(mysql_timeout) + 1),  # no call takes longer
-        ssl=ssl.create_default_context() if mysql_ssl else None,
+    context = tls(mysql_ssl, mysql_ssl_mode, mysql_ssl_ca, mysql_ssl_cert, mysql_ssl_key)
+    options = login(
+        *(mysql_host, mysql_port, mysql_unix_socket, mysql_user, mysql_password, mysql_database),
+        timeout=mysql_timeout,
+        context=context,
     )
-    repository = MySQLRepository(pool, f"{mysql_host}:{mysql_port}/{mysql_database}", mysql_table_name, mysql_timeout)
+    where = f"{mysql_unix_socket or f'{mysql_host}:{mysql_port}'}/{mysql_database}"
+    connections = Connections(options, mysql_pool_size, mysql_timeout, where)
     try:
+        repository = MySQLRepository(connections, where, mysql_table_name, mysql_timeout)
         await repository._open(create=not mysql_skip_table_create)
         yield repository
     finally:
-        pool.terminate()  # every call has ended, or is not worth waiting for
-        await pool.wait_closed()
+        connections.close()
 
 
-async def _rows(run: _Run, keys: Sequence[Key], locking: str) -> dict[Key, Row]:
-    which, parameters = where(keys)
-    return {
-        row.key: row
-        for row in map(row_of, await run(f"{statements.SELECT} {statements.BY_NAME} WHERE {which}{locking}", parameters))
-    }
+def _by_key(results: Sequence[Sequence[Any]]) -> dict[Key, Row]:
+    return {row.key: row for result in results for row in map(row_of, result)}
 
 
 def _is_text(raw: bytes) -> bool:

@@ -2,6 +2,8 @@
 
 # ruff: noqa: S608 - nothing gets into a statement but the text here and a quoted identifier; values are parameters
 
+import hashlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.codec import decode, name_of_bytes, unreadable
 from pyncette.errors import ConfigurationError
+from pyncette.lifecycle import Settled
 from pyncette.repository import Key, Row
 
 _EARLIEST = to_microseconds(datetime.min.replace(tzinfo=UTC))
@@ -52,35 +55,69 @@ _READY = f"`partition` = %s AND ready_at <= {_LATEST}"
 BY_NAME = "{table} AS t FORCE INDEX (PRIMARY)"
 BY_TIME = "{table} AS t FORCE INDEX (ready)"
 SELECT = f"SELECT {COLUMNS} FROM"
+# Without large arguments, which are neither looked at nor changed but by a registration: their digest says whether they are others.
+_LARGE, _DIGEST = 1000, "sha256:"
+BRIEF = SELECT.replace("t.spec", f"IF(LENGTH(t.spec) > {_LARGE}, CONCAT('{_DIGEST}', SHA2(t.spec, 256)), t.spec)")
 PEEK = f"SELECT NULL, ready_at FROM {BY_TIME} WHERE {_READY} ORDER BY ready_at LIMIT 1"
 PEEK_NAMED = f"SELECT name, ready_at FROM {BY_NAME} WHERE `partition` = %s AND name IN ({{names}})"
+# What a claim needs, in few columns: each takes the driver as long as the conversion of a number. The state comes last, whatever is in it.
+_NUMBERS = ("occurrence", "execute_after", "ready_at", "COALESCE(locked_until, '')", "epoch", "revision", "attempt", "state")
+_TAKE = f"SELECT name, spec, schedule, memo, CONCAT_WS(' ', {', '.join(_NUMBERS)}) FROM"
 _DUE = " AND ready_at <= %s ORDER BY ready_at LIMIT %s FOR UPDATE SKIP LOCKED"
-TAKE = f"{SELECT} {BY_TIME} WHERE `partition` = %s{_DUE}"
-TAKE_NAMED = f"{SELECT} {BY_NAME} WHERE `partition` = %s AND name IN ({{names}}){_DUE}"
-CLAIM = f"UPDATE {BY_NAME} SET lease = %s, locked_until = %s, ready_at = %s, epoch = GREATEST(epoch + 1, %s), attempt = attempt + 1"
+TAKE = f"{_TAKE} {BY_TIME} WHERE `partition` = %s{_DUE}"
+TAKE_NAMED = f"{_TAKE} {BY_NAME} WHERE `partition` = %s AND name IN ({{names}}){_DUE}"
+CLAIM = (
+    f"UPDATE {BY_NAME} SET lease = %s, locked_until = %s, ready_at = %s, epoch = GREATEST(epoch + 1, %s), attempt = attempt + 1 "
+    "WHERE `partition` = %s AND name IN ({names})"
+)
 NEXT = f"SELECT ready_at FROM {BY_TIME} WHERE {_READY} AND NOT lease <=> %s{{but}} ORDER BY ready_at LIMIT 1"
 NEXT_NAMED = (
     f"SELECT ready_at FROM {BY_NAME} WHERE {_READY} AND name IN ({{names}}) AND NOT lease <=> %s{{but}} ORDER BY ready_at LIMIT 1"
 )
+CLAIMS = PEEK, TAKE, NEXT
 # Also of names that are no text.
 PUT_OFF = f"UPDATE {BY_NAME} SET ready_at = %s WHERE `partition` = %s AND name IN ({{some}})"
 _NAMED = "FROM {table} WHERE `partition` = %s AND name = UNHEX(%s)"
 FIND_NAMED, DELETE_NAMED = f"SELECT 1 {_NAMED} FOR UPDATE", f"DELETE {_NAMED}"
 LIST = f"{SELECT} {BY_NAME} WHERE `partition` = %s AND name >= UNHEX(%s) ORDER BY name LIMIT %s"
 INSERT = f"INSERT INTO {{table}} ({', '.join(FIELDS)}) VALUES "
-# The key, the arguments and their schedule come first in a row: what runs change comes after, and arguments may be large.
-_CHANGED = FIELDS[4:]
+PLACES = f"({', '.join(['%s'] * len(FIELDS))})"
+COLUMNS_OF = "SELECT LOWER(column_name) FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
+COLUMNS_OF_PYNCETTE_1 = {"name", "parent_name", "locked_until", "locked_by", "execute_after", "task_spec"}
 _UTF8 = "CHARACTER SET utf8mb4"
-_TYPES = (
-    *("BIGINT", "BIGINT", "BIGINT", f"VARCHAR(64) {_UTF8}", "BIGINT", "BIGINT", "BIGINT", "BIGINT"),
-    *(f"VARCHAR(16) {_UTF8}", f"TEXT {_UTF8}", f"VARCHAR(4000) {_UTF8}"),
-)
-# One statement for any number of rows. The row alias of newer upserts is an error on MariaDB, and VALUES() deprecated on MySQL.
-UPDATE = f"""UPDATE JSON_TABLE(%s, '$[*]' COLUMNS (
-    k_partition VARCHAR(1100) {_UTF8} PATH '$[0]', k_name VARCHAR(255) {_UTF8} PATH '$[1]',
-    {", ".join(f"{field} {kind} PATH '$[{index}]'" for index, (field, kind) in enumerate(zip(_CHANGED, _TYPES, strict=True), 2))}
-)) AS j STRAIGHT_JOIN {BY_NAME} ON t.`partition` = CAST(j.k_partition AS BINARY) AND t.name = CAST(j.k_name AS BINARY)
-SET {", ".join(f"t.{field} = j.{field}" for field in _CHANGED)}"""
+_TYPES = {
+    **dict.fromkeys(("occurrence", "execute_after", "ready_at", "locked_until", "epoch", "revision", "attempt"), "BIGINT"),
+    "lease": f"VARCHAR(64) {_UTF8}",
+    "state": f"VARCHAR(16) {_UTF8}",
+    "error": f"TEXT {_UTF8}",
+    "memo": f"VARCHAR(4000) {_UTF8}",
+}
+
+
+def _among(*fields: str) -> str:
+    """Any number of rows, given as one JSON text with the key and ``fields`` of each, and those of the table that have their keys.
+
+    The row alias of newer upserts is an error on MariaDB, and VALUES() deprecated on MySQL.
+    """
+    columns = "".join(f", {field} {_TYPES[field]} PATH '$[{index}]'" for index, field in enumerate(fields, 2))
+    return f"""JSON_TABLE(%s, '$[*]' COLUMNS (
+    k_partition VARCHAR(1100) {_UTF8} PATH '$[0]', k_name VARCHAR(255) {_UTF8} PATH '$[1]'{columns}
+)) AS j STRAIGHT_JOIN {BY_NAME} ON t.`partition` = CAST(j.k_partition AS BINARY) AND t.name = CAST(j.k_name AS BINARY)"""
+
+
+def _replaced(*fields: str) -> str:
+    return ", ".join(f"t.{field} = j.{field}" for field in fields)
+
+
+# The key, the arguments and their schedule come first in a row: what runs change comes after, and arguments may be large.
+CHANGED = FIELDS[4:]
+UPDATE = f"UPDATE {_among(*CHANGED)} SET {_replaced(*CHANGED)}"
+# Rows that are as their claims have left them, see RowwiseRepository.write_expected.
+_EXPECTED = "t.lease = j.lease AND t.revision = j.revision AND t.locked_until IS NOT NULL AND t.state = 'scheduled'"
+_SETTLED = ("occurrence", "execute_after", "ready_at", "attempt")
+SETTLE = f"""UPDATE {_among("lease", "revision", *_SETTLED, "memo")} AND {_EXPECTED}
+SET {_replaced(*_SETTLED)}, t.memo = COALESCE(j.memo, t.memo), t.locked_until = NULL"""
+REMOVE = f"DELETE t FROM {_among('lease', 'revision')} AND {_EXPECTED}"
 STATS = """SELECT (SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s),
 (SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s AND ready_at <= %(now)s),
 (SELECT MIN(ready_at) FROM {table} WHERE `partition` = %(partition)s AND ready_at <= %(now)s),
@@ -90,6 +127,15 @@ STATS = """SELECT (SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)
 def schema(table: str) -> str:
     """The statement that creates the table called ``table``, for those who use ``mysql_skip_table_create``."""
     return SCHEMA.format(table=quoted(table), comment=f"{COMMENT}{FORMAT}")
+
+
+def claims_among(names: int) -> Sequence[str]:
+    """The :data:`CLAIMS` of so many names."""
+    return [sql.replace("{names}", places(names)) for sql in (PEEK_NAMED, TAKE_NAMED, NEXT_NAMED)]
+
+
+def places(values: int) -> str:
+    return ", ".join(["%s"] * values)
 
 
 def instant(ready_at: int | None) -> datetime | None:
@@ -107,7 +153,7 @@ def where(keys: Sequence[Key]) -> tuple[str, list[Any]]:
     partitions: dict[str, list[str]] = {}
     for partition, name in sorted(keys):
         partitions.setdefault(partition, []).append(name)
-    alternatives = [f"(`partition` = %s AND name IN ({', '.join(['%s'] * len(names))}))" for names in partitions.values()]
+    alternatives = [f"(`partition` = %s AND name IN ({places(len(names))}))" for names in partitions.values()]
     return " OR ".join(alternatives), [value for partition, names in partitions.items() for value in (partition, *names)]
 
 
@@ -116,6 +162,44 @@ def encode(row: Row) -> tuple[Any, ...]:
     times = to_microseconds(occurrence), to_microseconds(execute_after), None if ready_at is None else to_microseconds(ready_at)
     until = None if locked is None else to_microseconds(locked)
     return *key, spec, schedule, *times, lease, until, epoch, revision, attempt, state.value, error, memo
+
+
+def changed_in_json(row: Row) -> str:
+    """The key and the :data:`CHANGED` fields of a row."""
+    return in_json([*row.key, *encode(row)[4:]])
+
+
+def settled_in_json(settled: Settled) -> str:
+    key, lease, revision, removed, occurrence, execute_after, ready_at, attempt, memo = settled
+    if removed:
+        return in_json([*key, lease, revision])
+    at = to_microseconds(occurrence)
+    after = at if execute_after == occurrence else to_microseconds(execute_after)
+    ready = after if ready_at == execute_after else to_microseconds(ready_at)
+    return in_json([*key, lease, revision, at, after, ready, attempt, memo])
+
+
+def in_json(values: Sequence[Any]) -> str:
+    # As they are: escaped, half a character would be stored by some server that can't send it back.
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+def brief(spec: str) -> str:
+    """What :data:`BRIEF` reads of arguments."""
+    return spec if len(text := spec.encode()) <= _LARGE else _DIGEST + hashlib.sha256(text).hexdigest()
+
+
+def due_row_of(partition: str, values: Sequence[Any]) -> Row:
+    """The row of these values, which are those of :data:`TAKE`: without its lease, which a claim replaces, and without an error."""
+    name, spec, schedule, memo, numbers = values
+    at, after, ready, locked, epoch, revision, attempt, state = numbers.split(" ", 7)
+    until = int(locked) if locked else None
+    try:
+        key = Key(partition, name.decode())
+    except UnicodeDecodeError:
+        return unreadable(Key(partition, name_of_bytes(name)), "the name is no text", int(ready))
+    counts = int(epoch), int(revision), int(attempt)
+    return decode(key, spec, schedule, int(at), int(after), int(ready), None, until, *counts, state, None, memo)
 
 
 def row_of(values: Sequence[Any]) -> Row:

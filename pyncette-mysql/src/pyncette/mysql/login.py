@@ -1,0 +1,112 @@
+"""What a new connection is given: the options in the words of the driver, TLS and the password among them."""
+
+import math
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pyncette.errors import ConfigurationError
+
+__all__ = ["TLS_MODES", "login", "tls"]
+
+# Once for each connection, in one round trip. A connection that died without a word would keep its locks, and every claim pass its
+# rows by, until the server's wait_timeout, which is eight hours by default; and a statement that waits for a lock would go on to do so
+# for 50 seconds after its caller has given up. The comments are read by MySQL or by MariaDB only.
+_SESSION = """SET SESSION wait_timeout = {idle:d}, SESSION innodb_lock_wait_timeout = {locked:d}, SESSION sql_mode = 'STRICT_ALL_TABLES',
+/*!80000 SESSION transaction_isolation */ /*M! SESSION tx_isolation */ = 'READ-COMMITTED'"""
+
+#: The modes of MySQL's own programs, but for PREFERRED.
+TLS_MODES = ("DISABLED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY")
+
+
+def login(
+    host: str,
+    port: int,
+    unix_socket: str | None,
+    user: str | None,
+    password: str,
+    database: str,
+    timeout: float,
+    context: ssl.SSLContext | None,
+) -> Callable[[], dict[str, Any]]:
+    """A function of the options of a connection: none of them lies in an object that might be shown."""
+    for name, value in {"mysql_user": user or "", "mysql_password": password, "mysql_database": database}.items():
+        if "\0" in value or not _is_text(value):
+            shown = "" if name == "mysql_password" else f"={value!r}"
+            raise ConfigurationError(f"{name}{shown} is no text that a server could have; it has a NUL or half a character in it")
+
+    def options() -> dict[str, Any]:
+        return {
+            "host": host,
+            "port": port,
+            "unix_socket": unix_socket,
+            "user": user,
+            # The driver takes it for Latin-1; servers that are told passwords by today's clients have them in UTF-8.
+            "password": password.encode().decode("latin-1"),
+            "db": database,
+            "charset": "utf8mb4",
+            "autocommit": True,
+            "connect_timeout": timeout,
+            # No call takes longer than the one; the other leaves a call the time to try again.
+            "init_command": _SESSION.format(idle=math.ceil(timeout) + 1, locked=max(1, int(timeout / 2))),
+            "local_infile": False,
+            "ssl": context,
+        }
+
+    return options
+
+
+def tls(
+    wanted: bool | ssl.SSLContext, mode: str | None, ca: str | None, cert: str | None, key: str | None
+) -> ssl.SSLContext | None:
+    """How connections are encrypted; None: not at all."""
+    files = {"mysql_ssl_ca": ca, "mysql_ssl_cert": cert, "mysql_ssl_key": key}
+    given = [name for name, value in files.items() if value is not None]
+    if isinstance(wanted, ssl.SSLContext):
+        if given or mode is not None:
+            raise ConfigurationError(f"mysql_ssl is a context already; leave out {(given or ['mysql_ssl_mode'])[0]}")
+        return wanted
+    if mode is not None:
+        known = mode.upper().replace("-", "_")
+        if known == "PREFERRED":
+            raise ConfigurationError(
+                "mysql_ssl_mode='PREFERRED' is no protection, since anybody in between can say no; use 'REQUIRED' or 'VERIFY_IDENTITY'"
+            )
+        if known not in TLS_MODES:
+            raise ConfigurationError(f"mysql_ssl_mode={mode!r} is not known; use one of {', '.join(TLS_MODES)}")
+        if known == "DISABLED" and (wanted or given):
+            raise ConfigurationError(
+                f"mysql_ssl_mode={mode!r} and {(given or ['mysql_ssl'])[0]} contradict each other; leave out one"
+            )
+        if known == "DISABLED":
+            return None
+        mode = known
+    elif not wanted and not given:
+        return None
+    if key is not None and cert is None:
+        raise ConfigurationError("mysql_ssl_key is of no use without mysql_ssl_cert; give both")
+    for name in given:
+        if not Path(files[name] or "").is_file():
+            raise ConfigurationError(f"{name}={files[name]!r} is no file here")
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if cert is not None:
+            context.load_cert_chain(cert, key, password=lambda: "")  # else OpenSSL would ask on the terminal
+    except (OSError, ValueError) as error:  # the former are TLS errors, too
+        what = f"{', '.join(given)} can't be used ({getattr(error, 'reason', None) or error})"
+        raise ConfigurationError(
+            f"{what}; they have to be PEM files, and the key not encrypted. Or pass an ssl.SSLContext as mysql_ssl"
+        ) from error
+    context.check_hostname = mode in (None, "VERIFY_IDENTITY")
+    if mode == "REQUIRED" and ca is None:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,149 @@
+"""Statements, and what becomes of a transaction that something comes in the way of."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import aiomysql
+
+from pyncette.errors import RepositoryError
+from pyncette.mysql.connections import Connection, Connections, NoTLSError
+from pyncette.mysql.faults import AGAIN, DIED, code_of, in_step, is_elsewhere, translated
+from pyncette.waiting import Backoff
+
+__all__ = ["BEGIN", "COMMIT", "Run", "Statement", "Transactions", "exactly"]
+
+_T = TypeVar("_T")
+
+#: The pauses before a transaction is tried again (seconds), the longest that they can be.
+_FIRST_PAUSE, _LAST_PAUSE = 0.002, 0.25
+#: What every server takes, until we know what this one does.
+_SMALLEST_PACKET = 1024
+
+
+class Statement(NamedTuple):
+    """``{table}`` stands for the table, ``%s`` for a parameter."""
+
+    sql: str
+    parameters: Any = ()
+    #: What is too large if it is.
+    what: str = "A call"
+
+
+BEGIN, COMMIT = Statement("START TRANSACTION"), Statement("COMMIT")
+
+#: Runs statements in one round trip, or in some more if they are too large for that; for each, the rows of its answer.
+Run: TypeAlias = Callable[..., Awaitable[list[Sequence[Any]]]]
+
+
+def exactly(rows: int) -> Statement:
+    """Ends with an error unless the statement before it has written so many rows: a COMMIT that follows is not executed then."""
+    return Statement("SELECT IF(ROW_COUNT() = %s, 0, (SELECT 1 UNION SELECT 2))", [rows])
+
+
+class Transactions:
+    """Runs calls on connections, and again while others are in their way."""
+
+    def __init__(self, connections: Connections, where: str, table: str, name: str, timeout: float) -> None:
+        """``table``: as it is written in statements. ``timeout``: in seconds, of each call once it has a connection."""
+        self._connections = connections
+        self._where = where
+        self._table = table.replace("%", "%%")  # the driver's format
+        self._name = name
+        self._timeout = timeout
+        #: The bytes that a packet may have: the server's max_allowed_packet.
+        self.largest = _SMALLEST_PACKET
+
+    async def run(self, call: Callable[[Run], Awaitable[_T]], *, urgent: bool = False) -> _T:
+        """The result of ``call``, which is called again if its transaction was rolled back because of another one.
+
+        :param urgent: it does not wait for those that are not.
+        """
+        met: Exception | None = None
+        try:
+            async with self._connections.turn(urgent=urgent), asyncio.timeout(self._timeout):
+                pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
+                while True:
+                    try:
+                        return await self._attempt(call)
+                    except aiomysql.MySQLError as error:
+                        if code_of(error) not in AGAIN:
+                            raise
+                        met = error
+                    await asyncio.sleep(pauses.next())
+        except (UnicodeEncodeError, UnicodeDecodeError) as error:
+            raise RepositoryError(f"A partition, name, argument or note can't be stored as UTF-8 ({error.reason})") from None
+        except TimeoutError as error:
+            raise translated(met or error, self._where, self._name, self._timeout) from error
+        except (aiomysql.MySQLError, NoTLSError, OSError, RuntimeError, asyncio.IncompleteReadError) as error:
+            raise translated(error, self._where, self._name, self._timeout) from error
+
+    async def _attempt(self, call: Callable[[Run], Awaitable[_T]]) -> _T:
+        connection, used = await self._connections.take()
+        exchange = _Exchange(connection, self._table, self._where, self.largest)
+        try:
+            answer = await call(exchange.run)
+        except BaseException as error:
+            await self._after(error, connection)
+            # If nothing was to be written yet, again: those that are as old as this connection are forgotten.
+            if used and code_of(error) in DIED and not exchange.committing:
+                return await self._attempt(call)
+            raise
+        self._connections.keep(connection)
+        return answer
+
+    async def _after(self, error: BaseException, connection: Connection) -> None:
+        """Roll back what ``error`` has ended; where the connection may be in the middle of an answer, by closing it."""
+        rolled_back = False
+        try:
+            if in_step(error):
+                with contextlib.suppress(aiomysql.MySQLError, OSError, RuntimeError):
+                    await connection.rollback()
+                    rolled_back = True
+        finally:
+            (self._connections.keep if rolled_back else self._connections.discard)(connection)
+            if is_elsewhere(error):
+                self._connections.forget()
+
+
+class _Exchange:
+    """The statements of one attempt, on one connection."""
+
+    def __init__(self, connection: Connection, table: str, where: str, largest: int) -> None:
+        self._connection = connection
+        self._table = table
+        self._where = where
+        self._largest = largest
+        #: Whether something may have been written for good.
+        self.committing = False
+
+    async def run(self, *statements: Statement) -> list[Sequence[Any]]:
+        cursor = await self._connection.cursor()
+        results: list[Sequence[Any]] = []
+        for packet in self._packets(
+            [cursor.mogrify(sql.replace("{table}", self._table), values) for sql, values, _ in statements], statements
+        ):
+            self.committing = self.committing or packet.endswith(COMMIT.sql)
+            await cursor.execute(packet)
+            results.append(await cursor.fetchall())
+            while await cursor.nextset():
+                results.append(await cursor.fetchall())
+        return results
+
+    def _packets(self, texts: Sequence[str], statements: Sequence[Statement]) -> Iterator[str]:
+        packet: list[str] = []
+        left = self._largest
+        for text, statement in zip(texts, statements, strict=True):
+            size = len(text) + 2 if text.isascii() else len(text.encode()) + 2
+            if size > self._largest:
+                raise RepositoryError(
+                    f"{statement.what} takes {size:,} bytes, more than MySQL at {self._where} takes in one packet; "
+                    f"raise its max_allowed_packet, which is {self._largest:,}"
+                )
+            if packet and size > left:
+                yield "; ".join(packet)
+                packet, left = [], self._largest
+            packet.append(text)
+            left -= size
+        yield "; ".join(packet)
