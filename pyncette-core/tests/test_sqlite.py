@@ -66,6 +66,7 @@ from datetime import UTC, datetime, timedelta
 from pyncette import lifecycle
 from pyncette.repository import Commit, Key, Outcome, Registration, Target
 from pyncette.sqlite import sqlite_repository
+from pyncette.store.sqlite_rows import PUT, encode
 NOW, MINUTE = datetime.fromisoformat({NOW.isoformat()!r}), timedelta(minutes=1)
 {helpers}
 async def main():
@@ -121,10 +122,12 @@ while (result := await claim(repository, limit=9)).claims:
     def test_kill_9_amid_a_transaction_keeps_what_was_acknowledged_and_blocks_nobody(self, path):  # I3
         script = """
 await repository.register(NOW, [registration("acknowledged")])
-await repository._db.execute("BEGIN IMMEDIATE")
-await repository._write([(Key("p", "lost"), lifecycle.register(None, NOW, registration("lost")))])
-print("amid", flush=True)
-sys.stdin.readline()
+def write(db):
+    with repository._connection.transaction(db):
+        db.execute(repository._sql[PUT], encode(lifecycle.register(None, NOW, registration("lost"))))
+        print("amid", flush=True)
+        sys.stdin.readline()
+await repository._connection.run(write)
 """
         process = worker(script, path)
         start_together([process])
@@ -261,7 +264,7 @@ class TestLocking:
 async def traced(repository):
     """The statements that SQLite runs from now on."""
     statements = []
-    await repository._db.set_trace_callback(statements.append)
+    await repository._connection.run(lambda db: db.set_trace_callback(statements.append))
     return statements
 
 
@@ -284,7 +287,7 @@ class TestStatements:
 
         few, many = asyncio.run(statements(2)), asyncio.run(statements(200))
         assert few == many
-        assert len(few) == 4 + 5 + 4 + 5 + 4 + 1
+        assert len(few) == 4 + 5 + 3 + 5 + 3 + 1
 
     def test_registering_what_is_stored_already_writes_nothing(self, path):
         async def test():
@@ -408,7 +411,7 @@ class TestCancellation:  # I14
                     task = asyncio.create_task(interrupted(CALLS[call](repository, held), left))
                     done = (await asyncio.gather(task, return_exceptions=True))[0]
                     assert isinstance(done, asyncio.CancelledError) or not isinstance(done, BaseException)
-                    assert not repository._turn.locked()
+                    assert not repository._connection._turn.locked()
                     assert await state(repository) in (before, after)
                     with locked(path):  # and nothing is: the repository has no transaction open
                         pass
@@ -466,7 +469,7 @@ class TestCancellation:  # I14
                 while not tried:
                     await asyncio.sleep(0)
                 closing = asyncio.create_task(context.__aexit__(None, None, None))
-                while not repository._closed:
+                while not repository._connection._closed:
                     await asyncio.sleep(0)
                 closing.cancel()
                 done = await asyncio.gather(writing, closing, return_exceptions=True)
@@ -946,5 +949,5 @@ class TestURLs:
         assert "secret" not in str(caught.value)
 
     def test_of_other_stores_load_no_driver(self):
-        program = "import sys, pyncette, pyncette.memory, pyncette.backends; sys.exit('aiosqlite' in sys.modules)"
+        program = "import sys, pyncette, pyncette.memory, pyncette.backends; sys.exit('sqlite3' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,5 +1,6 @@
 """The errors of a store's own driver, raised below the repository: what it does with them is tested, too."""
 
+import functools
 import itertools
 import random
 from collections.abc import Callable
@@ -20,8 +21,6 @@ def inject(scheme: str, rate: float, seed: int) -> None:
 def _sqlite(rate: float, chance: random.Random) -> None:
     import sqlite3
 
-    import aiosqlite
-
     def error(code: int, message: str) -> sqlite3.OperationalError:
         raised = sqlite3.OperationalError(message)
         raised.sqlite_errorcode = code  # SQLite itself sets it on real ones
@@ -29,20 +28,18 @@ def _sqlite(rate: float, chance: random.Random) -> None:
 
     commits = itertools.count()
 
-    def busy(original: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(connection: aiosqlite.Connection, sql: str, *parameters: Any) -> Any:
-            if chance.random() < rate:
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            # Once a transaction has begun to write, no other connection is in its way.
+            if (not self.in_transaction or sql == "COMMIT") and chance.random() < rate:
                 raise error(sqlite3.SQLITE_BUSY, "database is locked")
-            result = await original(connection, sql, *parameters)
+            cursor = super().execute(sql, *parameters)
             # Rarer, since the caller has to begin anew: committed, and yet an error. Not at the start, which it is meant to end.
             if sql == "COMMIT" and next(commits) > 10 and chance.random() < rate / 5:
                 raise error(sqlite3.SQLITE_IOERR, "disk I/O error")
-            return result
+            return cursor
 
-        return call
-
-    for name in ("execute", "execute_fetchall", "executemany"):
-        setattr(aiosqlite.Connection, name, busy(getattr(aiosqlite.Connection, name)))
+    sqlite3.connect = functools.partial(sqlite3.connect, factory=Failing)  # type: ignore[assignment]
 
 
 #: By URL scheme: ``(rate, random numbers)``. A backend of its own distribution adds its own, through a worker's ``--plugin``.

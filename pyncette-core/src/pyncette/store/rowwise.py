@@ -41,11 +41,8 @@ class RowwiseRepository(Repository):
         expected = [each for settlement in settlements if (each := lifecycle.expected(settlement, now)) is not None]
         written = await self.write_expected(expected) if expected else ()
         rest = [each for each in settlements if each.claim.key not in written]
-        others = iter(
-            await self.update([(each.claim.key, functools.partial(lifecycle.settle, now=now, settlement=each)) for each in rest])
-            if rest
-            else ()
-        )
+        changes = [(each.claim.key, functools.partial(lifecycle.settle, now=now, settlement=each)) for each in rest]
+        others = iter(await self.update_settled(changes) if changes else ())
         return [Outcome.APPLIED if each.claim.key in written else next(others) for each in settlements]
 
     async def write_expected(self, expected: Sequence[Settled]) -> Collection[Key]:
@@ -68,6 +65,10 @@ class RowwiseRepository(Repository):
         transaction. ``expected`` is not empty, and has each key once.
         """
         return ()
+
+    async def update_settled(self, changes: Sequence[tuple[Key, Change[_T]]]) -> Sequence[_T]:
+        """:meth:`update`, of what is settled. To be overridden where calls wait for each other: let these not wait for all others."""
+        return await self.update(changes)
 
     async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
         return await self._each(keys, lifecycle.pause, memos)

@@ -14,6 +14,7 @@ from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.errors import ConfigurationError
 from pyncette.store.codec import decode, name_of_bytes, unreadable
 from pyncette.store.contract import Key, Row
+from pyncette.store.lifecycle import Settled
 
 #: Raised whenever what is stored changes its meaning; kept in a table beside ours, because ``PRAGMA user_version`` is the user's.
 FORMAT = 1
@@ -58,16 +59,22 @@ ROWS = f"""SELECT {COLUMNS} FROM json_each(?) AS k CROSS JOIN {{table}} AS t
 ON t.partition = json_extract(k.value, '$[0]') AND t.name = json_extract(k.value, '$[1]')"""
 NAMED = "FROM json_each(:names) AS n CROSS JOIN {table} AS t ON t.partition = :partition AND t.name = n.value"
 PEEK_NAMED = f"SELECT t.name, iif(t.ready_at <= {_LATEST}, t.ready_at, NULL) {NAMED}"
-TAKE_NAMED = f"SELECT {COLUMNS} {NAMED}"
+TAKE_NAMED = f"SELECT {COLUMNS}, t.rowid {NAMED}"
 PEEK = f"SELECT name, ready_at FROM {{table}} WHERE partition = :partition AND ready_at <= {_LATEST} ORDER BY ready_at LIMIT 1"
 # One due row more than can be taken, and the first that is not due: the one or the other is ready next.
-TAKE = f"""SELECT * FROM (SELECT {COLUMNS} FROM {{table}} AS t
+TAKE = f"""SELECT * FROM (SELECT {COLUMNS}, t.rowid FROM {{table}} AS t
 WHERE partition = :partition AND ready_at <= :now ORDER BY ready_at LIMIT :limit + 1)
-UNION ALL SELECT * FROM (SELECT {COLUMNS} FROM {{table}} AS t
+UNION ALL SELECT * FROM (SELECT {COLUMNS}, t.rowid FROM {{table}} AS t
 WHERE partition = :partition AND ready_at > :now AND ready_at <= {_LATEST} ORDER BY ready_at LIMIT 1)"""
+CLAIM = "UPDATE {table} SET ready_at = ?, lease = ?, locked_until = ?, epoch = ?, attempt = ? WHERE rowid = ?"
+PUT_OFF = "UPDATE {table} SET ready_at = ? WHERE rowid = ?"
+_AS_EXPECTED = """WHERE partition = ? AND name = ? AND lease = ? AND revision = ?
+AND locked_until IS NOT NULL AND state = 'scheduled'"""
+ADVANCE = f"""UPDATE {{table}} SET occurrence = ?, execute_after = ?, ready_at = ?, attempt = ?, memo = coalesce(?, memo),
+locked_until = NULL {_AS_EXPECTED}"""
+FINISH = f"DELETE FROM {{table}} {_AS_EXPECTED}"
 PUT = f"""INSERT INTO {{table}} ({", ".join(FIELDS)}) VALUES ({", ".join("?" * len(FIELDS))})
 ON CONFLICT (partition, name) DO UPDATE SET {", ".join(f"{field} = excluded.{field}" for field in FIELDS[2:])}"""
-PUT_OFF = "UPDATE {table} SET ready_at = ? WHERE partition = ? AND name IN (?, CAST(? AS TEXT))"
 DELETE = "DELETE FROM {table} WHERE partition = ? AND name = ?"
 # Of a name that is no text: a blob, or bytes that are no UTF-8.
 DELETE_UNREADABLE = "DELETE FROM {table} WHERE partition = ? AND name IN (?, CAST(? AS TEXT)) RETURNING 1"
@@ -111,6 +118,13 @@ def encode(row: Row) -> tuple[Any, ...]:
     return *key, spec, schedule, at, after, ready, lease, until, epoch, revision, attempt, state.value, error, memo
 
 
+def times(settled: Settled) -> tuple[int, int, int]:
+    """The occurrence of a settled row, and when it is executed and ready."""
+    at = to_microseconds(settled.occurrence)
+    after = at if settled.execute_after == settled.occurrence else to_microseconds(settled.execute_after)
+    return at, after, after if settled.ready_at == settled.execute_after else to_microseconds(settled.ready_at)
+
+
 def row_of(values: Sequence[Any]) -> Row:
     """The row of these values, which are in the order of the fields."""
     partition, name = values[:2]
@@ -118,14 +132,6 @@ def row_of(values: Sequence[Any]) -> Row:
         return decode(Key(partition, name), *values[2:])
     name = name.encode() if isinstance(name, str) else name
     return unreadable(Key(partition, name_of_bytes(name)), "the name is no text", values[READY_AT])
-
-
-def text_or_bytes(value: bytes) -> str | bytes:
-    """What SQLite calls a text: as bytes, where it is no UTF-8."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value
 
 
 def is_time(ready_at: object) -> bool:

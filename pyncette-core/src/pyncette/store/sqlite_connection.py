@@ -1,0 +1,150 @@
+"""One connection to SQLite, in a thread of its own that runs whole functions on it, one after the other.
+
+A call is one hop to the thread and back, however many statements it is made of. So nothing can happen between two of its
+statements: neither a cancellation nor another call finds a transaction open.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pyncette.errors import RepositoryError, TransientRepositoryError
+from pyncette.store.sqlite_errors import is_busy, is_no_text, translated
+from pyncette.waiting import Backoff, to_the_end
+
+__all__ = ["Connection"]
+
+T = TypeVar("T")
+
+#: The pauses before a function is tried again that met another connection (seconds), the longest that they can be.
+_FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.02
+
+
+class Connection:
+    """A connection to the database at ``address``, a URI; ``where`` and ``table`` are what errors call it."""
+
+    def __init__(self, address: str, where: str, table: str, timeout: float) -> None:
+        self._address = address
+        self._where = where
+        self._table = table
+        self._timeout = timeout
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pyncette-sqlite")
+        self._db: sqlite3.Connection | None = None
+        self._closed = False
+        # Of all that is not urgent, one call waits for its turn, and the others wait for it: so an urgent one waits for two.
+        self._queue = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        #: When a transaction of ours was committed last, in the time of the loop, and how many there were.
+        self._progress = 0.0
+        self._commits = 0
+
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, urgent: bool = False) -> T:
+        """The result of ``work``, which is called in the thread, and again while other connections are in its way.
+
+        It leaves no transaction open. It may have been called although this raises, also :class:`asyncio.CancelledError`.
+        An ``urgent`` one does not wait for all the others that wait.
+        """
+        try:
+            async with self._turns(urgent=urgent):
+                pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
+                while True:
+                    try:
+                        return await asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, work)
+                    except sqlite3.OperationalError as error:
+                        if not is_busy(error):
+                            raise
+                    await asyncio.sleep(pauses.next())
+                    self._check_open()
+        except TimeoutError as error:
+            raise TransientRepositoryError(
+                f"The SQLite database {self._where} was busy for {self._timeout:g} s; "
+                "look for a connection that keeps it locked, or raise sqlite_timeout"
+            ) from error
+        except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
+            raise translated(error, self._where, self._table) from error
+
+    @contextlib.asynccontextmanager
+    async def _turns(self, *, urgent: bool) -> AsyncIterator[None]:
+        time = asyncio.get_running_loop().time
+        began = time()
+        async with contextlib.nullcontext() if urgent else self._queue, self._turn:
+            self._check_open()
+            commits = self._commits
+            # As long as the calls before this one get on, their number is no reason to fail.
+            async with asyncio.timeout_at(max(began, self._progress) + self._timeout):
+                yield
+            if self._commits != commits:
+                self._progress = time()
+
+    @contextlib.contextmanager
+    def transaction(self, db: sqlite3.Connection) -> Iterator[None]:
+        """For use in the thread: commit what is written within, or leave nothing of it."""
+        # IMMEDIATE: a transaction that begins with a read can't be raised to a write once somebody else has written.
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            db.execute("COMMIT")
+            self._commits += 1
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.rollback()  # does nothing where SQLite has done so by itself
+            raise
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        assert self._db is not None
+        try:
+            return work(self._db)
+        except sqlite3.OperationalError as error:
+            if not is_no_text(error):
+                raise
+        # Some text is no UTF-8. As bytes it is in nobody's way.
+        self._db.text_factory = _text_or_bytes
+        try:
+            return work(self._db)
+        finally:
+            self._db.text_factory = str
+
+    async def open(self) -> None:
+        def connect() -> None:
+            # No waiting in SQLite (timeout=0): a thread that sleeps there can't be told to stop. No implicit transactions.
+            if self._db is None:
+                self._db = sqlite3.connect(self._address, uri=True, timeout=0, isolation_level=None)
+
+        async def connected() -> None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, connect)
+
+        try:
+            # To the end even if cancelled: only a connection that is known can be closed.
+            await to_the_end(connected)
+        except sqlite3.Error as error:
+            raise translated(error, self._where, self._table) from error
+
+    async def close(self) -> None:
+        """Let the call that has its turn end, refuse all others, and end the thread."""
+        self._closed = True
+
+        def disconnect() -> None:
+            if self._db is not None:
+                self._db.close()
+
+        async def close() -> None:
+            async with self._turn:
+                await asyncio.get_running_loop().run_in_executor(self._thread, disconnect)
+                self._thread.shutdown(wait=False)
+
+        await to_the_end(close)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RepositoryError(f"The repository of {self._where} is closed; use it within its context")
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    """What SQLite calls a text: as bytes, where it is no UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
