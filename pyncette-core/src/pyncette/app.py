@@ -162,6 +162,7 @@ class Pyncette(Declarations):
                 fixtures=declared,
                 store=store,
             )
+            stack.push_async_callback(app_context.close_registrar)
             if layouts != "ignore":
                 await agree_on_layouts(repository, aligned, self.tasks, write=layouts == "agree")
             stack.callback(app_context.leave, "the store")

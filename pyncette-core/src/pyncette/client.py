@@ -4,7 +4,6 @@ No engine: all that a web process needs.
 """
 
 import asyncio
-import itertools
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from pyncette.checks import check_count, check_free_arguments
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, PyncetteError, RepositoryError
+from pyncette.registering import Registrar
 from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import Key, Registration, Repository, SupportsPause, SupportsServerTime
 from pyncette.tasks import TEMPLATE_OPTIONS, Instance, StaticTask, Task, TaskInstance, Template
@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 _INSTANCE_OPTIONS = ("schedule", "interval", "execute_at", "timezone", "force")
 _OF_THE_TEMPLATE = dict.fromkeys(TEMPLATE_OPTIONS, "pass it where the template is declared")
-#: Rows that are sent to the store in one call.
-_BULK = 1000
 #: Instances that are checked before other coroutines have their turn.
 _SLICE = 200
 #: After how many seconds the store's clock is asked for again.
@@ -57,6 +55,14 @@ class Client:
         self._tasks = {id(task) for task in tasks}
         self._loop = asyncio.get_running_loop()
         self._aligning: asyncio.Task[None] | None = None
+        self._registrar = Registrar(repository, clock, self._stored)
+
+    async def close_registrar(self) -> None:
+        """Refuse what waits to be registered, and wait for what is on its way: the store is about to be closed."""
+        await self._registrar.close()
+
+    def _stored(self, registration: Registration) -> None:
+        self._announce(registration.key.partition, registration.target.execute_after)
 
     def _announce(self, partition: str, ready_at: datetime) -> None:
         """A row of ``partition`` is known to be ready at ``ready_at``: for those who also run."""
@@ -125,12 +131,7 @@ class Client:
             if registration.key in registrations:
                 raise ConfigurationError(f"The instance {instance.name!r} of {owner.name!r} is given twice; give each once")
             registrations[registration.key] = registration
-        pending = iter(registrations.values())
-        while batch := list(itertools.islice(pending, _BULK)):
-            await self.repository.register(now, batch, force=force)
-            for registration in batch:
-                self._announce(registration.key.partition, registration.target.execute_after)
-            await asyncio.sleep(0)  # a store in memory does not wait
+        await self._registrar.register(list(registrations.values()), force=force)
 
     async def unschedule_task(self, task: Task | TaskInstance, instance_name: str | None = None) -> bool:
         """Remove an instance; whether there was one. A run on its way goes on to its end."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from pyncette import partitions
+from pyncette.batches import cut
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError
 from pyncette.layout import NEVER, Layout, agree_on_layouts, forget_layout, overwrite_layout, stored_layout
@@ -216,11 +217,11 @@ async def _move_waiting(
     claimed = await repository.claim(now, rows[0].key.partition, lease_duration=_LEASE, limit=len(names), names=names)
     claims: Sequence[Claim] = claimed.claims
     copies = {claim.key: _copy(claim, destination) for claim in claims if claim.key.name not in there}
-    if copies:
-        await repository.register(clock.now(), list(copies.values()))
-        memos = {copies[claim.key].key: claim.memo for claim in claims if claim.memo and claim.key in copies}
-        if memos and isinstance(repository, SupportsPause):
-            await repository.resume(clock.now(), list(memos), memos)
+    for batch in cut(copies.values()):
+        await repository.register(clock.now(), batch)
+    memos = {copies[claim.key].key: claim.memo for claim in claims if claim.memo and claim.key in copies}
+    if memos and isinstance(repository, SupportsPause):
+        await repository.resume(clock.now(), list(memos), memos)
     outcomes = await repository.settle(clock.now(), [Commit(claim, None) for claim in claims]) if claims else []
     done = [outcome in (Outcome.APPLIED, Outcome.ALREADY) for outcome in outcomes]
     withdrawn = [copies[claim.key].key for claim, well in zip(claims, done, strict=True) if not well and claim.key in copies]
@@ -238,10 +239,12 @@ async def _copy_paused(repository: Repository, clock: AlignedClock, rows: Sequen
     assert isinstance(repository, SupportsPause)
     # Not due before it is paused; then in its right place, where it stays paused.
     far = [Registration(copy.key, copy.spec, copy.schedule, Target(NEVER, NEVER)) for copy in copies]
-    await repository.register(clock.now(), far)
+    for batch in cut(far):
+        await repository.register(clock.now(), batch)
     memos = {copy.key: row.memo for copy, row in zip(copies, paused, strict=True)}
     await repository.pause(clock.now(), list(memos), memos)
-    await repository.register(clock.now(), copies, force=True)
+    for batch in cut(copies):
+        await repository.register(clock.now(), batch, force=True)
 
 
 async def _copy_failed(repository: Repository, clock: AlignedClock, rows: Sequence[Row], destination: Template) -> Sequence[Row]:

@@ -177,6 +177,8 @@ class _Checker:
         self._epochs: dict[Key, int] = {}
         self._at_most_once: set[tuple[object, ...]] = set()
         self._calls: dict[int, _Call] = {}
+        #: When a user asked for the registration of each marker.
+        self._asked: dict[int, float] = {}
         self._workers: dict[str, _Worker] = {}
         #: Since when at least one worker has been up without a break.
         self._served_since = float("inf")
@@ -189,6 +191,8 @@ class _Checker:
         match event:
             case log.Changed():
                 self._changed(event)
+            case log.Asked():
+                self._asked[event.marker] = event.at
             case log.Sent():
                 self._sent(event)
             case log.Failed():
@@ -279,10 +283,17 @@ class _Checker:
                 self._report("I3 no loss", f"the revision of {event.key} was not raised by another schedule")
             first = _first(after.schedule, event.now)
             kept = before is not None and event.key.partition == "static" and after.occurrence == before.occurrence <= event.now
-            if first is not None and after.occurrence != first and not kept:
+            if first is not None and after.occurrence != first and not kept and not self._waited(event, first):
                 self._report("I9", f"{event.key} was registered for {after.occurrence} instead of {first}")
         elif after != before._replace(spec=after.spec):
             self._report("I9", f"registering {event.key} with the same schedule changed more than its arguments")
+
+    def _waited(self, event: log.Changed, first: datetime) -> bool:
+        """Whether the first occurrence comes before ``first`` since it counts from when the user asked, who waited for others' calls."""
+        assert event.after is not None
+        asked = self._asked.get(json.loads(event.after.spec).get("v"))
+        early = (first - event.after.occurrence).total_seconds()
+        return asked is not None and -_CLOCK_ERROR < early < event.at - asked + self._tolerance
 
     def _claimed(self, event: log.Changed) -> None:
         before, after, rules = event.before, event.after, self._rules

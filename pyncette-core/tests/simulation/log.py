@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from pyncette.repository import Claim, Key, Outcome, Row, Settlement
 
 __all__ = [
+    "Asked",
     "Changed",
     "Delivered",
     "Down",
@@ -68,6 +69,13 @@ class Frozen(Event):
 @dataclass(frozen=True, slots=True)
 class Thawed(Event):
     worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Event):
+    """A user asks for a registration, which is sent now or later; ``marker`` is in its arguments as ``v``."""
+
+    marker: int
 
 
 @dataclass(frozen=True, slots=True)

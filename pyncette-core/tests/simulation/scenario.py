@@ -24,7 +24,7 @@ from pyncette.errors import LeaseLostException, RepositoryError, TransientReposi
 from pyncette.repository import Key, Repository, State
 from pyncette.testing import VirtualClock
 from simulation.checker import Rules, TaskRules
-from simulation.log import Down, Ended, Event, Finished, Frozen, Healed, Started, Stopping, Thawed, Unexpected, Up
+from simulation.log import Asked, Down, Ended, Event, Finished, Frozen, Healed, Started, Stopping, Thawed, Unexpected, Up
 from simulation.loop import OUTSIDE, ProcessClock, ProcessLoop
 from simulation.store import Faults, Log, Outage, Remote, RemoteWithClock, Store
 
@@ -438,6 +438,7 @@ class _Scenario:
                     at = context.clock.now() + timedelta(seconds=random.uniform(-2, 6))
                     options = {"execute_at": at, "force": options["force"]}
                 for _ in range(10):
+                    self.log.append(Asked(self.log.now, marker))
                     try:
                         return await context.schedule_task(template, name, **options, v=marker)
                     except TransientRepositoryError:

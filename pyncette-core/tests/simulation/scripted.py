@@ -27,6 +27,8 @@ class Call:
     now: datetime
     partition: str = ""
     settlements: Sequence[Settlement] = ()
+    registrations: Sequence[Registration] = ()
+    force: bool = False
     limit: int = 0
     #: Claims, outcomes: what was answered.
     result: Any = None
@@ -62,6 +64,7 @@ class ScriptedStore(MemoryRepository):
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         call = self._call("register", now, registrations[0].key.partition)
+        call.registrations, call.force = registrations, force
         await self._carry_out(call, super().register(now, registrations, force=force))
 
     async def claim(

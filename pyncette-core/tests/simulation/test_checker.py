@@ -387,6 +387,20 @@ def test_a_once_off_that_goes_on() -> None:
     assert s.verdict() == ["I8 once-off"]
 
 
+def test_a_registration_counts_from_when_the_user_asked_and_no_longer() -> None:
+    for asked, verdict in ((0.0, []), (2.0, ["I9"]), (None, ["I9"])):
+        s = Scene()
+        s.up("A")
+        if asked is not None:
+            s.wait(asked)
+            s.see(log.Asked, marker=1)
+        s.wait(3 - s.at)
+        s.change(
+            "register", lifecycle.register(None, at(3), Registration(A, '{"v":1}', "interval 10 @UTC", Target(at(11), at(11))))
+        )
+        assert s.verdict() == verdict
+
+
 def test_a_start_that_postpones() -> None:
     s = scene()
     assert s.row is not None

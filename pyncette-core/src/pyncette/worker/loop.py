@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pyncette.batches import cut
 from pyncette.clock import AlignedClock
 from pyncette.errors import TransientRepositoryError
 from pyncette.hooks import Instrumentation
@@ -282,11 +283,10 @@ class Engine:
         return str(execution) if isinstance(execution, Execution) else None
 
     async def _register(self, tasks: Sequence[StaticTask]) -> None:
-        if tasks:
-            now = self._clock.now()
-            registrations = [task.registration(now) for task in tasks]
-            await self._repository.register(now, registrations)
-            for registration in registrations:
+        now = self._clock.now()
+        for batch in cut([task.registration(now) for task in tasks]):
+            await self._repository.register(now, batch)
+            for registration in batch:
                 self.expect(STATIC_PARTITION, registration.target.execute_after)
 
     # --- what goes wrong ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from pyncette.batches import in_halves
 from pyncette.clock import AlignedClock
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.store.contract import Outcome, Repository, Settlement
@@ -136,25 +137,27 @@ class Settler:
         return batch
 
     async def _send(self, batch: Sequence[_Entry]) -> list[_Entry]:
-        """Settle ``batch``; returns what is to be sent again. What fails for good is split until the bad element is alone."""
-        try:
-            outcomes = await self._repository.settle(self._clock.now(), [entry.settlement for entry in batch])
-            if len(outcomes) != len(batch):
-                raise RepositoryError(f"The store answered {len(outcomes)} outcomes to {len(batch)} settlements")
-        except TransientRepositoryError as error:
-            logger.warning("%d outcomes could not be stored: %s", len(batch), error)
-            return self._unless_too_late(batch, error)
-        except Exception as error:
-            if len(batch) == 1:
-                self._answer(batch[0], Answer(None, batch[0].resent, error))
-                return []
-            for entry in batch:
-                entry.resent = True  # a batch that raised may have been applied in part
-            middle = len(batch) // 2
-            return await self._send(batch[:middle]) + await self._send(batch[middle:])
-        for entry, outcome in zip(batch, outcomes, strict=True):
-            self._answer(entry, Answer(outcome, entry.resent))
-        return []
+        """Settle ``batch``; returns what is to be sent again."""
+        again: list[_Entry] = []
+        async for part, outcomes in in_halves(batch, self._settle):
+            if part is not batch:  # a batch that raised may have been applied in part
+                for entry in part:
+                    entry.resent = True
+            if isinstance(outcomes, TransientRepositoryError):
+                logger.warning("%d outcomes could not be stored: %s", len(part), outcomes)
+                again += self._unless_too_late(part, outcomes)
+            elif isinstance(outcomes, Exception):
+                self._answer(part[0], Answer(None, part[0].resent, outcomes))
+            else:
+                for entry, outcome in zip(part, outcomes, strict=True):
+                    self._answer(entry, Answer(outcome, entry.resent))
+        return again
+
+    async def _settle(self, batch: Sequence[_Entry]) -> Sequence[Outcome]:
+        outcomes = await self._repository.settle(self._clock.now(), [entry.settlement for entry in batch])
+        if len(outcomes) != len(batch):
+            raise RepositoryError(f"The store answered {len(outcomes)} outcomes to {len(batch)} settlements")
+        return outcomes
 
     def _answer(self, entry: _Entry, answer: Answer) -> None:
         self._in_flight.remove(entry)
