@@ -210,8 +210,7 @@ def _shared() -> Future[tuple[str, str]]:
 def _conformance(session: nox.Session, distribution: str, **options: Any) -> None:
     """The conformance suite on all stores of one distribution."""
     servers = _servers(session, distribution)
-    # The rules themselves are proven by the suite as well, but that is about no store, and once is enough.
-    stores = ["-k", "not TestRules", *(_url(distribution, server) for server in servers.values())] if servers else []
+    stores = [_url(distribution, server) for server in servers.values()]
     fewer = ["--pyncette-examples=5", "--pyncette-batch=100"] if DISTRIBUTIONS[distribution].slow else []
     arguments = ["-n", WORKERS, "--pyargs", "pyncette_conformance.suite", *stores, *fewer]
     environment = _environment(session, distribution)
@@ -367,7 +366,7 @@ def third_party(session: nox.Session) -> None:
     shutil.copytree(THIRD_PARTY / "tests", away / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     with session.chdir(away):
         session.run("mypy", "--strict", "--config-file=", "-p", "acme_pyncette_lmdb")
-        _pytest(session, "-n", WORKERS, "tests", "-k", "not TestRules", *session.posargs)
+        _pytest(session, "-n", WORKERS, "tests", *session.posargs)
 
 
 @session(venv_backend="none")

@@ -8,11 +8,17 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
+import broken_batches
+import broken_values
+
 from broken_stores import CAUGHT_BY, MODEL
 
 HERE = Path(__file__).parent
+MISTAKES = [broken_batches, broken_values]  # which register what they hold
 #: How a backend adopts the suite; and a selection, so that of broken stores only those tests are run that have to fail.
 CONFTEST = """
+import broken_batches
+import broken_values
 import pytest
 from broken_stores import CAUGHT_BY, STORES
 from hypothesis import Phase, settings
@@ -43,7 +49,7 @@ def outcomes(directory: Path, *stores: str) -> Mapping[str, Mapping[str, str]]:
     """By store and test, "passed", "skipped" or "failed"; one run for all."""
     (directory / "conftest.py").write_text(CONFTEST.format(stores=", ".join(map(repr, stores))))
     (directory / "test_it.py").write_text("from pyncette_conformance.suite import *\n")
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "--junitxml=report.xml"]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", "--junitxml=report.xml"]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "CI": "true"}
     run = subprocess.run(
         [*command, "--pyncette-examples=250", "test_it.py"],
@@ -66,8 +72,8 @@ def outcomes(directory: Path, *stores: str) -> Mapping[str, Mapping[str, str]]:
 
 def test_each_broken_store_fails(tmp_path: Path) -> None:
     found = outcomes(tmp_path, *CAUGHT_BY)
-    expected = {store: dict.fromkeys(tests, "failed") for store, tests in CAUGHT_BY.items()}
-    assert found == expected
+    passed = {store: [test for test in tests if found[store].get(test) != "failed"] for store, tests in CAUGHT_BY.items()}
+    assert {store: tests for store, tests in passed.items() if tests} == {}
 
 
 def test_a_right_store_passes(tmp_path: Path) -> None:

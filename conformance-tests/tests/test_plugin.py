@@ -75,6 +75,133 @@ class TestWhichStoresAreTested:
         assert untested([], {"PYNCETTE_TEST_X_URL": "mysql://h"}) == ["redis"]
 
 
+class TestOrder:
+    FAMILIES = ["TestRegister", "TestGet", "TestClaim", "TestSettle", "TestNames", "TestRaces", "TestSharing", "TestModel"]
+
+    def collected(self, pytester: pytest.Pytester, *arguments: str) -> list[str]:
+        result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--collect-only", "-q", *arguments)
+        return [line for line in result.stdout.lines if "::" in line]
+
+    def test_tests_run_in_the_order_in_which_a_store_is_written(self, pytester: pytest.Pytester) -> None:
+        urls = ["--pyncette-url=memory://", "--pyncette-url=sqlite://"]
+        found = [line.split("::")[1] for line in self.collected(pytester, "--pyargs", "pyncette_conformance.suite", *urls)]
+        places = [found.index(family) for family in self.FAMILIES]
+        assert places == sorted(places)
+        again = found[places[-1] + 1 :]  # the other store
+        assert [again.index(family) for family in self.FAMILIES] == places
+        assert not {"TestRules"} & set(found), "the rules of core are no store's business"
+
+    def test_other_tests_stay_where_they_are(self, pytester: pytest.Pytester) -> None:
+        pytester.makepyfile(
+            """
+            import pytest
+            from pyncette.memory import memory_repository
+            from pyncette_conformance.suite import TestModel as Histories, TestRegister as Plans
+
+            @pytest.fixture
+            def repository_factory():
+                return memory_repository
+
+            class TestHistories(Histories):
+                pass
+
+            def test_first(): ...
+
+            class TestPlans(Plans):
+                pass
+
+            def test_last(): ...
+            """
+        )
+        found = [line.split("::", 1)[1] for line in self.collected(pytester)]
+        assert [found[0].split("::")[0], found[1], found[-2].split("::")[0], found[-1]] == [
+            "TestPlans",
+            "test_first",
+            "TestHistories",
+            "test_last",
+        ]
+
+
+class TestQuick:
+    def test_batches_are_small_and_histories_few(self, pytester: pytest.Pytester) -> None:
+        pytester.makepyfile(
+            """
+            from pyncette_conformance.suite.base import large_batch
+            from pyncette_conformance.suite.test_model import settings_of
+
+            def test_it(request):
+                print("sizes", large_batch(request.config), settings_of(request.config).max_examples)
+            """
+        )
+        sizes = [[], ["--pyncette-quick"], ["--pyncette-quick", "--pyncette-batch=50", "--pyncette-examples=7"]]
+        for options, expected in zip(sizes, ["1100 50", "20 5", "50 7"], strict=True):
+            pytester.runpytest_inprocess("-s", *options).stdout.fnmatch_lines(f"*sizes {expected}*")
+
+
+class TestFailures:
+    def test_they_name_the_fields_that_differ(self, pytester: pytest.Pytester) -> None:
+        pytester.makepyfile(
+            """
+            from pyncette.lifecycle import register
+            from pyncette.repository import Key
+            from pyncette_conformance.builders import T0, after, registration
+            from pyncette_conformance.comparison import assert_has
+
+            ROW = register(None, T0, registration(Key("p", "a")))
+            LATER = ROW._replace(ready_at=after(1), revision=3)
+
+            def test_row():
+                assert ROW == LATER
+
+            def test_rows():
+                assert [ROW, ROW, None] == [ROW, LATER, ROW]
+
+            def test_some_fields():
+                assert_has(ROW, spec="{}", occurrence=after(1), attempt=5)
+
+            def test_long_texts():
+                assert_has(ROW._replace(spec="x" * 100_000), spec="x" * 65_000 + "y" * 35_000)
+
+            def test_no_row():
+                assert_has(None, spec="{}")
+            """
+        )
+        result = pytester.runpytest_inprocess("-q")
+        result.assert_outcomes(failed=5)
+        result.stdout.fnmatch_lines(
+            [
+                "*row.ready_at: expected 2041-02-03 04:05:07.789012+00:00, got 2041-02-03 04:05:06.789012+00:00",
+                "*row.revision: expected 3, got 0",
+                "*[[]1].ready_at: expected 2041-02-03 04:05:07*",
+                "*[[]1].revision: expected 3, got 0",
+                "*[[]2]: expected Row(*, got None",
+                "*row.occurrence: expected 2041-02-03 04:05:07*, got 2041-02-03 04:05:06*",
+                "*row.attempt: expected 5, got 0",
+                "*row.spec: expected at 65000 'yyyyyyyyyyyyyyyyyyyy' (of 100000 characters), got 'xxxxxxxxxxxxxxxxxxxx' (of 100000 *",
+                "*a row with spec was expected, but there is none*",
+            ]
+        )
+
+    def test_a_listing_that_goes_round_in_circles_ends(self, pytester: pytest.Pytester) -> None:
+        for name in ("tiny_store", "broken_stores", "broken_values"):
+            pytester.makepyfile(**{name: (HERE / f"{name}.py").read_text()})
+        pytester.syspathinsert()
+        pytester.makepyfile(
+            """
+            import pytest
+            from broken_values import BeginsAnewAfterTheEmptyName
+            from pyncette_conformance.suite import TestNames
+
+            @pytest.fixture
+            def repository_factory():
+                return BeginsAnewAfterTheEmptyName.open
+            """
+        )
+        result = pytester.runpytest_inprocess("-q", "-k", "come_back and blanks")
+        result.assert_outcomes(failed=1, deselected=result.parseoutcomes()["deselected"])
+        result.stdout.fnmatch_lines("*goes round in circles: the token '' again*")
+
+
 class TestAdoption:
     """A backend's own tests, which override fixtures."""
 
@@ -183,15 +310,15 @@ class TestSupportTable:
         assert (pytester.path / "table.md").read_text() == (
             "| behaviour | memory | sqlite-memory | sqlite-file |\n"
             "| --- | --- | --- | --- |\n"
-            "| **durability** |  |  |  |\n"
-            "| rows outlive the repository that wrote them | no (1) | no (1) | yes |\n"
             "| **get** |  |  |  |\n"
             "| reading changes nothing | yes | yes | yes |\n"
             "| **server time** |  |  |  |\n"
-            "| it is aware and in utc | no (2) | no (2) | no (2) |\n"
+            "| it is aware and in utc | no (1) | no (1) | no (1) |\n"
+            "| **durability** |  |  |  |\n"
+            "| rows outlive the repository that wrote them | no (2) | no (2) | yes |\n"
             "\n"
-            "1. declared durable=False\n"
-            "2. optional: the store does not have SupportsServerTime\n"
+            "1. optional: the store does not have SupportsServerTime\n"
+            "2. declared durable=False\n"
         )
 
     def test_it_is_printed(self, pytester: pytest.Pytester) -> None:

@@ -71,7 +71,7 @@ async def poll(
     partition: str,
     now: datetime = T0,
     *,
-    limit: int = 1000,
+    limit: int = 5000,
     names: Sequence[str] | None = None,
     lease_duration: timedelta = LEASE,
 ) -> ClaimResult:

@@ -6,7 +6,6 @@ ledger checks what has to hold whatever the reference says: so that an error tha
 """
 
 import contextlib
-import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -35,6 +34,7 @@ from pyncette.repository import (
     Target,
 )
 from pyncette_conformance.builders import LEASE, T0, TICK, epoch_at
+from pyncette_conformance.comparison import same
 from pyncette_conformance.store import Session, all_rows
 
 __all__ = ["WORKERS", "RepositoryMachine"]
@@ -80,14 +80,6 @@ def at_once(call: Coroutine[Any, Any, T]) -> T:
         result: T = stop.value
         return result
     raise AssertionError("the reference waits")
-
-
-def same(what: str, found: Sequence[object], expected: Sequence[object]) -> None:
-    """Compare, and say in few words how they differ: a test runner's own account of it takes long, and shrinking asks for many."""
-    if found != expected:
-        pairs = [pair for pair in itertools.zip_longest(found, expected) if pair[0] != pair[1]]
-        lines = [f"{what} differs from the reference's:\n  found    {one}\n  expected {other}" for one, other in pairs]
-        raise AssertionError("\n".join(lines))
 
 
 workers = st.integers(0, WORKERS - 1)

@@ -5,6 +5,7 @@ nothing, and imports nothing but pytest.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ __all__: Sequence[str] = []
 
 _BACKENDS = pytest.StashKey[Sequence["BackendUnderTest"]]()
 _FIXTURE = "pyncette_backend"
+
+# Their assertions are explained like those of the tests, however the package is installed.
+pytest.register_assert_rewrite("pyncette_conformance.builders", "pyncette_conformance.damage", "pyncette_conformance.machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="for pyncette_conformance.faults.suite: what kills the server of a store and starts it again; one for each --pyncette-url",
     )
     group.addoption(
+        "--pyncette-quick",
+        action="store_true",
+        help="while a store is being written: few random histories and small batches, so that a run takes seconds",
+    )
+    group.addoption(
         "--pyncette-examples",
         type=int,
         default=None,
@@ -48,9 +57,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--pyncette-batch",
         type=int,
-        default=1000,
+        default=None,
         metavar="N",
-        help="so many rows are a large batch (an even number); fewer than the default for stores that take long for each row",
+        help="so many rows are a large batch (an even number), instead of 1,100; fewer for stores that take long for each row",
     )
     group.addoption(
         "--pyncette-support-table",
@@ -74,6 +83,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if _FIXTURE in metafunc.fixturenames:
         backends = _backends(metafunc.config)
         metafunc.parametrize(_FIXTURE, backends, ids=[backend.name for backend in backends], indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the suite in the order in which an author gets them green; all others stay where they are."""
+    order = getattr(sys.modules.get("pyncette_conformance.suite"), "ORDER", ())
+    places: list[tuple[int, tuple[int, int]]] = []
+    for place, item in enumerate(items):
+        family = next((each for each in getattr(getattr(item, "cls", None), "__mro__", ()) if each in order), None)
+        if family is not None:
+            store = getattr(item, "callspec", None)
+            places.append((place, (store.indices.get(_FIXTURE, 0) if store else 0, order.index(family))))
+    ranked = [items[place] for place, _ in sorted(places, key=lambda each: each[1])]
+    for (place, _), item in zip(places, ranked, strict=True):
+        items[place] = item
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> Sequence[str] | None:
+    # Asked in every run of an environment it is installed in: only where the suite is in use there is something to say.
+    comparison = sys.modules.get("pyncette_conformance.comparison")
+    return comparison.explain(left, right) if op == "==" and comparison is not None else None
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:

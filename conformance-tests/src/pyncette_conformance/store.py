@@ -23,7 +23,6 @@ from pyncette.repository import (
     SupportsPause,
     SupportsServerTime,
     SupportsStats,
-    pages,
 )
 from pyncette_conformance.builders import T0
 from pyncette_conformance.capabilities import Capabilities
@@ -51,7 +50,7 @@ T = TypeVar("T")
 class Store:
     """One store as a test sees it. Enter it within an event loop; :func:`scenario` does."""
 
-    def __init__(self, factory: RepositoryFactory, capabilities: Capabilities, many: int = 1000) -> None:
+    def __init__(self, factory: RepositoryFactory, capabilities: Capabilities, many: int = 1100) -> None:
         self.factory = factory
         self._many = many
         self.capabilities = capabilities
@@ -117,9 +116,21 @@ class Store:
         partition = self.partition()
         return [Key(partition, f"task-{number:05}") for number in range(count)]
 
+    def mixed_keys(self, count: int) -> Sequence[Key]:
+        """Keys of three partitions that take turns, in the order of nothing: answers about them have only their places to go by."""
+        partitions = [self.partition() for _ in range(3)]
+        # 7 has no factor in common with 10.
+        names = [f"task-{number * 7 % 10}{number // 10}" for number in range(count)]
+        return [Key(partitions[number * number % 3 - number % 2], name) for number, name in enumerate(names)]
+
     def many_keys(self) -> Sequence[Key]:
         """As many as there are in a large batch."""
         return self.keys(self._many)
+
+    @property
+    def several(self) -> int:
+        """As many rows as may show a race: few where each takes long."""
+        return max(2, min(10, self._many // 30))
 
     async def row(self, key: Key) -> Row:
         """What is stored under ``key``, where something must be."""
@@ -155,7 +166,16 @@ class Store:
 
 async def all_rows(repository: Repository, partition: str, limit: int = 500) -> Sequence[Row]:
     """Everything that is listed in ``partition``."""
-    return [row async for page in pages(repository, partition, limit=limit) for row in page]
+    rows: list[Row] = []
+    tokens: set[str | None] = set()
+    page = await repository.list(partition, limit=limit)
+    while True:
+        rows += page.rows
+        if page.token is None:
+            return rows
+        assert page.token not in tokens, f"the listing of {partition!r} goes round in circles: the token {page.token!r} again"
+        tokens.add(page.token)
+        page = await repository.list(partition, limit=limit, token=page.token)
 
 
 def scenario(*requires: Requirement) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:

@@ -3,6 +3,8 @@
 Each class is a family of behaviours. Derive from one and override a test of it to say that your store differs there, and why.
 """
 
+from collections.abc import Sequence
+
 from pyncette_conformance.suite.test_cancellation import TestCancellation
 from pyncette_conformance.suite.test_claim import TestClaim
 from pyncette_conformance.suite.test_claim_in_parallel import TestClaimInParallel
@@ -14,6 +16,7 @@ from pyncette_conformance.suite.test_model import TestModel
 from pyncette_conformance.suite.test_names import TestNames
 from pyncette_conformance.suite.test_optional import TestPartitions, TestServerTime, TestStats
 from pyncette_conformance.suite.test_pause import TestPause
+from pyncette_conformance.suite.test_races import TestRaces
 from pyncette_conformance.suite.test_register import TestRegister
 from pyncette_conformance.suite.test_settle import TestSettle
 from pyncette_conformance.suite.test_unregister import TestUnregister
@@ -31,6 +34,7 @@ __all__ = [
     "TestNames",
     "TestPartitions",
     "TestPause",
+    "TestRaces",
     "TestRegister",
     "TestServerTime",
     "TestSettle",
@@ -39,3 +43,26 @@ __all__ = [
     "TestUnregister",
     "TestValues",
 ]
+
+#: In which a store is written, and its tests are run: what fails first is what to mend first.
+ORDER: Sequence[type] = (
+    TestRegister,
+    TestGet,
+    TestClaim,
+    TestSettle,
+    TestList,
+    TestUnregister,
+    TestNames,
+    TestValues,
+    TestConcurrentCalls,
+    TestClaimInParallel,
+    TestRaces,
+    TestPause,
+    TestStats,
+    TestPartitions,
+    TestServerTime,
+    TestDurability,
+    TestSharing,
+    TestCancellation,
+    TestModel,
+)

@@ -1,6 +1,6 @@
 """claim: which rows a caller gets, in which order, and what it is told of the others."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -21,6 +21,7 @@ from pyncette_conformance.builders import (
     release,
     settle,
 )
+from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, scenario
 from pyncette_conformance.suite.base import Conformance
 
@@ -107,7 +108,7 @@ class TestClaim(Conformance):
             assert claim == before._replace(lease=claim.lease, epoch=advanced(before.epoch, now), attempt=before.attempt + 1)
             assert await settle(store.repository, now, commit(before)) == [Outcome.LOST]
             row = await store.row(key)
-            assert (row.lease, row.epoch, row.attempt, row.locked_until) == (claim.lease, claim.epoch, claim.attempt, now + LEASE)
+            assert_has(row, lease=claim.lease, epoch=claim.epoch, attempt=claim.attempt, locked_until=now + LEASE)
         assert len({claim.lease for claim in claims}) == len(claims)
 
     @scenario()
@@ -163,7 +164,7 @@ class TestClaim(Conformance):
         await store.repository.register(
             after(-100), [registration(Key(partition, name), second) for name, second in {"a": -1, "b": -3, "c": -2}.items()]
         )
-        assert names_of(await poll(store.repository, partition, limit=2, names=["a", "b", "c"])) == ["b", "c"]
+        assert names_of(await poll(store.repository, partition, limit=2, names=["c", "a", "b"])) == ["b", "c"]
 
     @pytest.mark.parametrize(("limit", "expected"), [(1, 1), (4, 4), (5, 5), (6, 5), (1000, 5)])
     @pytest.mark.parametrize("by_name", [False, True], ids=["all", "named"])
@@ -183,6 +184,20 @@ class TestClaim(Conformance):
         result = await poll(store.repository, one.partition, names=[three.name, one.name])
         assert sorted(names_of(result)) == [one.name, three.name]
         assert names_of(await poll(store.repository, one.partition)) == [two.name]
+
+    @scenario()
+    async def test_the_limit_is_one_of_named_rows(self, store: Store) -> None:
+        """Those that have been ready longer, but were not asked for, take no place."""
+        *others, one, two, three = store.keys(8)
+        await register(store.repository, *others, seconds=-100)
+        await register(store.repository, one, two, three)
+        names = [three.name, "absent", two.name, one.name]
+        found = []
+        for _ in range(2):
+            result = await poll(store.repository, one.partition, limit=2, names=names)
+            found += names_of(result)
+            assert result.missing == ["absent"]
+        assert sorted(found) == [one.name, two.name, three.name]
 
     @scenario()
     async def test_no_names_are_not_all_names(self, store: Store) -> None:
@@ -315,7 +330,17 @@ class TestClaim(Conformance):
         await register(store.repository, key)
         await claim_one(store.repository, key, lease_duration=lease_duration)
         row = await store.row(key)
-        assert (row.locked_until, row.ready_at) == (T0 + lease_duration,) * 2
+        assert_has(row, locked_until=T0 + lease_duration, ready_at=T0 + lease_duration)
+
+    @scenario()
+    async def test_a_lease_ends_with_time_at_the_latest(self, store: Store) -> None:
+        """As :func:`pyncette.lifecycle.lease_end` says."""
+        last = datetime.max.replace(tzinfo=UTC)
+        now = last - timedelta(seconds=30)
+        key = store.key()
+        await store.repository.register(now, [Registration(key, "{}", SCHEDULE, Target(now, now))])
+        await claim_one(store.repository, key, now)
+        assert_has(await store.row(key), locked_until=last, ready_at=last)
 
     @scenario()
     async def test_leases_are_not_repeated(self, store: Store) -> None:
@@ -335,12 +360,15 @@ class TestClaim(Conformance):
     async def test_a_batch_may_be_large(self, store: Store) -> None:
         keys = store.many_keys()
         await register(store.repository, *keys)
-        result = await poll(store.repository, keys[0].partition, limit=1000)
+        result = await poll(store.repository, keys[0].partition, limit=len(keys))
         assert sorted(names_of(result)) == [key.name for key in keys]
         assert result.next_ready_at is None
-        named = await poll(store.repository, keys[0].partition, T0 + LEASE, limit=1000, names=[key.name for key in keys])
+        named = await poll(store.repository, keys[0].partition, T0 + LEASE, limit=len(keys), names=[key.name for key in keys])
         assert sorted(names_of(named)) == [key.name for key in keys]
         assert {claim.attempt for claim in named.claims} == {2}
+        await store.repository.unregister(T0, keys[::2])
+        names = [key.name for key in keys]
+        assert sorted((await poll(store.repository, keys[0].partition, names=names)).missing) == names[::2]
 
     @scenario()
     async def test_rows_of_other_partitions_are_left_alone(self, store: Store) -> None:

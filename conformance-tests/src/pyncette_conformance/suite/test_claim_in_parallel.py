@@ -8,6 +8,7 @@ import pytest
 
 from pyncette.repository import Claim, Commit, Key, Outcome, Repository, Target
 from pyncette_conformance.builders import LEASE, T0, after, claim_one, commit, poll, register, settle
+from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, scenario
 from pyncette_conformance.suite.base import Conformance
 
@@ -52,7 +53,7 @@ class TestClaimInParallel(Conformance):
         by_key = {claim.key: claim for claim in claims}
         for row in await store.rows(keys):
             assert row is not None
-            assert (row.lease, row.epoch, row.attempt) == (by_key[row.key].lease, by_key[row.key].epoch, 1)
+            assert_has(row, lease=by_key[row.key].lease, epoch=by_key[row.key].epoch, attempt=1)
             assert row.locked_until == row.ready_at == T0 + LEASE
 
     @scenario()
@@ -96,10 +97,10 @@ class TestClaimInParallel(Conformance):
             row = await store.row(claim.key)
             if claim.key in taken_over:
                 assert outcome is Outcome.LOST
-                assert (row.lease, row.occurrence) == (taken_over[claim.key].lease, T0)
+                assert_has(row, lease=taken_over[claim.key].lease, occurrence=T0)
             else:
                 assert outcome is Outcome.APPLIED
-                assert (row.lease, row.occurrence, row.locked_until) == (claim.lease, after(500), None)
+                assert_has(row, lease=claim.lease, occurrence=after(500), locked_until=None)
 
     @scenario()
     async def test_a_crowd_runs_every_occurrence_once(self, store: Store) -> None:

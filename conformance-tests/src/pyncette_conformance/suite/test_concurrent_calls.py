@@ -4,6 +4,7 @@ import asyncio
 
 from pyncette.repository import Extend, Key, Outcome, Repository
 from pyncette_conformance.builders import LEASE, T0, after, claim_one, commit, poll, register, registration, settle
+from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, all_rows, scenario
 from pyncette_conformance.suite.base import Conformance
 
@@ -32,7 +33,7 @@ class TestConcurrentCalls(Conformance):
         async def live(repository: Repository, key: Key, number: int) -> None:
             await repository.register(T0, [registration(key, spec=str(number))])
             claim = await claim_one(repository, key)
-            assert (claim.key, claim.spec, claim.attempt) == (key, str(number), 1)
+            assert_has(claim, key=key, spec=str(number), attempt=1)
             assert await settle(repository, after(1), Extend(claim, after(100 + number))) == [Outcome.APPLIED]
             assert (await poll(repository, key.partition)).next_ready_at == after(100 + number)
             assert await settle(repository, after(2), commit(claim, 500 + number)) == [Outcome.APPLIED]
@@ -63,7 +64,7 @@ class TestConcurrentCalls(Conformance):
             )
         for row in await store.rows(keys):
             assert row is not None
-            assert (row.locked_until, row.revision) == (after(90), 0)
+            assert_has(row, locked_until=after(90), revision=0)
 
     @scenario()
     async def test_a_listing_or_a_count_does_not_wait_for_a_backlog(self, store: Store) -> None:

@@ -18,6 +18,16 @@ class TestGet(Conformance):
         assert [row and (row.key, row.ready_at) for row in rows] == [(elsewhere, after(2)), (three, after(1)), None, (one, T0)]
 
     @scenario()
+    async def test_each_row_is_in_the_place_of_its_key(self, store: Store) -> None:
+        """Also where keys of several partitions take turns, and some have no row."""
+        keys = store.mixed_keys(20)
+        present = {key: number for number, key in enumerate(keys) if number % 3}
+        await store.repository.register(T0, [registration(key, number) for key, number in present.items()])
+        for asked in (keys, keys[::-1]):
+            found = [row and (row.key, row.ready_at) for row in await store.rows(asked)]
+            assert found == [(key, after(present[key])) if key in present else None for key in asked]
+
+    @scenario()
     async def test_an_absent_row_is_none(self, store: Store) -> None:
         key = store.key()
         assert list(await store.rows([key])) == [None]

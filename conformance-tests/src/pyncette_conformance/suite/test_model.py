@@ -14,7 +14,7 @@ from pyncette_conformance.suite.base import Conformance
 __all__ = ["TestModel"]
 
 #: A few seconds for a store on the same machine.
-EXAMPLES = 50
+EXAMPLES, FEW_EXAMPLES = 50, 5
 STEPS = 40
 
 
@@ -38,10 +38,11 @@ def settings_of(config: pytest.Config) -> settings:
     """Ours, unless the run chose a profile of Hypothesis; the same histories each time in CI."""
     profile_chosen = config.getoption("--hypothesis-profile", None) is not None
     examples = config.getoption("--pyncette-examples")
+    usual = FEW_EXAMPLES if config.getoption("--pyncette-quick") else EXAMPLES
     default = settings.default
     assert default is not None
     return settings(
-        max_examples=examples or (default.max_examples if profile_chosen else EXAMPLES),
+        max_examples=examples or (default.max_examples if profile_chosen else usual),
         stateful_step_count=default.stateful_step_count if profile_chosen else STEPS,
         # Tracing every line of failing examples takes longer than finding them.
         phases=[phase for phase in default.phases if phase is not Phase.explain],

@@ -1,11 +1,13 @@
 """Names: any Unicode but NUL, told apart byte by byte, in partitions that are told apart just so."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import pytest
 
-from pyncette.repository import ClaimResult, Key
+from pyncette.errors import RepositoryError, TransientRepositoryError
+from pyncette.repository import ClaimResult, Key, SupportsPartitions
 from pyncette_conformance.builders import LEASE, T0, claim_one, commit, poll, register, registration, settle
+from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, all_rows, scenario
 from pyncette_conformance.suite.base import Conformance
 
@@ -16,7 +18,7 @@ FAMILIES = {
     "case": ["Bill", "bill", "BILL", "ß", "ẞ", "ss", "SS", "İ", "i̇", "i", "I", "ı"],
     "accents": ["bill", "bíll", "bìll", "bïll", "Åse", "Aase", "ÅSE"],
     "composed and decomposed": ["\u00e9", "e\u0301", "\u212b", "\u00c5", "A\u030a", "\ufb01", "fi", "\uac00", "\u1100\u1161"],
-    "blanks": ["a", "a ", "a  ", " a", "a\t", "a\n", "a\r\n", "\u00a0a", "a\u00a0", "a\u200b", "\u200da", "a\ufeff", " ", "  "],
+    "blanks": ["", "a", "a ", "a  ", " a", "a\t", "a\n", "a\r\n", "\u00a0a", "a\u00a0", "a\u200b", "\u200da", "a\ufeff", " ", "  "],
     "separators": [
         ":",
         "::",
@@ -197,8 +199,59 @@ class TestNames(Conformance):
         for number, key in enumerate(keys):
             assert [(row.key, row.spec) for row in await all_rows(store.repository, key.partition)] == [(key, str(number))]
             [claim] = (await poll(store.repository, key.partition)).claims
-            assert (claim.key, claim.spec) == (key, str(number))
+            assert_has(claim, key=key, spec=str(number))
             assert list(await store.repository.unregister(T0, [key])) == [True]
+
+    @pytest.mark.parametrize("character", ["x", "é", "漢", "\U0001f600"], ids=ascii)
+    @scenario()
+    async def test_long_partitions_are_told_apart_to_their_ends(self, store: Store, character: str) -> None:
+        """I13. One has a prefix and a name of core's in it: up to 300 characters, or 1,100 bytes."""
+        base = store.partition()
+        size = min(300 - len(base), (1100 - len(base)) // len(character.encode()))
+        long = base + character * (size - 1)
+        partitions = [store.adopt(long + last) for last in ("a", "b", character, "a ", "")]
+        keys = [Key(partition, name) for partition in partitions for name in ("task", "x" * 255, "\U0001f600" * 250)]
+        await store.repository.register(T0, [registration(key, spec=str(number)) for number, key in enumerate(keys)])
+        assert [row and (row.key, row.spec) for row in await store.rows(keys)] == [
+            (key, str(number)) for number, key in enumerate(keys)
+        ]
+        for partition in partitions:
+            own = sorted(key for key in keys if key.partition == partition)
+            assert sorted(row.key for row in await all_rows(store.repository, partition, 2)) == own
+            assert sorted(claim.key for claim in (await poll(store.repository, partition)).claims) == own
+        if isinstance(store.repository, SupportsPartitions):
+            found = await store.repository.partitions()
+            assert sorted(each for each in found if each.startswith(base)) == sorted(partitions)
+
+    @pytest.mark.parametrize("name", ["a\ud83d", "\udc00", "\ude00\ud83d"], ids=ascii)
+    @scenario()
+    async def test_names_that_can_not_be_encoded_are_refused_or_kept(self, store: Store, name: str) -> None:
+        """I10, I13. Half a surrogate pair: an error of ours, or a row under this very name, and under no other."""
+        good, absent, bad = *store.keys(2), store.key(name)
+        replaced = [bad._replace(name=each) for each in ("a?", "?", "a\ufffd", "\ufffd", "a", "", "??", "\ufffd\ufffd")]
+        await register(store.repository, good)
+
+        async def refused(call: Awaitable[object]) -> bool:
+            try:
+                await call
+            except RepositoryError as error:
+                assert not isinstance(error, TransientRepositoryError), "it would be tried again, in vain"
+                return True
+            return False
+
+        kept = not await refused(register(store.repository, bad))
+        listed = await all_rows(store.repository, bad.partition)
+        assert [row.key for row in listed] == ([bad] if kept else [])
+        await refused(poll(store.repository, bad.partition, names=[name, "another"]))
+        await refused(store.repository.get([bad]))
+        await refused(store.repository.unregister(T0, [absent, bad]))
+        odd = Key(store.partition() + name, "task")
+        await refused(register(store.repository, odd))
+        await refused(poll(store.repository, odd.partition))
+        await refused(store.repository.list(odd.partition, limit=5))
+        await refused(store.repository.unregister(T0, [odd]))
+        assert list(await store.rows(replaced)) == [None] * len(replaced)
+        assert (await claim_one(store.repository, good)).attempt == 1
 
     @pytest.mark.parametrize("separator", [":", "::", "/", "|", "#", ".", "-", " ", "\\", "{", "}", "%", "\x01", "\x1f", "\n", ","])
     @scenario()

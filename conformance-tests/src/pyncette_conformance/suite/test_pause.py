@@ -6,6 +6,7 @@ import pytest
 
 from pyncette.repository import Fail, Key, Outcome, Repository, State, SupportsPause
 from pyncette_conformance.builders import FAR, LEASE, T0, after, claim_one, commit, poll, register, registration, release, settle
+from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, scenario
 from pyncette_conformance.suite.base import Conformance
 
@@ -60,6 +61,16 @@ class TestPause(Conformance):
             assert await change(store.repository) == []
 
     @scenario("supports_pause")
+    async def test_each_answer_is_in_the_place_of_its_key(self, store: Store) -> None:
+        """Also where keys of several partitions take turns."""
+        keys = store.mixed_keys(20)
+        present = [key for number, key in enumerate(keys) if number % 3]
+        await register(store.repository, *present)
+        for change in (pause, resume):
+            for asked in (keys, keys[::-1]):
+                assert await change(store.repository, *asked) == [key in present for key in asked]
+
+    @scenario("supports_pause")
     async def test_repeating_either_changes_nothing(self, store: Store) -> None:
         key = store.key()
         await register(store.repository, key, seconds=10)
@@ -94,7 +105,7 @@ class TestPause(Conformance):
             await pause(store.repository, key)
         assert await resume(store.repository, key) == [True]
         row = await store.row(key)
-        assert (row.state, row.error, row.attempt, row.ready_at) == (State.SCHEDULED, None, 0, T0)
+        assert_has(row, state=State.SCHEDULED, error=None, attempt=0, ready_at=T0)
         assert (await claim_one(store.repository, key)).attempt == 1
 
     @scenario("supports_pause")
@@ -105,7 +116,7 @@ class TestPause(Conformance):
         await settle(store.repository, T0, Fail(await claim_one(store.repository, key), "it broke"))
         await pause(store.repository, key)
         row = await store.row(key)
-        assert (row.state, row.error, row.ready_at) == (State.PAUSED, None, None)
+        assert_has(row, state=State.PAUSED, error=None, ready_at=None)
 
     @scenario("supports_pause")
     async def test_a_held_row_stays_held(self, store: Store) -> None:
@@ -131,7 +142,7 @@ class TestPause(Conformance):
         await resume(store.repository, key, seconds=300)
         assert (await store.row(key)).ready_at == T0 + LEASE
         again = await claim_one(store.repository, key, after(300))
-        assert (again.attempt, again.occurrence) == (2, claim.occurrence)
+        assert_has(again, attempt=2, occurrence=claim.occurrence)
 
     @scenario("supports_pause")
     async def test_paused_rows_can_be_removed(self, store: Store) -> None:

@@ -22,12 +22,18 @@ from pyncette_conformance.builders import (
     settle,
     target,
 )
+from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, scenario
 from pyncette_conformance.suite.base import Conformance
 
 __all__ = ["TestRegister"]
 
 OTHER = "every 90 s"
+
+
+def hash_of(key: Key) -> int:
+    """A number that has nothing to do with the place of ``key`` in a batch."""
+    return sum(map(ord, key.partition + key.name))
 
 
 class TestRegister(Conformance):
@@ -149,7 +155,7 @@ class TestRegister(Conformance):
         assert (await store.row(key)).attempt == 1
         await store.repository.register(after(2), [registration(key, 90, schedule=OTHER)])
         row = await store.row(key)
-        assert (row.attempt, row.ready_at, row.locked_until) == (0, after(90), None)
+        assert_has(row, attempt=0, ready_at=after(90), locked_until=None)
         assert row.epoch == claim.epoch
 
     @pytest.mark.parametrize(("seconds", "ready"), [(5, 60), (60, 60), (90, 90)], ids=["sooner", "equal", "later"])
@@ -180,7 +186,7 @@ class TestRegister(Conformance):
         await settle(store.repository, after(30), Extend(claim, after(300)))
         await store.repository.register(after(31), [registration(key, 40, schedule=OTHER)])
         row = await store.row(key)
-        assert (row.locked_until, row.ready_at) == (after(300), after(300))
+        assert_has(row, locked_until=after(300), ready_at=after(300))
 
     @scenario()
     async def test_another_schedule_finds_a_row_held_past_the_end_of_its_lease(self, store: Store) -> None:
@@ -190,7 +196,7 @@ class TestRegister(Conformance):
         claim = await claim_one(store.repository, key)
         await store.repository.register(after(100), [registration(key, 80, schedule=OTHER)])
         row = await store.row(key)
-        assert (row.lease, row.locked_until, row.ready_at) == (claim.lease, T0 + LEASE, after(80))
+        assert_has(row, lease=claim.lease, locked_until=T0 + LEASE, ready_at=after(80))
         assert await settle(store.repository, after(101), commit(claim)) == [Outcome.SUPERSEDED]
 
     @scenario("supports_pause")
@@ -201,7 +207,7 @@ class TestRegister(Conformance):
         await store.repository.pause(T0, [key])
         await store.repository.register(after(1), [registration(key, 5, schedule=OTHER)])
         row = await store.row(key)
-        assert (row.state, row.ready_at, row.schedule, row.execute_after) == (State.PAUSED, None, OTHER, after(5))
+        assert_has(row, state=State.PAUSED, ready_at=None, schedule=OTHER, execute_after=after(5))
 
     @scenario()
     async def test_another_schedule_revives_a_failed_row(self, store: Store) -> None:
@@ -211,7 +217,7 @@ class TestRegister(Conformance):
         await settle(store.repository, T0, Fail(claim, "it broke"))
         await store.repository.register(after(1), [registration(key, 5, schedule=OTHER)])
         row = await store.row(key)
-        assert (row.state, row.error, row.attempt, row.ready_at) == (State.SCHEDULED, None, 0, after(5))
+        assert_has(row, state=State.SCHEDULED, error=None, attempt=0, ready_at=after(5))
         assert (await claim_one(store.repository, key, after(5))).attempt == 1
 
     @pytest.mark.parametrize("seconds", [-10, 0], ids=["overdue", "due now"])
@@ -224,8 +230,8 @@ class TestRegister(Conformance):
         changed = registration(key, 500, spec="[]", schedule=OTHER, keep_overdue=True)
         await store.repository.register(T0, [changed], force=force)
         row = await store.row(key)
-        assert (row.occurrence, row.execute_after, row.ready_at) == (after(seconds - 1), after(seconds), after(seconds))
-        assert (row.spec, row.schedule, row.revision, row.attempt) == ("[]", OTHER, 1, 0)
+        assert_has(row, occurrence=after(seconds - 1), execute_after=after(seconds), ready_at=after(seconds))
+        assert_has(row, spec="[]", schedule=OTHER, revision=1, attempt=0)
 
     @pytest.mark.parametrize("force", [False, True])
     @scenario()
@@ -235,7 +241,7 @@ class TestRegister(Conformance):
         changed = registration(key, 500, schedule=OTHER, keep_overdue=True)
         await store.repository.register(T0, [changed], force=force)
         row = await store.row(key)
-        assert (row.occurrence, row.execute_after, row.ready_at) == (after(500),) * 3
+        assert_has(row, occurrence=after(500), execute_after=after(500), ready_at=after(500))
 
     @scenario()
     async def test_keep_overdue_leaves_a_held_row_held(self, store: Store) -> None:
@@ -245,7 +251,7 @@ class TestRegister(Conformance):
         claim = await claim_one(store.repository, key)
         await store.repository.register(after(1), [registration(key, 500, schedule=OTHER, keep_overdue=True)])
         row = await store.row(key)
-        assert (row.execute_after, row.locked_until, row.ready_at) == (T0, T0 + LEASE, T0 + LEASE)
+        assert_has(row, execute_after=T0, locked_until=T0 + LEASE, ready_at=T0 + LEASE)
         assert await settle(store.repository, after(2), commit(claim)) == [Outcome.SUPERSEDED]
 
     @pytest.mark.parametrize("schedule", [SCHEDULE, OTHER], ids=["same schedule", "other schedule"])
@@ -285,7 +291,7 @@ class TestRegister(Conformance):
         await register(store.repository, key, seconds=10)
         await store.repository.register(after(1), [registration(key, 500)], force=True)
         row = await store.row(key)
-        assert (row.occurrence, row.ready_at, row.revision) == (after(500), after(500), 1)
+        assert_has(row, occurrence=after(500), ready_at=after(500), revision=1)
 
     @scenario()
     async def test_force_raises_the_epoch_even_when_time_goes_back(self, store: Store) -> None:
@@ -305,7 +311,7 @@ class TestRegister(Conformance):
         await store.repository.pause(T0, [key])
         await store.repository.register(after(1), [registration(key, 5)], force=True)
         row = await store.row(key)
-        assert (row.state, row.ready_at, row.revision) == (State.PAUSED, None, 1)
+        assert_has(row, state=State.PAUSED, ready_at=None, revision=1)
 
     @scenario()
     async def test_force_revives_a_failed_row(self, store: Store) -> None:
@@ -315,7 +321,7 @@ class TestRegister(Conformance):
         await settle(store.repository, T0, Fail(claim, "it broke"))
         await store.repository.register(after(1), [registration(key, 5)], force=True)
         row = await store.row(key)
-        assert (row.state, row.error, row.attempt, row.ready_at) == (State.SCHEDULED, None, 0, after(5))
+        assert_has(row, state=State.SCHEDULED, error=None, attempt=0, ready_at=after(5))
 
     @scenario()
     async def test_a_schedule_that_was_changed_and_changed_back_is_another(self, store: Store) -> None:
@@ -328,7 +334,7 @@ class TestRegister(Conformance):
         assert (await store.row(key)).revision == claim.revision + 2
         assert await settle(store.repository, after(3), commit(claim)) == [Outcome.SUPERSEDED]
         row = await store.row(key)
-        assert (row.occurrence, row.ready_at, row.locked_until) == (after(300), after(300), None)
+        assert_has(row, occurrence=after(300), ready_at=after(300), locked_until=None)
 
     @scenario()
     async def test_repeating_a_registration_changes_nothing(self, store: Store) -> None:
@@ -374,6 +380,31 @@ class TestRegister(Conformance):
             (after(7), 0, "{}"),
         ]
 
+    @pytest.mark.parametrize("force", [False, True])
+    @scenario()
+    async def test_each_registration_of_a_batch_has_values_of_its_own(self, store: Store, force: bool) -> None:
+        """I9. Of several partitions that take turns, of new rows and present ones, with what is overdue kept for some."""
+        keys = store.mixed_keys(24)
+        await store.repository.register(T0, [registration(key, 5) for key in keys if hash_of(key) % 2])
+        before = {key: row for key, row in zip(keys, await store.rows(keys), strict=True) if row is not None}
+        batch = [
+            registration(
+                *(key, 100 + number),
+                jitter=number,
+                spec=f"[{number}]",
+                schedule=SCHEDULE if number % 4 == 0 else f"every {number} h",
+                keep_overdue=hash_of(key) % 3 == 0,
+            )
+            for number, key in enumerate(keys)
+        ]
+        await store.repository.register(after(50), batch, force=force)
+        for each, row in zip(batch, await store.rows(keys), strict=True):
+            assert_has(row, key=each.key, spec=each.spec, schedule=each.schedule)
+            same = each.key in before and each.schedule == SCHEDULE and not force
+            target = before[each.key] if same or (each.key in before and each.keep_overdue) else each.target
+            assert_has(row, occurrence=target.occurrence, execute_after=target.execute_after, ready_at=target.execute_after)
+            assert_has(row, revision=int(each.key in before and not same))
+
     @scenario()
     async def test_a_batch_may_be_large_or_empty(self, store: Store) -> None:
         keys = store.many_keys()
@@ -393,7 +424,7 @@ class TestRegister(Conformance):
         await asyncio.gather(*[worker.register(T0, registrations) for worker in workers for _ in range(2)])
         for key in keys:
             row = await store.row(key)
-            assert (row.revision, row.attempt, row.ready_at, row.epoch) == (0, 0, after(5), epoch_at(T0))
+            assert_has(row, revision=0, attempt=0, ready_at=after(5), epoch=epoch_at(T0))
 
     @scenario()
     async def test_of_many_that_register_one_key_at_once_each_is_counted(self, store: Store) -> None:
@@ -412,7 +443,7 @@ class TestRegister(Conformance):
         for key in keys:
             row = await store.row(key)
             number = schedules.index(row.schedule)
-            assert (row.spec, row.occurrence, row.ready_at) == (str(number), after(10 * number), after(10 * number))
+            assert_has(row, spec=str(number), occurrence=after(10 * number), ready_at=after(10 * number))
             assert row.revision == len(schedules) - 1
 
     @scenario()
@@ -426,7 +457,7 @@ class TestRegister(Conformance):
         claims = {claim.key: claim for claim in result.claims}
         for key in keys:
             row, claim = await store.row(key), claims.get(key)
-            assert (row.spec, row.schedule, row.occurrence, row.revision) == ("[]", OTHER, after(-5), 1)
+            assert_has(row, spec="[]", schedule=OTHER, occurrence=after(-5), revision=1)
             if claim is None:
                 assert row.locked_until is None
                 continue
@@ -434,7 +465,7 @@ class TestRegister(Conformance):
                 ("{}", SCHEDULE, T0, 0),
                 ("[]", OTHER, after(-5), 1),
             ]
-            assert (row.lease, row.locked_until, row.ready_at) == (claim.lease, T0 + LEASE, T0 + LEASE)
+            assert_has(row, lease=claim.lease, locked_until=T0 + LEASE, ready_at=T0 + LEASE)
 
     @scenario()
     async def test_a_race_of_force_and_commit_has_one_winner(self, store: Store) -> None:
@@ -450,7 +481,7 @@ class TestRegister(Conformance):
         assert set(outcomes) <= {Outcome.APPLIED, Outcome.LOST}
         for key in keys:
             row = await store.row(key)
-            assert (row.occurrence, row.ready_at, row.locked_until, row.revision) == (after(500), after(500), None, 1)
+            assert_has(row, occurrence=after(500), ready_at=after(500), locked_until=None, revision=1)
 
     @scenario()
     async def test_rows_of_other_partitions_are_left_alone(self, store: Store) -> None:

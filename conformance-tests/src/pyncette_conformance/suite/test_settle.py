@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 
-from pyncette.repository import Claim, Commit, Extend, Fail, Outcome, Release, Row, Settlement, State, SupportsPause
+from pyncette.repository import Claim, Commit, Extend, Fail, Outcome, Release, Row, Settlement, State, SupportsPause, Target
 from pyncette_conformance.builders import (
     FAR,
     LEASE,
@@ -21,6 +21,7 @@ from pyncette_conformance.builders import (
     release,
     settle,
 )
+from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, scenario
 from pyncette_conformance.suite.base import Conformance
 
@@ -183,7 +184,7 @@ class TestSettle(Conformance):
         claim = await claim_new(store, seconds=-1000)
         await settle(store.repository, after(5), commit(claim, following))
         row = await store.row(claim.key)
-        assert (row.occurrence, row.execute_after, row.ready_at) == (after(following), after(following), after(ready))
+        assert_has(row, occurrence=after(following), execute_after=after(following), ready_at=after(ready))
 
     @scenario()
     async def test_the_last_commit_removes_the_row(self, store: Store) -> None:
@@ -201,7 +202,7 @@ class TestSettle(Conformance):
         await store.repository.register(after(1), [registration(claim.key, 20, spec="[]", schedule="once")])
         assert await settle(store.repository, after(5), Commit(claim, None)) == [SUPERSEDED]
         again = await claim_one(store.repository, claim.key, after(20))
-        assert (again.spec, again.occurrence, again.attempt) == ("[]", after(20), 1)
+        assert_has(again, spec="[]", occurrence=after(20), attempt=1)
 
     @pytest.mark.parametrize("started", [True, False])
     @pytest.mark.parametrize(("retry", "ready"), [(-10, 0), (0, 0), (30, 30), (600, 600)])
@@ -257,6 +258,28 @@ class TestSettle(Conformance):
         assert await settle(store.repository, after(5), Extend(claim, after(600))) == [APPLIED]
         assert await store.row(claim.key) == before._replace(locked_until=after(600), ready_at=after(600))
 
+    @pytest.mark.parametrize("due", [9, 250, 1000], ids=["due", "during the lease", "later"])
+    @scenario()
+    async def test_an_extension_never_shortens_the_lease_of_a_rescheduled_row(self, store: Store, due: float) -> None:
+        """I2. One that was sent long ago, and arrives after the schedule was replaced."""
+        claim = await claim_new(store)
+        await settle(store.repository, after(1), Extend(claim, after(300)))
+        await store.repository.register(after(2), [registration(claim.key, due, schedule=OTHER)])
+        before = await store.row(claim.key)
+        assert_has(before, locked_until=after(300), ready_at=after(max(due, 300)))
+        for until in (after(30), T0 + LEASE, after(299), after(300)):
+            assert await settle(store.repository, after(5), Extend(claim, until)) == [APPLIED]
+            assert await store.row(claim.key) == before
+
+    @scenario("supports_pause")
+    async def test_an_extension_of_a_paused_row_only_lengthens_its_lease(self, store: Store) -> None:
+        claim = await claim_new(store)
+        assert isinstance(store.repository, SupportsPause)
+        await store.repository.pause(T0, [claim.key])
+        for until, end in [(300, 300), (100, 300), (400, 400)]:
+            assert await settle(store.repository, after(5), Extend(claim, after(until))) == [APPLIED]
+            assert_has(await store.row(claim.key), state=State.PAUSED, locked_until=after(end), ready_at=None)
+
     @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "extend"])
     @pytest.mark.parametrize(("due", "ready"), [(9, 70), (70, 70), (500, 500)], ids=["overdue", "due", "later"])
     @scenario()
@@ -302,7 +325,7 @@ class TestSettle(Conformance):
         await store.repository.register(after(1), [registration(claim.key, 500, spec="[]")])
         assert await settle(store.repository, after(2), commit(claim, 60)) == [APPLIED]
         row = await store.row(claim.key)
-        assert (row.occurrence, row.spec) == (after(60), "[]")
+        assert_has(row, occurrence=after(60), spec="[]")
 
     @pytest.mark.parametrize("kind", KINDS)
     @scenario("supports_pause")
@@ -334,7 +357,7 @@ class TestSettle(Conformance):
         await store.repository.pause(T0, [claim.key])
         await store.repository.register(after(1), [registration(claim.key, 3, schedule=OTHER)])
         before = await store.row(claim.key)
-        assert (before.state, before.ready_at, before.locked_until) == (State.PAUSED, None, T0 + LEASE)
+        assert_has(before, state=State.PAUSED, ready_at=None, locked_until=T0 + LEASE)
         assert await settle(store.repository, after(5), KINDS[kind](claim)) == [SUPERSEDED]
         assert await store.row(claim.key) == before._replace(locked_until=None)
 
@@ -375,6 +398,54 @@ class TestSettle(Conformance):
         ]
 
     @scenario()
+    async def test_each_outcome_is_in_the_place_of_its_settlement(self, store: Store) -> None:
+        """Where partitions, kinds of settlements and situations take turns, an outcome has nothing but its place to go by."""
+        keys = store.mixed_keys(30)
+        await register(store.repository, *keys)
+        claims = [await claim_one(store.repository, key) for key in keys]
+        situations: list[Callable[[Store, Claim], Awaitable[None]]] = [removed, held, forced, rescheduled, committed, taken_over]
+        kinds = list(KINDS)
+        batch, expected = [], []
+        for number, claim in enumerate(claims):
+            situation, kind = situations[number * 5 % 7 % 6], kinds[number * 5 % 11 % 6]
+            await situation(store, claim)
+            batch.append(KINDS[kind](claim))
+            expected.append(SITUATIONS[situation][kind == "extend"])
+        assert set(expected) == set(Outcome)
+        assert await settle(store.repository, after(70), *batch) == expected
+
+    @scenario()
+    async def test_each_settlement_of_a_batch_has_values_of_its_own(self, store: Store) -> None:
+        """I4, I9. Several of each kind, no two of which say the same."""
+        keys = store.mixed_keys(24)
+        await register(store.repository, *keys)
+        claims = [await claim_one(store.repository, key) for key in keys]
+        batch: list[Settlement] = []
+        expected: list[Row | None] = []
+        for number, claim in enumerate(claims):
+            free = claimed(claim, locked_until=None)
+            time = after(100 + 7 * number % 24)
+            of_kind: list[tuple[Settlement, Row | None]] = [
+                (
+                    Commit(claim, Target(time, time + number * TICK)),
+                    free._replace(occurrence=time, execute_after=time + number * TICK, ready_at=time + number * TICK, attempt=0),
+                ),
+                (Release(claim, time, started=number % 8 == 1), free._replace(ready_at=time, attempt=int(number % 8 == 1))),
+                (
+                    Fail(claim, f"it broke {number} times"),
+                    free._replace(ready_at=None, state=State.FAILED, error=f"it broke {number} times"),
+                ),
+                (Extend(claim, time), claimed(claim, locked_until=time, ready_at=time)),
+            ]
+            if number == 12:
+                of_kind[0] = Commit(claim, None), None
+            settlement, row = of_kind[number % 4]
+            batch.append(settlement)
+            expected.append(row)
+        assert await settle(store.repository, after(5), *batch) == [APPLIED] * len(keys)
+        assert list(await store.rows(keys)) == expected
+
+    @scenario()
     async def test_a_batch_may_span_partitions(self, store: Store) -> None:
         claims = [await claim_new(store) for _ in range(5)]
         assert await settle(store.repository, T0, *[commit(claim) for claim in claims]) == [APPLIED] * 5
@@ -385,7 +456,7 @@ class TestSettle(Conformance):
     async def test_a_batch_may_be_large(self, store: Store) -> None:
         keys = store.many_keys()
         await register(store.repository, *keys)
-        claims = (await poll(store.repository, keys[0].partition, limit=1000)).claims
+        claims = (await poll(store.repository, keys[0].partition)).claims
         kinds = list(KINDS.values())
         batch = [kinds[number % len(kinds)](claim) for number, claim in enumerate(claims)]
         assert await settle(store.repository, T0, *batch) == [APPLIED] * len(keys)
@@ -424,4 +495,4 @@ class TestSettle(Conformance):
         assert set(outcomes) <= {APPLIED, SUPERSEDED}
         for row in await store.rows(keys):
             assert row is not None
-            assert (row.schedule, row.occurrence, row.ready_at, row.locked_until) == (OTHER, after(500), after(500), None)
+            assert_has(row, schedule=OTHER, occurrence=after(500), ready_at=after(500), locked_until=None)

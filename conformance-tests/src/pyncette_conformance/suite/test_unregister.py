@@ -4,6 +4,7 @@ import asyncio
 
 from pyncette.repository import Extend, Fail, Key, Outcome, Settlement
 from pyncette_conformance.builders import FAR, T0, after, claim_one, commit, poll, register, registration, release, settle
+from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, all_rows, scenario
 from pyncette_conformance.suite.base import Conformance
 
@@ -22,6 +23,28 @@ class TestUnregister(Conformance):
         ]
         assert [row and row.key for row in await store.rows([present, absent, other])] == [None, None, other]
         assert list(await store.repository.unregister(T0, [present])) == [False]
+
+    @scenario()
+    async def test_each_answer_is_in_the_place_of_its_key(self, store: Store) -> None:
+        """Also where keys of several partitions take turns."""
+        keys = store.mixed_keys(20)
+        present = [key for number, key in enumerate(keys) if number % 3]
+        for asked in (keys, keys[::-1]):
+            await register(store.repository, *present)
+            assert list(await store.repository.unregister(T0, asked)) == [key in present for key in asked]
+
+    @scenario()
+    async def test_rows_are_removed_in_whatever_state(self, store: Store) -> None:
+        keys = store.keys(6)
+        await register(store.repository, *keys)
+        claims = [await claim_one(store.repository, key) for key in keys[1:]]
+        await settle(
+            store.repository, T0, commit(claims[0]), release(claims[1]), Fail(claims[2], "it broke"), Extend(claims[3], FAR)
+        )
+        await store.repository.register(T0, [registration(keys[5], 9, schedule="every 90 s")])
+        assert list(await store.repository.unregister(T0, keys)) == [True] * len(keys)
+        assert list(await store.rows(keys)) == [None] * len(keys)
+        assert await all_rows(store.repository, keys[0].partition) == []
 
     @scenario()
     async def test_a_removed_row_is_neither_claimed_nor_listed(self, store: Store) -> None:
@@ -56,7 +79,7 @@ class TestUnregister(Conformance):
         await store.repository.unregister(T0, [key])
         await register(store.repository, key)
         row = await store.row(key)
-        assert (row.lease, row.locked_until, row.revision, row.attempt) == (None, None, 0, 0)
+        assert_has(row, lease=None, locked_until=None, revision=0, attempt=0)
         settlements: list[Settlement] = [commit(claim), release(claim), Fail(claim, "late"), Extend(claim, FAR)]
         for settlement in settlements:
             assert await settle(store.repository, after(1), settlement) == [Outcome.LOST]

@@ -1,12 +1,13 @@
 """What is stored comes back exactly: arguments, texts, instants, and integers beyond what a double can hold."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pyncette.errors import RepositoryError
-from pyncette.repository import Claim, Extend, Fail, Registration, Release, Target
+from pyncette.errors import RepositoryError, TransientRepositoryError
+from pyncette.repository import Claim, Extend, Fail, Outcome, Registration, Release, State, SupportsStats, Target
 from pyncette_conformance.builders import (
     LEASE,
     SCHEDULE,
@@ -15,11 +16,13 @@ from pyncette_conformance.builders import (
     advanced,
     after,
     claim_one,
+    commit,
     poll,
     register,
     registration,
     settle,
 )
+from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, scenario
 from pyncette_conformance.suite.base import Conformance
 
@@ -57,6 +60,32 @@ INSTANTS = {
     "before 1970": datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
     "year 1900": datetime(1900, 1, 1, 0, 0, 0, 7, tzinfo=UTC),
 }
+#: In the order of time. Where text or numbers go wrong: signs, numbers of digits, times without a fraction, 32 and 53 bits.
+EPOCHS: Sequence[datetime] = [
+    datetime(1900, 1, 1, 0, 0, 0, 7, tzinfo=UTC),
+    datetime(1901, 12, 13, 20, 45, 51, tzinfo=UTC),
+    datetime(1938, 4, 24, 22, 13, 20, tzinfo=UTC),
+    datetime(1969, 12, 31, 23, 59, 58, 500000, tzinfo=UTC),
+    datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    datetime(1970, 1, 1, tzinfo=UTC),
+    datetime(1970, 1, 1, 0, 0, 0, 2, tzinfo=UTC),
+    datetime(1970, 1, 1, 0, 0, 0, 10, tzinfo=UTC),
+    datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC),
+    datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC),
+    datetime(2000, 1, 1, tzinfo=UTC),
+    datetime(2001, 9, 9, 1, 46, 39, 999999, tzinfo=UTC),
+    datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC),
+    datetime(2038, 1, 19, 3, 14, 7, 999999, tzinfo=UTC),
+    datetime(2038, 1, 19, 3, 14, 8, tzinfo=UTC),
+    datetime(2106, 2, 7, 6, 28, 16, tzinfo=UTC),
+    datetime(2255, 6, 5, 23, 47, 34, 740992, tzinfo=UTC),
+    datetime(2255, 6, 5, 23, 47, 34, 740993, tzinfo=UTC),
+    datetime(2286, 11, 20, 17, 46, 39, tzinfo=UTC),
+    datetime(2286, 11, 20, 17, 46, 40, tzinfo=UTC),
+    datetime(2300, 1, 1, tzinfo=UTC),
+    datetime(9999, 12, 31, 23, 59, 59, 999998, tzinfo=UTC),
+    datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+]
 #: After which every integer of microseconds needs more than the 53 bits of a double.
 LATE = datetime(8000, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
 
@@ -69,8 +98,9 @@ class TestValues(Conformance):
         key, other = store.keys(2)
         await store.repository.register(T0, [registration(key, spec=spec), registration(other, spec='{"old": 1}')])
         await store.repository.register(T0, [registration(other, spec=spec)])
-        assert [(await store.row(each)).spec for each in (key, other)] == [spec, spec]
-        assert [(await claim_one(store.repository, each)).spec for each in (key, other)] == [spec, spec]
+        for each in (key, other):
+            assert_has(await store.row(each), spec=spec)
+            assert_has(await claim_one(store.repository, each), spec=spec)
 
     @scenario()
     async def test_a_spec_may_be_large(self, store: Store) -> None:
@@ -80,9 +110,10 @@ class TestValues(Conformance):
         spec = json.dumps({"text": "é🙂\n" * size}, ensure_ascii=False).encode()[: size - 8].decode(errors="ignore") + '"}'
         key, small = store.keys(2)
         await store.repository.register(T0, [registration(key, spec=spec), registration(small)])
-        assert (await store.row(key)).spec == spec
+        assert_has(await store.row(key), spec=spec)
         claims = {claim.key: claim for claim in (await poll(store.repository, key.partition)).claims}
-        assert (claims[key].spec, claims[small].spec) == (spec, "{}")
+        assert_has(claims[key], spec=spec)
+        assert_has(claims[small], spec="{}")
 
     @scenario()
     async def test_a_limit_of_specs_is_not_declared_in_vain(self, store: Store) -> None:
@@ -117,13 +148,13 @@ class TestValues(Conformance):
         text = TEXT.replace("\0", "") * 4
         key = store.key()
         await store.repository.register(T0, [registration(key, schedule=text)])
-        assert (await store.row(key)).schedule == text
+        assert_has(await store.row(key), schedule=text)
         claim = await claim_one(store.repository, key)
-        assert claim.schedule == text
+        assert_has(claim, schedule=text)
         await store.repository.register(T0, [registration(key, 5, spec="[]", schedule=text)])
         assert (await store.row(key)).revision == 0, "the same schedule was taken for another one"
         await settle(store.repository, T0, Fail(claim, text * 10))
-        assert (await store.row(key)).error == text * 10
+        assert_has(await store.row(key), error=text * 10)
 
     @pytest.mark.parametrize(
         ("one", "other"), [("a", "A"), ("a", "a "), ("\u00e9", "e\u0301"), ("1", "1.0"), ("a", "á"), ("", " ")], ids=repr
@@ -135,7 +166,7 @@ class TestValues(Conformance):
         await store.repository.register(T0, [registration(key, schedule=one)])
         await store.repository.register(T0, [registration(key, 5, schedule=other)])
         row = await store.row(key)
-        assert (row.schedule, row.revision, row.occurrence) == (other, 1, after(5))
+        assert_has(row, schedule=other, revision=1, occurrence=after(5))
 
     @pytest.mark.parametrize("instant", INSTANTS.values(), ids=INSTANTS)
     @scenario()
@@ -144,13 +175,13 @@ class TestValues(Conformance):
         key = store.key()
         await store.repository.register(T0, [Registration(key, "{}", SCHEDULE, Target(T0 + TICK, instant))])
         row = await store.row(key)
-        assert (row.occurrence, row.execute_after, row.ready_at) == (T0 + TICK, instant, instant)
+        assert_has(row, occurrence=T0 + TICK, execute_after=instant, ready_at=instant)
         await store.repository.register(T0, [Registration(key, "{}", "other", Target(instant, instant))])
         assert (await store.row(key)).occurrence == instant
         result = await poll(store.repository, key.partition, instant - TICK)
         assert (result.claims, result.next_ready_at) == ([], instant)
         claim = await claim_one(store.repository, key, instant, lease_duration=timedelta())
-        assert (claim.occurrence, claim.execute_after) == (instant, instant)
+        assert_has(claim, occurrence=instant, execute_after=instant)
         assert (await store.row(key)).locked_until == instant
 
     @pytest.mark.parametrize("instant", INSTANTS.values(), ids=INSTANTS)
@@ -175,7 +206,7 @@ class TestValues(Conformance):
             T0.astimezone(zone), [Registration(key, "{}", SCHEDULE, Target(T0.astimezone(zone), T0.astimezone(zone)))]
         )
         row = await store.row(key)
-        assert (row.occurrence, row.ready_at) == (T0, T0)
+        assert_has(row, occurrence=T0, ready_at=T0)
         await claim_one(store.repository, key, T0.astimezone(zone))
         assert (await store.row(key)).locked_until == T0 + LEASE
 
@@ -190,6 +221,93 @@ class TestValues(Conformance):
             )
             now = start + 7 * TICK
             assert [(await poll(store.repository, keys[0].partition, now, limit=1)).claims[0].key for _ in keys] == list(keys)
+
+    @pytest.mark.parametrize("by_name", [False, True], ids=["all", "named"])
+    @scenario()
+    async def test_rows_are_ready_in_the_order_of_time(self, store: Store, by_name: bool) -> None:
+        """I4, I11. Over centuries: whatever is stored, text or number, signed or not, seconds or less, is in this order."""
+        keys = store.keys(len(EPOCHS))
+        partition = keys[0].partition
+        names = [key.name for key in keys] if by_name else None
+        places = [place * 7 % len(EPOCHS) for place in range(len(EPOCHS))]
+        assert len(set(places)) == len(EPOCHS)
+        begin = datetime(1899, 1, 1, tzinfo=UTC)
+        # One after another, so that the order of their coming can't be taken for that of time.
+        for key, place in zip(keys, places, strict=True):
+            await store.repository.register(begin, [Registration(key, "{}", SCHEDULE, Target(EPOCHS[place], EPOCHS[place]))])
+        assert (await poll(store.repository, partition, begin, names=names)).next_ready_at == EPOCHS[0]
+        found = []
+        for now, following in zip(EPOCHS, [*EPOCHS[1:], None], strict=True):
+            early = await poll(store.repository, partition, now - TICK, names=names)
+            assert (early.claims, early.next_ready_at) == ([], now)
+            if isinstance(store.repository, SupportsStats):
+                counts = [await store.repository.stats(at, partition) for at in (now - TICK, now)]
+                assert [(count.due, count.oldest_due) for count in counts] == [(0, None), (1, now)]
+            result = await poll(store.repository, partition, now, names=names, limit=5)
+            assert ([claim.execute_after for claim in result.claims], result.next_ready_at) == ([now], following)
+            found += [claim.key for claim in result.claims]
+            await store.repository.unregister(now, found[-1:])
+        assert [places[keys.index(key)] for key in found] == list(range(len(EPOCHS)))
+
+    @scenario()
+    async def test_a_backlog_of_centuries_is_claimed_in_the_order_of_time(self, store: Store) -> None:
+        """I11."""
+        keys = store.keys(len(EPOCHS))
+        await store.repository.register(
+            EPOCHS[0],
+            [Registration(key, "{}", SCHEDULE, Target(at, at)) for key, at in zip(keys[::-1], EPOCHS, strict=True)],
+        )
+        found: list[datetime] = []
+        for _ in range(0, len(EPOCHS), 4):
+            found += [each.execute_after for each in (await poll(store.repository, keys[0].partition, EPOCHS[-2], limit=4)).claims]
+        assert found == EPOCHS[:-1]
+
+    @scenario()
+    async def test_empty_texts_are_not_nothing(self, store: Store) -> None:
+        key = store.key()
+        await store.repository.register(T0, [registration(key, spec="", schedule="")])
+        claim = await claim_one(store.repository, key)
+        assert_has(claim, spec="", schedule="")
+        await settle(store.repository, T0, Fail(claim, ""))
+        assert_has(await store.row(key), spec="", schedule="", state=State.FAILED, error="")
+
+    @pytest.mark.parametrize("size", [256, 4_001, 65_537], ids="{:,} bytes".format)
+    @scenario()
+    async def test_long_texts_are_kept_whole(self, store: Store, size: int) -> None:
+        """I9. A schedule may be a calendar's rule, an error a message with all that it is about."""
+        key = store.key()
+        text = "é🙂" * (size // 6) + "x" * (size % 6)
+        schedule = text[:2000]
+        await store.repository.register(T0, [registration(key, spec=text, schedule=schedule)])
+        await store.repository.register(T0, [registration(key, 5, spec=text, schedule=f"{schedule}!")])
+        claim = await claim_one(store.repository, key, after(5))
+        assert_has(claim, spec=text, schedule=f"{schedule}!", revision=1)
+        await settle(store.repository, after(5), Fail(claim, schedule))
+        assert_has(await store.row(key), spec=text, schedule=f"{schedule}!", error=schedule)
+
+    @pytest.mark.parametrize("field", ["spec", "schedule", "error"])
+    @scenario()
+    async def test_what_can_not_be_encoded_is_refused_or_kept(self, store: Store, field: str) -> None:
+        """I10. Half a surrogate pair: an error of ours, and nothing stored that can't be read back; or the very same text."""
+        good, bad = store.keys(2)
+        text = "a\ud83d"
+        await register(store.repository, good, bad)
+        claims = [await claim_one(store.repository, key) for key in (good, bad)]
+        before = await store.row(bad)
+        changes = {"schedule": SCHEDULE, field: text}
+        try:
+            if field == "error":
+                await settle(store.repository, T0, Fail(claims[1], text))
+            else:
+                await store.repository.register(
+                    T0, [registration(bad, spec=changes.get("spec", "{}"), schedule=changes["schedule"])]
+                )
+        except RepositoryError as refused:
+            assert not isinstance(refused, TransientRepositoryError), "it would be tried again, in vain"
+            assert await store.row(bad) == before
+        else:
+            assert_has(await store.row(bad), **{field: text})
+        assert await settle(store.repository, T0, commit(claims[0])) == [Outcome.APPLIED]
 
     @scenario()
     async def test_epochs_are_exact_beyond_53_bits(self, store: Store) -> None:

@@ -1,14 +1,9 @@
-"""The rules that the reference store applies, explored exhaustively. See :mod:`pyncette_conformance.exhaustive`.
-
-These tests touch no store, so they are not among those that a backend adopts.
-"""
+"""The rules that the reference store applies, explored exhaustively. See :mod:`pyncette_conformance.exhaustive`."""
 
 import pytest
 
 from pyncette_conformance.broken_rules import MUTANTS
 from pyncette_conformance.exhaustive import CONFIGURATIONS, explore
-
-__all__ = ["TestRules"]
 
 
 class TestRules:
