@@ -5,9 +5,11 @@ import contextlib
 import os
 import uuid
 import warnings
+from ssl import create_default_context
 
 import aiomysql
 import pytest
+from own_server import make_certificates, own_server
 
 from pyncette.backends import BackendURL
 
@@ -74,3 +76,64 @@ def table(sql):
     name = f"test_{uuid.uuid4().hex}"
     yield name
     sql(f"DROP TABLE IF EXISTS {name}")
+
+
+class Own:
+    """A server with TLS and accounts of the tests' own."""
+
+    def __init__(self, url, folder):
+        self._url, self.folder = url, folder
+        self.table = f"test_{uuid.uuid4().hex}"
+
+    def options(self, **more):
+        """Those of a repository, with ``more`` without their prefix; files are in the folder."""
+        here = ("ssl_ca", "ssl_cert", "ssl_key", "unix_socket")
+        defaults = {
+            "host": self._url.hostname(),
+            "port": self._url.port(0),
+            "user": self._url.username,
+            "password": self._url.password,
+            "database": self._url.path[1:],
+            "table_name": self.table,
+        }
+        given = {name: str(self.folder / value) if name in here else value for name, value in more.items()}
+        return {f"mysql_{name}": value for name, value in {**defaults, **given}.items()}
+
+    def sql(self, *statements, ssl=False):
+        async def run():
+            names = {"host": "127.0.0.1", "port": self._url.port(0), "user": self._url.username, "password": self._url.password}
+            context = create_default_context(cafile=self.folder / "ca.pem") if ssl else None
+            connection = await aiomysql.connect(**names, db=self._url.path[1:], charset="utf8mb4", autocommit=True, ssl=context)
+            try:
+                async with connection.cursor() as cursor:
+                    for statement in statements:
+                        await cursor.execute(statement)
+                    return list(await cursor.fetchall())
+            finally:
+                connection.close()
+
+        return asyncio.run(run())
+
+    @contextlib.contextmanager
+    def account(self, require="", password="battery-horse"):
+        """An account of its own; the options to log in with it."""
+        name = f"u{uuid.uuid4().hex[:20]}"
+        quoted = password.replace("\\", "\\\\").replace("'", "''")
+        self.sql(f"CREATE USER '{name}'@'%' IDENTIFIED BY '{quoted}' {require}", f"GRANT ALL ON *.* TO '{name}'@'%'")
+        try:
+            yield {"user": name, "password": password}
+        finally:
+            self.sql(f"DROP USER '{name}'@'%'")
+
+
+@pytest.fixture(scope="session", params=["mysql", "mariadb"])
+def own(request):
+    with own_server(request.param) as (url, folder):
+        yield Own(url, folder)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificates(folder)
+    return folder

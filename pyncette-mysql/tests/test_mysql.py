@@ -318,7 +318,7 @@ class TestErrors:
         message = error_of(**{**server, "mysql_password": "battery-horse"})
         assert message.startswith(f"MySQL at {server['mysql_host']}:{server['mysql_port']}/")
         assert "refused the login: Access denied for user" in message
-        assert message.endswith("; check user, password and grants")
+        assert message.endswith("; check user, password and grants, and whether it demands TLS")
 
     def test_unknown_database(self, server):
         message = error_of(**{**server, "mysql_database": "nowhere"})
@@ -357,6 +357,8 @@ class TestErrors:
         sql(f"CREATE USER '{table[:30]}'@'%%' IDENTIFIED BY 'battery-horse'".replace("%%", "%"))
         try:
             message = error_of(**{**server, "mysql_user": table[:30], "mysql_password": "battery-horse"})
-            assert "Access denied for user" in message and message.endswith("; check user, password and grants")
+            assert "Access denied for user" in message and message.endswith(
+                "; check user, password and grants, and whether it demands TLS"
+            )
         finally:
             sql(f"DROP USER '{table[:30]}'@'%'")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -87,6 +88,9 @@ class Connections:
         self._used.add(connection)
         try:
             await connection.ping()  # connects
+        except (LookupError, struct.error, TypeError, AssertionError) as error:
+            self.discard(connection)
+            raise aiomysql.InterfaceError("it does not speak the protocol of MySQL") from error
         except BaseException:
             self.discard(connection)
             raise

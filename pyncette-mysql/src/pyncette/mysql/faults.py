@@ -59,7 +59,9 @@ def translated(error: Exception, where: str, table: str, timeout: float) -> Repo
     if code in _TRANSIENT or not isinstance(error, aiomysql.MySQLError):
         return TransientRepositoryError(f"{what} can't be used now: {_line(error)}")
     if code in (ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR):
-        return RepositoryError(f"{what} refused the login: {_line(error)}; check user, password and grants")
+        return RepositoryError(
+            f"{what} refused the login: {_line(error)}; check user, password and grants, and whether it demands TLS"
+        )
     if code == _TLS_REQUIRED:
         return RepositoryError(f"{what} wants connections to be encrypted; set mysql_ssl")
     if code == ER.BAD_DB_ERROR:

@@ -58,15 +58,15 @@ def login(
 
 
 def tls(
-    wanted: bool | ssl.SSLContext, mode: str | None, ca: str | None, cert: str | None, key: str | None
+    wanted: bool, mode: str | None, ca: str | None, cert: str | None, key: str | None, context: ssl.SSLContext | None
 ) -> ssl.SSLContext | None:
     """How connections are encrypted; None: not at all."""
     files = {"mysql_ssl_ca": ca, "mysql_ssl_cert": cert, "mysql_ssl_key": key}
     given = [name for name, value in files.items() if value is not None]
-    if isinstance(wanted, ssl.SSLContext):
+    if context is not None:
         if given or mode is not None:
-            raise ConfigurationError(f"mysql_ssl is a context already; leave out {(given or ['mysql_ssl_mode'])[0]}")
-        return wanted
+            raise ConfigurationError(f"mysql_ssl_context says it all; leave out {(given or ['mysql_ssl_mode'])[0]}")
+        return context
     if mode is not None:
         known = mode.upper().replace("-", "_")
         if known == "PREFERRED":
@@ -96,7 +96,7 @@ def tls(
     except (OSError, ValueError) as error:  # the former are TLS errors, too
         what = f"{', '.join(given)} can't be used ({getattr(error, 'reason', None) or error})"
         raise ConfigurationError(
-            f"{what}; they have to be PEM files, and the key not encrypted. Or pass an ssl.SSLContext as mysql_ssl"
+            f"{what}; they have to be PEM files, and the key not encrypted. Or pass a mysql_ssl_context"
         ) from error
     context.check_hostname = mode in (None, "VERIFY_IDENTITY")
     if mode == "REQUIRED" and ca is None:

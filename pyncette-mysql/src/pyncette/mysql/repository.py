@@ -251,11 +251,12 @@ async def mysql_repository(
     mysql_table_name: str = "pyncette_tasks",
     mysql_pool_size: int = 5,
     mysql_timeout: float = 10.0,
-    mysql_ssl: bool | ssl.SSLContext = False,
+    mysql_ssl: bool = False,
     mysql_ssl_mode: str | None = None,
     mysql_ssl_ca: str | None = None,
     mysql_ssl_cert: str | None = None,
     mysql_ssl_key: str | None = None,
+    mysql_ssl_context: ssl.SSLContext | None = None,
     mysql_skip_table_create: bool = False,
 ) -> AsyncIterator[MySQLRepository]:
     """Tasks in a table of MySQL 8 or newer, or MariaDB 10.6 or newer.
@@ -264,11 +265,12 @@ async def mysql_repository(
     :param mysql_database: which has to exist.
     :param mysql_pool_size: the most connections that are open at once. Claims and settlements have one of them to themselves.
     :param mysql_timeout: seconds that a call may take, once it has a connection, before it is given up and the connection thrown away.
-    :param mysql_ssl: encrypt connections, and check the server's certificate; or a context that says how.
+    :param mysql_ssl: encrypt connections, and check the server's certificate.
     :param mysql_ssl_mode: "DISABLED", "REQUIRED" (any certificate will do), "VERIFY_CA" (any host's) or "VERIFY_IDENTITY", the default with TLS.
     :param mysql_ssl_ca: file of the authorities that are trusted, instead of the system's. This and the next two imply TLS.
     :param mysql_ssl_cert: file of this client's certificate, which the server may demand.
     :param mysql_ssl_key: file of its key.
+    :param mysql_ssl_context: instead of all these, how connections are encrypted.
     :param mysql_skip_table_create: the table exists, created by the statement of :func:`schema`; don't try to create it.
     :raises ConfigurationError: an option makes no sense.
     :raises RepositoryError: the server refused, TLS failed, or the table can't be used.
@@ -279,7 +281,7 @@ async def mysql_repository(
         raise ConfigurationError(f"mysql_pool_size={mysql_pool_size!r} is below 1; use 5 or so")
     if not mysql_timeout > 0:
         raise ConfigurationError(f"mysql_timeout={mysql_timeout!r} is not a number of seconds above 0")
-    context = tls(mysql_ssl, mysql_ssl_mode, mysql_ssl_ca, mysql_ssl_cert, mysql_ssl_key)
+    context = tls(mysql_ssl, mysql_ssl_mode, mysql_ssl_ca, mysql_ssl_cert, mysql_ssl_key, mysql_ssl_context)
     options = login(
         *(mysql_host, mysql_port, mysql_unix_socket, mysql_user, mysql_password, mysql_database),
         timeout=mysql_timeout,
