@@ -258,6 +258,22 @@ def test_who_only_looks_opens_a_store_that_creates_nothing_as_ever(fake):
 # --- options in a URL ---------------------------------------------------------------------------------------------------
 
 
+def test_options_of_a_driver_are_its_backends_business(install):
+    code = WORKING.replace('prefix="fake_"', 'prefix="fake_", url_options={"sslmode"}').replace(
+        "return {", "return {\"fake_text\": url.unparse(options={'sslmode'}), "
+    )
+    install("pyncette-fake", {"fake": "driver_backend:backend"}, module="driver_backend", code=code)
+    opener = from_url("fake://u:p@host/db?sslmode=a%20b&number=3")
+    assert (opener.keywords["fake_text"], opener.keywords["fake_number"]) == ("fake://u:p@host/db?sslmode=a%20b", 3)
+    assert "did you mean 'sslmode'?" in error_of(lambda: from_url("fake://host?ssl_mode=1"))
+
+
+def test_options_that_no_text_can_stand_for_are_for_code(install):
+    code = "import ssl\n" + WORKING.replace("fake_host: str", "fake_tls: ssl.SSLContext | None = None, fake_host: str")
+    install("pyncette-fake", {"fake": "context_backend:backend"}, module="context_backend", code=code)
+    assert "Unknown option 'tls'" in error_of(lambda: from_url("fake://host?tls=yes"))
+
+
 @pytest.mark.parametrize(
     ("query", "option", "value"),
     [

@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 import socket
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from pyncette import Pyncette
 from pyncette.backends import from_url
+from pyncette.clock import to_microseconds
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
-from pyncette.postgres import postgres_repository
+from pyncette.postgres import postgres_repository, schema
 from pyncette.repository import Commit, Fail, Key, Outcome, Registration, Release, Target
 from pyncette_conformance.faults.proxy import Proxy
 
@@ -114,7 +117,8 @@ class TestRoundTrips:
 
         statement = asyncio.run(test())
         sql(f"ANALYZE {table}")
-        arguments = {"$1": "'p'", "$2": "'2026-03-01 13:00Z'", "$3": "10", "$4": "'l'", "$5": "'2026-03-01 14:00Z'", "$6": "1"}
+        now = to_microseconds(NOW)
+        arguments = {"$1": "'p'", "$2": str(now), "$3": "10", "$4": "'l'", "$5": str(now + 1)}
         for parameter, value in arguments.items():
             statement = statement.replace(parameter, value)
         [[plan]] = sql(f"EXPLAIN (FORMAT JSON) {statement}")
@@ -127,10 +131,7 @@ class TestRoundTrips:
 
         visit(json.loads(plan)[0]["Plan"])
         assert [node["Node Type"] for node in nodes if node["Node Type"] == "Seq Scan"] == []
-        assert {node["Index Name"] for node in nodes if "Index Name" in node} == {
-            f"{table}_pkey",
-            f"{table}_partition_ready_at_idx",
-        }
+        assert {node["Index Name"] for node in nodes if "Index Name" in node} == {f"{table}_partition_ready_at_idx"}
 
 
 class TestStored:
@@ -142,7 +143,7 @@ class TestStored:
                 await repository.register(NOW, rows)
                 held, failed = (await claim(repository, names=["b", "c"])).claims
                 await repository.settle(NOW, [Fail(failed, "it broke")])
-                await repository.pause(NOW, [Key("p", "a")])
+                await repository.pause(NOW, [Key("p", "a")], {Key("p", "a"): "by joe"})
                 return held.lease
 
         lease = asyncio.run(test())
@@ -150,33 +151,113 @@ class TestStored:
         assert sql(f"{columns} ORDER BY ordinal_position", table) == [
             ("partition", "text", "NO", "C"),
             ("name", "text", "NO", "C"),
-            ("spec", "text", "NO", None),
+            ("spec", "text", "NO", "C"),
             ("schedule", "text", "NO", "C"),
-            ("occurrence", "timestamp with time zone", "NO", None),
-            ("execute_after", "timestamp with time zone", "NO", None),
-            ("ready_at", "timestamp with time zone", "YES", None),
-            ("lease", "text", "YES", None),
-            ("locked_until", "timestamp with time zone", "YES", None),
+            ("occurrence", "bigint", "NO", None),
+            ("execute_after", "bigint", "NO", None),
+            ("ready_at", "bigint", "YES", None),
+            ("lease", "text", "YES", "C"),
+            ("locked_until", "bigint", "YES", None),
             ("epoch", "bigint", "NO", None),
             ("revision", "bigint", "NO", None),
             ("attempt", "bigint", "NO", None),
-            ("state", "text", "NO", None),
+            ("state", "text", "NO", "C"),
             ("error", "text", "YES", None),
+            ("memo", "text", "NO", None),
         ]
-        assert sql(f"SELECT obj_description('{table}'::regclass)") == [("Pyncette, stored format 1",)]
+        assert sql(f"SELECT conname FROM pg_constraint WHERE conrelid = '{table}'::regclass AND contype = 'c'") == [
+            ("pyncette_format_1",)
+        ]
         assert sql("SELECT indexdef FROM pg_indexes WHERE tablename = $1 ORDER BY 1", table) == [
+            (f"CREATE INDEX {table}_partition_idx ON public.{table} USING btree (partition) WHERE (state = 'failed'::text)",),
             (
                 f"CREATE INDEX {table}_partition_ready_at_idx ON public.{table} USING btree (partition, ready_at) WHERE (ready_at IS NOT NULL)",
             ),
             (f"CREATE UNIQUE INDEX {table}_pkey ON public.{table} USING btree (partition, name)",),
         ]
-        epoch = 1772366400123457  # NOW, in microseconds since 1970
-        later, until = NOW + MINUTE, NOW + MINUTE
+        now = epoch = 1772366400123457  # microseconds since 1970
+        later = until = now + 60_000_000
         assert sql(f"SELECT * FROM {table} ORDER BY name") == [
-            ("p", "a", '{"x": "é"}', "*/5", later, later, None, None, None, epoch, 0, 0, "paused", None),
-            ("p", "b", "{}", "s", NOW, NOW, until, lease, until, epoch + 1, 0, 1, "scheduled", None),
-            ("p", "c", "{}", "s", NOW, NOW, None, lease, None, epoch + 1, 0, 1, "failed", "it broke"),
+            ("p", "a", '{"x": "é"}', "*/5", later, later, None, None, None, epoch, 0, 0, "paused", None, "by joe"),
+            ("p", "b", "{}", "s", now, now, until, lease, until, epoch + 1, 0, 1, "scheduled", None, ""),
+            ("p", "c", "{}", "s", now, now, None, lease, None, epoch + 1, 0, 1, "failed", "it broke", ""),
         ]
+
+    def test_what_is_registered_already_is_not_written_again(self, server_url, table, sql):
+        """I4. Neither a new version of the row nor a lock on it: every worker registers every static task at its start."""
+        versions = f"SELECT name, ctid::text, xmin::text, xmax::text FROM {table} ORDER BY name"
+
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                rows = [registration("a"), registration("b", spec='{"x": 1}')]
+                await repository.register(NOW, rows)
+                before = await asyncio.to_thread(sql, versions)
+                await repository.register(NOW, rows)
+                assert await asyncio.to_thread(sql, versions) == before
+                await repository.register(NOW, [*rows[:1], registration("b", spec='{"x": 2}')])
+                after = await asyncio.to_thread(sql, versions)
+                assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]
+                [row] = await repository.get([Key("p", "b")])
+                assert row.spec == '{"x": 2}'
+
+        asyncio.run(test())
+
+    def test_a_table_may_be_made_by_somebody_else(self, server_url, table, sql):
+        for statement in schema(table).split(";\n")[:-1]:
+            sql(statement)
+
+        async def test():
+            options = {"postgres_table_name": table, "postgres_skip_table_create": True}
+            async with postgres_repository(postgres_url=server_url, **options) as repository:
+                await repository.register(NOW, [registration("a")])
+                assert len((await claim(repository)).claims) == 1
+
+        asyncio.run(test())
+
+    def test_the_statements_for_it_are_those_that_are_used(self, server_url, table, sql):
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table):
+                pass
+
+        described = """SELECT (SELECT array_agg(attname || format_type(atttypid, atttypmod) || attnotnull ORDER BY attnum)
+                FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0), c.reloptions::text,
+            (SELECT array_agg(replace(pg_get_indexdef(indexrelid), c.relname, 't') ORDER BY 1) FROM pg_index WHERE indrelid = c.oid)
+            FROM pg_class AS c WHERE c.oid = $1::text::regclass"""
+        asyncio.run(test())
+        ours = sql(described, table)
+        sql(f"DROP TABLE {table}")
+        for statement in schema(table).split(";\n")[:-1]:
+            sql(statement)
+        assert sql(described, table) == ours
+
+    def test_a_dump_without_comments_is_enough(self, server_url, table, sql):
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table):
+                pass
+
+        asyncio.run(test())
+        sql(f"COMMENT ON TABLE {table} IS NULL")
+        asyncio.run(test())
+
+    def test_a_table_of_pyncette_1_is_known_as_such(self, server_url, table, sql):
+        columns = "name text PRIMARY KEY, parent_name text, locked_until timestamptz, locked_by uuid, execute_after timestamptz"
+        sql(f"CREATE TABLE {table} ({columns}, task_spec json)")
+        message = error_of(lambda: postgres_repository(postgres_url=server_url, postgres_table_name=table))
+        assert message.startswith(f'The table "{table}" in ')
+        assert message.endswith(
+            "is of Pyncette 1, whose tasks are not read; choose another postgres_table_name, and schedule them anew"
+        )
+
+    def test_somebody_elses_search_path_changes_nothing(self, server_url, table, sql):
+        """Sessions of a pooler may have been anybody's before."""
+
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table, postgres_pool_size=1) as repository:
+                await repository._connections.execute("SET search_path = pg_catalog")
+                await repository.register(NOW, [registration("a")])
+                assert len((await claim(repository)).claims) == 1
+
+        asyncio.run(test())
 
     def test_a_newer_format_is_refused_at_the_start(self, server_url, table, sql):
         def opened():
@@ -187,7 +268,7 @@ class TestStored:
                 pass
 
         asyncio.run(start())
-        sql(f"COMMENT ON TABLE {table} IS 'Pyncette, stored format 2'")
+        sql(f"ALTER TABLE {table} RENAME CONSTRAINT pyncette_format_1 TO pyncette_format_2")
         assert error_of(opened).endswith("has the stored format 2, but this Pyncette knows only 1; upgrade pyncette-postgres")
 
     def test_a_table_of_somebody_else_is_left_alone(self, server_url, table, sql):
@@ -223,15 +304,13 @@ class TestStored:
 
 class TestOptions:
     def test_a_url_reaches_the_factory(self):
-        url = (
-            "postgresql://user:p%40ss@host:5433/db?table_name=jobs.tasks&pool_size=3&timeout=2.5&ssl=require&skip_table_create=yes"
-        )
+        own = "table_name=jobs.tasks&pool_size=3&timeout=2.5&skip_table_create=yes"
+        url = f"postgresql://user:p%40ss@host:5433/db?sslmode=require&{own}&sslkey=/my%20key"
         assert from_url(url).keywords == {
-            "postgres_url": "postgresql://user:p%40ss@host:5433/db",
+            "postgres_url": "postgresql://user:p%40ss@host:5433/db?sslmode=require&sslkey=%2Fmy%20key",
             "postgres_table_name": "jobs.tasks",
             "postgres_pool_size": 3,
             "postgres_timeout": 2.5,
-            "postgres_ssl": "require",
             "postgres_skip_table_create": True,
         }
         assert from_url("postgres://host/db").keywords == {"postgres_url": "postgres://host/db"}
@@ -345,5 +424,102 @@ class TestConnections:
                         failed += 1
                 assert failed <= 1  # one call finds out for all of them
                 assert len(await repository.get([Key("p", str(i)) for i in range(5)])) == 5
+
+        asyncio.run(test())
+
+    def test_waiting_for_one_is_no_fault(self, server_url, table):
+        """A burst takes many times the timeout. Nobody fails while the server answers, and no connection is thrown away for it."""
+
+        async def test():
+            options = {"postgres_pool_size": 1, "postgres_timeout": 0.7}
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table, **options) as repository:
+
+                async def session():
+                    return await repository._connections.fetch("SELECT pg_backend_pid()")
+
+                before = await session()
+                slow = [repository._connections.fetch("SELECT pg_sleep(0.2)") for _ in range(10)]
+                await asyncio.gather(*slow, *(repository.register(NOW, [registration(str(i))]) for i in range(100)))
+                assert await session() == before
+
+        asyncio.run(test())
+
+    def test_claims_and_settlements_wait_for_no_other_calls(self, server_url, table):
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table, postgres_pool_size=2) as repository:
+                await repository.register(NOW, [registration("due")])
+                registrations = [asyncio.create_task(repository.register(NOW, [registration(str(i))])) for i in range(1000)]
+                await asyncio.sleep(0)
+                [mine, *_] = (await claim(repository, limit=1)).claims
+                assert await repository.settle(NOW, [Release(mine, NOW)]) == [Outcome.APPLIED]
+                assert sum(task.done() for task in registrations) < 500
+                await asyncio.gather(*registrations)
+
+        asyncio.run(test())
+
+    def test_calls_that_wait_end_in_time_when_the_server_hangs(self, server_url, table):
+        async def test():
+            async with proxied(server_url, table, postgres_pool_size=2, postgres_timeout=0.5) as (proxy, repository):
+                proxy.freeze_new = True
+                proxy.freeze()
+                begun = asyncio.get_running_loop().time()
+                calls = [claim(repository), *(repository.register(NOW, [registration(str(i))]) for i in range(30))]
+                results = await asyncio.gather(*calls, return_exceptions=True)
+                assert {type(result) for result in results} == {TransientRepositoryError}
+                assert asyncio.get_running_loop().time() - begun < 5
+                proxy.thaw()
+                await repository.register(NOW, [registration("a")])
+
+        asyncio.run(test())
+
+    def test_cancelled_calls_leave_no_noise_behind(self, server_url, table):
+        noise = []
+
+        async def test():
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: noise.append(context["message"]))
+            async with proxied(server_url, table) as (_, repository):
+                for turn in range(40):
+                    calls = [asyncio.create_task(repository.register(NOW, [registration(str(i))])) for i in range(8)]
+                    for _ in range(turn):  # each time at another await
+                        await asyncio.sleep(0)
+                    for call in calls:
+                        call.cancel()
+                    await asyncio.wait(calls)
+                await repository.register(NOW, [registration("a")])
+
+        asyncio.run(test())
+        gc.collect()
+        assert noise == []
+
+    def test_a_lock_of_somebody_else_costs_that_call_alone(self, server_url, table, sql):
+        async def test():
+            options = {"postgres_pool_size": 2, "postgres_timeout": 0.5}
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table, **options) as repository:
+                await repository.register(NOW, [registration("a")])
+                async with asyncpg.create_pool(server_url, min_size=1, max_size=1) as pool, pool.acquire() as other:
+                    async with other.transaction():
+                        await other.execute(f"LOCK TABLE {table}")
+                        with pytest.raises(TransientRepositoryError, match=r"did not answer within 0.5 s"):
+                            await claim(repository)
+                        assert (await repository.server_time()).tzinfo is not None
+                assert len((await claim(repository)).claims) == 1
+
+        asyncio.run(test())
+
+
+class TestStats:
+    def test_many_rows_are_estimated(self, server_url, table, sql):
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                await repository.register(NOW, [registration("a")])
+                later = to_microseconds(NOW + MINUTE)
+                rows = f"SELECT 'p', i::text, '', 's', 0, 0, CASE WHEN i > 15000 THEN {later} ELSE 0 END, 0, 0, 0, 'scheduled'"
+                columns = "partition, name, spec, schedule, occurrence, execute_after, ready_at, epoch, revision, attempt, state"
+                await asyncio.to_thread(sql, f"INSERT INTO {table} ({columns}) {rows} FROM generate_series(1, 30000) AS i")
+                await asyncio.to_thread(sql, f"ANALYZE {table}")
+                stats = await repository.stats(NOW, "p")
+                assert 25_000 < stats.rows < 35_000
+                assert 12_000 < stats.due < 18_000
+                assert (to_microseconds(stats.oldest_due), stats.failed) == (0, 0)
 
         asyncio.run(test())

@@ -10,7 +10,7 @@ import re
 import types
 import typing
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -129,13 +129,16 @@ class BackendURL:
         except ValueError:
             raise ConfigurationError(f"{self.hosts!r} is not one host and port, in {self}; write HOST:PORT") from None
 
-    def unparse(self, scheme: str | None = None) -> str:
-        """The URL without its options and WITH the password, for a driver that takes URLs; never to be shown."""
+    def unparse(self, scheme: str | None = None, options: Collection[str] = ()) -> str:
+        """The URL WITH the password and those of its options that are among ``options``, for a driver that takes URLs; never to be shown."""
         quote = functools.partial(urllib.parse.quote, safe="")
         user = "" if self.username is None else quote(self.username)
         password = "" if self.password is None else ":" + quote(self.password)
         at = "@" if user or password else ""
-        return f"{scheme or self.scheme}://{user}{password}{at}{self.hosts}{urllib.parse.quote(self.path)}"
+        query = urllib.parse.urlencode(
+            {name: value for name, value in self.options.items() if name in options}, quote_via=urllib.parse.quote
+        )
+        return f"{scheme or self.scheme}://{user}{password}{at}{self.hosts}{urllib.parse.quote(self.path)}{query and '?' + query}"
 
     def __str__(self) -> str:
         # A name without a password may be a token.
@@ -162,6 +165,8 @@ class Backend:
     prefix: str
     #: The factory's options that are in the URL's hosts, path and credentials. Raises ConfigurationError if they make no sense.
     from_url: Callable[[BackendURL], Mapping[str, Any]] = lambda url: {}
+    #: Options of a URL that ``from_url`` reads itself, since they are the driver's.
+    url_options: Collection[str] = ()
 
 
 class _Opener(functools.partial[AbstractAsyncContextManager[Repository]]):
@@ -194,10 +199,13 @@ def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
     backend = load(parsed.scheme)
     options = dict(backend.from_url(parsed))
     parameters = _options_of(backend.factory)
-    known = {name.removeprefix(backend.prefix): name for name in parameters if name not in options}
+    # What no text can be, such as an ssl.SSLContext, is for code only.
+    known = {name.removeprefix(backend.prefix): name for name in parameters if name not in options and _is_plain(parameters[name])}
     for name, text in parsed.options.items():
+        if name in backend.url_options:
+            continue
         if name not in known:
-            raise ConfigurationError(f"Unknown option {name!r} in the URL {parsed}{_known(name, known)}")
+            raise ConfigurationError(f"Unknown option {name!r} in the URL {parsed}{_known(name, {*known, *backend.url_options})}")
         options[known[name]] = _convert(name, text, parameters[known[name]])
     return from_factory(backend.factory, options)
 
@@ -314,9 +322,14 @@ def _kinds(annotation: Any) -> Sequence[Any]:
     return typing.get_args(annotation) if union else [annotation]
 
 
+def _is_plain(annotation: Any) -> bool:
+    """Whether a text can stand for all values of a type."""
+    return annotation is Any or all(kind in (str, int, float, bool, timedelta, types.NoneType) for kind in _kinds(annotation))
+
+
 def _check_type(name: str, value: object, annotation: Any) -> None:
     kinds = _kinds(annotation)
-    if not all(kind in (str, int, float, bool, timedelta, types.NoneType) for kind in kinds):
+    if annotation is Any or not _is_plain(annotation):
         return  # the factory's own business
     if not any(isinstance(value, _ACCEPTED.get(kind, kind)) and (kind is bool or not isinstance(value, bool)) for kind in kinds):
         # Without the value, which may be a password.

@@ -1,0 +1,178 @@
+"""From a URL to connections: what a URL may say, what stands between us and the server, and what is wrong if nothing comes of it."""
+
+import asyncio
+import contextlib
+import ssl
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from pyncette.backends import BackendURL
+from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+
+__all__ = ["OPTIONS", "TRANSIENT", "Connecting", "Way", "line"]
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
+    "ssl_min_protocol_version": ("TLSv1.2", "TLSv1.3"),
+    "sslnegotiation": ("postgres", "direct"),
+}
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+#: Options of libpq that a URL may have.
+OPTIONS = frozenset({*_CHOICES, *_FILES, "sslpassword", "passfile", "host", "port", "application_name"})
+_NO_CHANNEL_BINDING = (
+    "channel_binding={!r} of the URL can't be had with asyncpg; leave it out, and use sslmode=verify-full, "
+    "which keeps others out of the middle as well"
+)
+
+#: The server or the way to it is at fault, and will be back: the call may be repeated.
+TRANSIENT = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,  # the connection was closed under us
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,  # the server shuts down, or an administrator or a time limit cancelled the query
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.TransactionRollbackError,  # deadlock, serialization failure
+    asyncpg.ObjectInUseError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,  # this was the primary until a moment ago
+    asyncpg.InvalidSQLStatementNameError,  # a pooler has given us another session
+    asyncpg.DuplicatePreparedStatementError,
+    OSError,
+    TimeoutError,
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to connect, and how to begin."""
+
+    #: Those of :func:`asyncpg.connect`.
+    arguments: Mapping[str, Any]
+    #: What has to come before each statement, if anything has.
+    begin: str | None = None
+
+
+class Connecting:
+    """How to reach a server."""
+
+    def __init__(self, url: str, context: ssl.SSLContext | None, timeout: float) -> None:
+        """Raises :class:`ConfigurationError` if the URL, one of its options or ``context`` makes no sense."""
+        parsed = BackendURL.parse(url)
+        options = dict(parsed.options)
+        _check(options, parsed)
+        if context is not None and not isinstance(context, ssl.SSLContext):
+            raise ConfigurationError(
+                f"postgres_ssl is of type {type(context).__name__}; pass an ssl.SSLContext, or write sslmode=... in the URL"
+            )
+        if context is not None and (given := sorted(name for name in options if name.startswith("ssl"))):
+            raise ConfigurationError(f"postgres_ssl and {given[0]!r} of the URL are both given; leave out one of them")
+        self.where = f"{parsed.hosts or options.get('host') or 'the default host'}{parsed.path}"
+        self.timeout = timeout
+        self._name = options.pop("application_name", "pyncette")
+        query = urllib.parse.urlencode(options)
+        self._arguments: dict[str, Any] = {"dsn": parsed.unparse() + (f"?{query}" if query else ""), "timeout": timeout}
+        if context is not None:
+            self._arguments["ssl"] = context
+
+    async def find(self) -> Way:
+        """How to connect, after a look at what answers there.
+
+        Raises :class:`RepositoryError` or :class:`TransientRepositoryError` if nothing does that can be used.
+        """
+        with self.explained():
+            async with asyncio.timeout(self.timeout):
+                # No start-up parameter and no name for a statement yet: poolers refuse the ones, and mix up the others.
+                connection = await asyncpg.connect(**self._arguments, statement_cache_size=0)
+                try:
+                    pid, isolation = await connection.fetchrow(
+                        "SELECT pg_backend_pid(), current_setting('default_transaction_isolation')"
+                    )
+                    pooled = pid != connection.get_server_pid()  # which poolers make up, to pass on cancellations
+                finally:
+                    connection.terminate()
+        if pooled:
+            return self.pooled(isolation)
+        settings = {
+            "application_name": self._name,
+            "default_transaction_isolation": "read committed",
+            # A statement is planned once for each connection, perhaps while the table is empty. It won't stay so.
+            "enable_seqscan": "off",
+            "jit": "off",
+        }
+        return Way({**self._arguments, "server_settings": settings})
+
+    def pooled(self, isolation: str = "read committed") -> Way:
+        """How to connect to a pooler. The next statement may meet another session, so nothing is prepared, and nothing set."""
+        begin = None if isolation == "read committed" else "BEGIN ISOLATION LEVEL READ COMMITTED"
+        return Way({**self._arguments, "statement_cache_size": 0}, begin)
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what goes wrong while connecting into a :class:`RepositoryError` that says what to do."""
+        try:
+            yield
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise _failure(error, self.where, self.timeout) from error
+
+
+def _check(options: Mapping[str, str], url: BackendURL) -> None:
+    for name, value in options.items():
+        if name == "channel_binding" and value not in ("disable", "prefer"):
+            raise ConfigurationError(_NO_CHANNEL_BINDING.format(value))
+        if name not in OPTIONS:
+            raise ConfigurationError(f"Unknown option {name!r} in the URL {url}; use one of {', '.join(sorted(OPTIONS))}")
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise ConfigurationError(f"The option {name}={value!r} of the URL is none of {', '.join(_CHOICES[name])}")
+        if name in _FILES:
+            try:
+                Path(value).read_bytes()
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise ConfigurationError(f"The file {name}={value!r} of the URL can't be read: {reason}") from None
+        if name == "port" and not all(port.isdecimal() and 0 < int(port) < 65536 for port in value.split(",")):
+            raise ConfigurationError(f"The option port={value!r} of the URL is no number from 1 to 65535, nor several with commas")
+    if url.hosts and options.get("host"):
+        raise ConfigurationError(f"The URL {url} has a host after its '//' and another in its options; leave out one of them")
+
+
+def _failure(error: BaseException, where: str, timeout: float) -> RepositoryError:
+    """Why no connection came about, and what to do about it, in one line."""
+    at = f"PostgreSQL at {where}"
+    text = line(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return RepositoryError(
+            f"{at} has a certificate that can't be trusted: {error.verify_message}; give the file of its authority as sslrootcert, "
+            "and the host by the name in the certificate"
+        )
+    if isinstance(error, ssl.SSLError):
+        return RepositoryError(
+            f"{at} can't be used with these TLS settings: {text}; check sslmode, sslrootcert, sslcert and sslkey"
+        )
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in text:
+        return RepositoryError(f"{at} offers no TLS; switch it on there, or use sslmode=disable if nobody can listen in between")
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # a wrong password, too
+        advice = "check user and password"
+        if "no encryption" in text or "SSL off" in text:
+            advice = "if the server wants TLS, use sslmode=require or verify-full"
+        elif "certificate" in text:
+            advice = "give sslcert and sslkey"
+        return RepositoryError(f"{at} refused the login: {text}; {advice}")
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return RepositoryError(f"{at} has no such database: {text}; create it, or correct the URL")
+    if isinstance(error, TimeoutError):
+        return TransientRepositoryError(f"{at} did not answer within {timeout:g} s; is the address right?")
+    if isinstance(error, OSError):
+        return TransientRepositoryError(f"{at} can't be reached ({text}); is it running, is the address right?")
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError) or not isinstance(error, TRANSIENT):
+        return RepositoryError(f"{at} can't be used: {text}")
+    return TransientRepositoryError(f"{at} can't be used now: {text}")
+
+
+def line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,100 @@
+"""The table: its columns, what it is called, and how to tell one of ours."""
+
+import re
+from collections.abc import Iterable
+
+from pyncette.errors import ConfigurationError, RepositoryError
+
+__all__ = ["CREATE", "FIELDS", "FORMAT", "check", "literal", "quoted", "schema"]
+
+#: The version of the stored format. Raised whenever what is stored changes its meaning.
+FORMAT = 1
+
+#: In the order of :func:`pyncette.codec.decode`.
+FIELDS = (
+    *("partition", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
+    *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error", "memo"),
+)
+#: Columns of the table of Pyncette 1.
+_OF_PYNCETTE_1 = {"name", "parent_name", "locked_by", "task_spec"}
+
+# COLLATE "C": names are compared byte by byte, also in the index. Every run updates its row twice, so what counts is that dead versions
+# at the head of the index are removed soon. A constraint that nothing can violate holds the format: unlike a comment, it is in every dump.
+_TABLE = """CREATE TABLE {table} (
+    partition text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    spec text COLLATE "C" NOT NULL,
+    schedule text COLLATE "C" NOT NULL,
+    occurrence bigint NOT NULL,
+    execute_after bigint NOT NULL,
+    ready_at bigint,
+    lease text COLLATE "C",
+    locked_until bigint,
+    epoch bigint NOT NULL,
+    revision bigint NOT NULL,
+    attempt bigint NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    error text,
+    memo text NOT NULL DEFAULT '',
+    PRIMARY KEY (partition, name),
+    CONSTRAINT {marker} CHECK (true)
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)"""
+_READY = "CREATE INDEX ON {table} (partition, ready_at) WHERE ready_at IS NOT NULL"
+_FAILED = "CREATE INDEX ON {table} (partition) WHERE state = 'failed'"
+
+# One script, and so one transaction. IF NOT EXISTS is not safe against others who do the same: they queue up behind a lock.
+CREATE = """
+SELECT pg_advisory_xact_lock(hashtext('pyncette'), hashtext({literal}));
+DO $pyncette$ BEGIN IF to_regclass({literal}) IS NULL THEN {statements}; END IF; END $pyncette$;
+"""
+
+_MARKER = "pyncette_format_"
+_MAX_IDENTIFIER_BYTES = 63
+
+
+def schema(table: str = "pyncette_tasks") -> str:
+    """The statements that create the table called ``table``, for those who use ``postgres_skip_table_create``.
+
+    Raises :class:`ConfigurationError` if a table can't be called so.
+    """
+    return "".join(f"{statement};\n" for statement in _statements(quoted(table)))
+
+
+def creation(table: str) -> str:
+    """The script that creates the table with this quoted name unless it is there."""
+    return CREATE.format(literal=literal(table), statements="; ".join(_statements(table)))
+
+
+def _statements(table: str) -> list[str]:
+    return [each.format(table=table, marker=f"{_MARKER}{FORMAT}") for each in (_TABLE, _READY, _FAILED)]
+
+
+def check(what: str, columns: Iterable[str], constraints: Iterable[str]) -> None:
+    """Raise a :class:`RepositoryError` unless ``what``, a table with these names in it, is one that can be used."""
+    versions = [name.removeprefix(_MARKER) for name in constraints if name.startswith(_MARKER)]
+    if _OF_PYNCETTE_1.issubset(columns):
+        raise RepositoryError(
+            f"{what} is of Pyncette 1, whose tasks are not read; choose another postgres_table_name, and schedule them anew"
+        )
+    if len(versions) != 1 or not versions[0].isdecimal() or not {*FIELDS}.issubset(columns):
+        raise RepositoryError(f"{what} is not one of Pyncette's; choose another postgres_table_name")
+    if int(versions[0]) > FORMAT:
+        raise RepositoryError(
+            f"{what} has the stored format {versions[0]}, but this Pyncette knows only {FORMAT}; upgrade pyncette-postgres"
+        )
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quoted(name: str) -> str:
+    """The name as SQL has it, quoted: a table, or a schema and a table with a dot between. A part may come quoted already."""
+    parts = re.fullmatch(r'(?:("(?:[^"]|"")+"|[^".][^.]*)\.)?("(?:[^"]|"")+"|[^".][^.]*)', name)
+    if parts is None or "\0" in name:
+        raise ConfigurationError(f"postgres_table_name={name!r} is not the name of a table; write TABLE or SCHEMA.TABLE")
+    plain = [part[1:-1].replace('""', '"') if part.startswith('"') else part for part in parts.groups() if part is not None]
+    for part in plain:
+        if len(part.encode()) > _MAX_IDENTIFIER_BYTES:
+            raise ConfigurationError(f"postgres_table_name={name!r} is too long; PostgreSQL takes {_MAX_IDENTIFIER_BYTES} bytes")
+    return ".".join('"' + part.replace('"', '""') + '"' for part in plain)
