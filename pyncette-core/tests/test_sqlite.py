@@ -12,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 import types
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -215,6 +216,43 @@ class TestLocking:
                     results = await asyncio.gather(*calls, return_exceptions=True)
                 assert {type(each) for each in results} == {TransientRepositoryError}
                 assert asyncio.get_running_loop().time() - started < 5  # not fifty times as long
+
+        asyncio.run(test())
+
+    def test_calls_that_get_on_do_not_fail_because_there_are_many(self, path):
+        async def test():
+            async with sqlite_repository(sqlite_database=path, sqlite_timeout=0.5) as repository:
+
+                def write(db):
+                    with repository._connection.transaction(db):
+                        time.sleep(0.03)  # a disk's time: the thread's clock is the real one
+
+                began = time.monotonic()
+                await asyncio.gather(*(repository._connection.run(write) for _ in range(40)))
+                assert time.monotonic() - began > 2 * 0.5
+
+        asyncio.run(test())
+
+    @pytest.mark.parametrize("urgent", ["claim", "claim by name", "idle claim", "settle", "settle what was moved"])
+    def test_claims_and_settlements_do_not_wait_for_all_the_others_that_wait(self, path, urgent):  # I7
+        async def test():
+            async with sqlite_repository(sqlite_database=path) as repository:
+                await repository.register(NOW, [registration("held"), registration("due"), registration("later", NOW + MINUTE)])
+                held = (await claim(repository, names=["held"])).claims
+                if urgent == "settle what was moved":
+                    await repository.register(NOW, [registration("held", schedule="another")])
+                done = []
+
+                async def register(name):
+                    await repository.register(NOW, [registration(name)])
+                    await repository.get([Key("p", name)])
+                    done.append(name)
+
+                others = [asyncio.create_task(register(str(i))) for i in range(300)]
+                await asyncio.sleep(0)
+                await CALLS[urgent.removesuffix(" what was moved")](repository, held)
+                assert len(done) < 5
+                await asyncio.gather(*others)
 
         asyncio.run(test())
 
