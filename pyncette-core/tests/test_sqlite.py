@@ -306,26 +306,83 @@ async def traced(repository):
     return statements
 
 
-class TestStatements:
-    def test_their_number_does_not_depend_on_the_size_of_the_batch(self, path):
-        async def statements(size):
-            async with sqlite_repository(sqlite_database=f"{path}-{size}") as repository:
-                names = [f"{i:03}" for i in range(size)]
-                run = await traced(repository)
-                await repository.register(NOW, [registration(name) for name in names])
-                claims = (await claim(repository, limit=size)).claims
-                assert len(claims) == size
-                await repository.settle(NOW, advanced(claims))
-                claims = (await claim(repository, NOW + MINUTE, limit=size, names=names)).claims
-                assert len(claims) == size
-                await repository.settle(NOW + MINUTE, [Commit(each, None) for each in claims])
-                await repository.get([Key("p", name) for name in names])
-            # One statement that is executed for many rows counts once.
-            return [statement for statement, _ in groupby(" ".join(each.split()[:2]) for each in run)]
+@contextlib.contextmanager
+def hops(repository):
+    """What is done in the thread from now on, each time that something is."""
+    connection, seen = repository._connection, []
+    attempt = connection._attempt
 
-        few, many = asyncio.run(statements(2)), asyncio.run(statements(200))
-        assert few == many
-        assert len(few) == 4 + 5 + 3 + 5 + 3 + 1
+    def counted(work):
+        seen.append(work)
+        return attempt(work)
+
+    connection._attempt = counted
+    yield seen
+    connection._attempt = attempt
+
+
+class TestStatements:
+    """The cost of a call, whatever the size of its batch."""
+
+    async def cost(self, path, size, *calls):
+        """Of each call, made one after the other: the hops to the thread, and the statements, each once however many rows it has."""
+        costs = []
+        async with sqlite_repository(sqlite_database=f"{path}-{size}") as repository:
+            run = await traced(repository)
+            result = None
+            for call in calls:
+                run.clear()
+                with hops(repository) as seen:
+                    result = await call(repository, [f"{i:03}" for i in range(size)], result)
+                costs.append((len(seen), [statement for statement, _ in groupby(" ".join(each.split()[:2]) for each in run)]))
+                assert not isinstance(result, ClaimResult) or len(result.claims) in (0, size)
+        return costs
+
+    def test_neither_its_hops_to_the_thread_nor_its_statements_grow_with_the_batch(self, path):
+        calls = [
+            lambda it, names, _: it.register(NOW, [registration(name) for name in names]),
+            lambda it, names, _: claim(it, limit=len(names)),
+            lambda it, names, taken: it.settle(NOW, advanced(taken.claims)),
+            lambda it, names, _: claim(it, NOW + MINUTE, limit=len(names) + 1, names=names),
+            lambda it, names, taken: it.settle(NOW + MINUTE, [Release(each, NOW) for each in taken.claims]),
+            lambda it, names, _: claim(it, NOW + MINUTE, limit=len(names)),
+            lambda it, names, taken: it.settle(NOW + MINUTE, [Commit(each, None) for each in taken.claims]),
+            lambda it, names, _: it.claim(NOW, "p", lease_duration=MINUTE, limit=9),
+            lambda it, names, _: it.get([Key("p", name) for name in names]),
+        ]
+
+        async def test():
+            few, many = await self.cost(path, 2, *calls), await self.cost(path, 200, *calls)
+            assert few == many
+            assert [(hops, len(statements)) for hops, statements in few] == [
+                (1, 4),  # begin, select, insert, commit
+                (1, 6),  # look, begin, select, update, what is next, commit
+                (1, 3),  # begin, update, commit
+                (1, 5),
+                (1, 3),
+                (1, 6),
+                (1, 3),
+                (1, 1),
+                (1, 1),
+            ]
+
+        asyncio.run(test())
+
+    def test_arguments_are_not_sent_to_claim_and_neither_read_nor_sent_to_settle(self, path):
+        async def test():
+            async with sqlite_repository(sqlite_database=path) as repository:
+                names = ["advanced", "released", "removed"]
+                await repository.register(NOW, [registration(name, spec='"MARK"') for name in names])
+                run = await traced(repository)
+                first, second, third = (await claim(repository)).claims
+                assert {each.spec for each in (first, second, third)} == {'"MARK"'}
+                assert not [each for each in run if "MARK" in each or ("spec" in each and not each.startswith("SELECT"))]
+                run.clear()
+                await repository.settle(NOW, [*advanced([first]), Release(second, NOW), Commit(third, None)])
+                assert [each for each in run if each.startswith("UPDATE")]
+                assert not [each for each in run if "spec" in each or "MARK" in each or "SELECT" in each]
+
+        asyncio.run(test())
 
     def test_registering_what_is_stored_already_writes_nothing(self, path):
         async def test():
@@ -341,7 +398,7 @@ class TestStatements:
         async def test():
             async with sqlite_repository(sqlite_database=path) as repository:
                 plans = {}
-                for name in ("PEEK", "TAKE", "PEEK_NAMED", "TAKE_NAMED", "ROWS", "DELETE", "LIST", "STATS", "PARTITIONS"):
+                for name in ("PEEK", "TAKE", "NEXT", "PEEK_NAMED", "TAKE_NAMED", "ROWS", "DELETE", "LIST", "STATS", "PARTITIONS"):
                     statement = getattr(sqlite_rows, name)
                     values = {"partition": "p", "now": 1, "limit": 2, "names": "[]"}
                     parameters = values if ":" in statement else ("[]",) * statement.count("?")
@@ -352,7 +409,7 @@ class TestStatements:
             assert "SEARCH pyncette_tasks USING COVERING INDEX pyncette_tasks_ready (partition=? AND ready_at" in str(
                 plans["STATS"]
             )
-            for name in ("PEEK", "TAKE"):
+            for name in ("PEEK", "TAKE", "NEXT"):
                 assert "INDEX pyncette_tasks_ready (partition=? AND ready_at" in str(plans[name]), plans[name]
             for name in ("PEEK_NAMED", "TAKE_NAMED", "ROWS", "DELETE"):
                 assert "INDEX sqlite_autoindex_pyncette_tasks_1 (partition=? AND name=?)" in str(plans[name]), plans[name]

@@ -31,6 +31,7 @@ from pyncette.store.sqlite_rows import (
     FINISH,
     FORMAT,
     LIST,
+    NEXT,
     PARTITIONS,
     PEEK,
     PEEK_NAMED,
@@ -100,10 +101,11 @@ class SQLiteRepository(RowwiseRepository):
                     self._sql[CLAIM], [(until, each.lease, until, each.epoch, each.attempt, rowid) for each, rowid in claimed]
                 )
                 db.executemany(self._sql[PUT_OFF], [(until, rowid) for rowid in damaged])
-            left = ready[len(due) :]
-            return ClaimResult(
-                taken.claims, instant(left[0][READY_AT]) if left else None, missing({row[1] for row in found}), taken.unreadable
-            )
+                left = [row[READY_AT] for row in ready[len(due) :]]
+                if names is None and not left:
+                    left = [ready_at for (ready_at,) in db.execute(self._sql[NEXT], among)]
+            next_ready_at = instant(left[0] if left else None)
+            return ClaimResult(taken.claims, next_ready_at, missing({row[1] for row in found}), taken.unreadable)
 
         return await self._connection.run(work, urgent=True)
 
