@@ -654,6 +654,18 @@ class TestWrongFiles:
         with contextlib.closing(sqlite3.connect(path)) as db:
             assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("users",)]
 
+    @pytest.mark.parametrize("skip", [False, True])
+    def test_one_of_pyncette_1_is_recognised_and_left_as_it_is(self, path, skip):
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            columns = "name PRIMARY KEY, parent_name, locked_until timestamp, locked_by, execute_after timestamp, task_spec"
+            db.execute(f"CREATE TABLE pyncette_tasks ({columns})")
+        before = Path(path).read_bytes()
+        assert self.refused(sqlite_database=path, sqlite_skip_table_create=skip) == (
+            f"The table 'pyncette_tasks' in {path!r} is of Pyncette 1, whose tasks are not read; "
+            "choose another sqlite_table_name, and schedule them anew"
+        )
+        assert Path(path).read_bytes() == before
+
     def test_one_whose_table_lacks_our_key(self, path):
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute(schema("tasks")[0].replace("PRIMARY KEY", "CHECK").replace("(partition, name)", "(1)"))

@@ -32,6 +32,7 @@ from pyncette.store.sqlite_rows import (
     FORMAT,
     LIST,
     NEXT,
+    OLD_FIELDS,
     PARTITIONS,
     PEEK,
     PEEK_NAMED,
@@ -192,8 +193,14 @@ class SQLiteRepository(RowwiseRepository):
 
     async def _open(self, *, create: bool) -> None:
         def work(db: sqlite3.Connection) -> None:
+            # Before the first thing that may write.
+            if {name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (self._table,))} >= OLD_FIELDS:
+                raise RepositoryError(
+                    f"The table {self._table!r} in {self._where} is of Pyncette 1, whose tasks are not read; "
+                    "choose another sqlite_table_name, and schedule them anew"
+                )
             if not create:
-                self._check_table(db)  # before the first thing that may write
+                self._check_table(db)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             if create:

@@ -51,6 +51,8 @@ FIELDS = (
     *("partition", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
     *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error", "memo"),
 )
+#: Among the columns of Pyncette 1.
+OLD_FIELDS = {"name", "parent_name", "locked_until", "locked_by", "execute_after", "task_spec"}
 READY_AT = FIELDS.index("ready_at")
 COLUMNS = ", ".join(f"t.{field}" for field in FIELDS)
 
