@@ -31,7 +31,9 @@ class DictRepository(CompareAndSetRepository):
         self.before_read(key)
         return self.rows.get(key)
 
-    async def write(self, key, expected, row):
+    async def write(self, write):
+        key, before, row = write
+        expected = before and before.version
         await self._work()
         self.before_write(key)
         stored = self.rows.get(key)

@@ -6,7 +6,7 @@ import time
 import urllib.parse
 
 import pytest
-from conftest import failure
+from conftest import answer, failure
 from test_dynamodb import MINUTE, NOW, advanced, claim, names_of, registration
 
 from pyncette.errors import RepositoryError, TransientRepositoryError
@@ -88,9 +88,7 @@ class TestBusy:
         async def test():
             async with opened(dynamodb_timeout=1) as repository:
                 await repository.register(NOW, [registration(name) for name in "abc"])
-                wire.instead = lambda operation, body: (
-                    failure("ThrottlingException") if operation == "PutItem" and body["Item"]["task_id"]["S"] == "b" else None
-                )
+                wire.afterwards = refusing("b", "ThrottlingError")
                 result = await claim(repository)
                 assert (sorted(names_of(result.claims)), result.next_ready_at) == (["a", "c"], NOW)
 
@@ -101,16 +99,16 @@ class TestBusy:
             async with opened() as repository:
                 names = "abcdefgh"
                 await repository.register(NOW, [registration(name) for name in names])
-                original = repository._table._client.batch_get_item
+                original = repository._table._wire.post
 
-                async def three_at_most(RequestItems):
-                    [(table, request)] = RequestItems.items()
+                async def three_at_most(operation, body):
+                    [(table, request)] = body["RequestItems"].items()
                     some = {**request, "Keys": request["Keys"][:3]}
-                    answer = await original(RequestItems={table: some})
+                    answer = await original(operation, {"RequestItems": {table: some}})
                     left = request["Keys"][3:]
                     return {**answer, "UnprocessedKeys": {table: {**request, "Keys": left}} if left else {}}
 
-                repository._table._client.batch_get_item = three_at_most
+                repository._table._wire.post = three_at_most
                 wire.sent.clear()
                 assert [row.key.name for row in await repository.get([Key("p", name) for name in names])] == list(names)
                 assert wire.counts() == {"BatchGetItem": 3}
@@ -124,16 +122,16 @@ class TestUnknownOutcomes:
         async def test():
             async with opened() as repository:
                 await repository.register(NOW, [registration("a")])
-                wire.afterwards = lambda operation, body: failure(code, status=status) if operation == "PutItem" else None
+                wire.afterwards = lambda operation, body: failure(code, status=status) if operation == "UpdateItem" else None
                 wire.sent.clear()
                 with pytest.raises(TransientRepositoryError) as caught:
                     await claim(repository)
-                assert wire.counts()["PutItem"] == 1
-                assert str(caught.value) == (f"DynamoDB at {endpoint} failed (PutItem: {code}: so be it)")
+                assert wire.counts()["UpdateItem"] == 1
+                assert str(caught.value) == (f"DynamoDB at {endpoint} failed (UpdateItem: {code}: so be it)")
                 wire.afterwards = lambda operation, body: None
                 [claimed] = (await claim(repository, NOW + MINUTE)).claims
                 assert claimed.attempt == 2  # the first claim was applied
-                wire.afterwards = lambda operation, body: failure(code, status=status) if operation == "PutItem" else None
+                wire.afterwards = lambda operation, body: failure(code, status=status) if operation == "UpdateItem" else None
                 with pytest.raises(TransientRepositoryError):
                     await repository.settle(NOW + MINUTE, [Release(claimed, NOW + MINUTE)])
                 wire.afterwards = lambda operation, body: None
@@ -145,18 +143,76 @@ class TestUnknownOutcomes:
         async def test():
             async with opened() as repository:
                 await repository.register(NOW, [registration(name) for name in "abc"])
-                claims = (await claim(repository)).claims
-                wire.afterwards = lambda operation, body: (
-                    failure("InternalServerError", status=500)
-                    if operation == "PutItem" and body["Item"]["task_id"]["S"] == "b"
-                    else None
-                )
+                wire.afterwards = refusing("b", "InternalServerError")
+                result = await claim(repository)
+                assert sorted(names_of(result.claims)) == ["a", "c"]
+                wire.afterwards = lambda operation, body: None
+                claims = (await claim(repository, NOW + MINUTE)).claims
+                wire.afterwards = refusing("b", "InternalServerError")
                 with pytest.raises(TransientRepositoryError):
                     await repository.settle(NOW, advanced(claims))
                 wire.afterwards = lambda operation, body: None
                 assert await repository.settle(NOW, advanced(claims)) == [Outcome.ALREADY] * 3
 
         asyncio.run(test())
+
+    @pytest.mark.parametrize(
+        "code", ["ProvisionedThroughputExceeded", "ThrottlingError", "RequestLimitExceeded", "TransactionConflict"]
+    )
+    def test_of_a_batch_only_what_the_service_was_too_busy_for_is_sent_again(self, opened, wire, code):
+        async def test():
+            async with opened() as repository:
+                await repository.register(NOW, [registration(f"{i:02}") for i in range(30)])
+                claims = (await claim(repository)).claims
+                refused = iter(["03", "07", "07", "29"])
+                sent = []
+
+                def refuse(operation, body):
+                    sent.append([each["Parameters"][-5]["S"] for each in body["Statements"]])
+                    name = next(refused, None)
+                    return refusing(name, code, instead=True)(operation, body) if name else None
+
+                wire.instead = refuse
+                assert await repository.settle(NOW, advanced(claims)) == [Outcome.APPLIED] * 30
+                assert sum(map(len, sent)) > 30  # and what was written is not written again: that would be ALREADY
+
+        asyncio.run(test())
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("AccessDenied", "denies a request (BatchExecuteStatement: AccessDeniedException: so be it); allow it in the policy"),
+            (
+                "ItemCollectionSizeLimitExceeded",
+                "is full (BatchExecuteStatement: ItemCollectionSizeLimitExceededException: so be it)",
+            ),
+            ("ResourceNotFound", "There is no table"),
+            ("ValidationError", "refused a request (BatchExecuteStatement: ValidationError: so be it)"),
+        ],
+    )
+    def test_what_is_refused_of_a_batch_is_told_and_the_others_are_written(self, opened, wire, code, message):  # I10
+        async def test():
+            async with opened() as repository:
+                wire.instead = refusing("b", code, instead=True)
+                with pytest.raises(RepositoryError) as caught:
+                    await repository.register(NOW, [registration(name) for name in "abc"])
+                assert message in str(caught.value)
+                assert not isinstance(caught.value, TransientRepositoryError)
+
+        asyncio.run(test())
+
+
+def refusing(name, code, *, instead=False):
+    """Answers that one statement of a batch, that of the row ``name``, has failed, and that all others were carried out."""
+    error = {"Error": {"Code": code, "Message": "so be it"}}
+
+    def refuse(operation, body):
+        if operation != "BatchExecuteStatement":
+            return None
+        bad = [any(each.get("S") == name for each in statement["Parameters"]) for statement in body["Statements"]]
+        return answer({"Responses": [error if each else {} for each in bad]}) if any(bad) else None
+
+    return refuse
 
 
 @contextlib.asynccontextmanager
@@ -179,16 +235,16 @@ class TestNetwork:
                 await repository.register(NOW, [registration("a")])
                 await asyncio.gather(*(repository.get([Key("p", "a")]) for _ in range(3)))
                 needs_open_connections(proxy)
-                original = repository.write
+                original = repository.write_many
 
                 async def cut(*arguments):
                     proxy.cut_replies()
                     return await original(*arguments)
 
-                repository.write = cut
+                repository.write_many = cut
                 with pytest.raises(TransientRepositoryError, match="can't be reached"):
                     await claim(repository)
-                repository.write = original
+                repository.write_many = original
                 proxy.drop()
                 await asyncio.sleep(0.05)
                 assert [row.attempt for row in await repository.get([Key("p", "a")])] == [1]

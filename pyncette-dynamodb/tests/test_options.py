@@ -129,6 +129,28 @@ class TestSettings:
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         assert "There are no AWS credentials" in refused(RepositoryError, opened())
 
+    def test_credentials_that_expire_are_fetched_again(self, opened, wire, monkeypatch, tmp_path):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        calls, config = tmp_path / "calls", tmp_path / "config"
+        program = tmp_path / "program"
+        program.write_text(
+            f"#!/bin/sh\necho x >> {calls}\n"
+            'echo "{\\"Version\\": 1, \\"AccessKeyId\\": \\"key\\", \\"SecretAccessKey\\": \\"s3cret\\", \\"SessionToken\\": \\"t0ken\\", '
+            '\\"Expiration\\": \\"$(date -u -d "+30 seconds" +%Y-%m-%dT%H:%M:%SZ)\\"}"\n'
+        )
+        program.chmod(0o700)
+        config.write_text(f"[default]\ncredential_process = {program}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+
+        async def test():
+            async with opened() as repository:
+                fetched = len(calls.read_text().split())
+                await repository.register(NOW, [registration("a")])
+                assert len(calls.read_text().split()) > fetched  # so near to their end, for each request
+
+        asyncio.run(test())
+
     def test_credentials_of_a_program_that_fails(self, endpoint, opened, monkeypatch, tmp_path):
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.delenv(name)
@@ -260,6 +282,39 @@ class TestTables:
         assert refused(RepositoryError, opened()) == (
             f"The table '{table}' in DynamoDB at {endpoint} has other keys or indexes than Pyncette's; choose another dynamodb_table_name"
         )
+
+    @pytest.mark.parametrize("create", [True, False])
+    def test_that_are_those_of_pyncette_1(self, endpoint, opened, table, raw, create):
+        async def create_it():
+            async with opened():
+                pass
+
+        asyncio.run(create_it())
+        raw.delete_item(TableName=table, Key={"partition_id": {"S": "pyncette"}, "task_id": {"S": "format"}})
+        old = {
+            "partition_id": {"S": ":reminder"},
+            "task_id": {"S": "reminder:ada"},
+            "ready_at": {"S": "2026-03-01T12:00:00+00:00_reminder:ada"},
+            "execute_after": {"S": "2026-03-01T12:00:00+00:00"},
+            "locked_by": {"NULL": True},
+            "locked_until": {"S": ""},
+            "version": {"N": "3"},
+        }
+        raw.put_item(TableName=table, Item=old)
+        assert refused(RepositoryError, opened(dynamodb_skip_table_create=not create)) == (
+            f"The table '{table}' in DynamoDB at {endpoint} has the tasks of a Pyncette 1, which this one can't read; "
+            "choose another dynamodb_table_name, and schedule dynamic tasks there anew"
+        )
+        assert raw.scan(TableName=table)["Items"] == [old]
+
+    def test_may_be_used_without_the_permission_to_scan_them(self, opened, wire):
+        wire.instead = lambda operation, body: failure("AccessDeniedException") if operation == "Scan" else None
+
+        async def test():
+            async with opened() as repository:
+                await repository.register(NOW, [registration("a")])
+
+        asyncio.run(test())
 
 
 def test_no_secret_is_in_a_repr(opened):

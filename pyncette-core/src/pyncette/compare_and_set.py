@@ -3,6 +3,7 @@
 from pyncette.store.compare_and_set import (
     CompareAndSetRepository,
     Stored,
+    Write,
 )
 
-__all__ = ["CompareAndSetRepository", "Stored"]
+__all__ = ["CompareAndSetRepository", "Stored", "Write"]

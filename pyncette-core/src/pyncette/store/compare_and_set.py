@@ -2,22 +2,27 @@
 
 A key-value store with a conditional write is all that it takes: :class:`CompareAndSetRepository` makes the repository of four
 methods for single rows. The rules stay those of :mod:`pyncette.lifecycle`.
+
+Stable, as the contract is: what is overridden here, and the arguments that it is given, change only with
+:data:`~pyncette.repository.CONTRACT_VERSION`. How often and in which order it is called may change at any time.
 """
 
 import abc
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from pyncette.errors import TransientRepositoryError
 from pyncette.store import lifecycle
 from pyncette.store.contract import Claim, ClaimResult, Key, Row, State
+from pyncette.store.rivals import TAG, Rivals
 from pyncette.store.rowwise import Change, RowwiseRepository
 from pyncette.waiting import Backoff
 
-__all__ = ["CompareAndSetRepository", "Stored"]
+__all__ = ["CompareAndSetRepository", "Stored", "Write"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +30,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-#: The pauses before a row is tried again that others changed meanwhile (seconds), the longest that they can be.
+#: The pauses before rows are tried again that others changed meanwhile (seconds), the longest that they can be.
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.06
 
 
@@ -37,17 +42,33 @@ class Stored(NamedTuple):
     version: object
 
 
+class Write(NamedTuple):
+    """What is to become of one row."""
+
+    key: Key
+    #: The row as it was read; None: there must be none yet.
+    before: Stored | None
+    #: None: remove it.
+    after: Row | None
+
+
 class CompareAndSetRepository(RowwiseRepository):
     """A repository made of :meth:`read`, :meth:`write`, :meth:`ready` and :meth:`list`.
 
-    Each row of a batch is read, changed and written back on the condition that it has not changed since; if it has, it is read
-    again. Rows of one batch go side by side, and one that fails keeps no other from being finished.
+    The rows of a batch are read, changed and written back, each on the condition that it has not changed since; those that have are read
+    again. One that fails keeps no other from being finished. Where the store takes many rows in one request, override
+    :meth:`read_many` and :meth:`write_many`: then a batch costs as many requests as a row.
+
+    Several processes that claim from one partition find the same rows due. They soon keep apart: see :mod:`pyncette.store.rivals`.
     """
 
-    #: Rows of one batch that are read and written at the same time.
+    #: Rows of one batch that are read and written at the same time, where each takes a request of its own.
     concurrency: ClassVar[int] = 16
     #: Times that a row is tried while others change it, with growing pauses; then the call fails as a transient error.
     attempts: ClassVar[int] = 30
+
+    _rivals: defaultdict[str, Rivals]
+    _tag: str
 
     @abc.abstractmethod
     async def read(self, key: Key) -> Stored | None:
@@ -57,14 +78,17 @@ class CompareAndSetRepository(RowwiseRepository):
         """
 
     @abc.abstractmethod
-    async def write(self, key: Key, expected: object | None, row: Row | None) -> bool:
-        """Replace the row whose version is ``expected`` by ``row``, in one atomic step and durably; False if it is not so.
+    async def write(self, write: Write) -> bool:
+        """Put ``write.after`` in the place of ``write.before``, in one atomic step and durably; False, and nothing is written, if
+        the row of the key has not the version of ``before`` any more, or if there is one although ``before`` is None.
 
-        ``expected`` None: there must be no row yet. ``row`` None: remove it. A write whose outcome is unknown raises
-        :class:`~pyncette.errors.TransientRepositoryError` and is not sent again, neither here nor by the driver: turn its retries
-        off. A second attempt would find the condition broken by the first, and an APPLIED would become an ALREADY.
+        What is stored has the version of ``before`` and, if that can be read, its values: nothing but what differs need be sent.
 
-        A ``row`` in the state UNREADABLE has only its ``ready_at`` to be written: whatever else is stored has to stay as it is.
+        A write whose outcome is unknown raises :class:`~pyncette.errors.TransientRepositoryError` and is not sent again, neither here
+        nor by the driver: turn its retries off. A second attempt would find the condition broken by the first, and an APPLIED would
+        become an ALREADY.
+
+        An ``after`` in the state UNREADABLE has only its ``ready_at`` to be written: whatever else is stored has to stay as it is.
         """
 
     @abc.abstractmethod
@@ -79,6 +103,14 @@ class CompareAndSetRepository(RowwiseRepository):
         """For each of ``keys``, what :meth:`read` would return or raise. To be overridden where a batch costs less than that."""
         return await self._side_by_side(self.read, keys)
 
+    async def write_many(self, writes: Sequence[Write]) -> Sequence[bool | Exception]:
+        """For each of ``writes``, what :meth:`write` would return or raise. To be overridden where a batch costs less than that.
+
+        The keys differ. Each is written on its own condition, whatever becomes of the others: where the store knows only batches of
+        which all or nothing is written, send those with a broken condition to their end, and the rest once more.
+        """
+        return await self._side_by_side(self.write, writes)
+
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
         return [stored and stored.row for stored in _all(await self.read_many(keys))]
 
@@ -88,10 +120,9 @@ class CompareAndSetRepository(RowwiseRepository):
         missing: set[str] = set()
         errors: list[Exception] = []
         found: list[Stored] = []
+        rivals = self._rivals_in(partition)
         if names is None:
-            found += await self.ready(partition, 1)
-            if found and found[0].row.ready_at is not None and found[0].row.ready_at <= now:  # an idle poll reads no more than that
-                found = [*await self.ready(partition, limit + 1)]  # the one more is what comes next
+            found += await self._due(partition, now, limit, rivals)
         else:
             for name, stored in zip(names, await self.read_many([Key(partition, name) for name in names]), strict=True):
                 if isinstance(stored, Exception):
@@ -101,9 +132,63 @@ class CompareAndSetRepository(RowwiseRepository):
                 else:
                     found.append(stored)
         ready = sorted(((each.row.ready_at, each) for each in found if each.row.ready_at is not None), key=lambda pair: pair[0])
-        due = [each for at, each in ready[:limit] if at <= now]
-        left = [at for at, _ in ready[len(due) :]]
-        lease = lifecycle.new_lease()
+        due = [each for at, each in ready if at <= now]
+        if names is None:
+            chosen = [due[place] for place in rivals.mine([each.row.key.name for each in due], limit)]
+        else:
+            chosen = due[:limit]
+        taken = await self._take(chosen, now, lease_duration, rivals if names is None else None)
+        left = {each.row.key: at for at, each in ready}
+        claims: list[Claim] = []
+        unreadable: list[Row] = []
+        for tried, result in zip(chosen, taken, strict=False):
+            key = tried.row.key
+            if isinstance(result, Exception):
+                errors.append(result)
+                continue
+            del left[key]
+            row, claim = result
+            if claim is not None:
+                claims.append(claim)
+            elif row is None:
+                missing.add(key.name)
+            elif row.state is State.UNREADABLE:
+                unreadable.append(row)
+            elif row.ready_at is not None:  # somebody else was faster
+                left[key] = row.ready_at
+        next_ready_at = min(left.values(), default=None)
+        rivals.more = names is None and next_ready_at is not None and next_ready_at <= now
+        if errors and not claims and not unreadable:
+            raise _first(errors)
+        for error in errors:
+            # Raised, it would cost the claims that were made their lease, again and again if it is the fault of one row.
+            logger.warning("Some rows of the partition %r could not be claimed: %s", partition, error)
+        return ClaimResult(claims, next_ready_at, [name for name in names or () if name in missing], unreadable)
+
+    async def update(self, changes: Sequence[tuple[Key, Change[B]]]) -> Sequence[B]:
+        before = await self.read_many([key for key, _ in changes])
+        attempts = [_Attempt(key, change, stored) for (key, change), stored in zip(changes, before, strict=True)]
+        await self._apply(attempts)
+        return [answer for _, answer in _all([attempt.result for attempt in attempts])]
+
+    def _rivals_in(self, partition: str) -> Rivals:
+        if not hasattr(self, "_rivals"):  # no author is to have to call our __init__
+            self._tag = lifecycle.new_lease()[:TAG]
+            self._rivals = defaultdict(lambda: Rivals(self._tag))
+        return self._rivals[partition]
+
+    async def _due(self, partition: str, now: datetime, limit: int, rivals: Rivals) -> Sequence[Stored]:
+        if not rivals.more:  # an idle poll reads no more than one
+            first = await self.ready(partition, 1)
+            if not first or first[0].row.ready_at is None or first[0].row.ready_at > now:
+                return first
+        return await self.ready(partition, limit * rivals.reading + 1)  # the one more is what comes next
+
+    async def _take(
+        self, due: Sequence[Stored], now: datetime, lease_duration: timedelta, rivals: Rivals | None
+    ) -> "Sequence[tuple[Row | None, Claim | None] | Exception]":
+        """Claim rows; what became of those that were tried, which are the first of ``due``."""
+        lease = (self._tag + lifecycle.new_lease())[:32]
 
         def take() -> Change[Claim | None]:
             attempted: Claim | None = None
@@ -118,52 +203,44 @@ class CompareAndSetRepository(RowwiseRepository):
 
             return change
 
-        claims: list[Claim] = []
-        unreadable: list[Row] = []
-        taken = await self._side_by_side(lambda each: self._update_one(each.row.key, take(), each), due)
-        for each, result in zip(due, taken, strict=True):
-            if isinstance(result, Exception):
-                errors.append(result)
-                left += [each.row.ready_at] if each.row.ready_at else []
-                continue
-            row, claim = result
-            if claim is not None:
-                claims.append(claim)
-            elif row is None:
-                missing.add(each.row.key.name)
-            elif row.state is State.UNREADABLE:
-                unreadable.append(row)
-            elif row.ready_at is not None:  # somebody else was faster
-                left.append(row.ready_at)
-        if errors and not claims and not unreadable:
-            raise _first(errors)
-        for error in errors:
-            # Raised, it would cost the claims that were made their lease, again and again if it is the fault of one row.
-            logger.warning("Some rows of the partition %r could not be claimed: %s", partition, error)
-        return ClaimResult(claims, min(left, default=None), [name for name in names or () if name in missing], unreadable)
+        attempts = [_Attempt(each.row.key, take(), each) for each in due]
+        if rivals is None:
+            await self._apply(attempts)
+        elif attempts:
+            first = rivals.first(len(attempts))
+            lost = await self._apply(attempts[:first])
+            if 8 * len(lost) <= first < len(attempts):
+                lost += await self._apply(attempts[first:])
+                first = len(attempts)
+            rivals.ended([result[0] for each in lost if isinstance(result := each.result, tuple)], 8 * len(lost) <= first)
+            del attempts[first:]
+        return [attempt.result for attempt in attempts]
 
-    async def update(self, changes: Sequence[tuple[Key, Change[B]]]) -> Sequence[B]:
-        # All come to their end, also if one fails.
-        async def update(read: tuple[tuple[Key, Change[B]], Stored | Exception | None]) -> B:
-            (key, change), stored = read
-            if isinstance(stored, Exception):
-                raise stored
-            return (await self._update_one(key, change, stored))[1]
-
-        before = await self.read_many([key for key, _ in changes])
-        return _all(await self._side_by_side(update, list(zip(changes, before, strict=True))))
-
-    async def _update_one(self, key: Key, change: Change[B], stored: Stored | None) -> tuple[Row | None, B]:
-        """Apply ``change`` to a row, as it is ``stored`` or has become since; the row after it, and the answer."""
+    async def _apply(self, attempts: "Sequence[_Attempt[B]]") -> "list[_Attempt[B]]":
+        """Carry out ``attempts``, all to their end, also if one fails; those that met others at their first try."""
         pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
-        for _ in range(self.attempts):
-            row = stored and stored.row
-            after, answer = change(row)
-            if after == row or await self.write(key, stored and stored.version, after):
-                return after, answer
+        left = list(attempts)
+        met_others: list[_Attempt[B]] = []
+        for number in range(self.attempts):
+            writes = [(attempt, write) for attempt in left if (write := attempt.plan()) is not None]
+            written = await self.write_many([write for _, write in writes]) if writes else ()
+            left = []
+            for (attempt, _), answer in zip(writes, written, strict=True):
+                if isinstance(answer, Exception):
+                    attempt.result = answer
+                elif not answer:
+                    left.append(attempt)
+            met_others = left if number == 0 else met_others
+            if not left:
+                return met_others
             await asyncio.sleep(pauses.next())
-            stored = await self.read(key)
-        raise TransientRepositoryError(f"{key} was changed by others {self.attempts} times in a row; try again")
+            for attempt, stored in zip(left, await self.read_many([attempt.key for attempt in left]), strict=True):
+                attempt.stored = stored
+        for attempt in left:
+            attempt.result = TransientRepositoryError(
+                f"{attempt.key} was changed by others {self.attempts} times in a row; try again"
+            )
+        return met_others
 
     async def _side_by_side(self, call: Callable[[A], Awaitable[B]], items: Sequence[A]) -> Sequence[B | Exception]:
         """The result of ``call`` for each item, in order, or what it raised. When this ends, all the calls have."""
@@ -177,10 +254,36 @@ class CompareAndSetRepository(RowwiseRepository):
                 except Exception as error:
                     results[index] = error
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.concurrency, len(items))):
-                group.create_task(work())
+        if len(items) == 1:
+            await work()
+        else:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self.concurrency, len(items))):
+                    group.create_task(work())
         return [results[index] for index in range(len(items))]
+
+
+class _Attempt(Generic[B]):
+    """A change that is under way."""
+
+    __slots__ = ("_change", "key", "result", "stored")
+
+    def __init__(self, key: Key, change: Change[B], stored: Stored | Exception | None) -> None:
+        self.key = key
+        self._change = change
+        self.stored = stored
+        #: The row after it, and the answer; or why there is none.
+        self.result: tuple[Row | None, B] | Exception
+
+    def plan(self) -> Write | None:
+        """What has to be written of it; None if nothing has."""
+        if isinstance(self.stored, Exception):
+            self.result = self.stored
+            return None
+        before = self.stored and self.stored.row
+        self.result = self._change(before)
+        after = self.result[0]
+        return None if after is before or after == before else Write(self.key, self.stored, after)
 
 
 def _all(results: Sequence[B | Exception]) -> list[B]:

@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
+import json
 import re
-import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from pyncette.backends import Backend, BackendURL
-from pyncette.clock import to_microseconds
-from pyncette.codec import decode
-from pyncette.compare_and_set import CompareAndSetRepository, Stored
+from pyncette.compare_and_set import CompareAndSetRepository, Stored, Write
+from pyncette.dynamodb import items
+from pyncette.dynamodb.items import EMPTY_NAME, NO_VERSION, Attribute, ItemWrite
 from pyncette.dynamodb.table import Table, connected
 from pyncette.errors import ConfigurationError, RepositoryError
-from pyncette.repository import ClaimResult, Key, Page, Row, State
+from pyncette.lifecycle import Settled
+from pyncette.repository import ClaimResult, Key, Outcome, Page, Row, Settlement
 from pyncette.rowwise import Change
 from pyncette.waiting import Backoff
 
@@ -26,16 +27,11 @@ T = TypeVar("T")
 FORMAT = 1
 
 #: Where the format is kept: in a partition of its own, since those of rows have a colon.
-_FORMAT_KEY = {"partition_id": {"S": "pyncette"}, "task_id": {"S": "format"}}
-#: DynamoDB has no empty keys, and a name never has a NUL.
-_EMPTY_NAME = "\0"
-#: The version of an item that has none: somebody else wrote it.
-_NO_VERSION: Mapping[str, str] = {}
-#: An item and its copy in the index may have 400 KB together; of its half a task leaves this for what is not the user's.
-_MAX_BYTES = 400 * 1024 // 2 - 1024
-_BATCH = 100
-
-_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_FORMAT_KEY: Mapping[str, Attribute] = {"partition_id": {"S": "pyncette"}, "task_id": {"S": "format"}}
+#: Not as the condition says.
+_BROKEN = {"ConditionalCheckFailedException"}
+#: How many items one request reads, and how many it writes, with how many bytes.
+_READ, _WRITTEN, _WRITTEN_BYTES = 100, 25, 1_000_000
 
 
 class DynamoDBRepository(CompareAndSetRepository):
@@ -44,40 +40,70 @@ class DynamoDBRepository(CompareAndSetRepository):
     def __init__(self, table: Table, prefix: str) -> None:
         self._table = table
         self._prefix = prefix.replace("%", "%25").replace(":", "%3A") + ":"
+        #: Whether the service takes many statements in a request, and says of each whether its condition holds.
+        self._takes_many = False
 
     async def read(self, key: Key) -> Stored | None:
-        answer = await self._send("get_item", Key=self._key(key), ConsistentRead=True)
+        answer = await self._send("GetItem", Key=self._key(key), ConsistentRead=True)
         return self._stored(answer["Item"]) if "Item" in answer else None
 
-    async def write(self, key: Key, expected: object | None, row: Row | None) -> bool:
-        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(partition_id)"}
-        if expected is not None:
-            condition = {
-                "ConditionExpression": "#version = :expected",
-                "ExpressionAttributeNames": {"#version": "version"},
-                "ExpressionAttributeValues": {":expected": expected},
-            }
-            if expected == _NO_VERSION:
-                condition = {
-                    "ConditionExpression": "attribute_exists(partition_id) AND attribute_not_exists(#version)",
-                    "ExpressionAttributeNames": {"#version": "version"},
-                }
-        arguments: dict[str, Any]
-        if row is None:
-            operation, arguments = "delete_item", {"Key": self._key(key)}
-        elif row.state is State.UNREADABLE:
-            # Nothing but when it is ready; and another version, as ever.
-            operation, arguments = (
-                "update_item",
-                {"Key": self._key(key), "UpdateExpression": "SET ready_at = :ready_at, #version = :new"},
-            )
-            written = {":ready_at": {"S": _text(row.ready_at or _EARLIEST)}, ":new": {"S": uuid.uuid4().hex}}
-            condition["ExpressionAttributeValues"] = {**condition.get("ExpressionAttributeValues", {}), **written}
-        else:
-            operation, arguments = "put_item", {"Item": {**self._key(key), **_encode(row)}}
-        failed = {"ConditionalCheckFailedException"}
-        answer = await self._table.send(operation, expected=failed, TableName=self._table.name, **arguments, **condition)
-        return answer is not None
+    async def write(self, write: Write) -> bool:
+        [answer] = await self.write_many([write])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def write_many(self, writes: Sequence[Write]) -> Sequence[bool | Exception]:
+        def planned(write: Write) -> ItemWrite | Exception:
+            before = write.before and (write.before.row, write.before.version)
+            try:
+                return items.update(self._key(write.key), before, write.after)
+            except RepositoryError as error:  # too large, or no UTF-8
+                return error
+
+        return await self._write_items([planned(write) for write in writes])
+
+    async def write_expected(self, expected: Sequence[Settled]) -> Collection[Key]:
+        written = await self._write_items([items.settled(self._key(each.key), each) for each in expected])
+        for answer in written:
+            if isinstance(answer, Exception):
+                raise answer
+        return {each.key for each, answer in zip(expected, written, strict=True) if answer}
+
+    async def _write_items(self, writes: Sequence[ItemWrite | Exception]) -> Sequence[bool | Exception]:
+        """Each on its own condition, as many as possible in a request."""
+        results = dict[int, bool | Exception]()
+        alone: list[tuple[int, ItemWrite]] = []
+        together: list[list[tuple[int, ItemWrite, Mapping[str, Any]]]] = []
+        room = 0
+        for index, write in enumerate(writes):
+            if isinstance(write, Exception):
+                results[index] = write
+            elif len(writes) == 1 or not self._takes_many or not write.plain:
+                alone.append((index, write))
+            else:
+                statement = write.statement(self._table.name)
+                room -= len(json.dumps(statement))
+                if room < 0 or len(together[-1]) == _WRITTEN:
+                    together.append([])
+                    room = _WRITTEN_BYTES
+                together[-1].append((index, write, statement))
+
+        async def send_one(one: tuple[int, ItemWrite]) -> bool:
+            operation, arguments = one[1].request()
+            return await self._table.send(operation, expected=_BROKEN, TableName=self._table.name, **arguments) is not None
+
+        async def send_many(many: Sequence[tuple[int, ItemWrite, Mapping[str, Any]]]) -> None:
+            for (index, write, _), answer in zip(many, await self._table.execute([each[2] for each in many]), strict=True):
+                if isinstance(answer, Exception):
+                    results[index] = answer
+                else:  # to remove what is not there is no failure to the service
+                    results[index] = answer is not None and (write.values is not None or "Item" in answer)
+
+        for (index, _), done in zip(alone, await self._side_by_side(send_one, alone), strict=True):
+            results[index] = done
+        await self._side_by_side(send_many, together)
+        return [results[index] for index in range(len(writes))]
 
     async def ready(self, partition: str, limit: int) -> Sequence[Stored]:
         found: list[Stored] = []
@@ -96,10 +122,9 @@ class DynamoDBRepository(CompareAndSetRepository):
         return Page(rows, page["LastEvaluatedKey"]["task_id"]["S"] if "LastEvaluatedKey" in page else None)
 
     async def read_many(self, keys: Sequence[Key]) -> Sequence[Stored | Exception | None]:
-        # A request costs more than a row.
         if len(keys) == 1:
             return await super().read_many(keys)
-        batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
+        batches = [keys[start : start + _READ] for start in range(0, len(keys), _READ)]
         found: list[Stored | Exception | None] = []
         for batch, rows in zip(batches, await self._side_by_side(self._read_batch, batches), strict=True):
             found += [rows] * len(batch) if isinstance(rows, Exception) else [rows[key] for key in batch]
@@ -114,6 +139,10 @@ class DynamoDBRepository(CompareAndSetRepository):
     ) -> ClaimResult:
         async with self._table.time_limit(limit):
             return await super().claim(now, partition, lease_duration=lease_duration, limit=limit, names=names)
+
+    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
+        async with self._table.time_limit(len(settlements)):
+            return await super().settle(now, settlements)
 
     async def update(self, changes: Sequence[tuple[Key, Change[T]]]) -> Sequence[T]:
         async with self._table.time_limit(len(changes)):
@@ -131,7 +160,7 @@ class DynamoDBRepository(CompareAndSetRepository):
         left = [wire for _, wire in items.values()]
         pauses = Backoff(0.025, 1, jitter=True)
         while left:  # it answers no more than 16 MB, and less when it is busy
-            answer = await self._send("batch_get_item", RequestItems={self._table.name: {"Keys": left, "ConsistentRead": True}})
+            answer = await self._send("BatchGetItem", RequestItems={self._table.name: {"Keys": left, "ConsistentRead": True}})
             found = answer["Responses"].get(self._table.name, ())
             for item in found:
                 key, _ = items[item["partition_id"]["S"], item["task_id"]["S"]]
@@ -143,30 +172,38 @@ class DynamoDBRepository(CompareAndSetRepository):
 
     async def _open(self, *, create: bool) -> None:
         await self._table.open(create=create)
+        found = await self._send("GetItem", Key=_FORMAT_KEY, ConsistentRead=True)
+        if "Item" not in found:
+            await self._refuse_old()
+        if "Item" not in found and create:
+            item, absent = {**_FORMAT_KEY, "format": {"N": str(FORMAT)}}, "attribute_not_exists(partition_id)"
+            # It is no matter who is faster.
+            await self._table.send("PutItem", expected=_BROKEN, TableName=self._table.name, Item=item, ConditionExpression=absent)
+            found = await self._send("GetItem", Key=_FORMAT_KEY, ConsistentRead=True)
         # Who creates nothing leaves nothing: a table without a format is one that others have made, and of this one.
-        answer: Mapping[str, Any] = {} if create else {"Item": {"format": {"N": str(FORMAT)}}}
-        if not create:
-            found = await self._send("get_item", Key=_FORMAT_KEY, ConsistentRead=True)
-            answer = found if "Item" in found else answer
-        while "Item" not in answer:
-            answer = await self._send("get_item", Key=_FORMAT_KEY, ConsistentRead=True)
-            if "Item" not in answer:
-                item = {**_FORMAT_KEY, "format": {"N": str(FORMAT)}}
-                absent = "attribute_not_exists(partition_id)"
-                failed = {"ConditionalCheckFailedException"}
-                await self._table.send(
-                    "put_item", expected=failed, TableName=self._table.name, Item=item, ConditionExpression=absent
-                )
-        version = answer["Item"].get("format", {}).get("N", "unknown")
+        version = found["Item"].get("format", {}).get("N", "unknown") if "Item" in found else str(FORMAT)
         if version != str(FORMAT):
             raise RepositoryError(
                 f"The table {self._table.name!r} in {self._table.where} has the stored format {version}, "
                 f"but this Pyncette knows only {FORMAT}; upgrade pyncette-dynamodb"
             )
+        # Some that look like DynamoDB have no statements, or pay no heed to their conditions. This one never holds.
+        probe = ItemWrite(_FORMAT_KEY, {"format": {"N": "-1"}}, {"format": {"N": str(FORMAT)}}).statement(self._table.name)
+        self._takes_many = await self._table.reports(probe)
+
+    async def _refuse_old(self) -> None:
+        """Raise :class:`RepositoryError` if the tasks in the table are those of Pyncette 1, whose keys are the same."""
+        denied = {"AccessDeniedException"}  # to work, one needs not be allowed this
+        found = await self._table.send("Scan", expected=denied, TableName=self._table.name, Limit=25)
+        if found and any("locked_by" in item for item in found["Items"]):
+            raise RepositoryError(
+                f"The table {self._table.name!r} in {self._table.where} has the tasks of a Pyncette 1, which this one can't read; "
+                "choose another dynamodb_table_name, and schedule dynamic tasks there anew"
+            )
 
     async def _query(self, partition: str, limit: int, **arguments: Any) -> Mapping[str, Any]:
         return await self._send(
-            "query",
+            "Query",
             KeyConditionExpression="partition_id = :partition",
             ExpressionAttributeValues={":partition": self._key(Key(partition, ""))["partition_id"]},
             Limit=limit,
@@ -180,14 +217,14 @@ class DynamoDBRepository(CompareAndSetRepository):
         assert answer is not None  # nothing was expected
         return answer
 
-    def _key(self, key: Key) -> dict[str, Any]:
-        _size(key, *key)
-        return {"partition_id": {"S": self._prefix + key.partition}, "task_id": {"S": key.name or _EMPTY_NAME}}
+    def _key(self, key: Key) -> dict[str, Attribute]:
+        items.size(key, *key)
+        return {"partition_id": {"S": self._prefix + key.partition}, "task_id": {"S": key.name or EMPTY_NAME}}
 
-    def _stored(self, item: Mapping[str, Any]) -> Stored:
+    def _stored(self, item: Mapping[str, Attribute]) -> Stored:
         partition, name = item["partition_id"]["S"][len(self._prefix) :], item["task_id"]["S"]
-        row = _decode(Key(partition, "" if name == _EMPTY_NAME else name), item)
-        return Stored(row, item.get("version", _NO_VERSION))
+        row = items.row_of(Key(partition, "" if name == EMPTY_NAME else name), item)
+        return Stored(row, item.get("version", NO_VERSION))
 
 
 @contextlib.asynccontextmanager
@@ -234,84 +271,6 @@ async def dynamodb_repository(
         repository = DynamoDBRepository(table, dynamodb_partition_prefix)
         await repository._open(create=not dynamodb_skip_table_create)
         yield repository
-
-
-def _size(key: Key, *texts: str) -> int:
-    """The bytes of ``texts``, which belong to the task ``key``."""
-    try:
-        return sum(len(text.encode()) for text in texts)
-    except UnicodeEncodeError as error:  # the driver would send half a character, and the service store another
-        raise RepositoryError(f"The task {key.name!r} of {key.partition!r} can't be stored as UTF-8 ({error.reason})") from None
-
-
-def _encode(row: Row) -> dict[str, Any]:
-    size = _size(row.key, *row.key, row.spec, row.schedule)
-    if size > _MAX_BYTES:
-        raise RepositoryError(
-            f"The task {row.key.name!r} of {row.key.partition!r} takes {size:,} bytes with its arguments, but DynamoDB holds no more "
-            f"than {_MAX_BYTES:,}; store the arguments elsewhere, and pass where they are"
-        )
-    texts = {
-        "spec": row.spec,
-        "schedule": row.schedule,
-        "occurrence": _text(row.occurrence),
-        "execute_after": _text(row.execute_after),
-        "ready_at": row.ready_at and _text(row.ready_at),
-        "lease": row.lease,
-        "locked_until": row.locked_until and _text(row.locked_until),
-        "state": row.state.value,
-        "error": row.error,
-        "version": uuid.uuid4().hex,
-    }
-    numbers = {"epoch": row.epoch, "revision": row.revision, "attempt": row.attempt}
-    return {
-        **{name: {"S": text} for name, text in texts.items() if text is not None},
-        **{name: {"N": str(number)} for name, number in numbers.items()},
-    }
-
-
-def _decode(key: Key, item: Mapping[str, Any]) -> Row:
-    def text(name: str) -> Any:
-        """The text; anything else as it came, for core to judge."""
-        attribute = item.get(name)
-        return attribute.get("S", attribute) if attribute else None
-
-    def time(name: str) -> Any:
-        try:
-            return to_microseconds(datetime.fromisoformat(text(name)))
-        except (TypeError, ValueError):  # the former also of a time without a zone
-            return text(name)
-
-    def number(name: str) -> Any:
-        try:
-            return int(item[name]["N"])
-        except (KeyError, ValueError):
-            return None
-
-    row = decode(
-        key,
-        text("spec"),
-        text("schedule"),
-        time("occurrence"),
-        time("execute_after"),
-        time("ready_at"),
-        text("lease"),
-        time("locked_until"),
-        number("epoch"),
-        number("revision"),
-        number("attempt"),
-        text("state"),
-        text("error"),
-    )
-    if row.state is State.UNREADABLE and row.ready_at is None and "" < str(text("ready_at") or "") < _text(_LATEST):
-        # No time, but in the index among the times: it is in the way until it is put off.
-        row = row._replace(ready_at=_EARLIEST)
-    return row
-
-
-def _text(instant: datetime) -> str:
-    """In UTC and of one length, so that texts are in the order of time."""
-    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _from_url(url: BackendURL) -> Mapping[str, Any]:

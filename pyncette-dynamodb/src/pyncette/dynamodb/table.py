@@ -6,19 +6,15 @@ service has surely not applied, because it was too busy, is sent again here; wha
 
 import asyncio
 import contextlib
-import functools
 import urllib.parse
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-import aioboto3
-from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
 from botocore import exceptions as driver
-from botocore.loaders import Loader, create_loader
-from botocore.parsers import ResponseParserError
 
+from pyncette.dynamodb import wire
+from pyncette.dynamodb.wire import Wire
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.waiting import Backoff
 
@@ -48,15 +44,20 @@ _SCHEMA: Mapping[str, Any] = {
 #: How long the service may take to create the table; usually it takes ten seconds.
 _CREATION_SECONDS = 120
 
-#: Refused before anything was done, and soon to be accepted.
+#: Refused before anything was done, and soon to be accepted: of a request, and, without an "Exception", of one statement of many.
 _BUSY = {
     "ProvisionedThroughputExceededException",
+    "ProvisionedThroughputExceeded",
     "ThrottlingException",
+    "ThrottlingError",
     "Throttling",
     "RequestLimitExceeded",
     "LimitExceededException",  # of tables that are being created at the same time
     "TransactionConflictException",
+    "TransactionConflict",
 }
+#: The condition of a statement does not hold.
+_BROKEN = {"ConditionalCheckFailed", "ConditionalCheckFailedException", "DuplicateItem", "DuplicateItemException"}
 #: Their messages may quote the request, with the session token in it.
 _CREDENTIALS = {
     "UnrecognizedClientException",
@@ -89,8 +90,8 @@ _DEADLINE: ContextVar[float | None] = ContextVar("pyncette_dynamodb_deadline", d
 class Table:
     """The requests of one table, through the driver's pool of connections."""
 
-    def __init__(self, client: Any, name: str, where: str, timeout: float) -> None:
-        self._client = client
+    def __init__(self, wire: Wire, name: str, where: str, timeout: float) -> None:
+        self._wire = wire
         self.name = name
         self.where = where
         self._timeout = timeout
@@ -102,6 +103,9 @@ class Table:
     @contextlib.asynccontextmanager
     async def time_limit(self, rows: int) -> AsyncIterator[None]:
         """The requests of this block have one timeout among them, for each hundred rows that they are about."""
+        if _DEADLINE.get() is not None:  # part of another
+            yield
+            return
         token = _DEADLINE.set(asyncio.get_running_loop().time() + self._timeout * max(1.0, rows / 100))
         try:
             yield
@@ -110,27 +114,88 @@ class Table:
 
     async def send(self, operation: str, *, expected: Collection[str] = (), **arguments: Any) -> Mapping[str, Any] | None:
         """The service's answer; None if it is an error whose code is ``expected``."""
+        async with self._patience() as pause:
+            while True:
+                try:
+                    return await self._wire.post(operation, arguments)
+                except driver.ClientError as error:
+                    if _code(error) in expected:
+                        return None
+                    await pause(error)
+        raise AssertionError  # no, but the types do not tell
+
+    async def execute(self, statements: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any] | RepositoryError | None]:
+        """Carry out up to 25 statements, each by itself: what the service says of it, None if its condition does not hold, or why not."""
+        results: dict[int, Mapping[str, Any] | RepositoryError | None] = {}
+        left = list(range(len(statements)))
+        try:
+            async with self._patience() as pause:
+                while left:
+                    busy = None
+                    answer: Mapping[str, Any] = {}
+                    try:
+                        answer = await self._wire.post(
+                            "BatchExecuteStatement", {"Statements": [statements[index] for index in left]}
+                        )
+                    except driver.ClientError as error:
+                        await pause(error)
+                        continue
+                    again = []
+                    for index, response in zip(left, answer["Responses"], strict=True):
+                        refusal = response.get("Error")
+                        if refusal is None:
+                            results[index] = response
+                        elif refusal["Code"] in _BROKEN:
+                            results[index] = None
+                        elif refusal["Code"] in _BUSY:
+                            again.append(index)
+                            busy = _of_a_statement(refusal)
+                        else:
+                            results[index] = self._translate(_of_a_statement(refusal))
+                    left = again
+                    if busy is not None:
+                        await pause(busy)
+        except RepositoryError as error:
+            results.update(dict.fromkeys(left, error))
+        return [results[index] for index in range(len(statements))]
+
+    async def reports(self, statement: Mapping[str, Any]) -> bool:
+        """Whether ``statement``, whose condition does not hold, is answered so."""
+        refused = {
+            "AccessDeniedException",
+            "UnknownOperationException",
+            "ValidationException",
+            "InternalFailure",
+            "InternalServerError",
+        }
+        answer = await self.send("BatchExecuteStatement", expected=refused, Statements=[statement])
+        return answer is not None and [each.get("Error", {}).get("Code") for each in answer["Responses"]] == [
+            "ConditionalCheckFailed"
+        ]
+
+    @contextlib.asynccontextmanager
+    async def _patience(self) -> AsyncIterator[Callable[[driver.ClientError], Awaitable[None]]]:
+        """Around a request and its repetitions, until the time is over. What is yielded waits a moment after an error that says that
+        the service is busy, and raises any other.
+        """
         deadline = _DEADLINE.get()
         if deadline is None:
             deadline = asyncio.get_running_loop().time() + self._timeout
         pauses = Backoff(0.025, 1, jitter=True)
         busy: driver.ClientError | None = None
+
+        async def pause(error: driver.ClientError) -> None:
+            nonlocal busy
+            if _code(error) not in _BUSY:
+                raise error
+            busy = error
+            await asyncio.sleep(pauses.next())
+            self._check_open()
+
         try:
             async with asyncio.timeout_at(deadline):
-                while True:
-                    if self._closed:
-                        raise RepositoryError(f"The repository of {self.where} is closed; use it within its context")
-                    try:
-                        answer: Mapping[str, Any] = await getattr(self._client, operation)(**arguments)
-                        return answer
-                    except driver.ClientError as error:
-                        code = _code(error)
-                        if code in expected:
-                            return None
-                        if code not in _BUSY:
-                            raise
-                        busy = error
-                    await asyncio.sleep(pauses.next())
+                self._check_open()
+                yield pause
         except TimeoutError as error:
             if busy is None:
                 raise TransientRepositoryError(
@@ -146,10 +211,14 @@ class Table:
             raise self._translate(error) from error
         except _NO_CREDENTIALS as error:
             raise _without_credentials(self.where, error) from None
-        except (driver.BotoCoreError, ResponseParserError, OSError) as error:
+        except (driver.BotoCoreError, OSError) as error:
             raise TransientRepositoryError(
                 f"{self.where} can't be reached ({_line(error)}); check the address and the network"
             ) from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RepositoryError(f"The repository of {self.where} is closed; use it within its context")
 
     async def open(self, *, create: bool) -> None:
         """Create the table if it is absent, wait until it can be used, and see whether it is ours."""
@@ -159,7 +228,7 @@ class Table:
                 raise self._missing("create it, or leave out dynamodb_skip_table_create")
             # Somebody else may create it at this moment, or may have done so since.
             await self.send(
-                "create_table",
+                "CreateTable",
                 expected={"ResourceInUseException"},
                 TableName=self.name,
                 BillingMode="PAY_PER_REQUEST",
@@ -180,7 +249,7 @@ class Table:
             )
 
     async def _describe(self) -> Mapping[str, Any] | None:
-        answer = await self.send("describe_table", expected={"ResourceNotFoundException"}, TableName=self.name)
+        answer = await self.send("DescribeTable", expected={"ResourceNotFoundException"}, TableName=self.name)
         return answer and answer["Table"]
 
     def _missing(self, what_to_do: str) -> RepositoryError:
@@ -212,24 +281,8 @@ async def connected(
         _check_endpoint(endpoint)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            client = await stack.enter_async_context(
-                _session().client(
-                    "dynamodb",
-                    endpoint_url=endpoint,
-                    region_name=region,
-                    config=AioConfig(
-                        retries={"total_max_attempts": 1},
-                        connect_timeout=timeout / 2,
-                        read_timeout=timeout,
-                        max_pool_connections=max_connections,
-                        parameter_validation=False,
-                        user_agent="pyncette-dynamodb",  # else it is put together anew for each request
-                        tcp_keepalive=True,
-                        # Once a call has ended by its timeout, no other connection from before is used either: they are
-                        # likely as dead.
-                        connector_args={"keepalive_timeout": min(12, 0.9 * timeout)},
-                    ),
-                )
+            made = await stack.enter_async_context(
+                wire.connected(endpoint=endpoint, region=region, timeout=timeout, max_connections=max_connections)
             )
         except driver.NoRegionError as error:
             raise ConfigurationError(
@@ -239,24 +292,12 @@ async def connected(
             raise _without_credentials("DynamoDB" if endpoint is None else f"DynamoDB at {endpoint}", error) from None
         except (driver.BotoCoreError, ValueError) as error:
             raise ConfigurationError(f"DynamoDB can't be used with these settings: {_line(error)}") from error
-        where = f"DynamoDB in {client.meta.region_name}" if endpoint is None else f"DynamoDB at {endpoint}"
-        opened = Table(client, table, where, timeout)
+        where = f"DynamoDB in {made.region}" if endpoint is None else f"DynamoDB at {endpoint}"
+        opened = Table(made, table, where, timeout)
         try:
             yield opened
         finally:
             opened.close()
-
-
-def _session() -> aioboto3.Session:
-    session = get_session()
-    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
-    return aioboto3.Session(botocore_session=session)
-
-
-@functools.cache
-def _loader(data_path: str | None) -> Loader:
-    """Reads the descriptions of AWS' services. They take half the time of connecting, if not kept for the next time."""
-    return create_loader(data_path)
 
 
 def _check_endpoint(endpoint: str) -> None:
@@ -290,6 +331,19 @@ def _without_credentials(where: str, error: driver.BotoCoreError) -> RepositoryE
     return TransientRepositoryError(
         f"The AWS credentials for {where} could not be fetched ({type(error).__name__}); check where they are to come from"
     )
+
+
+def _of_a_statement(error: Mapping[str, Any]) -> driver.ClientError:
+    """What would have been raised, had the statement been alone."""
+    code = str(error.get("Code", ""))
+    status = 500 if code.startswith("InternalServer") else 400
+    names = {"AccessDenied": "AccessDeniedException", "ItemCollectionSizeLimitExceeded": "ItemCollectionSizeLimitExceededException"}
+    names["ResourceNotFound"] = "ResourceNotFoundException"
+    said: Any = {
+        "Error": {"Code": names.get(code, code), "Message": str(error.get("Message", ""))},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return driver.ClientError(said, "BatchExecuteStatement")
 
 
 def _code(error: driver.ClientError) -> str:
