@@ -20,12 +20,12 @@ from pyncette.repository import (
     State,
     Stats,
 )
-from tiny_store import TinyStore
+from tiny_store import ArrivesLate, TinyStore
 
 MODEL = "TestModel::test_any_history_agrees_with_the_reference"
 #: By name of the store: what has to fail.
 CAUGHT_BY: dict[str, tuple[str, ...]] = {}
-STORES: dict[str, type[TinyStore]] = {"TinyStore": TinyStore}
+STORES: dict[str, type[TinyStore]] = {"TinyStore": TinyStore, "ArrivesLate": ArrivesLate}
 
 
 def caught_by(*tests: str) -> Callable[[type[TinyStore]], type[TinyStore]]:

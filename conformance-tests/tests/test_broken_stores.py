@@ -45,14 +45,14 @@ def pytest_collection_modifyitems(items):
 """
 
 
-def outcomes(directory: Path, *stores: str) -> Mapping[str, Mapping[str, str]]:
+def outcomes(directory: Path, *stores: str, only: str = "") -> Mapping[str, Mapping[str, str]]:
     """By store and test, "passed", "skipped" or "failed"; one run for all."""
     (directory / "conftest.py").write_text(CONFTEST.format(stores=", ".join(map(repr, stores))))
     (directory / "test_it.py").write_text("from pyncette_conformance.suite import *\n")
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", "--junitxml=report.xml"]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "CI": "true"}
     run = subprocess.run(
-        [*command, "--pyncette-examples=250", "test_it.py"],
+        [*command, "--pyncette-examples=250", "test_it.py", "-k", only],
         cwd=directory,
         env=environment,
         capture_output=True,
@@ -84,3 +84,10 @@ def test_a_right_store_passes(tmp_path: Path) -> None:
     # Skipped is only what is declared to be lacking, or optional.
     skipped = {test.partition("::")[0] for test, outcome in found.items() if outcome == "skipped"}
     assert skipped == {"TestDurability", "TestSharing", "TestServerTime"}
+
+
+def test_a_right_store_passes_whatever_arrives_after_its_caller_has_gone(tmp_path: Path) -> None:
+    """Cancellation is tested at points of a call, and its effect may come when it comes."""
+    found = outcomes(tmp_path, "ArrivesLate", only="TestCancellation")["ArrivesLate"]
+    assert len(found) > 8
+    assert set(found.values()) == {"passed"}

@@ -192,3 +192,25 @@ def test_closes_the_client_when_the_server_is_not_there() -> None:
             writer.close()
 
     asyncio.run(main())
+
+
+def test_holds_replies_back_after_so_many_bytes() -> None:
+    async def scenario(proxy: Proxy, server: Server, connect: Callable[[], Awaitable[Client]]) -> None:
+        old = await connect()
+        assert await old.ask(b"one\n") == b"echo one\n"
+        proxy.hold_replies(after=12)
+        questions = []
+        for client in (old, await connect()):
+            assert await client.ask(b"one\n") == b"echo one\n"
+            proxy.holding.clear()
+            question = asyncio.create_task(client.ask(b"two\n"))
+            await proxy.holding.wait()
+            assert server.received[-1] == b"two\n"
+            await asyncio.sleep(SILENCE)
+            assert not question.done()
+            questions.append(question)
+        proxy.thaw()
+        assert await asyncio.gather(*questions) == [b"echo two\n"] * 2
+        assert await old.ask(b"x" * 100 + b"\n") == b"echo " + b"x" * 100 + b"\n"
+
+    play(scenario)

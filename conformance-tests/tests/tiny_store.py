@@ -1,8 +1,11 @@
 """A store as a third party might write it, on the rules of core: what the suite's own tests break in many ways."""
 
+import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from pyncette import lifecycle
 from pyncette.repository import (
@@ -115,3 +118,27 @@ class TinyStore(Repository):
             if row is not None:
                 self.write(key, change(row))
         return [row is not None for row in rows]
+
+
+class ArrivesLate(TinyStore):
+    """A store behind a network, and as right: what is asked arrives there after a while, even if its caller has gone."""
+
+    delays = itertools.cycle(range(7))  # half milliseconds
+
+    async def arriving(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        async def arrive() -> Any:
+            await asyncio.sleep(next(self.delays) / 2000)
+            return await call(*args, **options)
+
+        return await asyncio.shield(asyncio.ensure_future(arrive()))
+
+
+def arriving(name: str) -> Any:
+    async def call(self: Any, *args: Any, **options: Any) -> Any:
+        return await self.arriving(getattr(TinyStore, name).__get__(self), *args, **options)
+
+    return call
+
+
+for _name in ("register", "unregister", "claim", "settle", "pause", "resume"):
+    setattr(ArrivesLate, _name, arriving(_name))

@@ -26,6 +26,8 @@ class _Connection:
     cut: bool = False
     #: The last to send was the client.
     asking: bool = False
+    #: How many more bytes of replies get through before all is held back; None: any number.
+    allowance: int | None = None
 
     def abort(self) -> None:
         for writer in (self.client, self.server):
@@ -51,6 +53,9 @@ class Proxy:
         self.delay = 0.0
         #: How often clients have sent something that was not the continuation of what they were sending.
         self.round_trips = 0
+        #: Set once a reply is held back because of :meth:`hold_replies`.
+        self.holding = asyncio.Event()
+        self._allowance: int | None = None
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -81,10 +86,19 @@ class Proxy:
         for connection in self._connections:
             connection.thawed.clear()
 
+    def hold_replies(self, after: int) -> None:
+        """On each connection, also on new ones, let ``after`` more bytes of replies through, and then nothing until :meth:`thaw`."""
+        self.holding.clear()
+        self._allowance = after
+        for connection in self._connections:
+            connection.allowance = after
+
     def thaw(self) -> None:
         """Let everything through that was held back."""
         self.freeze_new = False
+        self._allowance = None
         for connection in self._connections:
+            connection.allowance = None
             connection.thawed.set()
 
     def cut_replies(self) -> None:
@@ -106,7 +120,7 @@ class Proxy:
         except OSError:
             client.transport.abort()
             return
-        connection = _Connection(client, server)
+        connection = _Connection(client, server, allowance=self._allowance)
         if not self.freeze_new:
             connection.thawed.set()
         self._connections.add(connection)
@@ -135,6 +149,14 @@ class Proxy:
                 if replies and connection.cut:
                     connection.abort()
                     return
+                if replies and connection.allowance is not None and len(data) > connection.allowance:
+                    writer.write(data[: connection.allowance])
+                    data, connection.allowance = data[connection.allowance :], 0
+                    connection.thawed.clear()
+                    self.holding.set()
+                    await connection.thawed.wait()
+                elif replies and connection.allowance is not None:
+                    connection.allowance -= len(data)
                 writer.write(data)
                 await writer.drain()
             await connection.thawed.wait()  # a frozen network does not tell that the other side is gone

@@ -100,14 +100,18 @@ class TestConnections:
             small = Key("p", "small")
             await repository.register(T0, [registration(small, spec="right")])
             await repository.register(T0, [registration(key, spec="x" * 150_000) for key in self.KEYS])
-            for delay in (0, 0.001, 0.01, 0.1):
-                proxy.delay = 0.02  # a reply is read in many pieces
+            for received in (0, 1, 5, 100, 1_000, 10_000, 100_000):
+                await repository.get([small])  # there is an open connection, and it will be used again
+                proxy.hold_replies(after=received)
                 reading = asyncio.ensure_future(repository.get(self.KEYS))
-                await asyncio.sleep(0.06 + delay)
+                async with asyncio.timeout(60):
+                    await proxy.holding.wait()
+                for _ in range(10):  # what got through is read
+                    await asyncio.sleep(0)
                 reading.cancel()
-                with pytest.raises(asyncio.CancelledError):  # else it has come to its end, and shows nothing
+                with pytest.raises(asyncio.CancelledError):
                     await reading
-                proxy.delay = 0
+                proxy.thaw()
                 for _ in range(3):
                     assert [row and row.spec for row in await repository.get([small])] == ["right"]
 
