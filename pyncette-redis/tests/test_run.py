@@ -1,4 +1,4 @@
-"""``pyncette run --processes 4`` on a real server: one of the processes is killed, then all are told to end."""
+"""``pyncette run`` on real servers: one of its processes is killed; a master is replaced by its replica while a worker is busy."""
 
 import asyncio
 import os
@@ -6,10 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 from conftest import wait_until
 
 from pyncette.backends import from_url
+from pyncette.repository import Key, Registration, Target
 
 PROGRAM = """
 import asyncio, os
@@ -22,7 +24,7 @@ for number in range(20):
     @app.task(interval=timedelta(seconds=0.5), lease_duration=timedelta(seconds=2), name=f"task {{number}}")
     async def tick(context):
         await asyncio.sleep(0.1)
-        print("ran", os.getpid(), "number", os.environ["PYNCETTE_PROCESS"], flush=True)
+        print("ran", os.getpid(), "number", os.environ.get("PYNCETTE_PROCESS"), flush=True)
 """
 
 
@@ -60,3 +62,52 @@ def test_four_processes_survive_the_death_of_one_and_drain(server_url, namespace
     stored = asyncio.run(rows())
     assert len(stored) == 20
     assert [row.key.name for row in stored if row.locked_until is not None] == []
+
+
+def test_a_worker_goes_on_after_a_failover(servers, raw, tmp_path):
+    master = servers.start()
+    replica = servers.start("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+    wait_until(lambda: raw(replica.url).info("replication")["master_link_status"] == "up")
+    config = f"sentinel monitor tasks 127.0.0.1 {master.port} 2\nsentinel down-after-milliseconds tasks 500\n"
+    sentinels = [servers.start("--sentinel", config=config + "sentinel failover-timeout tasks 3000\n") for _ in range(3)]
+    for each in sentinels:
+        wait_until(lambda each=each: raw(each.url).sentinel_master("tasks")["num-other-sentinels"] == 2)
+        wait_until(lambda each=each: raw(each.url).sentinel_master("tasks")["num-slaves"] == 1)
+    hosts = ",".join(f"127.0.0.1:{each.port}" for each in sentinels)
+    url = f"redis+sentinel://{hosts}/0?sentinel_master=tasks&timeout=2"
+    (tmp_path / "program.py").write_text(PROGRAM.format(url=url))
+    output = tmp_path / "output"
+
+    async def register():
+        async with from_url(url)() as repository:
+            later = datetime.now(UTC) + timedelta(days=1)
+            await repository.register(later, [Registration(Key("kept", "a"), "{}", "s", Target(later, later))])
+
+    async def kept():
+        async with from_url(url)() as repository:
+            return [row.key.name for row in (await repository.list("kept", limit=9)).rows]
+
+    def runs():
+        return output.read_text().count("ran ")
+
+    command = [sys.executable, "-m", "pyncette", "run", "program.py:app"]
+    with output.open("w") as file, subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=file) as worker:
+        try:
+            wait_until(lambda: runs() > 40)
+            asyncio.run(register())
+            raw(master.url).wait(1, 5000)
+            master.stop()
+            wait_until(lambda: raw(replica.url).info("replication")["role"] == "master")
+            count = runs()
+            wait_until(lambda: runs() > count + 200)
+            assert worker.poll() is None
+            assert asyncio.run(kept()) == ["a"]
+            master.start()  # which the sentinels make a replica of the other
+            wait_until(lambda: raw(master.url).info("replication")["role"] == "slave")
+            count = runs()
+            wait_until(lambda: runs() > count + 100)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(20) == 0, output.read_text()
+        finally:
+            worker.kill()
+    assert "Traceback" not in output.read_text()
