@@ -12,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 import types
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -218,6 +219,43 @@ class TestLocking:
 
         asyncio.run(test())
 
+    def test_calls_that_get_on_do_not_fail_because_there_are_many(self, path):
+        async def test():
+            async with sqlite_repository(sqlite_database=path, sqlite_timeout=0.5) as repository:
+
+                def write(db):
+                    with repository._connection.transaction(db):
+                        time.sleep(0.03)  # a disk's time: the thread's clock is the real one
+
+                began = time.monotonic()
+                await asyncio.gather(*(repository._connection.run(write) for _ in range(40)))
+                assert time.monotonic() - began > 2 * 0.5
+
+        asyncio.run(test())
+
+    @pytest.mark.parametrize("urgent", ["claim", "claim by name", "idle claim", "settle", "settle what was moved"])
+    def test_claims_and_settlements_do_not_wait_for_all_the_others_that_wait(self, path, urgent):  # I7
+        async def test():
+            async with sqlite_repository(sqlite_database=path) as repository:
+                await repository.register(NOW, [registration("held"), registration("due"), registration("later", NOW + MINUTE)])
+                held = (await claim(repository, names=["held"])).claims
+                if urgent == "settle what was moved":
+                    await repository.register(NOW, [registration("held", schedule="another")])
+                done = []
+
+                async def register(name):
+                    await repository.register(NOW, [registration(name)])
+                    await repository.get([Key("p", name)])
+                    done.append(name)
+
+                others = [asyncio.create_task(register(str(i))) for i in range(300)]
+                await asyncio.sleep(0)
+                await CALLS[urgent.removesuffix(" what was moved")](repository, held)
+                assert len(done) < 5
+                await asyncio.gather(*others)
+
+        asyncio.run(test())
+
     def test_a_transaction_that_reads_first_is_never_refused_because_another_has_written_since(self, path):
         async def work(repository, done):
             while result := (await claim(repository, limit=3)).claims:
@@ -268,26 +306,83 @@ async def traced(repository):
     return statements
 
 
-class TestStatements:
-    def test_their_number_does_not_depend_on_the_size_of_the_batch(self, path):
-        async def statements(size):
-            async with sqlite_repository(sqlite_database=f"{path}-{size}") as repository:
-                names = [f"{i:03}" for i in range(size)]
-                run = await traced(repository)
-                await repository.register(NOW, [registration(name) for name in names])
-                claims = (await claim(repository, limit=size)).claims
-                assert len(claims) == size
-                await repository.settle(NOW, advanced(claims))
-                claims = (await claim(repository, NOW + MINUTE, limit=size, names=names)).claims
-                assert len(claims) == size
-                await repository.settle(NOW + MINUTE, [Commit(each, None) for each in claims])
-                await repository.get([Key("p", name) for name in names])
-            # One statement that is executed for many rows counts once.
-            return [statement for statement, _ in groupby(" ".join(each.split()[:2]) for each in run)]
+@contextlib.contextmanager
+def hops(repository):
+    """What is done in the thread from now on, each time that something is."""
+    connection, seen = repository._connection, []
+    attempt = connection._attempt
 
-        few, many = asyncio.run(statements(2)), asyncio.run(statements(200))
-        assert few == many
-        assert len(few) == 4 + 5 + 3 + 5 + 3 + 1
+    def counted(work):
+        seen.append(work)
+        return attempt(work)
+
+    connection._attempt = counted
+    yield seen
+    connection._attempt = attempt
+
+
+class TestStatements:
+    """The cost of a call, whatever the size of its batch."""
+
+    async def cost(self, path, size, *calls):
+        """Of each call, made one after the other: the hops to the thread, and the statements, each once however many rows it has."""
+        costs = []
+        async with sqlite_repository(sqlite_database=f"{path}-{size}") as repository:
+            run = await traced(repository)
+            result = None
+            for call in calls:
+                run.clear()
+                with hops(repository) as seen:
+                    result = await call(repository, [f"{i:03}" for i in range(size)], result)
+                costs.append((len(seen), [statement for statement, _ in groupby(" ".join(each.split()[:2]) for each in run)]))
+                assert not isinstance(result, ClaimResult) or len(result.claims) in (0, size)
+        return costs
+
+    def test_neither_its_hops_to_the_thread_nor_its_statements_grow_with_the_batch(self, path):
+        calls = [
+            lambda it, names, _: it.register(NOW, [registration(name) for name in names]),
+            lambda it, names, _: claim(it, limit=len(names)),
+            lambda it, names, taken: it.settle(NOW, advanced(taken.claims)),
+            lambda it, names, _: claim(it, NOW + MINUTE, limit=len(names) + 1, names=names),
+            lambda it, names, taken: it.settle(NOW + MINUTE, [Release(each, NOW) for each in taken.claims]),
+            lambda it, names, _: claim(it, NOW + MINUTE, limit=len(names)),
+            lambda it, names, taken: it.settle(NOW + MINUTE, [Commit(each, None) for each in taken.claims]),
+            lambda it, names, _: it.claim(NOW, "p", lease_duration=MINUTE, limit=9),
+            lambda it, names, _: it.get([Key("p", name) for name in names]),
+        ]
+
+        async def test():
+            few, many = await self.cost(path, 2, *calls), await self.cost(path, 200, *calls)
+            assert few == many
+            assert [(hops, len(statements)) for hops, statements in few] == [
+                (1, 4),  # begin, select, insert, commit
+                (1, 6),  # look, begin, select, update, what is next, commit
+                (1, 3),  # begin, update, commit
+                (1, 5),
+                (1, 3),
+                (1, 6),
+                (1, 3),
+                (1, 1),
+                (1, 1),
+            ]
+
+        asyncio.run(test())
+
+    def test_arguments_are_not_sent_to_claim_and_neither_read_nor_sent_to_settle(self, path):
+        async def test():
+            async with sqlite_repository(sqlite_database=path) as repository:
+                names = ["advanced", "released", "removed"]
+                await repository.register(NOW, [registration(name, spec='"MARK"') for name in names])
+                run = await traced(repository)
+                first, second, third = (await claim(repository)).claims
+                assert {each.spec for each in (first, second, third)} == {'"MARK"'}
+                assert not [each for each in run if "MARK" in each or ("spec" in each and not each.startswith("SELECT"))]
+                run.clear()
+                await repository.settle(NOW, [*advanced([first]), Release(second, NOW), Commit(third, None)])
+                assert [each for each in run if each.startswith("UPDATE")]
+                assert not [each for each in run if "spec" in each or "MARK" in each or "SELECT" in each]
+
+        asyncio.run(test())
 
     def test_registering_what_is_stored_already_writes_nothing(self, path):
         async def test():
@@ -303,7 +398,7 @@ class TestStatements:
         async def test():
             async with sqlite_repository(sqlite_database=path) as repository:
                 plans = {}
-                for name in ("PEEK", "TAKE", "PEEK_NAMED", "TAKE_NAMED", "ROWS", "DELETE", "LIST", "STATS", "PARTITIONS"):
+                for name in ("PEEK", "TAKE", "NEXT", "PEEK_NAMED", "TAKE_NAMED", "ROWS", "DELETE", "LIST", "STATS", "PARTITIONS"):
                     statement = getattr(sqlite_rows, name)
                     values = {"partition": "p", "now": 1, "limit": 2, "names": "[]"}
                     parameters = values if ":" in statement else ("[]",) * statement.count("?")
@@ -314,7 +409,7 @@ class TestStatements:
             assert "SEARCH pyncette_tasks USING COVERING INDEX pyncette_tasks_ready (partition=? AND ready_at" in str(
                 plans["STATS"]
             )
-            for name in ("PEEK", "TAKE"):
+            for name in ("PEEK", "TAKE", "NEXT"):
                 assert "INDEX pyncette_tasks_ready (partition=? AND ready_at" in str(plans[name]), plans[name]
             for name in ("PEEK_NAMED", "TAKE_NAMED", "ROWS", "DELETE"):
                 assert "INDEX sqlite_autoindex_pyncette_tasks_1 (partition=? AND name=?)" in str(plans[name]), plans[name]
@@ -558,6 +653,18 @@ class TestWrongFiles:
         )
         with contextlib.closing(sqlite3.connect(path)) as db:
             assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("users",)]
+
+    @pytest.mark.parametrize("skip", [False, True])
+    def test_one_of_pyncette_1_is_recognised_and_left_as_it_is(self, path, skip):
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            columns = "name PRIMARY KEY, parent_name, locked_until timestamp, locked_by, execute_after timestamp, task_spec"
+            db.execute(f"CREATE TABLE pyncette_tasks ({columns})")
+        before = Path(path).read_bytes()
+        assert self.refused(sqlite_database=path, sqlite_skip_table_create=skip) == (
+            f"The table 'pyncette_tasks' in {path!r} is of Pyncette 1, whose tasks are not read; "
+            "choose another sqlite_table_name, and schedule them anew"
+        )
+        assert Path(path).read_bytes() == before
 
     def test_one_whose_table_lacks_our_key(self, path):
         with contextlib.closing(sqlite3.connect(path)) as db:

@@ -45,7 +45,9 @@ def raw():
     def connect(url):
         if url not in clients:
             make = redis.RedisCluster if "+cluster" in url else redis.Redis
-            clients[url] = make.from_url(url.replace("+cluster", ""), decode_responses=True, protocol=2)
+            clients[url] = make.from_url(
+                url.replace("+cluster", ""), decode_responses=True, encoding_errors="surrogateescape", protocol=2
+            )
         return clients[url]
 
     yield connect

@@ -48,11 +48,14 @@ class Cluster:
     def slot(self, repository, key):
         return self.clients[1].cluster("keyslot", repository._keys(key.partition)[0])
 
-    def on_node(self, repository, number):
+    def node_of_static_tasks(self, repository):
+        return next(i for i in range(3) if Key("static", "") in self.on_node(repository, i, [Key("static", "")]))
+
+    def on_node(self, repository, number, keys=KEYS):
         """Keys of partitions that the node has."""
         own = self.clients[number].cluster("nodes")[f"127.0.0.1:{self.nodes[number].port}"]["slots"]
         ranges = [range(int(each[0]), int(each[-1]) + 1) for each in own if each[0].isdigit()]
-        return [key for key in KEYS if any(self.slot(repository, key) in each for each in ranges)]
+        return [key for key in keys if any(self.slot(repository, key) in each for each in ranges)]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +130,54 @@ class TestCluster:
                 finally:
                     cluster.nodes[2].process.send_signal(signal.SIGCONT)
                 await works_again(repository, KEYS, within=10)
+
+        asyncio.run(test())
+
+    def test_nothing_else_fails_while_a_node_hangs(self, cluster):
+        # Neither a registration, for which no one slot is needed, nor a call that comes when the map of slots has to be asked for.
+        async def test():
+            async with cluster.repository(0, 1, 2, redis_timeout=1) as repository:
+                await works_again(repository, KEYS, within=20)
+                await repository.unregister(NOW, KEYS)
+                hung, well = cluster.on_node(repository, 2), [*cluster.on_node(repository, 0), *cluster.on_node(repository, 1)]
+                assert hung
+                assert cluster.node_of_static_tasks(repository) != 2
+                cluster.nodes[2].process.send_signal(signal.SIGSTOP)
+                try:
+                    for i in range(3):
+                        failing = [asyncio.create_task(repository.get([key])) for key in hung[:3]]
+                        new = [Key(key.partition, f"{i}") for key in well]
+                        async with asyncio.timeout(0.9):
+                            await works(repository, new)
+                            await repository.server_time()
+                            assert all(await repository.get(new))
+                            assert await repository.unregister(NOW, new) == [True] * len(new)
+                        results = await asyncio.gather(*failing, return_exceptions=True)
+                        assert {type(each) for each in results} == {TransientRepositoryError}
+                finally:
+                    cluster.nodes[2].process.send_signal(signal.SIGCONT)
+                await works_again(repository, KEYS, within=10)
+                assert sorted(await repository.partitions()) == sorted(PARTITIONS)
+
+        asyncio.run(test())
+
+    def test_of_a_call_about_several_nodes_those_that_are_well_do_their_part(self, cluster):
+        async def test():
+            async with cluster.repository(0, 1, 2, redis_timeout=1) as repository:
+                await works_again(repository, KEYS, within=20)
+                await repository.unregister(NOW, KEYS)
+                hung = cluster.on_node(repository, 2)
+                well = [key for key in KEYS if key not in hung]
+                new = {key: Key(f"{key.partition}", "new") for key in KEYS}
+                cluster.nodes[2].process.send_signal(signal.SIGSTOP)
+                try:
+                    with pytest.raises(TransientRepositoryError, match="did not answer within 1 s"):
+                        await register(repository, [*new.values()])
+                    assert all(await repository.get([new[key] for key in well]))
+                finally:
+                    cluster.nodes[2].process.send_signal(signal.SIGCONT)
+                await works_again(repository, [*new.values()], within=10)
+                assert await repository.unregister(NOW, [*new.values()]) == [True] * len(KEYS)
 
         asyncio.run(test())
 

@@ -1,7 +1,6 @@
 """What Redis makes of damaged rows: the shared tests on a server and on a cluster, and what only Redis lets one do."""
 
 import functools
-import json
 
 import pytest
 
@@ -12,7 +11,19 @@ from pyncette_conformance.damage import INDEX, MISSING, RECORD, DamagedRows, ass
 from pyncette_conformance.store import all_rows, scenario
 from pyncette_conformance.suite.base import Conformance
 
-FIELDS = ("occurrence", "execute_after", "ready_at", "lease", "locked_until", "epoch", "revision", "attempt", "schedule", "error")
+#: Where the fields of a row are in its text.
+FIELDS = {
+    "epoch": slice(0, 19),
+    "occurrence": slice(19, 38),
+    "execute_after": slice(38, 57),
+    "attempt": slice(57, 76),
+    "ready_at": slice(76, 95),
+    "state": slice(76, 95),
+    "revision": slice(95, 114),
+    "lease": slice(114, 146),
+    "locked_until": slice(146, 165),
+}
+TEXTS = ("schedule", "memo", "error")
 INSTANT = "0063100000000000000"
 SINCE_THE_YEAR_1 = 62135596800000000
 
@@ -32,7 +43,7 @@ class TestDamagedRows(DamagedRows):
     @pytest.fixture
     def damage_row(self, client):
         def damage(repository, key, field, junk):
-            index, rows, specs = repository._keys(key.partition)
+            index, rows, specs, _ = repository._keys(key.partition)
             if field == INDEX:
                 name = junk if isinstance(junk, bytes) else junk.encode()
                 return client.zadd(index, {INSTANT.encode() + name: 0})
@@ -42,38 +53,37 @@ class TestDamagedRows(DamagedRows):
             if field == "spec":
                 client.hdel(specs, key.name) if junk in (None, MISSING) else client.hset(specs, key.name, junk)
                 return False  # a registration brings others, and a settlement needs none
-            values = json.loads(client.hget(rows, key.name))
-            position = FIELDS.index("ready_at" if field == "state" else field)
-            if junk is MISSING:
-                del values[position]
-            elif isinstance(junk, bytes):
-                values[position:] = ["junk"] if position >= len(values) else ["junk", *values[position + 1 :]]
-            else:
-                values[position] = junk
-                if type(junk) is int and field not in ("attempt", "state"):  # a number of any length is a text here
-                    values[position] = str(junk) if field == "revision" else f"{junk + SINCE_THE_YEAR_1:019}"
-            text = json.dumps(values, separators=(",", ":")).encode()
-            client.hset(rows, key.name, text.replace(b"junk", junk) if isinstance(junk, bytes) else text)
-            # What is no UTF-8 is seen where it is read, and not by the script.
-            text = isinstance(junk, bytes) and field in ("schedule", "lease", "error")
-            return not text and not (field == "locked_until" and junk == "")
+            row = client.hget(rows, key.name).encode(errors="surrogateescape")
+            if type(junk) is int and field not in ("attempt", "state"):  # else it is a text of another length
+                junk = f"{junk:019}" if field == "revision" else f"{junk + SINCE_THE_YEAR_1:019}"
+            text = b"" if junk in (None, MISSING) else junk if isinstance(junk, bytes) else str(junk).encode()
+            client.hset(rows, key.name, damaged(row, field, text))
+            # What is no UTF-8 is seen where it is read, and not by the script; and an empty text is one.
+            return not (field in TEXTS and (junk in (None, MISSING) or isinstance(junk, bytes)))
 
         return damage
+
+
+def damaged(row, field, junk):
+    if field in FIELDS:
+        return row[: FIELDS[field].start] + junk + row[FIELDS[field].stop :]
+    texts = row[165:].split(b"\xff")
+    texts[TEXTS.index(field) :] = [junk, *texts[TEXTS.index(field) + 1 :]]
+    return row[:165] + b"\xff".join(texts)
 
 
 class TestOnlyHere(Conformance):
     @scenario()
     async def test_what_is_no_text_is_shown_and_put_off_and_can_be_replaced(self, store, client):
         """I10."""
-        for position, text in ((8, "schedule"), (3, "lease"), (9, "error")):
+        for field in ("schedule", "lease", "memo"):
             key = store.key()
             await register(store.repository, key, seconds=-10)
-            _, rows, _ = store.repository._keys(key.partition)
-            values = json.loads(client.hget(rows, key.name))
-            values[position:] = ["junk", *values[position + 1 :]]
-            client.hset(rows, key.name, json.dumps(values).encode().replace(b"junk", b"\xff"))
+            _, rows, _, _ = store.repository._keys(key.partition)
+            row = client.hget(rows, key.name).encode(errors="surrogateescape")
+            client.hset(rows, key.name, damaged(row, field, b"\xfe" * 32))
             row = await store.row(key)
-            assert (row.state, row.ready_at is None) == (State.UNREADABLE, False), text
+            assert (row.state, row.ready_at is None) == (State.UNREADABLE, False), field
             assert [row.state for row in await all_rows(store.repository, key.partition) if row.key == key] == [State.UNREADABLE]
             await store.repository.register(T0, [registration(key)], force=True)
             assert (await claim_one(store.repository, key)).key == key
@@ -83,7 +93,7 @@ class TestOnlyHere(Conformance):
         """I10."""
         [*bad, good] = store.keys(3)
         await register(store.repository, *bad, good, seconds=-10)
-        _, _, specs = store.repository._keys(good.partition)
+        _, _, specs, _ = store.repository._keys(good.partition)
         client.hset(specs, bad[0].name, b"\xff")
         client.hdel(specs, bad[1].name)
         for now in (T0, T0 + LEASE):
@@ -98,9 +108,9 @@ class TestOnlyHere(Conformance):
         """I10, I15."""
         key = store.key()
         await register(store.repository, key)
-        index, rows, specs = store.repository._keys(key.partition)
+        index, rows, specs, _ = store.repository._keys(key.partition)
         good = client.hget(rows, key.name)
-        ready_at = json.loads(good)[2]
+        ready_at = good[FIELDS["ready_at"]]
         for name, row in ((b"\xff1", good), (b"\xff2", b"junk")):
             client.hset(rows, name, row)
             client.hset(specs, name, "{}")
@@ -123,7 +133,7 @@ class TestOnlyHere(Conformance):
         bad, good, later = store.keys(3)
         await register(store.repository, bad, good, seconds=-10)
         await register(store.repository, later, seconds=3600)
-        index, _, _ = store.repository._keys(bad.partition)
+        index, _, _, _ = store.repository._keys(bad.partition)
         [entry] = [entry for entry in client.zrange(index, 0, -1) if entry.endswith(bad.name)]
         client.zadd(index, {entry: score})
         claims, unreadable = await claim_all(store.repository, bad.partition, limit=1)
@@ -139,7 +149,7 @@ class TestOnlyHere(Conformance):
         good, later = store.keys(2)
         await register(store.repository, good, seconds=-10)
         await register(store.repository, later, seconds=3600)
-        index, _, _ = store.repository._keys(good.partition)
+        index, _, _, _ = store.repository._keys(good.partition)
         client.zadd(index, {entry: 0})
         stats = await store.repository.stats(T0, good.partition)
         assert (stats.rows, stats.oldest_due is None) == (2, False)
@@ -154,5 +164,6 @@ class TestOnlyHere(Conformance):
     async def test_partitions_that_are_no_text_are_passed_over(self, store, client):
         key = store.key()
         await register(store.repository, key)
-        client.sadd(store.repository._partitions, b"\xff", "none", "")
+        *_, known = store.repository._keys(key.partition)
+        client.sadd(known, b"\xff", "none", "")
         assert await store.repository.partitions() == [key.partition]

@@ -132,6 +132,23 @@ class TestNetwork:
 
         asyncio.run(test())
 
+    def test_none_of_a_burst_fails_while_the_server_answers_and_claims_are_not_behind_it(self, server_url, namespace):
+        async def test():
+            options = {"redis_timeout": 1, "redis_max_connections": 4}
+            async with proxied(server_url, namespace, **options) as (proxy, repository):
+                await register(repository, "a")
+                proxy.delay = 0.05
+                burst = [asyncio.create_task(register(repository, str(i))) for i in range(200)]  # for more than two seconds
+                await asyncio.sleep(0.2)
+                started = time.monotonic()
+                claims = (await claim(repository)).claims
+                assert set(await repository.settle(NOW, [Commit(each, None) for each in claims])) == {Outcome.APPLIED}
+                assert time.monotonic() - started < 1
+                assert sum(each.done() for each in burst) < 100
+                await asyncio.gather(*burst)
+
+        asyncio.run(test())
+
     @pytest.mark.parametrize("count", [1, 7])
     def test_no_more_connections_are_opened_than_allowed_and_calls_wait_for_them(self, server_url, namespace, count):
         async def test():
@@ -171,7 +188,7 @@ class TestClosing:
     def test_lets_calls_on_their_way_end_and_refuses_those_that_wait(self, server_url, namespace):
         async def test():
             async with contextlib.AsyncExitStack() as stack:
-                options = {"redis_max_connections": 2}
+                options = {"redis_max_connections": 3}  # of which claims and settlements have one for themselves
                 proxy, repository = await stack.enter_async_context(proxied(server_url, namespace, **options))
                 proxy.delay = 0.05
                 calls = [asyncio.create_task(register(repository, str(i))) for i in range(4)]

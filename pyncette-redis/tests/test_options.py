@@ -3,11 +3,14 @@
 import asyncio
 import importlib.metadata
 import shutil
+import ssl
 import subprocess
 import traceback
+import urllib.parse
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 from conftest import free_port, required
 from native_errors import ERRORS
 from redis.exceptions import ResponseError
@@ -53,7 +56,14 @@ def refused(kind, url_or_options, secret="s3cret"):
 
 
 class TestURLs:
-    @pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"])
+    @pytest.mark.parametrize(
+        "scheme",
+        [
+            *(f"{name}{kind}" for name in ("redis", "rediss", "valkey", "valkeys") for kind in ("", "+cluster", "+sentinel")),
+            "redis+unix",
+            "valkey+unix",
+        ],
+    )
     def test_of_all_schemes_reach_the_factory(self, scheme):
         [entry] = importlib.metadata.entry_points(group="pyncette.backends", name=scheme)
         assert entry.load() is backend
@@ -96,7 +106,7 @@ class TestURLs:
             ("redis://host?max_connections=0", "redis_max_connections=0 is not a number above 0"),
             (
                 "redis://host?ssl_verify=no",
-                "The options redis_ssl_... are for TLS only; begin the redis_url redis://host with rediss",
+                "The options redis_ssl_... are for TLS only; begin the redis_url redis://host with rediss or valkeys",
             ),
         ],
     )
@@ -166,7 +176,7 @@ class TestServers:
 
     def test_that_allow_no_more_than_is_needed_will_do(self, servers, raw):
         server = servers.start()
-        commands = "EVALSHA EVAL SET GET SADD SMEMBERS HLEN HMGET HSET HDEL HSCAN ZADD ZREM ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZLEXCOUNT TIME SELECT"
+        commands = "EVALSHA EVAL SET GET SADD SREM SMEMBERS EXISTS HLEN HMGET HSET HDEL HSCAN ZADD ZREM ZREMRANGEBYRANK ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZLEXCOUNT TIME SELECT"
         allowed = [f"+{command}" for command in commands.split()]
         raw(server.url).execute_command("ACL", "SETUSER", "worker", "on", ">s3cret", "~mine:*", "-@all", *allowed)
 
@@ -223,23 +233,130 @@ class TestServers:
         monkeypatch.setattr("redis.asyncio.client.Pipeline.execute", fail)
         assert refused(RepositoryError, server_url) == f"Redis at {server_url} refused a call (ERR so be it or not)"
 
-    def test_with_tls(self, servers, tmp_path):
+
+class TestTLS:
+    @pytest.fixture
+    def files(self, tmp_path):
+        """A key and a certificate of localhost."""
         if shutil.which("openssl") is None:
             required("openssl", "install it")
         key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
         command = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} -days 2 -subj /CN=localhost"
         subprocess.run([*command.split(), "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True)
-        port = free_port()
-        options = f"--tls-port {port} --tls-cert-file {certificate} --tls-key-file {key} --tls-ca-cert-file {certificate}"
-        server = servers.start(*options.split())
-        trusting = {"redis_ssl_ca_certs": str(certificate)}
-        url = f"rediss://127.0.0.1:{port}/0"
-        both = {"redis_ssl_certfile": str(certificate), "redis_ssl_keyfile": str(key)}
-        asyncio.run(opened(redis_repository(redis_url=url, **trusting, **both)))
-        message = refused(TransientRepositoryError, {"redis_url": url, **both})
-        assert message.startswith(
-            f"Redis at {url} can't be reached (Error 1 connecting to 127.0.0.1:{port}. [SSL: CERTIFICATE_VERIFY_"
-        )
+        return str(key), str(certificate)
+
+    @pytest.fixture
+    def secure(self, servers, files):
+        """``secure(...)``: the port of a server with this certificate, which wants to see another one."""
+
+        def start(*options):
+            key, certificate = files
+            port = free_port()
+            tls = f"--tls-port {port} --tls-cert-file {certificate} --tls-key-file {key} --tls-ca-cert-file {certificate}"
+            servers.start(*tls.split(), *options)
+            return port
+
+        return start
+
+    def test_certificates_are_shown_and_checked(self, secure, files):
+        key, certificate = files
+        port = secure()
+        both = {"redis_ssl_certfile": certificate, "redis_ssl_keyfile": key}
+        for scheme in ("rediss", "valkeys"):
+            url = f"{scheme}://127.0.0.1:{port}/0"
+            asyncio.run(opened(redis_repository(redis_url=url, redis_ssl_ca_certs=certificate, **both)))
         asyncio.run(opened(redis_repository(redis_url=url, redis_ssl_verify=False, **both)))
-        # A server without TLS waits for what it could understand.
-        refused(TransientRepositoryError, f"rediss://127.0.0.1:{server.port}/0?timeout=0.5")
+
+    def test_a_context_of_ones_own_will_do(self, secure, files):
+        key, certificate = files
+        port = secure()
+        context = ssl.create_default_context(cafile=certificate)
+        context.load_cert_chain(certificate, key)
+        url = f"rediss://127.0.0.1:{port}/0"
+        asyncio.run(opened(redis_repository(redis_url=url, redis_ssl_context=context)))
+        message = refused(RepositoryError, {"redis_url": url, "redis_ssl_context": ssl.create_default_context()})
+        assert "can't agree on TLS" in message
+
+    def test_a_sentinel_and_its_master_are_spoken_to_over_it(self, servers, secure, files):
+        key, certificate = files
+        master = secure("--tls-auth-clients", "no")
+        sentinel = free_port()
+        servers.start(
+            "--sentinel",
+            *f"--tls-port {sentinel} --tls-cert-file {certificate} --tls-key-file {key} --tls-ca-cert-file {certificate}".split(),
+            *"--tls-auth-clients no --tls-replication yes".split(),
+            config=f"sentinel monitor mymaster 127.0.0.1 {master} 1\n",
+        )
+        context = ssl.create_default_context(cafile=certificate)
+        for options in ({"redis_ssl_context": context}, {"redis_ssl_ca_certs": certificate}):
+            asyncio.run(opened(redis_repository(redis_url=f"rediss+sentinel://127.0.0.1:{sentinel}", **options)))
+
+    def test_what_is_wrong_with_it_is_said_and_not_tried_again(self, secure, files, tmp_path):
+        key, certificate = files
+        port = secure()
+        url = f"rediss://127.0.0.1:{port}/0"
+        both = {"redis_ssl_certfile": certificate, "redis_ssl_keyfile": key}
+        trusting = {"redis_ssl_ca_certs": certificate}
+        for options, problem in (
+            (both, "CERTIFICATE_VERIFY_FAILED"),
+            ({**both, "redis_ssl_ca_certs": str(tmp_path / "none.pem")}, "No such file"),
+            ({**trusting, "redis_ssl_certfile": key, "redis_ssl_keyfile": key}, "PEM"),
+        ):
+            message = refused(RepositoryError, {"redis_url": url, **options})
+            assert message.startswith(f"Redis at {options.get('redis_url', url)} and this program can't agree on TLS (")
+            assert problem in message
+            assert message.endswith("); check the options redis_ssl_...")
+
+    def test_a_server_without_it_is_reported(self, servers):
+        # It waits for what it could understand.
+        server = servers.start()
+        message = refused(TransientRepositoryError, f"rediss://127.0.0.1:{server.port}/0?timeout=0.5")
+        assert message.endswith("check the address, and that the server runs, speaks TLS, and is content with your certificate")
+
+    @pytest.mark.parametrize("scheme", ["redis", "redis+unix"])
+    def test_options_and_contexts_are_for_nothing_else(self, scheme):
+        url = {"redis": "redis://host", "redis+unix": "redis+unix:///run/redis.sock"}[scheme]
+        for option in ({"redis_ssl_context": ssl.create_default_context()}, {"redis_ssl_verify": False}):
+            message = refused(ConfigurationError, {"redis_url": url, **option})
+            assert message == f"The options redis_ssl_... are for TLS only; begin the redis_url {url} with rediss or valkeys"
+        both = {"redis_url": "rediss://host", "redis_ssl_context": ssl.create_default_context(), "redis_ssl_ca_certs": "x"}
+        assert refused(ConfigurationError, both) == (
+            "redis_ssl_context has all that the other options redis_ssl_... say; pass either it or them"
+        )
+
+
+class TestSockets:
+    def test_are_named_by_their_path(self, servers, tmp_path):
+        path = tmp_path / "it is.sock"
+        server = servers.start("--unixsocket", str(path))
+        for scheme in ("redis+unix", "valkey+unix"):
+            url = f"{scheme}://{urllib.parse.quote(str(path))}?db=3&namespace=x"
+            asyncio.run(opened(from_url(url)()))
+
+        async def test():
+            async with from_url(url)() as repository:
+                await life(repository)
+                await repository.register(NOW, [Registration(Key("p", "a"), "{}", "s", Target(NOW, NOW))])
+
+        asyncio.run(test())
+        with redis.Redis(port=server.port, db=3) as client:
+            assert client.exists("x:pyncette:format")
+        server.stop()
+        message = refused(TransientRepositoryError, url)
+        assert message.startswith(f"Redis at {scheme}://{path} can't be reached (Error ")
+
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            (
+                "redis+unix://",
+                "The redis_url redis+unix:// has no path of a socket; write for example redis+unix:///run/redis.sock",
+            ),
+            ("redis+unix://run/redis.sock", "The redis_url redis+unix://run/redis.sock has no path of a socket"),
+            ("redis://host/1?db=2", "The redis_url redis://host/1 has another database than redis_db=2; write one of them"),
+            ("redis+cluster://host?db=2", "redis_db=2 in the redis_url redis+cluster://host is no number of a database"),
+            ("redis://host?db=-1", "redis_db=-1 is not a number of a database"),
+        ],
+    )
+    def test_and_databases_that_make_no_sense_are_refused(self, url, message):
+        assert message in refused(ConfigurationError, url)

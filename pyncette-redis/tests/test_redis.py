@@ -1,7 +1,6 @@
 """What is Redis' own; the contract itself is the conformance suite's."""
 
 import asyncio
-import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -116,6 +115,53 @@ class TestRoundTrips:
 
         asyncio.run(test())
 
+    def test_bulk_registers_are_cut_by_bytes(self, server_url, namespace, writes):
+        async def test():
+            async with on(server_url, namespace) as repository:
+                await repository.register(NOW, [registration("a")])
+                writes.clear()
+                await repository.register(NOW, [registration(f"{i:03}", spec="x" * 64_000) for i in range(100)])
+                runs = [each for write in writes for each in write.split(b"EVAL")[1:]]
+                assert len(runs) == 7
+                assert max(map(len, runs)) < 1_100_000
+                claims = (await claim(repository, limit=101)).claims
+                writes.clear()
+                assert set(await repository.settle(NOW, advanced(claims))) == {Outcome.APPLIED}
+                assert sum(map(len, writes)) < 101 * 250  # what is settled is not told its arguments again
+
+        asyncio.run(test())
+
+    def test_a_run_costs_so_many_bytes_and_commands(self, servers, writes, raw):
+        server = servers.start()
+
+        async def test():
+            async with on(server.url, "") as repository:
+                await repository.register(NOW, [registration(f"{i:03}", schedule="interval 60 @UTC") for i in range(500)])
+                for _ in range(2):  # the first has to send the script
+                    raw(server.url).config_resetstat()
+                    writes.clear()
+                    claims = (await claim(repository, NOW + 9 * MINUTE, limit=500)).claims
+                    outcomes = await repository.settle(NOW + 9 * MINUTE, advanced(claims))
+                assert outcomes == [Outcome.APPLIED] * 500
+                assert len(writes) == 2
+                assert sum(map(len, writes)) < 500 * 180
+                stats = raw(server.url).info("commandstats")
+                assert raw(server.url).info("stats")["total_net_output_bytes"] < 500 * 250
+                calls = {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()}
+                assert calls == {
+                    "evalsha": 2,
+                    "zrangebyscore": 2,
+                    "zrange": 1,
+                    "hmget": 3,
+                    "zremrangebyrank": 1,
+                    "zrem": 1,
+                    "zadd": 2,
+                    "hset": 2,
+                    "config|resetstat": 1,
+                }
+
+        asyncio.run(test())
+
     def test_an_empty_batch_is_none_at_all(self, server_url, namespace, writes):
         async def test():
             async with on(server_url, namespace) as repository:
@@ -156,7 +202,7 @@ class TestScripts:
                     assert sorted(await repository.partitions()) == sorted(names)
                     slots = [{raw(cluster_url).cluster_keyslot(key) for key in repository._keys(name)} for name in names]
                     assert all(len(each) == 1 for each in slots)
-                    assert len(set().union(*slots)) == len(names)  # so that partitions spread over the nodes
+                    assert len(set().union(*slots)) > len(names) - 3  # so that partitions spread over the nodes
 
         asyncio.run(test())
 
@@ -169,32 +215,35 @@ class TestStored:
                 rows = [registration("a", NOW + MINUTE, spec='{"x": "é/"}', schedule="*/5"), registration("b"), registration("c")]
                 await repository.register(NOW, [*rows, registration("d", partition="q {é}")])
                 held, failed = (await claim(repository, names=["b", "c"])).claims
-                await repository.settle(NOW, [Fail(failed, "it broke")])
-                await repository.pause(NOW, [Key("p", "a")])
+                await repository.settle(NOW, [Fail(failed, "it broke", memo="its last run")])
+                await repository.pause(NOW, [Key("p", "a")], {Key("p", "a"): "a note"})
                 return held.lease
 
         lease = asyncio.run(test())
         client = raw(server_url)
         at, later, until = "0063907963200123457", "0063907963260123457", "0063907963260123457"
-        tag, other = f"{namespace}:{{pyncette:p}}", f"{namespace}:{{pyncette:q %7B%C3%A9%7D}}"
+        tag, other = f"{namespace}:{{pyncette:177}}", f"{namespace}:{{pyncette:102}}"
         assert sorted(client.scan_iter(f"{namespace}*", count=1000)) == sorted(
             [
                 f"{namespace}:pyncette:format",
-                f"{namespace}:pyncette:partitions",
-                *(f"{each}:{part}" for each in (tag, other) for part in ("index", "rows", "specs")),
+                f"{tag}:partitions",
+                f"{other}:partitions",
+                *(f"{each}:{part}" for each in (f"{tag}:p", f"{other}:q %7B%C3%A9%7D") for part in ("index", "rows", "specs")),
             ]
         )
         assert client.get(f"{namespace}:pyncette:format") == "1"
-        assert client.smembers(f"{namespace}:pyncette:partitions") == {"p", "q {é}"}
-        assert client.zrange(f"{tag}:index", 0, -1, withscores=True) == [(f"{until}b", 0), ("failedc", 0), ("pauseda", 0)]
-        assert client.hgetall(f"{tag}:specs") == {"a": '{"x": "é/"}', "b": "{}", "c": "{}"}
-        epoch = "0063907963200123458"
-        assert {name: json.loads(row) for name, row in client.hgetall(f"{tag}:rows").items()} == {
-            "a": [later, later, "paused", "", "", at, "0", 0, "*/5"],
-            "b": [at, at, until, lease, until, epoch, "0", 1, "s"],
-            "c": [at, at, "failed", lease, "", epoch, "0", 1, "s", "it broke"],
+        assert (client.smembers(f"{tag}:partitions"), client.smembers(f"{other}:partitions")) == ({"p"}, {"q {é}"})
+        paused, failed = f"{'paused':19}", f"{'failed':19}"
+        entries = [(f"{until}b", 0), (f"{failed}c", 0), (f"{paused}a", 0)]
+        assert client.zrange(f"{tag}:p:index", 0, -1, withscores=True) == entries
+        assert client.hgetall(f"{tag}:p:specs") == {"a": '{"x": "é/"}', "b": "{}", "c": "{}"}
+        epoch, zero, one, free = "0063907963200123458", f"{0:019}", f"{1:019}", 19 * " "
+        assert {name: row.replace("\udcff", "|") for name, row in client.hgetall(f"{tag}:p:rows").items()} == {
+            "a": f"{at}{later}{later}{zero}{paused}{zero}{32 * ' '}{free}*/5|a note",
+            "b": f"{epoch}{at}{at}{one}{until}{zero}{lease}{until}s|",
+            "c": f"{epoch}{at}{at}{one}{failed}{zero}{lease}{free}s|its last run|it broke",
         }
-        assert client.hgetall(f"{other}:rows") == {"d": f'["{at}","{at}","{at}","","","{at}","0",0,"s"]'}
+        assert client.hgetall(f"{other}:q %7B%C3%A9%7D:rows") == {"d": f"{at}{at}{at}{zero}{at}{zero}{32 * ' '}{free}s\udcff"}
 
     def test_a_namespace_may_be_empty(self, servers, raw):
         server = servers.start()
@@ -204,7 +253,7 @@ class TestStored:
                 await repository.register(NOW, [registration("a")])
 
         asyncio.run(test())
-        keys = ["pyncette:format", "pyncette:partitions", "{pyncette:p}:index", "{pyncette:p}:rows", "{pyncette:p}:specs"]
+        keys = ["pyncette:format", *(f"{{pyncette:177}}:{key}" for key in ("partitions", "p:index", "p:rows", "p:specs"))]
         assert sorted(raw(server.url).keys()) == sorted(keys)
 
     @pytest.mark.parametrize("found", ["2", "10", "x"])
@@ -221,6 +270,28 @@ class TestStored:
             f"Redis at {server_url} has the stored format {found!r} in the namespace {namespace!r}, "
             "but this Pyncette knows only 1; upgrade pyncette-redis"
         )
+
+    @pytest.mark.parametrize("index", ["index", "index:hello"])  # of static tasks, and of a dynamic one
+    def test_tasks_of_pyncette_1_are_refused_at_the_start(self, server_url, namespace, raw, index):
+        async def start(space):
+            async with on(server_url, space):
+                pass
+
+        space = f"{namespace}[*]"
+        name = f"pyncette:{space}:task:hello:one"
+        raw(server_url).hset(name, mapping={"version": "0", "execute_after": "2026-11-25T21:17:20.165226+00:00"})
+        raw(server_url).zadd(f"pyncette:{space}:{index}", {f"2026-11-25T21:17:20.165226+00:00_{name}": 0})
+        try:
+            with pytest.raises(RepositoryError) as caught:
+                asyncio.run(start(space))
+            assert str(caught.value) == (
+                f"Redis at {server_url} has tasks of Pyncette 1 in the namespace {space!r}, which Pyncette 2 does not read; choose "
+                "another redis_namespace, schedule dynamic tasks there anew, and in the end remove the keys that begin with "
+                f"'pyncette:{space}:'"
+            )
+            asyncio.run(start(f"{namespace}[*"))
+        finally:
+            raw(server_url).delete(name, f"pyncette:{space}:{index}")
 
     def test_namespaces_share_nothing(self, url, namespace):
         async def test():
@@ -275,7 +346,7 @@ class TestDamage:
             assert [each.key.name for each in (await claim(repository, limit=1)).claims] == ["good"]
             assert client.zcard(repository._keys("p")[0]) == 1
 
-        self.damaged(server_url, namespace, lambda index, rows, specs: client.hdel(rows, "bad"), check)
+        self.damaged(server_url, namespace, lambda index, rows, specs, _: client.hdel(rows, "bad"), check)
 
     def test_a_row_that_the_index_lacks_is_listed_and_got(self, server_url, namespace, raw):
         async def check(repository):
@@ -283,10 +354,10 @@ class TestDamage:
             assert {row.key.name for row in (await repository.list("p", limit=9)).rows} == {"bad", "good"}
             assert [each.key.name for each in (await claim(repository)).claims] == ["good"]
 
-        self.damaged(server_url, namespace, lambda index, rows, specs: raw(server_url).zpopmin(index), check)
+        self.damaged(server_url, namespace, lambda index, rows, specs, _: raw(server_url).zpopmin(index), check)
 
     def test_an_entry_of_another_time_than_its_row(self, server_url, namespace, raw):
-        def damage(index, rows, specs):
+        def damage(index, rows, specs, _):
             [(entry, _)] = raw(server_url).zpopmin(index)
             raw(server_url).zadd(index, {"0000000000000000001bad": 0})
 
@@ -298,7 +369,7 @@ class TestDamage:
         self.damaged(server_url, namespace, damage, check)
 
     def test_more_entries_without_rows_than_a_claim_looks_at(self, server_url, namespace, raw):
-        def damage(index, rows, specs):
+        def damage(index, rows, specs, _):
             raw(server_url).zadd(index, {f"0000000000000000001x{i}": 0 for i in range(100)})
 
         async def check(repository):
@@ -335,10 +406,9 @@ class TestNumbers:
             async with on(server_url, namespace) as repository:
                 key = Key("p", "a")
                 await repository.register(FIRST, [registration("a")])
-                _, rows, _ = repository._keys("p")
-                row = json.loads(raw(server_url).hget(rows, "a"))
-                row[5], row[6] = f"{number + 62135596800000000:019}", str(number)
-                raw(server_url).hset(rows, "a", json.dumps(row))
+                _, rows, _, _ = repository._keys("p")
+                row = raw(server_url).hget(rows, "a")
+                raw(server_url).hset(rows, "a", f"{number + 62135596800000000:019}{row[19:95]}{number:019}{row[114:]}")
                 assert [(row.epoch, row.revision) for row in await repository.get([key])] == [(number, number)]
                 late = FIRST + MINUTE
                 await repository.register(late, [registration("a", FIRST, schedule="other")], force=True)
@@ -352,6 +422,36 @@ class TestNumbers:
 
 
 class TestListing:
+    @pytest.mark.parametrize("limit", [1, 2, 3, 50])
+    def test_no_page_has_more_rows_than_asked_for(self, url, namespace, limit):
+        async def test():
+            async with on(url, namespace) as repository:
+                names = {f"{i}é" for i in range(100)}
+                await repository.register(NOW, [registration(name) for name in names])
+                seen, token, pages = [], None, 0
+                while pages == 0 or token is not None:
+                    page = await repository.list("p", limit=limit, token=token)
+                    assert len(page.rows) <= limit
+                    seen += [row.key.name for row in page.rows]
+                    token, pages = page.token, pages + 1
+                assert (sorted(seen), pages >= 100 / limit) == (sorted(names), True)
+
+        asyncio.run(test())
+
+    def test_small_hashes_that_are_scanned_as_a_whole_are_cut_as_well(self, servers, raw):
+        server = servers.start("--hash-max-listpack-value", "4096")
+
+        async def test():
+            async with on(server.url, "") as repository:
+                await repository.register(NOW, [registration(f"{i:02}") for i in range(20)])
+                first = await repository.list("p", limit=15)
+                await repository.unregister(NOW, [first.rows[3].key, *(Key("p", f"{i:02}") for i in range(17, 20))])
+                second = await repository.list("p", limit=15, token=first.token)
+                assert (len(first.rows), second.token) == (15, None)
+                assert {row.key.name for page in (first, second) for row in page.rows} >= {f"{i:02}" for i in range(17)}
+
+        asyncio.run(test())
+
     def test_a_page_never_has_a_row_twice_and_all_pages_have_every_row_under_churn(self, server_url, namespace):  # I15
         async def test():
             async with on(server_url, namespace) as repository:

@@ -87,13 +87,32 @@ def claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tup
     """The row under a new ``lease``, and the claim to it; None if the row is not ready at ``now``, or can't be read."""
     if row.ready_at is None or row.ready_at > now or row.state is State.UNREADABLE:
         return None
-    locked_until = lease_end(now, lease_duration)
-    row = row._replace(
-        ready_at=locked_until, lease=lease, locked_until=locked_until, epoch=_raised(row.epoch, now), attempt=row.attempt + 1
-    )
-    return row, Claim(
-        *(row.key, row.spec, row.schedule, row.occurrence, row.execute_after, lease, row.epoch, row.attempt, row.revision),
-        row.memo,
+    return _claimed(row, lease, lease_end(now, lease_duration), to_microseconds(now))
+
+
+def _claimed(row: Row, lease: str, locked_until: datetime, least_epoch: int) -> tuple[Row, Claim]:
+    # Made anew, which takes half as long as _replace: it is done for every run of every task.
+    key, spec, schedule, occurrence, execute_after, _, _, _, epoch, revision, attempt, state, error, memo = row
+    epoch = max(epoch + 1, least_epoch)
+    attempt += 1
+    return (
+        Row(
+            key,
+            spec,
+            schedule,
+            occurrence,
+            execute_after,
+            locked_until,
+            lease,
+            locked_until,
+            epoch,
+            revision,
+            attempt,
+            state,
+            error,
+            memo,
+        ),
+        Claim(key, spec, schedule, occurrence, execute_after, lease, epoch, attempt, revision, memo),
     )
 
 
@@ -117,13 +136,16 @@ class Taken(NamedTuple):
 def take(ready: Iterable[Row], now: datetime, lease_duration: timedelta) -> Taken:
     """Claim what can be read of ``ready``, all under one lease, and put off what can't."""
     lease = new_lease()
+    locked_until = lease_end(now, lease_duration)
+    least_epoch = to_microseconds(now)
     taken = Taken([], [], [])
     for row in ready:
         if row.state is State.UNREADABLE:
             taken.unreadable.append(put_off(row, now, lease_duration))
-        elif (claimed := claim(row, now, lease_duration, lease)) is not None:
-            taken.rows.append(claimed[0])
-            taken.claims.append(claimed[1])
+        elif row.ready_at is not None and row.ready_at <= now:
+            claimed, claim = _claimed(row, lease, locked_until, least_epoch)
+            taken.rows.append(claimed)
+            taken.claims.append(claim)
     return taken
 
 

@@ -31,6 +31,8 @@ from pyncette.store.sqlite_rows import (
     FINISH,
     FORMAT,
     LIST,
+    NEXT,
+    OLD_FIELDS,
     PARTITIONS,
     PEEK,
     PEEK_NAMED,
@@ -100,10 +102,11 @@ class SQLiteRepository(RowwiseRepository):
                     self._sql[CLAIM], [(until, each.lease, until, each.epoch, each.attempt, rowid) for each, rowid in claimed]
                 )
                 db.executemany(self._sql[PUT_OFF], [(until, rowid) for rowid in damaged])
-            left = ready[len(due) :]
-            return ClaimResult(
-                taken.claims, instant(left[0][READY_AT]) if left else None, missing({row[1] for row in found}), taken.unreadable
-            )
+                left = [row[READY_AT] for row in ready[len(due) :]]
+                if names is None and not left:
+                    left = [ready_at for (ready_at,) in db.execute(self._sql[NEXT], among)]
+            next_ready_at = instant(left[0] if left else None)
+            return ClaimResult(taken.claims, next_ready_at, missing({row[1] for row in found}), taken.unreadable)
 
         return await self._connection.run(work, urgent=True)
 
@@ -190,8 +193,14 @@ class SQLiteRepository(RowwiseRepository):
 
     async def _open(self, *, create: bool) -> None:
         def work(db: sqlite3.Connection) -> None:
+            # Before the first thing that may write.
+            if {name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (self._table,))} >= OLD_FIELDS:
+                raise RepositoryError(
+                    f"The table {self._table!r} in {self._where} is of Pyncette 1, whose tasks are not read; "
+                    "choose another sqlite_table_name, and schedule them anew"
+                )
             if not create:
-                self._check_table(db)  # before the first thing that may write
+                self._check_table(db)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             if create:

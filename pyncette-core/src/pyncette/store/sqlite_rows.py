@@ -51,6 +51,8 @@ FIELDS = (
     *("partition", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
     *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error", "memo"),
 )
+#: Among the columns of Pyncette 1.
+OLD_FIELDS = {"name", "parent_name", "locked_until", "locked_by", "execute_after", "task_spec"}
 READY_AT = FIELDS.index("ready_at")
 COLUMNS = ", ".join(f"t.{field}" for field in FIELDS)
 
@@ -61,11 +63,10 @@ NAMED = "FROM json_each(:names) AS n CROSS JOIN {table} AS t ON t.partition = :p
 PEEK_NAMED = f"SELECT t.name, iif(t.ready_at <= {_LATEST}, t.ready_at, NULL) {NAMED}"
 TAKE_NAMED = f"SELECT {COLUMNS}, t.rowid {NAMED}"
 PEEK = f"SELECT name, ready_at FROM {{table}} WHERE partition = :partition AND ready_at <= {_LATEST} ORDER BY ready_at LIMIT 1"
-# One due row more than can be taken, and the first that is not due: the one or the other is ready next.
-TAKE = f"""SELECT * FROM (SELECT {COLUMNS}, t.rowid FROM {{table}} AS t
-WHERE partition = :partition AND ready_at <= :now ORDER BY ready_at LIMIT :limit + 1)
-UNION ALL SELECT * FROM (SELECT {COLUMNS}, t.rowid FROM {{table}} AS t
-WHERE partition = :partition AND ready_at > :now AND ready_at <= {_LATEST} ORDER BY ready_at LIMIT 1)"""
+_READY = "FROM {table} AS t WHERE partition = :partition AND ready_at"
+# One row more than can be taken, or else the first that is not due: it is ready next.
+TAKE = f"SELECT {COLUMNS}, t.rowid {_READY} <= :now ORDER BY ready_at LIMIT :limit + 1"
+NEXT = f"SELECT ready_at {_READY} > :now AND ready_at <= {_LATEST} ORDER BY ready_at LIMIT 1"
 CLAIM = "UPDATE {table} SET ready_at = ?, lease = ?, locked_until = ?, epoch = ?, attempt = ? WHERE rowid = ?"
 PUT_OFF = "UPDATE {table} SET ready_at = ? WHERE rowid = ?"
 _AS_EXPECTED = """WHERE partition = ? AND name = ? AND lease = ? AND revision = ?

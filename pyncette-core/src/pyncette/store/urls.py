@@ -37,12 +37,13 @@ ENTRY_POINT_GROUP = "pyncette.backends"
 
 #: The schemes of our own distributions, so that a missing one can be named.
 _DISTRIBUTIONS = {
-    "redis": "pyncette-redis",
-    "rediss": "pyncette-redis",
-    "redis+cluster": "pyncette-redis",
-    "rediss+cluster": "pyncette-redis",
-    "redis+sentinel": "pyncette-redis",
-    "rediss+sentinel": "pyncette-redis",
+    **{
+        f"{name}{kind}": "pyncette-redis"
+        for name in ("redis", "rediss", "valkey", "valkeys")
+        for kind in ("", "+cluster", "+sentinel")
+    },
+    "redis+unix": "pyncette-redis",
+    "valkey+unix": "pyncette-redis",
     "postgres": "pyncette-postgres",
     "postgresql": "pyncette-postgres",
     "mysql": "pyncette-mysql",

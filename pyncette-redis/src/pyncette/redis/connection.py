@@ -3,27 +3,24 @@
 Nothing is sent twice: only the caller knows what may be repeated, so all of the driver's own retries are off.
 """
 
-import asyncio
-import contextlib
 import dataclasses
 import hashlib
-import random
 import re
+import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 from pyncette.backends import BackendURL
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.redis.cluster import Address, Cluster
+from pyncette.redis.server import ClosedError, Command, Server
 from redis import exceptions as driver
-from redis.asyncio import Redis, RedisCluster, Sentinel
-from redis.asyncio.cluster import ClusterNode
+from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
 
 __all__ = ["Command", "Connections"]
-
-Command: TypeAlias = tuple[str | bytes | int, ...]
 
 #: By a code, that errors begin with or that is ours: whether the call may be repeated, what is wrong and what to do.
 _MEANINGS: Mapping[str, tuple[bool, str]] = {
@@ -44,7 +41,11 @@ _MEANINGS: Mapping[str, tuple[bool, str]] = {
     "MISCONF": (True, "can't save its data and refuses writes ({error}); look into its log"),
     "NO MASTER": (True, "names no master {master!r}; check the sentinels' addresses and redis_sentinel_master"),
     "TIMEOUT": (True, "did not answer within {timeout:g} s; see what keeps it busy, or raise redis_timeout"),
-    "UNREACHABLE": (True, "can't be reached ({error}); check the address, and that the server runs"),
+    "TLS": (
+        False,
+        "and this program can't agree on TLS ({error}); check the options redis_ssl_...",
+    ),
+    "UNREACHABLE": (True, "can't be reached ({error}); check the address, and that the server runs{tls}"),
     "": (False, "refused a call ({error})"),
 }
 #: The driver cuts off the codes that it knows. The first that fits counts: some of these are subclasses of later ones.
@@ -59,20 +60,19 @@ _CODES: Sequence[tuple[type[Exception], str]] = (
     (driver.MovedError, "MOVED"),
     (driver.AskError, "TRYAGAIN"),
     (driver.TryAgainError, "TRYAGAIN"),
-    (driver.ClusterError, "TRYAGAIN"),  # a slot that was still moving after many redirections
     (MasterNotFoundError, "NO MASTER"),
     (TimeoutError, "TIMEOUT"),  # of the whole call; the driver's own is one of connecting
 )
 #: Those that it does not know; and what older servers report from within a script, where the code is not at the beginning.
 _WORDS = re.compile("|".join(rf"\b{code}\b" for code in _MEANINGS if code))
-#: What may be otherwise at another address, or through another connection. Pools of the driver see for themselves which of
-#: their connections broke, unless they are a cluster's.
-_RENEW = {"TIMEOUT", "READONLY", "MASTERDOWN", "NO MASTER"}
-_RENEW_CLUSTER = _RENEW | {"UNREACHABLE", "CLUSTERDOWN"}
+#: By what a URL begins with: whether it is over TLS.
+_TRANSPORTS = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
+#: What TLS says of connections that broke, or never came about: there may be nothing wrong with it.
+_BROKEN = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 class Connections:
-    """Up to ``limit`` connections, each opened when it is first needed, through which one script and commands are sent."""
+    """Through which one script and commands are sent to a Redis of whatever kind."""
 
     def __init__(
         self,
@@ -81,147 +81,143 @@ class Connections:
         *,
         timeout: float,
         limit: int,
+        database: int | None,
         cluster: bool,
         master: str,
         sentinel_options: Mapping[str, Any],
         tls_options: Mapping[str, Any],
+        tls_context: ssl.SSLContext | None,
     ) -> None:
         transport, _, kind = url.scheme.partition("+")
         self._kind = "cluster" if cluster else kind
         nodes = [dataclasses.replace(url, hosts=host) for host in url.hosts.split(",")]
-        if transport not in ("redis", "rediss") or kind not in ("", "cluster", "sentinel"):
+        secure = _TRANSPORTS.get(transport)
+        if secure is None or kind not in ("", "cluster", "sentinel", "unix") or (secure and kind == "unix"):
             raise ConfigurationError(f"The redis_url {url} is not one of Redis; write for example 'redis://localhost:6379/0'")
         if cluster and kind == "sentinel":
             raise ConfigurationError(f"The redis_url {url} is one of Sentinel, not of a cluster; leave out redis_cluster=True")
         if len(nodes) > 1 and not self._kind:
             raise ConfigurationError(f"The redis_url {url} has several hosts; write one, or redis+cluster:// or redis+sentinel://")
-        if not re.fullmatch(r"/?" if self._kind == "cluster" else r"/?\d*", url.path):
-            none = "a cluster has but one, so write none" if self._kind == "cluster" else "write for example redis://localhost/0"
-            raise ConfigurationError(f"{url.path!r} in the redis_url {url} is no number of a database; {none}")
         self.where = f"Redis at {url}"
-        self._addresses = [(node.hostname(), node.port(26379 if kind == "sentinel" else 6379)) for node in nodes]
-        self._discovered: Sequence[tuple[str, int]] = ()
-        self._timeout = timeout
-        self._master = master
+        self.is_cluster = self._kind == "cluster"
+        self._timeout, self._limit, self._master = timeout, limit, master
+        self._tls, self._tls_context = secure, tls_context
+        self._path = url.path if kind == "unix" else None
         common = {
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
             "socket_keepalive": True,
-            # There may be another address to try; waiting for an answer is bounded by the timeout of the whole call.
+            # There may be another address to try; waiting for an answer is bounded by the timeout of the whole exchange.
             "socket_connect_timeout": timeout / 3,
-            **({"ssl": True, **tls_options} if transport == "rediss" else {}),
+            **({"ssl": True, **tls_options} if self._tls else {}),
         }
         self._options = {"socket_timeout": None, "username": url.username, "password": url.password, **common}
-        if self._kind != "cluster":
-            self._options["db"] = int(url.path[1:] or 0)
+        self._options["db"] = _database(url, self._kind, database)
         self._sentinel_options = {"socket_timeout": timeout / 3, **sentinel_options, **common}
         self._script = script
         self._sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-        # Some pools of the driver raise where they should wait for a connection to come back.
-        self._limit = limit
-        self._slots = asyncio.Semaphore(limit)
-        self._closed = False
-        self._client = self._connect(self._addresses)
-        self._retired: dict[Any, asyncio.Task[None]] = {}
+        addresses = [(node.hostname(), node.port(26379 if kind == "sentinel" else 6379)) for node in nodes]
+        self._target = Cluster(lambda address: self._server([address]), addresses) if self.is_cluster else self._server(addresses)
 
     def call(self, keys: Sequence[str], *arguments: str | bytes) -> Command:
         """The command that runs the script; the keys must be of one slot."""
         return "EVALSHA", self._sha, len(keys), *keys, *arguments
 
-    async def send(self, commands: Sequence[Command]) -> Sequence[Any]:
-        """The replies to all ``commands``, which go out at once: in one write, or one to each node of a cluster."""
-        client = self._client
+    async def send(self, commands: Sequence[Command], *, urgent: bool = False) -> Sequence[Any]:
+        """The replies to all ``commands``, which go out at once: in one write, or one to each node of a cluster.
+
+        :param urgent: it is a claim or a settlement, for which a connection is kept.
+        """
         try:
-            async with asyncio.timeout(self._timeout), self._slots:
-                if self._closed:
-                    raise RepositoryError(f"The repository of {self.where} is closed; use it within its context")
-                client = self._client
-                replies = await self._exchange(client, commands)
-                unknown = [i for i, reply in enumerate(replies) if isinstance(reply, driver.NoScriptError)]
-                if unknown:  # the server was started anew, or somebody flushed its scripts: these have not run
-                    again = await self._exchange(client, [("EVAL", self._script, *commands[i][2:]) for i in unknown])
-                    for i, reply in zip(unknown, again, strict=True):
-                        replies[i] = reply
-                for reply in replies:
-                    if isinstance(reply, Exception):
-                        raise reply
-                return replies
-        except (driver.RedisError, driver.RedisClusterException, OSError) as error:
-            raise self._failed(client, error) from error
+            replies = await self._target.exchange(commands, urgent=urgent)
+            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, driver.NoScriptError)]
+            if unknown:  # the server was started anew, or somebody flushed its scripts: these have not run
+                again = await self._target.exchange([("EVAL", self._script, *commands[i][2:]) for i in unknown], urgent=urgent)
+                for i, reply in zip(unknown, again, strict=True):
+                    replies[i] = reply
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
+        except ClosedError:
+            raise RepositoryError(f"The repository of {self.where} is closed; use it within its context") from None
+        except (driver.RedisError, OSError) as error:
+            raise self._failed(error) from error
 
-    async def _exchange(self, client: Any, commands: Sequence[Command]) -> list[Any]:
-        pipeline = client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
-
-    def _failed(self, client: Any, error: Exception) -> RepositoryError:
-        """What ``error`` means to the caller; and if other connections could do better, the next call gets others."""
-        while isinstance(error, driver.RedisClusterException) and isinstance(error.__cause__ or error.__context__, Exception):
-            error = cast("Exception", error.__cause__ or error.__context__)  # what a node said
+    def _failed(self, error: Exception) -> RepositoryError:
+        """What ``error`` means to the caller."""
         text = " ".join(str(error).split()).rstrip(".")
         code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
         if code is None:
             word = _WORDS.search(text)
-            lost = isinstance(error, driver.ConnectionError | driver.TimeoutError | driver.RedisClusterException | OSError)
+            lost = isinstance(error, driver.ConnectionError | driver.TimeoutError | OSError)
             code = word[0] if word else "UNREACHABLE" if lost else ""
-        if self._kind == "cluster" and code == "MOVED":
+        if code == "MOVED" and self.is_cluster:
             code = "TRYAGAIN"
-        if code in (_RENEW_CLUSTER if self._kind == "cluster" else _RENEW):
-            self._renew(client)
+        if code == "UNREACHABLE" and self._tls and _is_about_tls(error):
+            code = "TLS"
         may_be_repeated, meaning = _MEANINGS[code]
         kind = TransientRepositoryError if may_be_repeated else RepositoryError
-        return kind(f"{self.where} {meaning.format(error=text, master=self._master, timeout=self._timeout)}")
+        tls = ", speaks TLS, and is content with your certificate" if self._tls else ""
+        return kind(f"{self.where} {meaning.format(error=text, master=self._master, timeout=self._timeout, tls=tls)}")
 
-    def _renew(self, client: Any) -> None:
-        """Use other connections from now on, if ``client`` is still the one in use; calls on their way may end on theirs."""
-        if client is not self._client or self._closed:
-            return
-        if self._kind == "cluster" and (nodes := client.get_nodes()):
-            self._discovered = [(node.host, int(node.port)) for node in nodes]
-        # In a new order: where the first does not answer, there is no time left to try the second.
-        addresses = list({*self._addresses, *self._discovered})
-        random.shuffle(addresses)
-        self._client = self._connect(addresses)
+    def _server(self, addresses: Sequence[Address]) -> Server:
+        """The server at the address, or the master that the sentinels at these name; nothing is connected to before it is used."""
 
-        async def retire() -> None:
-            await asyncio.sleep(self._timeout)
-            await _disconnect(client)
-            del self._retired[client]
+        def connect() -> Any:
+            if self._kind == "sentinel":
+                sentinel = Sentinel(addresses, sentinel_kwargs=self._sentinel_options, **self._options)  # type: ignore[no-untyped-call]
+                client = sentinel.master_for(self._master)
+                for each in [client, *sentinel.sentinels]:
+                    self._trust(each.connection_pool)
+                return client
+            [(host, port)] = addresses
+            place = {"host": host, "port": port} if self._path is None else {"unix_socket_path": self._path}
+            client = Redis(**place, **self._options)
+            self._trust(client.connection_pool)
+            return client
 
-        self._retired[client] = asyncio.create_task(retire())
+        return Server(connect, timeout=self._timeout, limit=self._limit)
 
-    def _connect(self, addresses: Sequence[tuple[str, int]]) -> Any:
-        """A client of the driver; it does not connect before it is used."""
-        if self._kind == "cluster":
-            return RedisCluster(startup_nodes=[ClusterNode(*address) for address in addresses], **self._options)
-        if self._kind == "sentinel":
-            sentinel = Sentinel(addresses, sentinel_kwargs=self._sentinel_options, **self._options)  # type: ignore[no-untyped-call]
-            return sentinel.master_for(self._master)
-        [(host, port)] = addresses
-        return Redis(host=host, port=port, **self._options)
+    def _trust(self, pool: Any) -> None:
+        """Have the connections of ``pool`` use the context that was passed; the driver itself makes them from files only."""
+        context = self._tls_context
+        if context is not None:
+
+            class Connection(pool.connection_class):  # type: ignore[misc]
+                def _connection_arguments(self) -> Mapping[str, Any]:
+                    return {**super()._connection_arguments(), "ssl": context}
+
+            pool.connection_class = Connection
 
     async def close(self) -> None:
         """Let the calls on their way end, refuse all others, and disconnect."""
-        self._closed = True
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._timeout):
-                    for _ in range(self._limit):
-                        await self._slots.acquire()
-        finally:
-            for task in self._retired.values():
-                task.cancel()
-            # To the end even if cancelled: what is half disconnected stays open.
-            await asyncio.shield(asyncio.gather(*map(_disconnect, [self._client, *self._retired])))
+        await self._target.close()
 
 
-async def _disconnect(client: Any) -> None:
-    pool = getattr(client, "connection_pool", None)
-    clients = [client, *pool.sentinel_manager.sentinels] if isinstance(pool, SentinelConnectionPool) else [client]
-    for each in clients:
-        # A server that does not answer is not waited for: the connection is closed on this side.
-        with contextlib.suppress(driver.RedisError, OSError):
-            async with asyncio.timeout(1):
-                await each.aclose()
+def _database(url: BackendURL, kind: str, number: int | None) -> int:
+    """The number of the database, which stands in the path, or in an option."""
+    if number is not None and number < 0:
+        raise ConfigurationError(f"redis_db={number} is not a number of a database; write 0 or above")
+    if kind == "unix":
+        if not url.path.startswith("/") or url.hosts:
+            raise ConfigurationError(f"The redis_url {url} has no path of a socket; write for example redis+unix:///run/redis.sock")
+        return number or 0
+    if not re.fullmatch(r"/?" if kind == "cluster" else r"/?\d*", url.path) or (kind == "cluster" and number):
+        none = "a cluster has but one, so write none" if kind == "cluster" else "write for example redis://localhost/0"
+        what = repr(url.path) if url.path.strip("/") else f"redis_db={number}"
+        raise ConfigurationError(f"{what} in the redis_url {url} is no number of a database; {none}")
+    if number is not None and url.path[1:] not in ("", str(number)):
+        raise ConfigurationError(f"The redis_url {url} has another database than redis_db={number}; write one of them")
+    return int(url.path[1:] or number or 0)
+
+
+def _is_about_tls(error: BaseException | None) -> bool:
+    """Whether a setting of TLS is to blame, on this side or on the other: then trying again is in vain."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return not isinstance(error, _BROKEN)
+        if isinstance(error, FileNotFoundError | PermissionError):  # of a file of certificates
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,24 +1,33 @@
 -- One call of the repository contract on one partition. The rules are those of `pyncette.lifecycle`; change them together.
 --
 -- KEYS, all of one slot:
---   index   sorted set of READY .. name, one entry a row, every score 0: so in the order of these strings, byte by byte
---   rows    hash, name -> a JSON array of the fields below
---   specs   hash, name -> the arguments: apart from the row, because they may be long and only a registration writes them
--- ARGV: the call's name, its arguments as a JSON array. The answer is JSON: for a driver, one long string is cheaper to read
--- than thousands of short ones.
+--   index       sorted set of READY .. name, one entry a row, every score 0: so in the order of these strings, byte by byte
+--   rows        hash, name -> the fields below, one after another
+--   specs       hash, name -> the arguments: apart from the row, because they may be long and only a registration writes them
+--   partitions  set of the partitions of this slot that have rows
+-- ARGV: the call's name, the partition, and the call's arguments as a JSON array. Lists go flat, one for each field, and come back
+-- as one long string: neither Lua nor the driver is fast at thousands of small things.
 --
--- An instant, and an epoch, is a count of microseconds since the year 1 in 19 digits. It stays a string, because Lua's numbers
--- are exact up to 2^53 only; and strings of digits, equally long, are in the order of the numbers they show.
+-- A row is a text: each field of the same width in all rows, then those of any length, of which no one has the byte 255 (it is no
+-- UTF-8). So a claim and a settlement cut and join, and need not take a row apart.
+--
+--   1 epoch   20 occurrence   39 execute_after   58 attempt   77 READY   96 revision   115 lease   147 locked_until
+--   166 schedule, 255, memo, and in a failed row 255, error
+--
+-- READY is ready_at or else the state. Numbers have 19 digits, and so have instants and epochs, microseconds since the year 1. They
+-- stay strings, because Lua's numbers are exact up to 2^53 only; and such strings are in the order of the numbers they show.
 
-local INDEX, ROWS, SPECS = KEYS[1], KEYS[2], KEYS[3]
-local OCCURRENCE, EXECUTE_AFTER, READY, LEASE, LOCKED_UNTIL = 1, 2, 3, 4, 5
-local EPOCH, REVISION, ATTEMPT, SCHEDULE, ERROR = 6, 7, 8, 9, 10
-local NONE = ''  -- no lease, or not held; before any instant
-local STATES = {paused = true, failed = true}  -- what READY says of a row that can't be claimed
-local DIGITS, NINE = 19, 57
-local FIRST, LAST = '0000000000000000000', '0315537897599999999'  -- the ends of the calendar
--- Numbers of 64 bits that can't be raised any more.
-local LAST_EPOCH, LAST_REVISION = '9285507633654775807', '9223372036854775807'
+local INDEX, ROWS, SPECS, PARTITIONS = unpack(KEYS)
+local CALL, PARTITION = ARGV[1], ARGV[2]
+local byte, find, sub, concat = string.byte, string.find, string.sub, table.concat
+local BLANK, ZERO, ONE = (' '):rep(19), ('0'):rep(19), ('0'):rep(18) .. '1'
+local NO_LEASE = (' '):rep(32)
+local PAUSED, FAILED = ('%-19s'):format('paused'), ('%-19s'):format('failed')
+local STATES = {[PAUSED] = true, [FAILED] = true}  -- what READY says of a row that can't be claimed
+local SPACE, NINE, MARK = 32, 57, '\255'
+local LAST = '0315537897599999999'  -- the end of the calendar
+-- Numbers that can't be raised any more: of 64 bits, or that Lua can't count.
+local LAST_EPOCH, LAST_REVISION, LAST_ATTEMPT = '9285507633654775807', '9223372036854775807', '0000100000000000000'
 local UNREADABLE = {}  -- stands for a row that makes no sense
 
 local function later(one, other)
@@ -26,20 +35,12 @@ local function later(one, other)
 end
 
 local function plus_one(number)
-  local head, digit, nines = number:match('^(%d-)([0-8]?)(9*)$')
-  return head .. (digit == '' and '1' or digit + 1) .. ('0'):rep(#nines)
+  local head, digit, nines = number:match('^(%d-)([0-8])(9*)$')
+  return head .. digit + 1 .. ('0'):rep(#nines)
 end
 
 local function raised(epoch, now)
   return epoch < now and now or plus_one(epoch)
-end
-
-local function set_ready(row, not_before)
-  if not STATES[row[READY]] then row[READY] = later(row[EXECUTE_AFTER], not_before) end
-end
-
-local function revive(row)
-  if row[READY] == 'failed' then row[READY], row[ATTEMPT], row[ERROR] = NONE, 0, nil end
 end
 
 -- Lua passes some 8,000 values at most: a longer command is cut. The replies are those of one that returns a list, or none.
@@ -47,73 +48,102 @@ local function command(name, key, values)
   local replies = {}
   for first = 1, #values, 4000 do
     local some = redis.call(name, key, unpack(values, first, math.min(first + 3999, #values)))
-    for i = 1, type(some) == 'table' and #some or 0 do replies[first + i - 1] = some[i] end
+    if first == 1 and type(some) == 'table' then
+      replies = some
+    else
+      for i = 1, type(some) == 'table' and #some or 0 do replies[first + i - 1] = some[i] end
+    end
   end
   return replies
 end
 
-local function is_instant(text)
-  return #text == DIGITS and text <= LAST and not text:find('%D')
+-- Whether a text is a number of 19 digits. Rows of one call have most of them in common.
+local known = {[ZERO] = true, [ONE] = true}
+local function is_number(text)
+  local is = known[text]
+  if is == nil then
+    is = #text == 19 and not find(text, '%D')
+    known[text] = is
+  end
+  return is
 end
 
--- Raises an error, or returns false, if `text` is no row: `#` and `..` do the former for what is neither text nor number, and `>` for
--- numbers. Written for speed: most times are equal to others of the row, and `find` is called once.
--- Whether a text is UTF-8 is seen by the driver's side: here, it costs more than all the rest.
-local function read(text)
-  local row = cjson.decode(text)
-  local at, after, ready, lease, locked_until, epoch, revision, attempt, schedule, error = unpack(row, 1, ERROR)
-  local digits = at .. epoch .. revision
-  if #at ~= DIGITS or at > LAST or #epoch ~= DIGITS or epoch >= LAST_EPOCH then return false end
-  if after ~= at then
-    if #after ~= DIGITS or after > LAST then return false end
-    digits = digits .. after
+local function is_instant(text)
+  return is_number(text) and text <= LAST
+end
+
+-- Whether `text` is a row. Whether its texts are UTF-8 is seen by the driver's side: here, it costs more than all the rest.
+local function makes_sense(text)
+  local epoch, attempt, revision = sub(text, 1, 19), sub(text, 58, 76), sub(text, 96, 114)
+  local ready, locked_until = sub(text, 77, 95), sub(text, 147, 165)
+  local memo = find(text, MARK, 166, true)
+  if not memo then return false end
+  local error = find(text, MARK, memo + 1, true)
+  return is_number(epoch) and epoch < LAST_EPOCH and is_number(revision) and revision < LAST_REVISION
+    and is_number(attempt) and attempt < LAST_ATTEMPT and is_instant(sub(text, 20, 38)) and is_instant(sub(text, 39, 57))
+    and (is_instant(ready) or STATES[ready] or false) and (locked_until == BLANK or is_instant(locked_until))
+    and (not error or ready == FAILED and not find(text, MARK, error + 1, true))
+end
+
+-- Whether `text` is UTF-8. Slow, and for few texts only.
+local function is_utf8(text)
+  for sequence in ('BC DEC FCC GHC IMCC JCCC KLCC'):gmatch('%u+') do
+    local pattern = sequence:gsub('%u', {
+      B = '[\194-\223]', C = '[\128-\191]', D = '\224', E = '[\160-\191]', F = '[\225-\236\238\239]', G = '\237', H = '[\128-\159]',
+      I = '\240', J = '[\241-\243]', K = '\244', L = '[\128-\143]', M = '[\144-\191]',
+    })
+    text = text:gsub(pattern, ' ')
   end
-  if ready ~= at and not STATES[ready] then
-    if #ready ~= DIGITS or ready > LAST then return false end
-    digits = digits .. ready
-  end
-  if locked_until ~= NONE and (locked_until ~= ready or STATES[ready]) then
-    if #locked_until ~= DIGITS or locked_until > LAST then return false end
-    digits = digits .. locked_until
-  end
-  if revision ~= '0' and (#revision == 0 or ('0'):rep(DIGITS - #revision) .. revision >= LAST_REVISION) then return false end
-  return attempt >= 0 and attempt < 1e14 and attempt % 1 == 0
-    and type(lease) == 'string' and type(schedule) == 'string' and (error == nil or type(error) == 'string')
-    and not digits:find('%D') and row
+  return not find(text, '[\128-\255]')
+end
+
+-- The fields of a row that makes sense.
+local function parse(text)
+  local schedule, memo, error = text:match('^([^\255]*)\255([^\255]*)\255?(.*)$', 166)
+  return {
+    epoch = sub(text, 1, 19), occurrence = sub(text, 20, 38), execute_after = sub(text, 39, 57), attempt = sub(text, 58, 76),
+    ready = sub(text, 77, 95), revision = sub(text, 96, 114), lease = sub(text, 115, 146), locked_until = sub(text, 147, 165),
+    schedule = schedule, memo = memo, error = error,
+  }
+end
+
+local function text_of(row)
+  return row.epoch .. row.occurrence .. row.execute_after .. row.attempt .. row.ready .. row.revision .. row.lease
+    .. row.locked_until .. row.schedule .. MARK .. row.memo .. (row.ready == FAILED and MARK .. row.error or '')
 end
 
 -- For each name the row, false if there is none, or UNREADABLE: what is damaged costs no other row anything.
 local function fetch_rows(names)
   local rows = command('HMGET', ROWS, names)
   for i = 1, #names do
-    if rows[i] then
-      local understood, row = pcall(read, rows[i])
-      rows[i] = understood and row or UNREADABLE
-    end
+    if rows[i] then rows[i] = makes_sense(rows[i]) and parse(rows[i]) or UNREADABLE end
   end
   return rows
 end
 
 local stale, entries, rows, specs, removed = {}, {}, {}, {}, {}
 
-local function enter(name, row)
-  entries[#entries + 1] = 0
-  entries[#entries + 1] = row[READY] .. name
+local function enter(name, ready)
+  local n = #entries
+  entries[n + 1], entries[n + 2] = '0', ready .. name
 end
 
 -- To be written: the row, and its entry unless that is there already, since the row `was` ready then too.
-local function put(name, row, was)
-  if was ~= row[READY] then
+local function put(name, text, was, ready)
+  if was ~= ready then
     if was then stale[#stale + 1] = was .. name end
-    enter(name, row)
+    enter(name, ready)
   end
-  rows[#rows + 1] = name
-  rows[#rows + 1] = cjson.encode(row)
+  local n = #rows
+  rows[n + 1], rows[n + 2] = name, text
 end
 
-local function remove(name, row)
-  -- Of an unreadable row the entry is not known; the claim that meets it removes it.
-  if row ~= UNREADABLE then stale[#stale + 1] = row[READY] .. name end
+local function put_row(name, row, was)
+  put(name, text_of(row), was, row.ready)
+end
+
+local function remove(name, was)
+  if was then stale[#stale + 1] = was .. name end
   removed[#removed + 1] = name
 end
 
@@ -124,20 +154,23 @@ local function write()
   command('HSET', ROWS, rows)
   command('HDEL', SPECS, removed)
   command('HDEL', ROWS, removed)
+  if #removed > 0 and redis.call('EXISTS', ROWS) == 0 then redis.call('SREM', PARTITIONS, PARTITION) end
   stale, entries, rows, specs, removed = {}, {}, {}, {}, {}
 end
 
-local function names_in(elements)
-  local names = {}
-  for i, element in ipairs(elements) do names[i] = element[1] end
-  return names
+local function set_ready(row, not_before)
+  if not STATES[row.ready] then row.ready = later(row.execute_after, not_before) end
+end
+
+local function revive(row)
+  if row.ready == FAILED then row.ready, row.attempt = BLANK, ZERO end
 end
 
 -- Changes the rows that there are, and can be read; the answer is which there are.
 local function each(names, change)
   local found = fetch_rows(names)
   for i, name in ipairs(names) do
-    if found[i] and (found[i] ~= UNREADABLE or change == remove) then change(name, found[i], found[i][READY]) end
+    if found[i] and found[i] ~= UNREADABLE then change(found[i], i, name) end
     found[i] = found[i] and true
   end
   write()
@@ -146,33 +179,33 @@ end
 
 local call = {}
 
-local function register(now, force, row, registration)
-  local name, spec, schedule, occurrence, execute_after, keep_overdue = unpack(registration)
-  specs[#specs + 1] = name
-  specs[#specs + 1] = spec
-  if not row or row == UNREADABLE then
-    put(name, {occurrence, execute_after, execute_after, NONE, NONE, now, '0', 0, schedule})
-  elseif row[SCHEDULE] == schedule and not force then
-    enter(name, row)  -- is there already, unless the index was damaged
-  else
-    local was = row[READY]
-    if not (keep_overdue and row[EXECUTE_AFTER] <= now) then
-      row[OCCURRENCE], row[EXECUTE_AFTER] = occurrence, execute_after
-    end
-    if force then row[LEASE], row[LOCKED_UNTIL], row[EPOCH] = NONE, NONE, raised(row[EPOCH], now) end
-    revive(row)
-    row[SCHEDULE], row[REVISION], row[ATTEMPT], row[ERROR] = schedule, plus_one(row[REVISION]), 0, nil
-    set_ready(row, row[LOCKED_UNTIL])
-    put(name, row, was)
-  end
-end
-
-function call.register(now, force, registrations)
-  local found = fetch_rows(names_in(registrations))
-  for i, registration in ipairs(registrations) do
+function call.register(now, force, names, texts, schedules, occurrences, afters, keep_overdue)
+  local found = fetch_rows(names)
+  for i, name in ipairs(names) do
+    local row, schedule, occurrence, execute_after = found[i], schedules[i], occurrences[i], afters[i]
     -- An unreadable row stays: it may be that of a later release, which can read it.
-    if found[i] ~= UNREADABLE or force then register(now, force, found[i], registration) end
+    if row ~= UNREADABLE or force then specs[#specs + 1], specs[#specs + 2] = name, texts[i] end
+    if not row or row == UNREADABLE and force then
+      local times = now .. occurrence .. execute_after .. ZERO .. execute_after
+      put(name, times .. ZERO .. NO_LEASE .. BLANK .. schedule .. MARK, nil, execute_after)
+    elseif row ~= UNREADABLE and row.schedule == schedule and not force then
+      enter(name, row.ready)  -- is there already, unless the index was damaged
+    elseif row ~= UNREADABLE then
+      local was = row.ready
+      if not (keep_overdue[i] and row.execute_after <= now) then
+        row.occurrence, row.execute_after = occurrence, execute_after
+      end
+      if force then
+        row.lease, row.locked_until, row.epoch = NO_LEASE, BLANK, raised(row.epoch, now)
+        if not is_utf8(row.memo) then row.memo = '' end
+      end
+      revive(row)
+      row.schedule, row.revision, row.attempt = schedule, plus_one(row.revision), ZERO
+      set_ready(row, row.locked_until)
+      put_row(name, row, was)
+    end
   end
+  redis.call('SADD', PARTITIONS, PARTITION)
   write()
 end
 
@@ -186,7 +219,7 @@ local function put_in_order()
 end
 
 local function due_entries(now, limit)
-  return redis.call('ZRANGEBYLEX', INDEX, '-', '[' .. now .. '\255', 'LIMIT', 0, limit)  -- no name has this byte
+  return redis.call('ZRANGEBYLEX', INDEX, '-', '[' .. now .. MARK, 'LIMIT', 0, limit)  -- no name has this byte
 end
 
 -- The entries of those of the `names` that can be claimed, in order. Of an unreadable row only the index says when it is due.
@@ -197,13 +230,13 @@ local function entries_of(names, now, missing)
       unreadable[names[i]] = true
     elseif not row then
       missing[#missing + 1] = names[i]
-    elseif not STATES[row[READY]] then
-      waiting[#waiting + 1] = row[READY] .. names[i]
+    elseif not STATES[row.ready] then
+      waiting[#waiting + 1] = row.ready .. names[i]
     end
   end
   if next(unreadable) then
     for _, entry in ipairs(due_entries(now, 1000)) do
-      if unreadable[entry:sub(DIGITS + 1)] then waiting[#waiting + 1] = entry end
+      if unreadable[sub(entry, 20)] then waiting[#waiting + 1] = entry end
     end
   end
   table.sort(waiting)
@@ -216,11 +249,11 @@ function call.claim(now, locked_until, lease, limit, names)
   put_in_order()
   -- Again if the index was so wrong that nothing was found; a few times, so that the server is not held up for long.
   for _ = 1, 10 do
-    local due, since, taken, misfiled, wrong = {}, {}, {}, {}, false
+    local due, since, met, taken, misfiled, wrong = {}, {}, {}, {}, {}, false
     next_ready_at = cjson.null
     for i, entry in ipairs(by_name and entries_of(names, now, missing) or redis.call('ZRANGE', INDEX, 0, limit)) do
-      if entry:byte() and entry:byte() > NINE then break end  -- a state, as in all that follow
-      local ready_at = entry:sub(1, DIGITS)
+      if entry ~= '' and byte(entry) > NINE then break end  -- a state, as in all that follow
+      local ready_at = sub(entry, 1, 19)
       if i > limit or ready_at > now then
         if is_instant(ready_at) then
           next_ready_at = ready_at
@@ -229,133 +262,180 @@ function call.claim(now, locked_until, lease, limit, names)
         end
         break
       end
-      due[i], since[i] = entry:sub(DIGITS + 1), ready_at
+      met[i], due[i], since[i] = entry, sub(entry, 20), ready_at
     end
-    local found, texts = fetch_rows(due), command('HMGET', SPECS, due)
+    local found, texts = command('HMGET', ROWS, due), command('HMGET', SPECS, due)
+    -- All that are due go, and what is to stay comes back. Without names, they are the first of the index.
+    if by_name then
+      command('ZREM', INDEX, met)
+    elseif #met > 0 then
+      redis.call('ZREMRANGEBYRANK', INDEX, 0, #met - 1)
+    end
     for i, name in ipairs(due) do
       local row, spec, was = found[i], texts[i], since[i]
-      if row and spec and row[READY] == was then
-        row[READY], row[LEASE], row[LOCKED_UNTIL] = locked_until, lease, locked_until
-        row[EPOCH], row[ATTEMPT] = raised(row[EPOCH], now), row[ATTEMPT] + 1
-        put(name, row, was)
+      local sound = row and makes_sense(row)
+      if row and sound and sub(row, 77, 95) ~= was or not row then
+        wrong = true
+        if row then misfiled[name] = sub(row, 77, 95) end
+      elseif sound and spec and not find(spec, MARK, 1, true) and not find(name, MARK, 1, true) then
+        local attempt = sub(row, 58, 76)
+        row = raised(sub(row, 1, 19), now) .. sub(row, 20, 57) .. (attempt == ZERO and ONE or plus_one(attempt)) .. locked_until
+          .. sub(row, 96, 114) .. lease .. locked_until .. sub(row, 166)
+        put(name, row, nil, locked_until)
         taken[name] = true
-        claims[#claims + 1] = {
-          name, spec, row[SCHEDULE], row[OCCURRENCE], row[EXECUTE_AFTER], row[EPOCH], row[ATTEMPT], row[REVISION],
-        }
-      elseif row == UNREADABLE or row and row[READY] == was then
-        if row == UNREADABLE then
-          stale[#stale + 1] = was .. name
-          if not taken[name] then enter(name, {[READY] = locked_until}) end
-        else
-          row[READY] = locked_until
-          put(name, row, was)
+        local n = #claims
+        claims[n + 1], claims[n + 2], claims[n + 3] = row, name, spec
+      else
+        if sound then
+          put(name, sub(row, 1, 76) .. locked_until .. sub(row, 96), nil, locked_until)
+        elseif not taken[name] then
+          enter(name, locked_until)
         end
         if not taken[name] then unreadable[#unreadable + 1] = name end
         taken[name] = true
-      else
-        wrong = true
-        stale[#stale + 1] = was .. name
-        if row then misfiled[name] = row end
       end
     end
-    for name, row in pairs(misfiled) do
-      if not taken[name] then enter(name, row) end
+    for name, ready in pairs(misfiled) do
+      if not taken[name] then enter(name, ready) end
     end
     write()
     if by_name or #claims > 0 or #unreadable > 0 or not wrong then break end
   end
-  return {claims, next_ready_at, missing, call.get(unreadable)}
+  return {cjson.encode({next_ready_at, missing, call.get(unreadable)}), concat(claims, MARK)}
+end
+
+-- What `lifecycle.expected` says of each, from occurrence to lease, is written where a row is as its claim has left it: scheduled,
+-- held, of the same revision and lease. The answer is a digit for each, 0 where it is not. Without the times, the row is removed.
+function call.settle_expected(names, expected, memos)
+  local written = {}
+  for i, row in ipairs(command('HMGET', ROWS, names)) do
+    local new, memo = expected[i], memos[i] ~= cjson.null and memos[i]
+    local removes = #new < 96
+    local same = row and sub(row, 96, 146) == sub(new, removes and 1 or 77)
+      and byte(row, 147) ~= SPACE and #row > 165 and byte(row, 77) <= NINE
+    local mark = same and memo and find(row, MARK, 166, true)
+    written[i] = same and (not memo or removes or mark) and '1' or '0'
+    if written[i] == '1' then
+      local was = sub(row, 77, 95)
+      if removes then
+        remove(names[i], was)
+      else
+        local rest = memo and sub(row, 166, mark) .. memo or sub(row, 166)
+        put(names[i], sub(row, 1, 19) .. new .. BLANK .. rest, was, sub(new, 58, 76))
+      end
+    end
+  end
+  write()
+  return concat(written)
 end
 
 function call.settle(now, settlements)
-  local outcomes = {}
-  local found = fetch_rows(names_in(settlements))
+  local outcomes, names = {}, {}
+  for i, settlement in ipairs(settlements) do names[i] = settlement[1] end
+  local found = fetch_rows(names)
   for i, settlement in ipairs(settlements) do
-    local name, lease, revision, kind, value, other = unpack(settlement)
+    local name, lease, revision, kind, memo, value, other = unpack(settlement)
     local row = found[i]
     if not row then
       outcomes[i] = 'gone'
-    elseif row[LEASE] ~= lease then  -- nor has an unreadable row any
+    elseif row.lease ~= lease then  -- nor has an unreadable row any
       outcomes[i] = 'lost'
-    elseif row[LOCKED_UNTIL] == NONE then
-      outcomes[i] = kind == 'extend' and 'lost' or row[REVISION] == revision and 'already' or 'superseded'
-    elseif kind == 'remove' and row[REVISION] == revision then
+    elseif row.locked_until == BLANK then
+      outcomes[i] = kind == 'extend' and 'lost' or row.revision == revision and 'already' or 'superseded'
+    elseif kind == 'remove' and row.revision == revision then
       outcomes[i] = 'applied'
-      remove(name, row)
+      remove(name, row.ready)
     else
-      local was = row[READY]
-      outcomes[i] = (kind == 'extend' or row[REVISION] == revision) and 'applied' or 'superseded'
-      row[LOCKED_UNTIL] = kind == 'extend' and later(row[LOCKED_UNTIL], value) or NONE
+      local was = row.ready
+      outcomes[i] = (kind == 'extend' or row.revision == revision) and 'applied' or 'superseded'
+      row.locked_until = kind == 'extend' and later(row.locked_until, value) or BLANK
+      if memo ~= cjson.null and row.ready ~= PAUSED then row.memo = memo end  -- that of a paused row is the note of its pause
       if kind == 'extend' then
-        set_ready(row, row[LOCKED_UNTIL])
+        set_ready(row, row.locked_until)
       elseif outcomes[i] == 'superseded' then
         set_ready(row, now)
       elseif kind == 'release' then
-        if not other then row[ATTEMPT] = row[ATTEMPT] - 1 end
+        if not other then row.attempt = ('%019d'):format(row.attempt - 1) end
         set_ready(row, value)
       elseif kind == 'fail' then
-        row[READY], row[ERROR] = 'failed', value
+        row.ready, row.error = FAILED, value
       else
-        row[ATTEMPT], row[OCCURRENCE], row[EXECUTE_AFTER] = 0, value, other
+        row.attempt, row.occurrence, row.execute_after = ZERO, value, other
         set_ready(row, now)
       end
-      put(name, row, was)
+      put_row(name, row, was)
     end
   end
   write()
   return outcomes
 end
 
+-- Also such as can't be read. Of these the entry is not known; the claim that meets it removes it.
 function call.unregister(names)
-  return each(names, remove)
+  local found = fetch_rows(names)
+  for i, name in ipairs(names) do
+    if found[i] then remove(name, found[i].ready) end
+    found[i] = found[i] and true
+  end
+  write()
+  return found
 end
 
-function call.pause(names)
-  return each(names, function(name, row, was)
+function call.pause(names, memos)
+  return each(names, function(row, i, name)
+    local was = row.ready
     revive(row)
-    row[READY] = 'paused'
-    put(name, row, was)
+    row.ready, row.memo = PAUSED, memos[i] ~= cjson.null and memos[i] or row.memo
+    put_row(name, row, was)
   end)
 end
 
-function call.resume(names)
-  return each(names, function(name, row, was)
-    if not STATES[was] then return end
-    revive(row)
-    row[READY] = NONE
-    set_ready(row, row[LOCKED_UNTIL])
-    put(name, row, was)
+function call.resume(names, memos)
+  return each(names, function(row, i, name)
+    local was = row.ready
+    if memos[i] ~= cjson.null then row.memo = memos[i] elseif not STATES[was] then return end
+    if STATES[was] then
+      revive(row)
+      row.ready = BLANK
+      set_ready(row, row.locked_until)
+    end
+    put_row(name, row, was)
   end)
 end
 
 -- Without a row that can be read, or without its arguments, there is false in the place of them.
 function call.get(names)
-  local found, texts = fetch_rows(names), command('HMGET', SPECS, names)
-  for i, name in ipairs(names) do found[i] = found[i] and {name, texts[i], found[i] ~= UNREADABLE and found[i]} end
+  local found, texts = command('HMGET', ROWS, names), command('HMGET', SPECS, names)
+  for i, name in ipairs(names) do found[i] = found[i] and {name, texts[i], makes_sense(found[i]) and found[i]} end
   return found
 end
 
--- SCAN's guarantee: what is there all the time is found. A cursor means nothing to another server, nor after a restart: the
--- listing begins anew then.
+-- SCAN's guarantee: what is there all the time is found. It may bring more than was asked for, which the next call is given back.
+-- A cursor means nothing to another server, nor after a restart: the listing begins anew then.
 function call.list(limit, token)
   local info = redis.pcall('INFO', 'server')
   local run = type(info) == 'string' and info:match('run_id:(%x+)') or '-'
-  local cursor = token ~= cjson.null and token:match('^' .. run .. ':(%d+)$') or '0'
-  local following, found = unpack(redis.call('HSCAN', ROWS, cursor, 'COUNT', limit))
-  local names, seen = {}, {}
-  for i = 1, #found, 2 do
-    if not seen[found[i]] then names[#names + 1], seen[found[i]] = found[i], true end
+  local names, left, cursor, seen = {}, {}, '0', {}
+  if token ~= cjson.null and token[1] == run then names, cursor = token[3], token[2] end
+  for _, name in ipairs(names) do seen[name] = true end
+  if #names < limit and cursor then
+    local following, found = unpack(redis.call('HSCAN', ROWS, cursor, 'COUNT', limit - #names))
+    for i = 1, #found, 2 do
+      if not seen[found[i]] then names[#names + 1], seen[found[i]] = found[i], true end
+    end
+    cursor = following ~= '0' and following
   end
-  return {call.get(names), following ~= '0' and run .. ':' .. following or cjson.null}
+  for i = limit + 1, #names do names[i], left[i - limit] = nil, names[i] end
+  return {call.get(names), run, cursor, left}
 end
 
 function call.stats(now)
   local oldest = due_entries(now, 1)[1]
-  local since, count = oldest and oldest:sub(1, DIGITS), redis.call('HLEN', ROWS)
+  local since, count = oldest and sub(oldest, 1, 19), redis.call('HLEN', ROWS)
   return {
     count,
-    math.min(count, redis.call('ZLEXCOUNT', INDEX, '-', '[' .. now .. '\255')),
-    since and (is_instant(since) and since or FIRST) or cjson.null,
+    math.min(count, redis.call('ZLEXCOUNT', INDEX, '-', '[' .. now .. MARK)),
+    since and (is_instant(since) and since or ZERO) or cjson.null,
     redis.call('ZLEXCOUNT', INDEX, '[failed', '(failee'),
   }
 end
@@ -364,4 +444,5 @@ function call.time()
   return redis.call('TIME')
 end
 
-return cjson.encode(call[ARGV[1]](unpack(cjson.decode(ARGV[2]))) or cjson.null)
+local answer = call[CALL](unpack(cjson.decode(ARGV[3])))
+return CALL == 'claim' and answer or cjson.encode(answer or cjson.null)
