@@ -45,7 +45,7 @@ class Distribution:
 DISTRIBUTIONS: Mapping[str, Distribution] = {
     "pyncette-core": Distribution(servers=[], stubs=["types-croniter", "types-python-dateutil"]),
     "pyncette-redis": Distribution(servers=["redis", "redis-cluster"], place="namespace"),
-    "pyncette-postgres": Distribution(servers=["postgres"], place="table_name", stubs=["asyncpg-stubs"]),
+    "pyncette-postgres": Distribution(servers=["postgres", "pgbouncer"], place="table_name", stubs=["asyncpg-stubs"]),
     "pyncette-mysql": Distribution(servers=["mysql", "mariadb"], place="table_name", stubs=["types-PyMySQL"]),
     # A request for each row, through botocore.
     "pyncette-dynamodb": Distribution(servers=["dynamodb"], place="partition_prefix", slow=True, stubs=["types-aioboto3"]),

@@ -336,6 +336,35 @@ def postgres(data: Path) -> Server:
     return Server(f"postgresql://{NAME}:{NAME}@127.0.0.1:{port}/{NAME}", [server], stop_signal=signal.SIGINT)
 
 
+def pgbouncer(data: Path) -> Server:
+    """PgBouncer with its default settings, before a PostgreSQL of its own: one database in all pool modes, each under another name."""
+    home = CACHE / "pgbouncer"
+    (program,) = programs(home, ["pgbouncer"], "pgbouncer")
+    (data / "postgres").mkdir()
+    behind = postgres(data / "postgres")
+    address = urllib.parse.urlsplit(behind.url)
+    modes = {NAME: "transaction", f"{NAME}_session": "session", f"{NAME}_statement": "statement"}
+    databases = [f"{name} = host=127.0.0.1 port={address.port} dbname={NAME} pool_mode={mode}" for name, mode in modes.items()]
+    port, user = free_port(), behind.processes[0].user
+    settings = {
+        "listen_addr": "127.0.0.1",
+        "listen_port": port,
+        "unix_socket_dir": "",
+        "auth_type": "scram-sha-256",
+        "auth_file": data / "users",
+    }
+    lines = ["[databases]", *databases, "[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items()), ""]
+    (data / "pgbouncer.ini").write_text("\n".join(lines))
+    (data / "users").write_text(f'"{NAME}" "{NAME}"\n')
+    if user is not None:
+        shutil.chown(data, user)
+    # Asked for TLS, it says no.
+    ready = functools.partial(answers, port, b"\0\0\0\x08\x04\xd2\x16/", lambda answer: answer == b"N")
+    pooler = Process([program, str(data / "pgbouncer.ini")], ready, data / "log", libraries(home), user)
+    url = f"postgresql://{NAME}:{NAME}@127.0.0.1:{port}/{NAME}"
+    return Server(url, [*behind.processes, pooler], stop_signal=signal.SIGINT)
+
+
 def _redis_node(data: Path, port: int, *options: str) -> Process:
     home = CACHE / "redis"
     program, _ = programs(home, ["redis-server"], "redis-server", "redis-cli")
@@ -497,6 +526,7 @@ NATIVE: Mapping[str, Callable[[Path], Server]] = {
     "redis": redis,
     "redis-cluster": redis_cluster,
     "postgres": postgres,
+    "pgbouncer": pgbouncer,
     "mysql": mysql,
     "mariadb": mariadb,
     "dynamodb": dynamodb,
@@ -570,7 +600,7 @@ def servers(names: Sequence[str]) -> Iterator[Mapping[str, Server]]:
         for name in names:
             server = given(name)
             if server is None:
-                if in_docker:
+                if in_docker and name in PUBLISHED:
                     server = Container(name)
                 else:
                     with _alone():
