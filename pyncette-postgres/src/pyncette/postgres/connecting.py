@@ -23,13 +23,12 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "sslnegotiation": ("postgres", "direct"),
 }
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+#: The value of sslrootcert that stands for the authorities that this machine trusts.
+_SYSTEM = "system"
+#: What libpq has and asyncpg has not: only what asks for nothing is taken.
+_NOTHING = {"channel_binding": ("disable", "prefer"), "gssencmode": ("disable", "prefer")}
 #: Options of libpq that a URL may have.
-OPTIONS = frozenset({*_CHOICES, *_FILES, "sslpassword", "passfile", "host", "port", "application_name"})
-_NO_CHANNEL_BINDING = (
-    "channel_binding={!r} of the URL can't be had with asyncpg; leave it out, and use sslmode=verify-full, "
-    "which keeps others out of the middle as well"
-)
-
+OPTIONS = frozenset({*_CHOICES, *_FILES, *_NOTHING, "sslpassword", "passfile", "host", "port", "application_name"})
 #: The server or the way to it is at fault, and will be back: the call may be repeated.
 TRANSIENT = (
     asyncpg.PostgresConnectionError,
@@ -75,7 +74,10 @@ class Connecting:
         self.where = f"{parsed.hosts or options.get('host') or 'the default host'}{parsed.path}"
         self.timeout = timeout
         self._name = options.pop("application_name", "pyncette")
-        query = urllib.parse.urlencode(options)
+        if options.get("sslrootcert") == _SYSTEM:
+            context = ssl.create_default_context()
+            options = {name: value for name, value in options.items() if not name.startswith("ssl")}
+        query = urllib.parse.urlencode({name: value for name, value in options.items() if name not in _NOTHING})
         self._arguments: dict[str, Any] = {"dsn": parsed.unparse() + (f"?{query}" if query else ""), "timeout": timeout}
         if context is not None:
             self._arguments["ssl"] = context
@@ -123,13 +125,16 @@ class Connecting:
 
 def _check(options: Mapping[str, str], url: BackendURL) -> None:
     for name, value in options.items():
-        if name == "channel_binding" and value not in ("disable", "prefer"):
-            raise ConfigurationError(_NO_CHANNEL_BINDING.format(value))
         if name not in OPTIONS:
             raise ConfigurationError(f"Unknown option {name!r} in the URL {url}; use one of {', '.join(sorted(OPTIONS))}")
         if name in _CHOICES and value not in _CHOICES[name]:
             raise ConfigurationError(f"The option {name}={value!r} of the URL is none of {', '.join(_CHOICES[name])}")
-        if name in _FILES:
+        if name in _NOTHING and value not in _NOTHING[name]:
+            raise ConfigurationError(
+                f"{name}={value!r} of the URL can't be had with asyncpg; leave it out, and use sslmode=verify-full, "
+                "which keeps others out of the middle as well"
+            )
+        if name in _FILES and (name, value) != ("sslrootcert", _SYSTEM):
             try:
                 Path(value).read_bytes()
             except (OSError, ValueError) as error:
@@ -137,6 +142,10 @@ def _check(options: Mapping[str, str], url: BackendURL) -> None:
                 raise ConfigurationError(f"The file {name}={value!r} of the URL can't be read: {reason}") from None
         if name == "port" and not all(port.isdecimal() and 0 < int(port) < 65536 for port in value.split(",")):
             raise ConfigurationError(f"The option port={value!r} of the URL is no number from 1 to 65535, nor several with commas")
+    if options.get("sslrootcert") == _SYSTEM and (options.get("sslmode", "verify-full") != "verify-full" or "sslcert" in options):
+        raise ConfigurationError(
+            "sslrootcert='system' of the URL goes with sslmode=verify-full, and not with sslcert; pass an ssl.SSLContext as postgres_ssl"
+        )
     if url.hosts and options.get("host"):
         raise ConfigurationError(f"The URL {url} has a host after its '//' and another in its options; leave out one of them")
 
