@@ -256,6 +256,21 @@ class TestLocking:
 
         asyncio.run(test())
 
+    def test_counting_many_rows_holds_up_nothing_else(self, path):
+        async def test():
+            async with sqlite_repository(sqlite_database=path) as repository:
+                await repository.register(NOW, [registration("a")])
+                counted = threading.Event()
+                before = asyncio.create_task(repository._counting.run(lambda db: counted.wait(60)))
+                counting = asyncio.create_task(repository.stats(NOW, "p"))
+                claims = (await claim(repository)).claims
+                assert await repository.settle(NOW, advanced(claims)) == [Outcome.APPLIED]
+                assert not counting.done()
+                counted.set()
+                assert ((await counting).rows, await before) == (1, True)
+
+        asyncio.run(test())
+
     def test_a_transaction_that_reads_first_is_never_refused_because_another_has_written_since(self, path):
         async def work(repository, done):
             while result := (await claim(repository, limit=3)).claims:

@@ -24,7 +24,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.02
 
 
 class Connection:
-    """A connection to the database at ``address``, a URI; ``where`` and ``table`` are what errors call it."""
+    """A connection to the database at ``address``, a URI, made when it is first used; errors call it ``where`` and ``table``."""
 
     def __init__(self, address: str, where: str, table: str, timeout: float) -> None:
         self._address = address
@@ -94,7 +94,9 @@ class Connection:
             raise
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        assert self._db is not None
+        if self._db is None:
+            # No waiting in SQLite (timeout=0): a thread that sleeps there can't be told to stop. No implicit transactions.
+            self._db = sqlite3.connect(self._address, uri=True, timeout=0, isolation_level=None)
         try:
             return work(self._db)
         except sqlite3.OperationalError as error:
@@ -106,21 +108,6 @@ class Connection:
             return work(self._db)
         finally:
             self._db.text_factory = str
-
-    async def open(self) -> None:
-        def connect() -> None:
-            # No waiting in SQLite (timeout=0): a thread that sleeps there can't be told to stop. No implicit transactions.
-            if self._db is None:
-                self._db = sqlite3.connect(self._address, uri=True, timeout=0, isolation_level=None)
-
-        async def connected() -> None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, connect)
-
-        try:
-            # To the end even if cancelled: only a connection that is known can be closed.
-            await to_the_end(connected)
-        except sqlite3.Error as error:
-            raise translated(error, self._where, self._table) from error
 
     async def close(self) -> None:
         """Let the call that has its turn end, refuse all others, and end the thread."""
