@@ -97,17 +97,17 @@ class RedisRepository(Repository):
         return ClaimResult(claims, instant(next_ready_at), list(missing), rows or ())
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
-        outcomes: list[Outcome | None] = [None] * len(settlements)
-        usual = {i: each for i, settlement in enumerate(settlements) if (each := lifecycle.expected(settlement, now))}
-        written = await self._each("settle_expected", [each.key for each in usual.values()], list(usual.values()), of_expected)
-        for i, digit in zip(usual, written, strict=True):
-            outcomes[i] = Outcome.APPLIED if digit == "1" else None
+        usual = [lifecycle.expected(settlement, now) for settlement in settlements]
+        these = [each for each in usual if each is not None]
+        written = iter(await self._each("settle_expected", [each.key for each in these], these, of_expected))
+        outcomes = [Outcome.APPLIED if each is not None and next(written) == "1" else None for each in usual]
         # What is rare, or was touched by somebody since its claim.
         left = [i for i, outcome in enumerate(outcomes) if outcome is None]
-        others = [settlements[i] for i in left]
-        answers = await self._each("settle", [each.claim.key for each in others], others, of_settlements, encode(now))
-        for i, answer in zip(left, answers, strict=True):
-            outcomes[i] = _OUTCOMES[answer]
+        if left:
+            others = [settlements[i] for i in left]
+            answers = await self._each("settle", [each.claim.key for each in others], others, of_settlements, encode(now))
+            for i, answer in zip(left, answers, strict=True):
+                outcomes[i] = _OUTCOMES[answer]
         return cast("list[Outcome]", outcomes)
 
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
