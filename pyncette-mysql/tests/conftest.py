@@ -101,6 +101,7 @@ class Own:
 
     def sql(self, *statements, ssl=False):
         async def run():
+            warnings.simplefilter("ignore")
             names = {"host": "127.0.0.1", "port": self._url.port(0), "user": self._url.username, "password": self._url.password}
             context = create_default_context(cafile=self.folder / "ca.pem") if ssl else None
             connection = await aiomysql.connect(**names, db=self._url.path[1:], charset="utf8mb4", autocommit=True, ssl=context)
@@ -115,11 +116,11 @@ class Own:
         return asyncio.run(run())
 
     @contextlib.contextmanager
-    def account(self, require="", password="battery-horse"):
+    def account(self, require="", password="battery-horse", grant="ALL ON *.*"):
         """An account of its own; the options to log in with it."""
         name = f"u{uuid.uuid4().hex[:20]}"
         quoted = password.replace("\\", "\\\\").replace("'", "''")
-        self.sql(f"CREATE USER '{name}'@'%' IDENTIFIED BY '{quoted}' {require}", f"GRANT ALL ON *.* TO '{name}'@'%'")
+        self.sql(f"CREATE USER '{name}'@'%' IDENTIFIED BY '{quoted}' {require}", f"GRANT {grant} TO '{name}'@'%'")
         try:
             yield {"user": name, "password": password}
         finally:
@@ -127,9 +128,16 @@ class Own:
 
 
 @pytest.fixture(scope="session", params=["mysql", "mariadb"])
-def own(request):
-    with own_server(request.param) as (url, folder):
-        yield Own(url, folder)
+def own_address(request):
+    with own_server(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def own(own_address):
+    own = Own(*own_address)
+    yield own
+    own.sql(f"DROP TABLE IF EXISTS {own.table}")
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ class Connections:
     """Up to ``size`` connections, opened when they are needed. One is kept for the calls that the engine lives on."""
 
     def __init__(self, options: Callable[[], dict[str, Any]], size: int, timeout: float, where: str) -> None:
-        """``options``: those of a new connection. ``timeout``: in seconds, how long nothing may move, and a connection be idle."""
+        """``options``: those of a new connection. ``timeout``: in seconds, of a turn, and for how long a connection may be idle."""
         self._options = options
         self._timeout = timeout
         self._where = where
@@ -50,29 +50,19 @@ class Connections:
         self._most = asyncio.Semaphore(max(1, size - 1))
         self._free: list[Connection] = []
         self._used: set[Connection] = set()
-        self._ended = 0
+        #: When a call has ended well, the last time.
+        self._progress = float("-inf")
         self._closed = False
 
     @contextlib.asynccontextmanager
     async def turn(self, *, urgent: bool) -> AsyncIterator[None]:
-        """The right to one connection. However many wait, it is no fault as long as others get theirs and are done."""
-        async with contextlib.AsyncExitStack() as stack:
-            for turns in [self._all] if urgent else [self._most, self._all]:
-                await self._wait(turns)
-                stack.callback(turns.release)
-            yield
-
-    async def _wait(self, turns: asyncio.Semaphore) -> None:
-        while turns.locked():
-            ended = self._ended
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await turns.acquire()
-                    return
-            except TimeoutError:
-                if ended == self._ended:
-                    raise
-        await turns.acquire()
+        """The right to one connection, and the time to use it: all of the timeout, however many were before, as long as they got on."""
+        time = asyncio.get_running_loop().time
+        began = time()
+        async with contextlib.nullcontext() if urgent else self._most, self._all:
+            # Waiting has no deadline of its own: whoever has a connection has one.
+            async with asyncio.timeout_at(max(began, self._progress) + self._timeout):
+                yield
 
     async def take(self) -> tuple[Connection, bool]:
         """A connection, and whether it was used before: then it may be dead."""
@@ -98,7 +88,7 @@ class Connections:
 
     def keep(self, connection: Connection) -> None:
         """It is free again, with no transaction open and no answer to come."""
-        self._ended += 1
+        self._progress = asyncio.get_running_loop().time()
         self._used.discard(connection)
         if self._closed:
             connection.close()

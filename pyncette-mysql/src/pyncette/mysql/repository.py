@@ -184,12 +184,10 @@ class MySQLRepository(RowwiseRepository):
                 old = before.get(key)
                 row, answer = change(old)
                 answers.append(answer)
-                if row == old:
+                same = row is not None and old is not None and brief(row.spec) == old.spec
+                if (row._replace(spec=old.spec) if row is not None and old is not None and same else row) == old:
                     continue
-                if row is None or old is None or old.state is State.UNREADABLE or row.schedule != old.schedule:
-                    replaced = True
-                else:
-                    replaced = brief(row.spec) != old.spec
+                replaced = old is None or row is None or not same or row.schedule != old.schedule or old.state is State.UNREADABLE
                 if old is not None and replaced:
                     removed.append(key)  # rare, and so not worth a statement that would send the arguments every time
                 if row is not None:

@@ -62,7 +62,7 @@ class Transactions:
         """
         met: Exception | None = None
         try:
-            async with self._connections.turn(urgent=urgent), asyncio.timeout(self._timeout):
+            async with self._connections.turn(urgent=urgent):
                 pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
                 while True:
                     try:
