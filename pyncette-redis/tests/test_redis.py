@@ -475,6 +475,17 @@ class TestListing:
 
         asyncio.run(test())
 
+    def test_it_begins_anew_with_what_is_no_token(self, server_url, namespace):
+        async def test():
+            async with on(server_url, namespace) as repository:
+                await repository.register(NOW, [registration(f"{i}") for i in range(30)])
+                first = await repository.list("p", limit=7)
+                run = first.token[2:42]
+                for token in ("", "x", "7", "[]", "[1,2,3]", f'["{run}","x",[]]', f'["{run}",{{}},[]]', f'["{run}","1",[7]]'):
+                    assert await repository.list("p", limit=7, token=token) == first
+
+        asyncio.run(test())
+
     def test_it_begins_anew_when_the_server_did(self, servers):
         # The order of a hash is another one after each start.
         server = servers.start()

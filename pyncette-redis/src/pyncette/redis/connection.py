@@ -26,6 +26,7 @@ __all__ = ["Command", "Connections"]
 _MEANINGS: Mapping[str, tuple[bool, str]] = {
     "AUTH": (False, "refuses the user or the password ({error}); check both in redis_url"),
     "NOPERM": (False, "denies its user a command or a key ({error}); allow it with ACL SETUSER"),
+    "user executing the script": (False, "denies its user a command or a key ({error}); allow it with ACL SETUSER"),
     "DB index": (False, "has no such database ({error}); choose a lower number, or raise its setting 'databases'"),
     "MOVED": (False, "is a node of a Redis Cluster ({error}); write redis+cluster://, or pass redis_cluster=True"),
     "cluster support": (False, "is no Redis Cluster ({error}); write redis:// or rediss://, and no redis_cluster=True"),

@@ -328,9 +328,12 @@ def _cut(positions: Sequence[int], elements: Sequence[Any]) -> Iterator[Sequence
 
 
 def _token(token: str) -> Any:
+    """The server's run, the cursor and the names of a listing; None if this is no token of ours."""
     try:
-        return json.loads(token)
-    except ValueError:
+        run, cursor, names = json.loads(token)
+        known = cursor is False or re.fullmatch(r"\d{1,20}", cursor)
+        return [run, cursor, names] if known and all(isinstance(each, str) for each in names) else None
+    except (ValueError, TypeError):
         return None
 
 
