@@ -212,23 +212,42 @@ class TestLocking:
             async with sqlite_repository(sqlite_database=path, sqlite_timeout=0.2) as repository:
                 started = asyncio.get_running_loop().time()
                 with locked(path):
-                    calls = [repository.register(NOW, [registration(str(i))]) for i in range(50)]
+                    writes = [repository.register(NOW, [registration(str(i))]) for i in range(50)]
+                    reads = [repository.get([Key("p", str(i))]) for i in range(50)]
+                    calls = [call for pair in zip(writes, reads, strict=True) for call in pair]
                     results = await asyncio.gather(*calls, return_exceptions=True)
-                assert {type(each) for each in results} == {TransientRepositoryError}
+                assert {type(each) for each in results[::2]} == {TransientRepositoryError}
                 assert asyncio.get_running_loop().time() - started < 5  # not fifty times as long
 
         asyncio.run(test())
 
-    def test_calls_that_get_on_do_not_fail_because_there_are_many(self, path):
+    def test_a_disk_that_hangs_fails_all_calls_in_time_and_none_once_it_is_back(self, path):
+        async def test():
+            async with sqlite_repository(sqlite_database=path, sqlite_timeout=0.2) as repository:
+                back = threading.Event()
+                began = time.monotonic()
+                calls = [repository.register(NOW, [registration(str(i))]) for i in range(50)]
+                hanging = repository._connection.run(lambda db: back.wait(60))
+                results = await asyncio.gather(hanging, *calls, return_exceptions=True)
+                assert {type(each) for each in results} == {TransientRepositoryError}
+                assert time.monotonic() - began < 5
+                back.set()
+                await repository.register(NOW, [registration("a")])
+                assert [row.key.name for row in (await repository.list("p", limit=9)).rows] == ["a"]
+
+        asyncio.run(test())
+
+    @pytest.mark.parametrize("kind", ["reads", "writes"])
+    def test_calls_that_get_on_do_not_fail_because_there_are_many(self, path, kind):
         async def test():
             async with sqlite_repository(sqlite_database=path, sqlite_timeout=0.5) as repository:
 
-                def write(db):
-                    with repository._connection.transaction(db):
+                def work(db):
+                    with contextlib.nullcontext() if kind == "reads" else repository._connection.transaction(db):
                         time.sleep(0.03)  # a disk's time: the thread's clock is the real one
 
                 began = time.monotonic()
-                await asyncio.gather(*(repository._connection.run(write) for _ in range(40)))
+                await asyncio.gather(*(repository._connection.run(work) for _ in range(40)))
                 assert time.monotonic() - began > 2 * 0.5
 
         asyncio.run(test())
@@ -999,11 +1018,25 @@ class TestFaults:
 
     def test_closing_lets_the_call_that_writes_end_and_refuses_those_that_wait(self, path):
         async def test():
-            async with sqlite_repository(sqlite_database=path) as repository:
-                run = await traced(repository)
-                calls = [asyncio.create_task(repository.register(NOW, [registration(str(i))])) for i in range(3)]
-                while not run:
-                    await asyncio.sleep(0)
+            begun, go_on = threading.Event(), threading.Event()
+            context = sqlite_repository(sqlite_database=path)
+            repository = await context.__aenter__()
+
+            def write(db):
+                with repository._connection.transaction(db):
+                    begun.set()
+                    go_on.wait(60)
+                    row = lifecycle.register(None, NOW, registration("0"))
+                    db.execute(repository._sql[sqlite_rows.PUT], sqlite_rows.encode(row))
+
+            calls = [repository._connection.run(write), *(repository.register(NOW, [registration(name)]) for name in "12")]
+            calls = [asyncio.create_task(call) for call in calls]
+            await asyncio.to_thread(begun.wait)
+            closing = asyncio.create_task(context.__aexit__(None, None, None))
+            while not repository._connection._closed:
+                await asyncio.sleep(0)
+            go_on.set()
+            await closing
             results = await asyncio.gather(*calls, return_exceptions=True)
             assert [type(each) for each in results] == [type(None), RepositoryError, RepositoryError]
             async with sqlite_repository(sqlite_database=path) as repository:

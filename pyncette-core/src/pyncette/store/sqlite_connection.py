@@ -37,9 +37,11 @@ class Connection:
         # Of all that is not urgent, one call waits for its turn, and the others wait for it: so an urgent one waits for two.
         self._queue = asyncio.Lock()
         self._turn = asyncio.Lock()
-        #: When a transaction of ours was committed last, in the time of the loop, and how many there were.
-        self._progress = 0.0
+        #: How many transactions were committed, and whether a call has timed out since the last of them.
         self._commits = 0
+        self._stuck = False
+        #: Whether the thread is at work.
+        self._working = False
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, urgent: bool = False) -> T:
         """The result of ``work``, which is called in the thread, and again while other connections are in its way.
@@ -48,16 +50,19 @@ class Connection:
         An ``urgent`` one does not wait for all the others that wait.
         """
         try:
-            async with self._turns(urgent=urgent):
+            async with self._turns(urgent=urgent) as is_late:
                 pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
-                while True:
+                while not (is_late and self._working):
                     try:
                         return await asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, work)
                     except sqlite3.OperationalError as error:
                         if not is_busy(error):
                             raise
+                        if is_late:
+                            break
                     await asyncio.sleep(pauses.next())
                     self._check_open()
+                raise TimeoutError
         except TimeoutError as error:
             raise TransientRepositoryError(
                 f"The SQLite database {self._where} was busy for {self._timeout:g} s; "
@@ -67,17 +72,25 @@ class Connection:
             raise translated(error, self._where, self._table) from error
 
     @contextlib.asynccontextmanager
-    async def _turns(self, *, urgent: bool) -> AsyncIterator[None]:
+    async def _turns(self, *, urgent: bool) -> AsyncIterator[bool]:
+        """The turn of a call, which ends in time; whether it is late: then it may be tried once, if that can be at once.
+
+        As long as the calls before this one get on, their number is no reason to fail. But if the wait for one's turn never
+        counted, they would wait in vain one after the other for who keeps the database locked.
+        """
         time = asyncio.get_running_loop().time
         began = time()
         async with contextlib.nullcontext() if urgent else self._queue, self._turn:
             self._check_open()
             commits = self._commits
-            # As long as the calls before this one get on, their number is no reason to fail.
-            async with asyncio.timeout_at(max(began, self._progress) + self._timeout):
-                yield
+            try:
+                async with asyncio.timeout(self._timeout):
+                    yield self._stuck and time() - began >= self._timeout
+            except TimeoutError:
+                self._stuck = True
+                raise
             if self._commits != commits:
-                self._progress = time()
+                self._stuck = False
 
     @contextlib.contextmanager
     def transaction(self, db: sqlite3.Connection) -> Iterator[None]:
@@ -94,6 +107,13 @@ class Connection:
             raise
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._working = True
+        try:
+            return self._worked(work)
+        finally:
+            self._working = False
+
+    def _worked(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._db is None:
             # No waiting in SQLite (timeout=0): a thread that sleeps there can't be told to stop. No implicit transactions.
             self._db = sqlite3.connect(self._address, uri=True, timeout=0, isolation_level=None)
