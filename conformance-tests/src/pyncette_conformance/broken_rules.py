@@ -187,6 +187,36 @@ def resume_ignores_lease(row: Row, memo: str | None) -> Row:
     return lifecycle.resume(row._replace(locked_until=None), memo)._replace(locked_until=row.locked_until)
 
 
+# -- the memo --
+
+
+def memo_is_no_part_of_a_claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tuple[Row, Claim] | None:
+    taken = lifecycle.claim(row, now, lease_duration, lease)
+    return taken and (taken[0], taken[1]._replace(memo=""))
+
+
+def memo_is_lost_in_a_claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tuple[Row, Claim] | None:
+    taken = lifecycle.claim(row, now, lease_duration, lease)
+    return taken and (taken[0]._replace(memo=""), taken[1])
+
+
+def noting(note: Callable[[Row, Row, Settlement, Outcome], str | None]) -> Rules:
+    """Rules in which a settlement leaves another memo: given the row before and after, the settlement and its outcome."""
+
+    def settle(row: Row | None, now: datetime, settlement: Settlement) -> Settled:
+        after, outcome = lifecycle.settle(row, now, settlement)
+        if row is None or after is None or isinstance(settlement, Extend):
+            return after, outcome
+        return after._replace(memo=note(row, after, settlement, outcome) or ""), outcome
+
+    return Rules(settle=settle)
+
+
+def sent(row: Row, after: Row, settlement: Settlement, outcome: Outcome) -> str | None:
+    """What came with the settlement, whoever holds the row."""
+    return after.memo if isinstance(settlement, Extend) or settlement.memo is None else settlement.memo
+
+
 #: The first seven are those of the contract's model.
 MUTANTS: Mapping[str, Mutant] = {
     "no-revision": Mutant(registering(lambda before, after, *_: after._replace(revision=before.revision)), "release", "I3"),
@@ -215,4 +245,24 @@ MUTANTS: Mapping[str, Mutant] = {
     "commit-unpauses": Mutant(Rules(settle=commit_unpauses), "pause", "I3"),
     "release-moves-the-occurrence": Mutant(Rules(settle=release_advances), "release", "I9"),
     "resume-ignores-the-lease": Mutant(Rules(resume=resume_ignores_lease), "pause", "I2"),
+    "memo-is-no-part-of-a-claim": Mutant(Rules(claim=memo_is_no_part_of_a_claim), "memo", "I9"),
+    "memo-is-lost-in-a-claim": Mutant(Rules(claim=memo_is_lost_in_a_claim), "memo", "I3"),
+    "memo-is-not-written": Mutant(noting(lambda row, after, *_: row.memo), "memo", "I3"),
+    "no-memo-wipes-it": Mutant(
+        noting(lambda row, after, *of: after.memo if row.locked_until is None else getattr(of[0], "memo", None)), "memo", "I3"
+    ),
+    "late-memo-writes": Mutant(noting(sent), "memo", "I5"),
+    "superseded-leaves-the-memo": Mutant(
+        noting(lambda row, after, _, outcome: row.memo if outcome is Outcome.SUPERSEDED else after.memo), "memo", "I3"
+    ),
+    "memo-of-a-pause-is-overwritten": Mutant(
+        noting(lambda *of: sent(*of) if of[0].locked_until is not None else of[1].memo), "memo", "I3"
+    ),
+    "registering-wipes-the-memo": Mutant(registering(lambda before, after, *_: after._replace(memo="")), "memo", "I3"),
+    "another-schedule-wipes-the-memo": Mutant(
+        registering(lambda before, after, *_: after if after.revision == before.revision else after._replace(memo="")), "memo", "I3"
+    ),
+    "force-wipes-the-memo": Mutant(registering(lambda *of: of[1]._replace(memo="") if of[4] else of[1]), "memo", "I3"),
+    "pause-leaves-the-memo": Mutant(Rules(pause=lambda row, memo: lifecycle.pause(row, None)), "memo", "I3"),
+    "resume-wipes-the-memo": Mutant(Rules(resume=lambda row, memo: lifecycle.resume(row, memo or "")), "memo", "I3"),
 }

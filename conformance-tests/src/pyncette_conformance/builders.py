@@ -93,14 +93,14 @@ async def claim_one(repository: Repository, key: Key, now: datetime = T0, lease_
     return result.claims[0]
 
 
-def commit(claim: Claim, seconds: float = 60, jitter: float = 0) -> Commit:
+def commit(claim: Claim, seconds: float = 60, jitter: float = 0, memo: str | None = None) -> Commit:
     """The claim is done; the next occurrence is ``seconds`` after T0."""
-    return Commit(claim, target(seconds, jitter))
+    return Commit(claim, target(seconds, jitter), memo)
 
 
-def release(claim: Claim, seconds: float = 0, *, started: bool = True) -> Release:
+def release(claim: Claim, seconds: float = 0, *, started: bool = True, memo: str | None = None) -> Release:
     """Give the claim back, to be claimed again from ``seconds`` after T0 on."""
-    return Release(claim, after(seconds), started=started)
+    return Release(claim, after(seconds), started=started, memo=memo)
 
 
 def epoch_at(now: datetime) -> int:

@@ -66,6 +66,7 @@ _JUNK: dict[str, Sequence[Junk]] = {
     "attempt": (-1, *_NO_NUMBER),
     "state": ("archived", "unreadable", "", 7, *_NO_TEXT),
     "error": (_NO_UTF8,),
+    "memo": (_NO_UTF8,),
     RECORD: (b"", b"\0", b"null", b"7", b"{", b"{}", b"[]", b"[[]]", b'"text"', b"[" * 100_000, b"9" * 5_000, _NO_UTF8),
     INDEX: ("no such row", "", _NO_UTF8, b"\0" * 32),
 }

@@ -57,6 +57,8 @@ class Bounds:
     claims: int = 3
     #: Whether the user may pause and resume.
     pausing: bool = False
+    #: Whether commits, failures and pauses leave a memo. Releases and resumptions never do.
+    memos: bool = False
     #: What workers send.
     kinds: Sequence[str] = KINDS
     #: Forget workers and messages of a lease that the row no longer has. Sound where rules write nothing under another lease,
@@ -70,6 +72,7 @@ CONFIGURATIONS: Mapping[str, Bounds] = {
     "release": Bounds(kinds=("commit", "release", "fail")),
     "unstarted release": Bounds(kinds=("commit", "unstarted release"), claims=4, user_calls=1),
     "pause": Bounds(kinds=("commit",), pausing=True),
+    "memo": Bounds(kinds=("commit", "fail", "release"), claims=2, pausing=True, memos=True),
     "once-off": Bounds(once_off=True, kinds=("commit", "extend")),
     "once-off, release": Bounds(once_off=True, kinds=("commit", "unstarted release"), user_calls=1),
     "at most once": Bounds(at_most_once=True, kinds=("commit",)),
@@ -108,6 +111,7 @@ class Promise(NamedTuple):
     state: State
     #: Counts the schedules of this history, so that the same one set again is another one.
     generation: int
+    memo: str = ""
 
 
 class Held(NamedTuple):
@@ -267,9 +271,13 @@ class Explorer:
         promise, grant, token = world.promise, world.grant, world.token
         fates = dict(world.fates)
         self.check_settle(world, message, row, outcome)
+        settlement = self.settlement(message)
+        if promise is not None and promise.state is not State.PAUSED and grant is not None and grant[0] == claim.lease:
+            # It ends the hold, whether it moves the row or not.
+            memo = None if isinstance(settlement, Extend) else settlement.memo
+            promise = promise if memo is None else promise._replace(memo=memo)
         if outcome is Outcome.APPLIED:
             assert promise is not None
-            settlement = self.settlement(message)
             if isinstance(settlement, Extend):
                 assert grant is not None
                 grant = claim.lease, max(grant[1], settlement.until)
@@ -316,8 +324,9 @@ class Explorer:
         if self.bounds.pausing:
             row = self.rows[world.row]
             assert row is not None
-            paused = world.promise._replace(state=State.PAUSED)
-            yield ("pause",), world._replace(row=self.number(self.rules.pause(row, None)), promise=paused, user_calls=calls)
+            memo = self.memo("pause")
+            paused = world.promise._replace(state=State.PAUSED, memo=world.promise.memo if memo is None else memo)
+            yield ("pause",), world._replace(row=self.number(self.rules.pause(row, memo)), promise=paused, user_calls=calls)
             resumed = world.promise._replace(state=State.SCHEDULED)
             yield ("resume",), world._replace(row=self.number(self.rules.resume(row, None)), promise=resumed, user_calls=calls)
 
@@ -340,7 +349,7 @@ class Explorer:
             if promise is not None and mode == "keep overdue" and promise.execute_after <= at(now):
                 target = Target(promise.occurrence, promise.execute_after)
             state = State.PAUSED if promise is not None and promise.state is State.PAUSED else State.SCHEDULED
-            promise = Promise(spec, text, *target, state, generation)
+            promise = Promise(spec, text, *target, state, generation, promise.memo if promise is not None else "")
             if mode == "force":
                 grant = None
         return self.settle_down(
@@ -358,6 +367,9 @@ class Explorer:
             return None
         occurrence = claim.occurrence + PERIOD * TICK
         return Target(occurrence, occurrence + JITTER[claim.schedule[0]] * TICK)
+
+    def memo(self, kind: str) -> str | None:
+        return f"of a {kind}" if self.bounds.memos else None
 
     # -- the rules, each transition computed once --
 
@@ -380,13 +392,13 @@ class Explorer:
         claim, _ = self.claims[message.claim]
         match message.kind:
             case "commit":
-                return Commit(claim, self.following(claim))
+                return Commit(claim, self.following(claim), self.memo("commit"))
             case "release":
                 return Release(claim, at(message.sent + 1))
             case "unstarted release":
                 return Release(claim, at(message.sent), started=False)
             case "fail":
-                return Fail(claim, "it broke")
+                return Fail(claim, "it broke", self.memo("fail"))
             case _:
                 return Extend(claim, at(message.sent + (LEASE_TICKS if message.kind == "extend" else 1)))
 
@@ -405,6 +417,8 @@ class Explorer:
             raise Violation(f"I9: the row is at {row.occurrence:%S}, where it ought to be at {promise.occurrence:%S}")
         if row.state is not promise.state or (row.error is None) != (row.state is not State.FAILED):
             raise Violation(f"I3: the row is {row.state}, where it ought to be {promise.state}")
+        if row.memo != promise.memo:
+            raise Violation(f"I3: the row's memo is {row.memo!r}, where it ought to be {promise.memo!r}")
         if (row.ready_at is None) != (row.state is not State.SCHEDULED):
             raise Violation("I7: the row is never ready")
         if row.ready_at is None:
@@ -428,6 +442,8 @@ class Explorer:
         promise = world.promise
         if promise is None or (claim.spec, claim.schedule, claim.occurrence, claim.execute_after) != promise[:4]:
             raise Violation("I9: a claim is not what was promised")
+        if claim.memo != promise.memo:
+            raise Violation(f"I9: the claim's memo is {claim.memo!r}, the row's {promise.memo!r}")
 
     def check_settle(self, world: World, message: Message, row: int, outcome: Outcome) -> None:
         claim, generation = self.claims[message.claim]

@@ -92,6 +92,7 @@ ages = st.sampled_from([0, 0, 0, 1, 2, 3, 5, 8])
 seconds = st.sampled_from([0, 1, 30, 60, 90, -30, -600])
 jitters = st.sampled_from([0, 2])
 schedules = st.sampled_from(["A", "B", "a"])
+memos = st.sampled_from([None, None, "", "a", '{"run": "é"}'])
 specs = st.sampled_from(["{}", "[1]", '"é\\u0000"'])
 #: A clock that lags behind, or a call that was long on its way.
 lags = st.sampled_from([timedelta(), timedelta(), timedelta(), TICK, timedelta(seconds=30), LEASE])
@@ -214,19 +215,19 @@ class RepositoryMachine(RuleBasedStateMachine):
             self.claims.append(Twin(claim, expected))
 
     @precondition(lambda self: self.claims)
-    @rule(worker=workers, age=ages, delay=seconds, jitter=jitters, lag=lags, last=rarely)
-    def commit(self, worker: int, age: int, delay: int, jitter: int, lag: timedelta, last: bool) -> None:
+    @rule(worker=workers, age=ages, delay=seconds, jitter=jitters, lag=lags, last=rarely, memo=memos)
+    def commit(self, worker: int, age: int, delay: int, jitter: int, lag: timedelta, last: bool, memo: str | None) -> None:
         claim = self.twin(age).claim
         occurrence = claim.occurrence + timedelta(seconds=abs(delay) + 1)
         following = None if last else Target(occurrence, occurrence + timedelta(seconds=jitter))
-        self.settle(worker, age, Commit(claim, following), lag)
+        self.settle(worker, age, Commit(claim, following, memo), lag)
 
     @precondition(lambda self: self.claims)
-    @rule(worker=workers, age=ages, delay=seconds, started=st.booleans(), lag=lags, fail=rarely)
-    def release(self, worker: int, age: int, delay: int, started: bool, lag: timedelta, fail: bool) -> None:
+    @rule(worker=workers, age=ages, delay=seconds, started=st.booleans(), lag=lags, fail=rarely, memo=memos)
+    def release(self, worker: int, age: int, delay: int, started: bool, lag: timedelta, fail: bool, memo: str | None) -> None:
         claim = self.twin(age).claim
-        give_back = Release(claim, self.now + timedelta(seconds=delay), started=started)
-        self.settle(worker, age, Fail(claim, "it broke") if fail else give_back, lag)
+        give_back = Release(claim, self.now + timedelta(seconds=delay), started=started, memo=memo)
+        self.settle(worker, age, Fail(claim, "it broke", memo) if fail else give_back, lag)
 
     @precondition(lambda self: self.claims)
     @rule(worker=workers, age=ages, delay=seconds, lag=lags)
@@ -240,13 +241,14 @@ class RepositoryMachine(RuleBasedStateMachine):
         batch = {each.twin.claim.key: each for each in (self.sent[-1 - min(age, len(self.sent) - 1)] for age in some)}
         self.settle_all(worker, list(batch.values()), self.now - lag)
 
-    @rule(worker=workers, some=some_numbers, pause=st.booleans())
-    def pause_or_resume(self, worker: int, some: list[int], pause: bool) -> None:
+    @rule(worker=workers, some=some_numbers, pause=st.booleans(), noted=st.dictionaries(numbers, memos.filter(bool)))
+    def pause_or_resume(self, worker: int, some: list[int], pause: bool, noted: dict[int, str]) -> None:
         repository, keys = self.session.workers[worker], [self.keys[number] for number in some]
         if not isinstance(repository, SupportsPause):
             return
         calls = [repository.pause, self.reference.pause] if pause else [repository.resume, self.reference.resume]
-        assert list(self.session.call(calls[0](self.now, keys))) == list(at_once(calls[1](self.now, keys)))
+        notes = {self.keys[number]: memo for number, memo in noted.items() if number in some}
+        assert list(self.session.call(calls[0](self.now, keys, notes))) == list(at_once(calls[1](self.now, keys, notes)))
 
     # -- what has to hold after each --
 

@@ -12,6 +12,7 @@ from pyncette_conformance.suite.test_concurrent_calls import TestConcurrentCalls
 from pyncette_conformance.suite.test_durability import TestDurability, TestSharing
 from pyncette_conformance.suite.test_get import TestGet
 from pyncette_conformance.suite.test_list import TestList
+from pyncette_conformance.suite.test_memo import TestMemo
 from pyncette_conformance.suite.test_model import TestModel
 from pyncette_conformance.suite.test_names import TestNames
 from pyncette_conformance.suite.test_optional import TestPartitions, TestServerTime, TestStats
@@ -30,6 +31,7 @@ __all__ = [
     "TestDurability",
     "TestGet",
     "TestList",
+    "TestMemo",
     "TestModel",
     "TestNames",
     "TestPartitions",
@@ -52,6 +54,7 @@ ORDER: Sequence[type] = (
     TestSettle,
     TestList,
     TestUnregister,
+    TestMemo,
     TestNames,
     TestValues,
     TestConcurrentCalls,

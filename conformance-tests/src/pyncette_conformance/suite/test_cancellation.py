@@ -145,17 +145,26 @@ class TestCancellation(Conformance):
     @BOTH
     @scenario()
     async def test_of_settle(self, store: Store, answered: bool) -> None:
-        """I5, I14. A settlement is applied or not, and its resend tells which."""
+        """I5, I14. A settlement is applied or not, its memo with it, and its resend tells which."""
 
         async def prepare(keys: Sequence[Key]) -> Callable[[], Coroutine[Any, Any, object]]:
             await register(store.repository, *keys)
             claims = [await claim_one(store.repository, key) for key in keys]
-            return lambda: settle(store.repository, T0, commit(claims[0], 500), release(claims[1], 30), commit(claims[2], 500))
+            return lambda: settle(
+                store.repository,
+                T0,
+                commit(claims[0], 500, memo="new"),
+                release(claims[1], 30, memo="new"),
+                commit(claims[2], 500, memo="new"),
+            )
 
         def check(rows: Sequence[Row | None]) -> None:
             for row, settled in zip(rows, [(after(500), 0), (after(30), 1), (after(500), 0)], strict=True):
                 assert row is not None
-                assert (row.locked_until, row.ready_at, row.attempt) in [(None, *settled), (T0 + LEASE, T0 + LEASE, 1)]
+                assert (row.locked_until, row.ready_at, row.attempt, row.memo) in [
+                    (None, *settled, "new"),
+                    (T0 + LEASE, T0 + LEASE, 1, ""),
+                ]
 
         await at_every_await(store, prepare, check, answered=answered)
 
@@ -209,14 +218,14 @@ class TestCancellation(Conformance):
             async def prepare(keys: Sequence[Key], pausing: bool = pausing) -> Callable[[], Coroutine[Any, Any, object]]:
                 await register(repository, *keys)
                 if pausing:
-                    return lambda: repository.pause(T0, keys)
-                await repository.pause(T0, keys)
-                return lambda: repository.resume(T0, keys)
+                    return lambda: repository.pause(T0, keys, dict.fromkeys(keys, "paused"))
+                await repository.pause(T0, keys, dict.fromkeys(keys, "paused"))
+                return lambda: repository.resume(T0, keys, dict.fromkeys(keys, ""))
 
             def check(rows: Sequence[Row | None]) -> None:
                 for row in rows:
                     assert row is not None
-                    assert (row.state, row.ready_at) in [(State.SCHEDULED, T0), (State.PAUSED, None)]
+                    assert (row.state, row.ready_at, row.memo) in [(State.SCHEDULED, T0, ""), (State.PAUSED, None, "paused")]
 
             await at_every_await(store, prepare, check, answered=answered)
 

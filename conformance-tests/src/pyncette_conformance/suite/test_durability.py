@@ -17,7 +17,7 @@ class TestDurability(Conformance):
         async with store.factory() as writer:
             keys = store.keys(6)
             await register(writer, *keys)
-            await settle(writer, T0, commit(await claim_one(writer, keys[1])))
+            await settle(writer, T0, commit(await claim_one(writer, keys[1]), memo="kept"))
             await settle(writer, T0, release(await claim_one(writer, keys[2])))
             await settle(writer, T0, Fail(await claim_one(writer, keys[3]), "it broke"))
             await settle(writer, T0, Extend(await claim_one(writer, keys[4]), after(500)))

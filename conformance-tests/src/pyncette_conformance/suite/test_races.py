@@ -48,7 +48,7 @@ async def unregister(repository: Repository, claims: Sequence[Claim]) -> Sequenc
 
 async def pause(repository: Repository, claims: Sequence[Claim]) -> Sequence[object]:
     assert isinstance(repository, SupportsPause)
-    return await repository.pause(NOW, [claim.key for claim in claims])
+    return await repository.pause(NOW, [claim.key for claim in claims], {claim.key: "paused" for claim in claims})
 
 
 async def resume(repository: Repository, claims: Sequence[Claim]) -> Sequence[object]:
@@ -58,10 +58,10 @@ async def resume(repository: Repository, claims: Sequence[Claim]) -> Sequence[ob
 
 CALLS: Mapping[str, Call] = {
     "claim": claim,
-    "commit": settling(lambda claim: commit(claim, 500)),
+    "commit": settling(lambda claim: commit(claim, 500, memo="committed")),
     "last commit": settling(lambda claim: Commit(claim, None)),
-    "release": settling(lambda claim: release(claim, 70)),
-    "fail": settling(lambda claim: Fail(claim, "it broke")),
+    "release": settling(lambda claim: release(claim, 70, memo="released")),
+    "fail": settling(lambda claim: Fail(claim, "it broke", "failed")),
     "extend": settling(lambda claim: Extend(claim, after(300))),
     "register": registering(),
     "register another schedule": registering("every 90 s"),
