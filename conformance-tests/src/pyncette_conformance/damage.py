@@ -210,6 +210,20 @@ class DamagedRows(Conformance):
         assert await settle(store.repository, T0, *[commit(claims[key]) for key in keys]) == [Outcome.APPLIED] * len(keys)
 
     @scenario()
+    async def test_what_replaces_it_remembers_nothing(self, store: Store, damage_row: Writer) -> None:
+        """Nobody could tell what it had remembered."""
+        damaged, other = store.keys(2)
+        await register(store.repository, damaged, other)
+        claims = [await claim_one(store.repository, key) for key in (damaged, other)]
+        await settle(store.repository, T0, *[commit(claim, memo="old") for claim in claims])
+        assert await write(damage_row, store, damaged, "state", "archived"), "a state that nobody knows can be written at least"
+        await store.repository.register(T0, [registration(key) for key in (damaged, other)], force=True)
+        assert [row and (row.state, row.memo) for row in await store.rows([damaged, other])] == [
+            (State.SCHEDULED, ""),
+            (State.SCHEDULED, "old"),
+        ]
+
+    @scenario()
     async def test_many_of_them_starve_no_other(self, store: Store, damage_row: Writer) -> None:
         """I10, I11. More than a claim takes, all due before the row that makes sense."""
         *bad, good = store.keys(26)
