@@ -91,6 +91,9 @@ class SQLiteRepository(RowwiseRepository):
                 found = db.execute(self._sql[take], among).fetchall()
                 ready = sorted((row for row in found if is_time(row[READY_AT])), key=lambda row: row[READY_AT])
                 due = [row for row in ready[:limit] if row[READY_AT] <= at]
+                left = [row[READY_AT] for row in ready[len(due) :]]
+                if names is None and not left:  # before what is claimed is ready at the end of its lease
+                    left = [ready_at for (ready_at,) in db.execute(self._sql[NEXT], among)]
                 rows = [row_of(values[:-1]) for values in due]
                 taken = lifecycle.take(rows, now, lease_duration)
                 until = to_microseconds(lifecycle.lease_end(now, lease_duration))
@@ -104,9 +107,6 @@ class SQLiteRepository(RowwiseRepository):
                     self._sql[CLAIM], [(until, each.lease, until, each.epoch, each.attempt, rowid) for each, rowid in claimed]
                 )
                 db.executemany(self._sql[PUT_OFF], [(until, rowid) for rowid in damaged])
-                left = [row[READY_AT] for row in ready[len(due) :]]
-                if names is None and not left:
-                    left = [ready_at for (ready_at,) in db.execute(self._sql[NEXT], among)]
             next_ready_at = instant(left[0] if left else None)
             return ClaimResult(taken.claims, next_ready_at, missing({row[1] for row in found}), taken.unreadable)
 
