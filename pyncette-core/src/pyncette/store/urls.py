@@ -7,18 +7,15 @@ A distribution offers backends through the entry-point group ``pyncette.backends
 import functools
 import inspect
 import re
-import types
-import typing
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
-from pyncette.checks import did_you_mean
 from pyncette.errors import BackendImportError, BackendNotInstalledError, ConfigurationError, UnknownBackendError
 from pyncette.store.contract import CONTRACT_VERSION, Repository
+from pyncette.store.options import check_type, converted, instead_of, is_plain, options_of
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -57,7 +54,7 @@ _HOST = re.compile(r"([^:@\[\]]*|\[[^@\[\]]*\])(:0*(\d{1,4}|[1-5]\d{4}|6[0-4]\d{
 _CREDENTIALS = re.compile(r"[^/]*:[^@]*@")
 
 #: Opens a repository for as long as the context lasts. What it opened, it closes.
-RepositoryFactory: typing.TypeAlias = Callable[..., AbstractAsyncContextManager[Repository]]
+RepositoryFactory: TypeAlias = Callable[..., AbstractAsyncContextManager[Repository]]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -184,7 +181,7 @@ def looking(opener: Callable[[], AbstractAsyncContextManager[Repository]]) -> Ca
     :class:`~pyncette.errors.StoreMissingError`. Calling its methods is up to you; those that write do write.
     """
     if isinstance(opener, _Opener):
-        for name in _options_of(opener.func):
+        for name in options_of(opener.func):
             if name.endswith("_skip_table_create"):
                 return _Opener(opener.func, **opener.keywords | {name: True})
     return opener
@@ -199,15 +196,17 @@ def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
     parsed = BackendURL.parse(url)
     backend = load(parsed.scheme)
     options = dict(backend.from_url(parsed))
-    parameters = _options_of(backend.factory)
+    parameters = options_of(backend.factory)
     # What no text can be, such as an ssl.SSLContext, is for code only.
-    known = {name.removeprefix(backend.prefix): name for name in parameters if name not in options and _is_plain(parameters[name])}
+    known = {name.removeprefix(backend.prefix): name for name in parameters if name not in options and is_plain(parameters[name])}
     for name, text in parsed.options.items():
         if name in backend.url_options:
             continue
         if name not in known:
-            raise ConfigurationError(f"Unknown option {name!r} in the URL {parsed}{_known(name, {*known, *backend.url_options})}")
-        options[known[name]] = _convert(name, text, parameters[known[name]])
+            raise ConfigurationError(
+                f"Unknown option {name!r} in the URL {parsed}{instead_of(name, {*known, *backend.url_options})}"
+            )
+        options[known[name]] = converted(name, text, parameters[known[name]])
     return from_factory(backend.factory, options)
 
 
@@ -223,13 +222,13 @@ def from_factory(
             f"The repository_factory is of type {type(factory).__name__}; pass a function such as sqlite_repository"
         )
     signature = inspect.signature(factory)
-    known = _options_of(factory)
+    known = options_of(factory)
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     for name, value in options.items():
         if name in known:
-            _check_type(name, value, known[name])
+            check_type(name, value, known[name])
         elif not free:
-            raise ConfigurationError(f"Unknown option {name!r}{_known(name, {*known, *besides})}")
+            raise ConfigurationError(f"Unknown option {name!r}{instead_of(name, {*known, *besides})}")
     for name, parameter in signature.parameters.items():
         if name in known and parameter.default is parameter.empty and name not in options:
             raise ConfigurationError(f"The option {name!r} of the repository is missing; pass {name}=...")
@@ -270,7 +269,7 @@ def load(scheme: str) -> Backend:
             package = _DISTRIBUTIONS[scheme]
             raise BackendNotInstalledError(f"{scheme}:// needs the package {package}. Install it with: pip install {package}")
         schemes = {entry.name for entry in offered}
-        raise UnknownBackendError(f"No backend is known for {scheme}://{_known(scheme, schemes | _DISTRIBUTIONS.keys())}")
+        raise UnknownBackendError(f"No backend is known for {scheme}://{instead_of(scheme, schemes | _DISTRIBUTIONS.keys())}")
     owners = sorted({entry.dist.name if entry.dist else entry.value for entry in entries})
     if len(owners) > 1:
         raise ConfigurationError(f"{scheme}:// is offered by {' and '.join(owners)}; uninstall all but one of them")
@@ -291,66 +290,6 @@ def load(scheme: str) -> Backend:
             f"this pyncette-core has {CONTRACT_VERSION}; upgrade the older of the two"
         )
     return backend
-
-
-def _known(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a ``name`` that is not among the ``known``."""
-    names = sorted(known)
-    # A misspelling, or another driver's name for it: sslmode, tls, connect_timeout.
-    meant = name.lower().replace("tls", "ssl")
-    close = did_you_mean(meant, names) or max((each for each in names if len(each) > 2 and each in meant), key=len, default=None)
-    if close is not None:
-        return f"; did you mean {close!r}?"
-    return f"; use one of {', '.join(names)}" if names else ", nor any other"
-
-
-def _options_of(factory: RepositoryFactory) -> dict[str, Any]:
-    """The keyword parameters of ``factory`` with their types, Any where that can't be told."""
-    try:
-        hints = typing.get_type_hints(factory.func if isinstance(factory, functools.partial) else factory)
-    except (NameError, TypeError):  # what is imported for type checkers only, or an object that is no function
-        hints = {}
-    parameters = inspect.signature(factory).parameters.values()
-    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-
-
-_ACCEPTED: Mapping[Any, Any] = {float: (int, float)}
-
-
-def _kinds(annotation: Any) -> Sequence[Any]:
-    """What a union consists of."""
-    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
-    return typing.get_args(annotation) if union else [annotation]
-
-
-def _is_plain(annotation: Any) -> bool:
-    """Whether a text can stand for all values of a type."""
-    return annotation is Any or all(kind in (str, int, float, bool, timedelta, types.NoneType) for kind in _kinds(annotation))
-
-
-def _check_type(name: str, value: object, annotation: Any) -> None:
-    kinds = _kinds(annotation)
-    if annotation is Any or not _is_plain(annotation):
-        return  # the factory's own business
-    if not any(isinstance(value, _ACCEPTED.get(kind, kind)) and (kind is bool or not isinstance(value, bool)) for kind in kinds):
-        # Without the value, which may be a password.
-        expected = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in kinds)
-        raise ConfigurationError(f"The option {name!r} is of type {type(value).__name__}; pass {expected}")
-
-
-def _convert(name: str, text: str, annotation: Any) -> Any:
-    annotation = next(kind for kind in _kinds(annotation) if kind is not types.NoneType)
-    if annotation is Any:
-        return text
-    try:
-        if annotation is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-        if annotation is timedelta:
-            return timedelta(seconds=float(text))
-        return annotation(text)
-    except (KeyError, ValueError, OverflowError):
-        expected = "true or false" if annotation is bool else "a number" if annotation in (int, float) else "a number of seconds"
-        raise ConfigurationError(f"The option {name}={text!r} of the URL is not {expected}") from None
 
 
 def _may_hide_credentials(authority: str, path: str, query: str) -> bool:
