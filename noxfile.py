@@ -424,6 +424,24 @@ MISSING_INTERPRETERS = [
 ]
 
 
+@session()
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what the distributions depend on, at both ends of the ranges. Not among the checks of every change: it changes by itself."""
+    session.install("pip-audit>=2.10")
+    bounds = _lower_bounds()
+    for end, requirements in {"lowest": bounds, "newest": [bound.replace("==", ">=") for bound in bounds]}.items():
+        listed = Path(session.create_tmp(), f"{end}.txt")
+        listed.write_text("\n".join(requirements))
+        arguments = ["--strict", "--progress-spinner=off", "--requirement", str(listed)]
+        told = session.run("pip-audit", *arguments, silent=True, success_codes=(0, 1)) or ""
+        if "could not be audited" in told or "ConnectionError" in told:
+            (session.error if os.environ.get("CI") else session.skip)(
+                "The advisories of PyPI can't be reached from here; nothing was checked"
+            )
+        if "No known vulnerabilities found" not in told:
+            session.error(f"At the {end} end of the ranges:\n{told}")
+
+
 @session(reuse_venv=False)
 @nox.parametrize(
     "python,end",

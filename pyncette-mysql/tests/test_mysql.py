@@ -92,6 +92,46 @@ class TestRoundTrips:
 
         asyncio.run(test())
 
+    def test_and_so_are_statements_and_about_so_the_bytes_of_each_row(self, server, table):
+        """Counted by the server: a column too many in a claim, or a row that is read to be settled, shows here."""
+
+        async def test():
+            options = {"mysql_table_name": table, "mysql_pool_size": 1}
+            async with mysql_repository(**server, **options) as repository:
+                size, spec = 500, '{"x": 1}'
+
+                async def status():
+                    names = "'Questions', 'Bytes_received', 'Bytes_sent'"
+                    rows = await repository._fetch(f"SHOW SESSION STATUS WHERE Variable_name IN ({names})")
+                    return [int(dict(rows)[name]) for name in ("Questions", "Bytes_received", "Bytes_sent")]
+
+                async def costs(call):
+                    first, before = await status(), await status()
+                    result = await call
+                    after = await status()
+                    of_status = [b - a for a, b in zip(first, before, strict=True)]
+                    cost = [c - b - a for a, b, c in zip(of_status, before, after, strict=True)]
+                    return result, (cost[0], cost[1] // size, cost[2] // size)
+
+                async def within(call, statements, received, sent):
+                    result, cost = await costs(call)
+                    assert cost[0] == statements and cost[1] <= received and cost[2] <= sent, cost
+                    return result
+
+                rows = [registration(f"task {number:03}", spec=spec) for number in range(size)]
+                await within(repository.register(NOW, rows), 5, 170, 4)
+                await within(repository.register(NOW, rows), 3, 15, 120)
+                claims = (await within(claim(repository), 7, 16, 115)).claims
+                later = Target(NOW, NOW)
+                await within(repository.settle(NOW, [Commit(each, later) for each in claims]), 4, 125, 1)
+                claims = (await within(claim(repository), 7, 16, 115)).claims
+                # The arguments are not looked at, however large they are.
+                await repository.register(NOW, [registration(each.key.name, spec=f'"{"x" * 5000}"') for each in claims])
+                await within(repository.settle(NOW, [Release(each, NOW) for each in claims]), 4, 125, 1)
+                await within(repository.pause(NOW, [each.key for each in claims]), 5, 165, 220)
+
+        asyncio.run(test())
+
     def test_an_empty_batch_is_none_at_all(self, server, table):
         async def test():
             async with proxied(server, table) as (proxy, repository):
