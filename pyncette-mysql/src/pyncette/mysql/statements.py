@@ -118,10 +118,10 @@ _SETTLED = ("occurrence", "execute_after", "ready_at", "attempt")
 SETTLE = f"""UPDATE {_among("lease", "revision", *_SETTLED, "memo")} AND {_EXPECTED}
 SET {_replaced(*_SETTLED)}, t.memo = COALESCE(j.memo, t.memo), t.locked_until = NULL"""
 REMOVE = f"DELETE t FROM {_among('lease', 'revision')} AND {_EXPECTED}"
-STATS = """SELECT (SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s),
-(SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s AND ready_at <= %(now)s),
-(SELECT MIN(ready_at) FROM {table} WHERE `partition` = %(partition)s AND ready_at <= %(now)s),
-(SELECT COUNT(*) FROM {table} WHERE `partition` = %(partition)s AND ready_at IS NULL AND state = 'failed')"""
+# One pass over the index, which is smaller than the table.
+STATS = f"""SELECT COUNT(*), COUNT(IF(ready_at <= %(now)s, 1, NULL)), MIN(IF(ready_at <= %(now)s, ready_at, NULL)),
+(SELECT COUNT(*) FROM {BY_TIME} WHERE `partition` = %(partition)s AND ready_at IS NULL AND state = 'failed')
+FROM {BY_TIME} WHERE `partition` = %(partition)s"""
 
 
 def schema(table: str) -> str:
