@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-DRIVERS = ["sqlite3", "redis", "asyncpg", "aiomysql", "pymysql", "aioboto3", "botocore", "prometheus_client", "uvloop"]
+DRIVERS = ["aiosqlite", "sqlite3", "redis", "asyncpg", "aiomysql", "pymysql", "aioboto3", "botocore", "prometheus_client", "uvloop"]
 LIMIT = 0.150
 
 
@@ -37,7 +37,7 @@ def test_what_is_loaded_comes_from_the_standard_library_and_our_few_dependencies
 
 
 def test_a_sqlite_url_loads_its_driver_and_no_other():
-    assert loaded_by("from pyncette import Pyncette; Pyncette('sqlite:///x.db')") & set(DRIVERS) == {"sqlite3"}
+    assert loaded_by("from pyncette import Pyncette; Pyncette('sqlite:///x.db')") & set(DRIVERS) == {"aiosqlite", "sqlite3"}
 
 
 def processor_time(code):

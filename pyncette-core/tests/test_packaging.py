@@ -54,7 +54,7 @@ PROGRAM = """
 
     from pyncette import Context, Pyncette
 
-    assert "sqlite3" not in sys.modules, "a driver was loaded"
+    assert "aiosqlite" not in sys.modules, "a driver was loaded"
     app = Pyncette("probe://")
 
     from pyncette.backends import load

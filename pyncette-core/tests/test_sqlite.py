@@ -344,15 +344,15 @@ async def traced(repository):
 def hops(repository):
     """What is done in the thread from now on, each time that something is."""
     connection, seen = repository._connection, []
-    attempt = connection._attempt
+    in_thread = connection._in_thread
 
-    def counted(work):
+    def counted(db, work):
         seen.append(work)
-        return attempt(work)
+        return in_thread(db, work)
 
-    connection._attempt = counted
+    connection._in_thread = counted
     yield seen
-    connection._attempt = attempt
+    connection._in_thread = in_thread
 
 
 class TestStatements:

@@ -1,6 +1,5 @@
 """The errors of a store's own driver, raised below the repository: what it does with them is tested, too."""
 
-import functools
 import itertools
 import random
 from collections.abc import Callable
@@ -28,18 +27,26 @@ def _sqlite(rate: float, chance: random.Random) -> None:
 
     commits = itertools.count()
 
-    class Failing(sqlite3.Connection):
-        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-            # Once a transaction has begun to write, no other connection is in its way.
-            if (not self.in_transaction or sql == "COMMIT") and chance.random() < rate:
-                raise error(sqlite3.SQLITE_BUSY, "database is locked")
-            cursor = super().execute(sql, *parameters)
-            # Rarer, since the caller has to begin anew: committed, and yet an error. Not at the start, which it is meant to end.
-            if sql == "COMMIT" and next(commits) > 10 and chance.random() < rate / 5:
-                raise error(sqlite3.SQLITE_IOERR, "disk I/O error")
-            return cursor
+    def failing(factory: Any) -> Any:
+        class Failing(factory):  # type: ignore[misc]
+            def execute(self, sql: Any, *parameters: Any) -> Any:
+                # Once a transaction has begun to write, no other connection is in its way. What is no statement only makes some.
+                if isinstance(sql, str) and (not self.in_transaction or sql == "COMMIT") and chance.random() < rate:
+                    raise error(sqlite3.SQLITE_BUSY, "database is locked")
+                cursor = super().execute(sql, *parameters)
+                # Rarer, since the caller has to begin anew: committed, and yet an error. Not at the start, which it is meant to end.
+                if sql == "COMMIT" and next(commits) > 10 and chance.random() < rate / 5:
+                    raise error(sqlite3.SQLITE_IOERR, "disk I/O error")
+                return cursor
 
-    sqlite3.connect = functools.partial(sqlite3.connect, factory=Failing)  # type: ignore[assignment]
+        return Failing
+
+    connect: Any = sqlite3.connect
+
+    def connect_failing(*arguments: Any, factory: Any = sqlite3.Connection, **options: Any) -> Any:
+        return connect(*arguments, factory=failing(factory), **options)
+
+    sqlite3.connect = connect_failing
 
 
 #: By URL scheme: ``(rate, random numbers)``. A backend of its own distribution adds its own, through a worker's ``--plugin``.

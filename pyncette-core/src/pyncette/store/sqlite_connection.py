@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
+
+import aiosqlite
 
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.store.sqlite_errors import is_busy, is_no_text, translated
@@ -23,6 +24,20 @@ T = TypeVar("T")
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.02
 
 
+class _Result(Generic[T]):
+    """What a function returned, as :meth:`aiosqlite.Connection.execute_fetchall` asks for it."""
+
+    def __init__(self, result: T) -> None:
+        self.fetchall = lambda: result
+
+
+class _Functions(sqlite3.Connection):
+    """A connection that also executes functions: so aiosqlite takes one to its thread and brings the result, in one hop."""
+
+    def execute(self, statement: Any, parameters: Any = (), /) -> Any:
+        return _Result(statement(self)) if callable(statement) else super().execute(statement, parameters)
+
+
 class Connection:
     """A connection to the database at ``address``, a URI, made when it is first used; errors call it ``where`` and ``table``."""
 
@@ -31,8 +46,7 @@ class Connection:
         self._where = where
         self._table = table
         self._timeout = timeout
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pyncette-sqlite")
-        self._db: sqlite3.Connection | None = None
+        self._db: aiosqlite.Connection | None = None
         self._closed = False
         # Of all that is not urgent, one call waits for its turn, and the others wait for it: so an urgent one waits for two.
         self._queue = asyncio.Lock()
@@ -51,10 +65,11 @@ class Connection:
         """
         try:
             async with self._turns(urgent=urgent) as is_late:
+                db = await to_the_end(self._connect) if self._db is None else self._db
                 pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
                 while not (is_late and self._working):
                     try:
-                        return await asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, work)
+                        return await self._in_thread(db, work)
                     except sqlite3.OperationalError as error:
                         if not is_busy(error):
                             raise
@@ -106,47 +121,59 @@ class Connection:
                 db.rollback()  # does nothing where SQLite has done so by itself
             raise
 
-    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._working = True
-        try:
-            return self._worked(work)
-        finally:
-            self._working = False
+    async def _in_thread(self, db: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        awaited = True
 
-    def _worked(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._db is None:
-            # No waiting in SQLite (timeout=0): a thread that sleeps there can't be told to stop. No implicit transactions.
-            self._db = sqlite3.connect(self._address, uri=True, timeout=0, isolation_level=None)
+        def attempt(db: sqlite3.Connection) -> T | None:
+            if not awaited:  # the caller is gone since it was put behind something that takes long
+                return None
+            self._working = True
+            try:
+                return _worked(work, db)
+            finally:
+                self._working = False
+
         try:
-            return work(self._db)
-        except sqlite3.OperationalError as error:
-            if not is_no_text(error):
-                raise
-        # Some text is no UTF-8. As bytes it is in nobody's way.
-        self._db.text_factory = _text_or_bytes
-        try:
-            return work(self._db)
+            return await db.execute_fetchall(attempt)  # type: ignore[return-value, unused-ignore]
         finally:
-            self._db.text_factory = str
+            awaited = False
+
+    async def _connect(self) -> aiosqlite.Connection:
+        """To be called to the end: only a connection that is known can be closed, and its thread would outlive us."""
+        # First without aiosqlite: where it fails to connect, its thread outlives the event loop and ends with a traceback.
+        sqlite3.connect(self._address, uri=True).close()
+        # No waiting in SQLite (timeout=0): a thread that sleeps there can't be told to stop. No implicit transactions.
+        self._db = await aiosqlite.connect(self._address, uri=True, timeout=0, isolation_level=None, factory=_Functions)
+        return self._db
 
     async def close(self) -> None:
         """Let the call that has its turn end, refuse all others, and end the thread."""
         self._closed = True
 
-        def disconnect() -> None:
-            if self._db is not None:
-                self._db.close()
-
         async def close() -> None:
             async with self._turn:
-                await asyncio.get_running_loop().run_in_executor(self._thread, disconnect)
-                self._thread.shutdown(wait=False)
+                if self._db is not None:
+                    await self._db.close()
 
         await to_the_end(close)
 
     def _check_open(self) -> None:
         if self._closed:
             raise RepositoryError(f"The repository of {self._where} is closed; use it within its context")
+
+
+def _worked(work: Callable[[sqlite3.Connection], T], db: sqlite3.Connection) -> T:
+    try:
+        return work(db)
+    except sqlite3.OperationalError as error:
+        if not is_no_text(error):
+            raise
+    # Some text is no UTF-8. As bytes it is in nobody's way.
+    db.text_factory = _text_or_bytes
+    try:
+        return work(db)
+    finally:
+        db.text_factory = str
 
 
 def _text_or_bytes(value: bytes) -> str | bytes:
