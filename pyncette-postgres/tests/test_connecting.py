@@ -1,80 +1,20 @@
 """What a URL may say of the way to the server, on servers with settings of the tests' own: TLS, client certificates, sockets."""
 
 import asyncio
-import contextlib
-import importlib.util
 import ssl
-import sys
-import tempfile
-from pathlib import Path
 
 import asyncpg
 import pytest
-import trustme
+from own_server import own_server
 
 from pyncette import Pyncette
 from pyncette.backends import BackendURL, from_url
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.postgres import postgres_repository
 
-_TOOLS = Path(__file__).parents[2] / "tools" / "servers.py"
-
 
 @pytest.fixture(scope="module")
-def tools():
-    spec = importlib.util.spec_from_file_location("servers", _TOOLS)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-class Place:
-    """A server, and the folder of its socket and of certificates."""
-
-    def __init__(self, url, folder):
-        self.folder = folder
-        self.port = BackendURL.parse(url).port(5432)
-
-    def url(self, host="localhost", database="pyncette", **options):
-        query = "&".join(f"{name}={value}" for name, value in options.items())
-        return f"postgresql://pyncette:pyncette@{host}:{self.port}/{database}?{query}"
-
-    def file(self, name):
-        return str(self.folder / f"{name}.pem")
-
-
-@contextlib.contextmanager
-def own_server(tools, settings, access):
-    with tempfile.TemporaryDirectory(prefix="pyncette-", dir=tools._data()) as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with tools._alone():
-            server = tools.postgres(folder)
-        authority = trustme.CA()
-        for who in ("localhost", "client"):
-            certificate = authority.issue_cert(who, common_name="pyncette")
-            certificate.private_key_pem.write_to_path(folder / f"{who}-key.pem")
-            certificate.cert_chain_pems[0].write_to_path(folder / f"{who}.pem")
-        authority.cert_pem.write_to_path(folder / "ca.pem")
-        trustme.CA().cert_pem.write_to_path(folder / "other-ca.pem")
-        [process] = server.processes
-        for key in folder.glob("*-key.pem"):
-            key.chmod(0o600)
-        if process.user is not None:
-            tools.shutil.chown(folder / "localhost-key.pem", process.user)
-        (folder / "access").write_text(access)
-        settings = {"unix_socket_directories": folder, "hba_file": folder / "access", **settings}
-        process.command = [*process.command, *(f"--{name}={value}" for name, value in settings.items())]
-        try:
-            server.start()
-            yield Place(server.url, folder)
-        finally:
-            server.stop()
-
-
-@pytest.fixture(scope="module")
-def secured(tools):
+def secured():
     """TLS only; the database `postgres` to those only who have a certificate."""
     access = "hostssl postgres all all scram-sha-256 clientcert=verify-ca\nhostssl all all all scram-sha-256\nlocal all all trust\n"
     settings = {
@@ -83,7 +23,7 @@ def secured(tools):
         "ssl_key_file": "../localhost-key.pem",
         "ssl_ca_file": "../ca.pem",
     }
-    with own_server(tools, settings, access) as place:
+    with own_server(settings, access) as place:
         yield place
 
 

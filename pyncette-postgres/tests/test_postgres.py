@@ -221,7 +221,7 @@ class TestStored:
 
         described = """SELECT (SELECT array_agg(attname || format_type(atttypid, atttypmod) || attnotnull ORDER BY attnum)
                 FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0), c.reloptions::text,
-            (SELECT array_agg(replace(pg_get_indexdef(indexrelid), c.relname, 't') ORDER BY 1) FROM pg_index WHERE indrelid = c.oid)
+            (SELECT array_agg(d ORDER BY d) FROM pg_index, replace(pg_get_indexdef(indexrelid), c.relname, 't') AS d WHERE indrelid = c.oid)
             FROM pg_class AS c WHERE c.oid = $1::text::regclass"""
         asyncio.run(test())
         ours = sql(described, table)

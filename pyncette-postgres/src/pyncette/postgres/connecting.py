@@ -103,7 +103,9 @@ class Connecting:
         settings = {
             "application_name": self._name,
             "default_transaction_isolation": "read committed",
-            # A statement is planned once for each connection, perhaps while the table is empty. It won't stay so.
+            # A statement is planned once for each connection, perhaps while the table is empty. It won't stay so. Planning for the
+            # arrays at hand takes longer than to run it.
+            "plan_cache_mode": "force_generic_plan",
             "enable_seqscan": "off",
             "jit": "off",
         }
