@@ -108,13 +108,19 @@ class Connections:
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
             "socket_keepalive": True,
-            # There may be another address to try; waiting for an answer is bounded by the timeout of the whole exchange.
-            "socket_connect_timeout": timeout / 3,
             **({"ssl": True, **tls_options} if self._tls else {}),
         }
+        # Waiting for an answer is bounded by the timeout of the whole exchange. What is left after connecting is for the error of that.
         self._options = {"socket_timeout": None, "username": url.username, "password": url.password, **common}
+        self._options["socket_connect_timeout"] = timeout * 0.8
         self._options["db"] = _database(url, self._kind, database)
-        self._sentinel_options = {"socket_timeout": timeout / 3, **sentinel_options, **common}
+        # There may be another sentinel to ask.
+        self._sentinel_options = {
+            "socket_timeout": timeout / 3,
+            "socket_connect_timeout": timeout / 3,
+            **sentinel_options,
+            **common,
+        }
         self._script = script
         self._sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         addresses = [(node.hostname(), node.port(26379 if kind == "sentinel" else 6379)) for node in nodes]

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from redis import exceptions as driver
@@ -38,44 +38,51 @@ class Server:
 
         Waiting for a connection is no fault of the server, as long as it answers others. Raises what the driver raises, or TimeoutError.
         """
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        async with contextlib.AsyncExitStack() as stack:
-            for slots in [self._slots] if urgent else [self._others, self._slots]:
-                await stack.enter_async_context(self._turn(slots))
-            if self._closed:
-                raise ClosedError
-            client = self._client
+        began = asyncio.get_running_loop().time()
+        if not urgent:
+            await self._turn(self._others)
+        try:
+            await self._turn(self._slots)
             try:
-                # A server that has answered nobody meanwhile has had its time already.
-                async with asyncio.timeout_at((clock() if self._answered > began else began) + self._timeout):
-                    pipeline = client.pipeline(transaction=False)
-                    for command in commands:
-                        pipeline.execute_command(*command)
-                    replies: list[Any] = await pipeline.execute(raise_on_error=False)
-            except (TimeoutError, MasterNotFoundError):
-                # Where one connection is dead and looks alive, the others are, too; another sentinel may know better.
-                self._renew(client)
-                raise
-            if any(isinstance(reply, driver.ReadOnlyError | driver.MasterDownError) for reply in replies):
-                self._renew(client)  # there may be another master by now
-            self._answered = clock()
-            return replies
+                return await self._exchange(commands, began)
+            finally:
+                self._slots.release()
+        finally:
+            if not urgent:
+                self._others.release()
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, slots: asyncio.Semaphore) -> AsyncIterator[None]:
-        while True:
+    async def _turn(self, slots: asyncio.Semaphore) -> None:
+        """Wait for one of the ``slots``, as long as the server answers others."""
+        clock = asyncio.get_running_loop().time
+        while slots.locked():
             try:
                 async with asyncio.timeout(self._timeout):
                     await slots.acquire()
-                break
+                return
             except TimeoutError:
-                if asyncio.get_running_loop().time() - self._answered > self._timeout:
+                if clock() - self._answered > self._timeout:
                     raise
+        await slots.acquire()
+
+    async def _exchange(self, commands: Sequence[Command], began: float) -> list[Any]:
+        if self._closed:
+            raise ClosedError
+        clock, client = asyncio.get_running_loop().time, self._client
         try:
-            yield
-        finally:
-            slots.release()
+            # A server that has answered nobody meanwhile has had its time already.
+            async with asyncio.timeout_at((clock() if self._answered > began else began) + self._timeout):
+                pipeline = client.pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command)
+                replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        except (TimeoutError, MasterNotFoundError):
+            # Where one connection is dead and looks alive, the others are, too; another sentinel may know better.
+            self._renew(client)
+            raise
+        if any(isinstance(reply, driver.ReadOnlyError | driver.MasterDownError) for reply in replies):
+            self._renew(client)  # there may be another master by now
+        self._answered = clock()
+        return replies
 
     def _renew(self, client: Any) -> None:
         """Use other connections from now on, if ``client`` is still the one in use; calls on their way may end on theirs."""
