@@ -56,11 +56,12 @@ class TestTLS:
         [[_, cipher]] = run(own.options(ssl_context=context))
         assert cipher
 
-    def test_a_url_says_it(self, own):
+    @pytest.mark.parametrize("dash", "_-")
+    def test_a_url_says_it(self, own, dash):
         async def test():
             options = own.options()
             address = f"{options['mysql_user']}:{options['mysql_password']}@127.0.0.1:{options['mysql_port']}/pyncette"
-            url = f"mysql://{address}?ssl_mode=VERIFY_IDENTITY&ssl_ca={own.folder}/ca.pem&table_name={options['mysql_table_name']}"
+            url = f"mysql://{address}?ssl{dash}mode=VERIFY_IDENTITY&ssl{dash}ca={own.folder}/ca.pem&table_name={options['mysql_table_name']}"
             async with from_url(url)() as repository:
                 [[_, cipher]] = await repository._fetch("SHOW STATUS LIKE 'Ssl_cipher'")
                 assert cipher

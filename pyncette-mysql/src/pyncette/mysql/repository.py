@@ -316,7 +316,11 @@ def _from_url(url: BackendURL) -> Mapping[str, Any]:
         "mysql_user": url.username,
         "mysql_password": url.password or "",
         "mysql_database": url.path[1:],
+        **{f"mysql_{name.replace('-', '_')}": url.options[name] for name in _URL_OPTIONS if name in url.options},
     }
 
 
-backend = Backend(contract_version=1, factory=mysql_repository, prefix="mysql_", from_url=_from_url)
+#: As MySQL's own programs spell them, and hosts hand them out.
+_URL_OPTIONS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key")
+
+backend = Backend(contract_version=1, factory=mysql_repository, prefix="mysql_", from_url=_from_url, url_options=_URL_OPTIONS)
