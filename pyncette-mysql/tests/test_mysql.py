@@ -269,6 +269,21 @@ class TestStored:
         message = error_of(**server, mysql_table_name=table)
         assert message.endswith("has the stored format 2, but this Pyncette knows only 1; upgrade pyncette-mysql")
 
+    @pytest.mark.parametrize("skip", [False, True])
+    def test_one_of_pyncette_1_is_recognised_and_left_alone(self, server, table, sql, skip):
+        sql(
+            f"CREATE TABLE {table} (name VARCHAR(256) PRIMARY KEY, parent_name VARCHAR(256), locked_until DOUBLE, locked_by VARCHAR(256), "
+            "execute_after DOUBLE, task_spec TEXT)"
+        )
+        sql(f"INSERT INTO {table} (name) VALUES ('a')")
+        message = error_of(**server, mysql_table_name=table, mysql_skip_table_create=skip)
+        assert message.startswith(f"The table '{table}' in ")
+        assert (
+            "is one of Pyncette 1, which this version can't read; choose another mysql_table_name, schedule its tasks anew"
+            in message
+        )
+        assert sql(f"SELECT name FROM {table}") == [("a",)]
+
     def test_a_table_of_somebody_else_is_left_alone(self, server, table, sql):
         sql(f"CREATE TABLE {table} (name TEXT)")
         message = error_of(**server, mysql_table_name=table)
