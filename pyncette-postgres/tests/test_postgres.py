@@ -6,6 +6,7 @@ import gc
 import json
 import re
 import socket
+import traceback
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -396,6 +397,19 @@ class TestErrors:
     def test_of_the_url_name_the_option(self):
         with pytest.raises(ConfigurationError, match="Unknown option 'tabel_name' .* did you mean 'table_name'?"):
             Pyncette("postgresql://host/db?tabel_name=x")
+
+    def test_a_text_that_no_encoding_has_is_not_shown(self, server_url, table):
+        spec = "battery-horse \ud800"
+
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                with pytest.raises(RepositoryError, match="A value can't be stored in .*: a text with half") as caught:
+                    await repository.register(NOW, [registration("a", spec=spec)])
+                assert not isinstance(caught.value, TransientRepositoryError)
+                assert "horse" not in "".join(traceback.format_exception(caught.value))
+                await repository.register(NOW, [registration("a")])
+
+        asyncio.run(test())
 
     def test_a_spec_that_text_cannot_hold(self, server_url, table):
         async def test():

@@ -69,13 +69,6 @@ class Connections:
                             connection.terminate()
                         raise
                 self._progress = asyncio.get_running_loop().time()
-        except ValueError as error:
-            if not isinstance(error, asyncpg.InterfaceError):
-                raise
-            # Without the driver's words, which show the value.
-            raise RepositoryError(
-                f"A value can't be stored in {self.table} in {self.where}: a text with half a surrogate pair, or a number beyond 64 bits"
-            ) from None
         except TRANSIENT as error:
             if isinstance(error, _ANOTHER_SESSION):
                 self._way = self._connecting.pooled()
@@ -93,6 +86,11 @@ class Connections:
                 f"The table {self.table} in {self.where} is not one of Pyncette's; choose another postgres_table_name"
             ) from error
         except asyncpg.PostgresError as error:
+            if type(error) is asyncpg.DataError:  # the driver's own, which shows the value
+                raise RepositoryError(
+                    f"A value can't be stored in {self.table} in {self.where}: a text with half a surrogate pair, "
+                    "or a number beyond 64 bits"
+                ) from None
             raise RepositoryError(f"PostgreSQL at {self.where} refused: {line(error)}") from error
 
     @contextlib.asynccontextmanager
