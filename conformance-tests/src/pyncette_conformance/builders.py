@@ -1,9 +1,10 @@
 """Invented instants and rows. Nothing in the suite waits: time is a parameter of the contract."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pyncette.clock import to_microseconds
+from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.repository import Claim, ClaimResult, Commit, Key, Outcome, Registration, Release, Repository, Settlement, Target
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "commit",
     "epoch_at",
     "poll",
+    "refused",
     "register",
     "registration",
     "release",
@@ -64,6 +66,18 @@ def registration(
 async def register(repository: Repository, *keys: Key, seconds: float = 0) -> None:
     """Store one schedule for each key, registered at T0."""
     await repository.register(T0, [registration(key, seconds) for key in keys])
+
+
+async def refused(call: Awaitable[object]) -> bool:
+    """Whether ``call`` is refused for good, with an error of ours; nothing else may come out of it."""
+    try:
+        await call
+    except RepositoryError as error:
+        assert not isinstance(error, TransientRepositoryError), "what is refused as transient is tried again, in vain"
+        return True
+    except Exception as error:
+        raise AssertionError(f"{type(error).__name__} was let out; it has to be a RepositoryError") from error
+    return False
 
 
 async def poll(

@@ -1,12 +1,11 @@
 """Names: any Unicode but NUL, told apart byte by byte, in partitions that are told apart just so."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
-from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.repository import ClaimResult, Key, SupportsPartitions
-from pyncette_conformance.builders import LEASE, T0, claim_one, commit, poll, register, registration, settle
+from pyncette_conformance.builders import LEASE, T0, claim_one, commit, poll, refused, register, registration, settle
 from pyncette_conformance.comparison import assert_has
 from pyncette_conformance.store import Store, all_rows, scenario
 from pyncette_conformance.suite.base import Conformance
@@ -230,15 +229,6 @@ class TestNames(Conformance):
         good, absent, bad = *store.keys(2), store.key(name)
         replaced = [bad._replace(name=each) for each in ("a?", "?", "a\ufffd", "\ufffd", "a", "", "??", "\ufffd\ufffd")]
         await register(store.repository, good)
-
-        async def refused(call: Awaitable[object]) -> bool:
-            try:
-                await call
-            except RepositoryError as error:
-                assert not isinstance(error, TransientRepositoryError), "it would be tried again, in vain"
-                return True
-            return False
-
         kept = not await refused(register(store.repository, bad))
         listed = await all_rows(store.repository, bad.partition)
         assert [row.key for row in listed] == ([bad] if kept else [])

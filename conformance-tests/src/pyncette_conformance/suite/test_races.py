@@ -103,7 +103,8 @@ class TestRaces(Conformance):
             allowed = [await in_turn(keys, order, paused=paused) for order in orders]
             found = anonymous(claims, await store.rows(keys), answers)
             for key, result, *expected in zip(keys, found, *allowed, strict=True):
-                assert result in expected, told(key, f"{one} with {other}", result, expected[:2])
+                if result not in expected:
+                    raise AssertionError(told(key, one, other, result, expected[:2]))
 
 
 async def in_turn(keys: Sequence[Key], calls: Sequence[tuple[int, str]], *, paused: bool) -> list[tuple[object, ...]]:
@@ -128,9 +129,11 @@ def anonymous(claims: Sequence[Claim], rows: Sequence[Row | None], answers: Sequ
     return [tuple(map(named, each)) for each in zip(rows, *answers, strict=True)]
 
 
-def told(key: Key, what: str, found: Sequence[object], expected: Sequence[Sequence[object]]) -> str:
-    """How what was found differs from each of the orders."""
-    lines = [f"{what}, {key}: neither order of the two gives this row and these answers"]
-    for number, order in enumerate(expected, 1):
-        lines += [f"order {number}: {line}" for line in differences(found, order, "(row, answer, answer)")]
+def told(key: Key, one: str, other: str, found: Sequence[object], orders: Sequence[Sequence[object]]) -> str:
+    """How what was found differs from what each of the orders gives."""
+    lines = [f"{one} and {other} at once, on {key.name!r}: the row and the answers are those of neither order"]
+    names = ("row", f"answer to {one}", f"answer to {other}")
+    for order, first in zip(orders, (one, other), strict=True):
+        lines += [f"if {first} had come first:"]
+        lines += [f"  {line}" for parts in zip(found, order, names, strict=True) for line in differences(*parts)]
     return "\n".join(lines)

@@ -1,12 +1,14 @@
 """What is stored comes back exactly: arguments, texts, instants, and integers beyond what a double can hold."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
-from pyncette.errors import RepositoryError, TransientRepositoryError
+from pyncette.errors import RepositoryError
 from pyncette.repository import Claim, Extend, Fail, Outcome, Registration, Release, State, SupportsStats, Target
 from pyncette_conformance.builders import (
     LEASE,
@@ -18,6 +20,7 @@ from pyncette_conformance.builders import (
     claim_one,
     commit,
     poll,
+    refused,
     register,
     registration,
     settle,
@@ -294,16 +297,12 @@ class TestValues(Conformance):
         await register(store.repository, good, bad)
         claims = [await claim_one(store.repository, key) for key in (good, bad)]
         before = await store.row(bad)
-        changes = {"schedule": SCHEDULE, field: text}
-        try:
-            if field == "error":
-                await settle(store.repository, T0, Fail(claims[1], text))
-            else:
-                await store.repository.register(
-                    T0, [registration(bad, spec=changes.get("spec", "{}"), schedule=changes["schedule"])]
-                )
-        except RepositoryError as refused:
-            assert not isinstance(refused, TransientRepositoryError), "it would be tried again, in vain"
+        if field == "error":
+            call: Coroutine[Any, Any, object] = settle(store.repository, T0, Fail(claims[1], text))
+        else:
+            changed = replace(registration(bad), **{field: text})  # type: ignore[arg-type]
+            call = store.repository.register(T0, [changed])
+        if await refused(call):
             assert await store.row(bad) == before
         else:
             assert_has(await store.row(bad), **{field: text})
