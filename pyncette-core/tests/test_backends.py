@@ -210,14 +210,29 @@ def test_an_entry_point_that_is_no_backend_is_refused(install):
     assert "fake_old:backend" in message
 
 
-@pytest.mark.parametrize("version", [0, 2, 99])
-def test_a_backend_for_another_version_of_the_contract_is_refused(install, version):
-    code = WORKING.replace("contract_version=1", f"contract_version={version}")
+@pytest.mark.parametrize(
+    ("stated", "said", "older"),
+    [
+        ("0", "version 0", "pyncette-fake"),
+        ("2", "version 2", "pyncette-core"),
+        ("(2, 3)", "version 2 and 3", "pyncette-core"),
+        ("{0}", "version 0", "pyncette-fake"),
+        ("()", "version none", "pyncette-fake"),
+    ],
+)
+def test_a_backend_for_other_versions_of_the_contract_is_refused(install, stated, said, older):
+    code = WORKING.replace("contract_version=1", f"contract_version={stated}")
     install("pyncette-fake", {"fake": "fake_versioned:backend"}, module="fake_versioned", code=code)
-    message = error_of(lambda: Pyncette("fake://host"), BackendImportError)
-    assert f"version {version}" in message
-    assert "pyncette-fake" in message
-    assert "upgrade" in message
+    assert error_of(lambda: Pyncette("fake://host"), BackendImportError).endswith(
+        f"pyncette-fake implements {said} of the repository contract, this pyncette-core has 1; upgrade {older}"
+    )
+
+
+@pytest.mark.parametrize("stated", ["1", "(1, 2)", "range(1, 3)", "{0, 1}"])
+def test_a_backend_may_know_several_versions_of_the_contract(install, stated):
+    code = WORKING.replace("contract_version=1", f"contract_version={stated}")
+    install("pyncette-fake", {"fake": "fake_several:backend"}, module="fake_several", code=code)
+    Pyncette("fake://host")
 
 
 # --- only looking -------------------------------------------------------------------------------------------------------

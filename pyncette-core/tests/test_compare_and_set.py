@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pyncette import lifecycle
 from pyncette.compare_and_set import CompareAndSetRepository, Stored
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.memory import MemoryRepository
 from pyncette.repository import Commit, Extend, Fail, Key, Outcome, Page, Registration, Release, SupportsPause, Target
+from pyncette.store.rivals import Rivals
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -221,6 +223,49 @@ class TestConflicts:
             assert (row.revision, row.schedule) == (0, "s")
 
         run(test)
+
+
+class TestRivals:
+    """Several processes on one partition."""
+
+    def test_each_has_rows_of_its_own_once_they_know_of_each_other(self):
+        names = [str(number) for number in range(3000)]
+        tags = ["0000000a", "1234abcd", "fedcba98"]
+        mine = []
+        for me in tags:
+            rivals = Rivals(me)
+            rivals.ended([row_of(other) for other in tags if other != me], quiet=False)
+            mine.append({names[place] for place in rivals.mine(names, 3000)})
+        assert sum(map(len, mine)) == len(set().union(*mine)) == 3000
+        assert min(map(len, mine)) > 700
+
+    def test_the_longest_ready_come_first_while_nobody_is_met(self):  # I11
+        assert [*Rivals("0000000a").mine(["b", "c", "a"], 2)] == [0, 1]
+
+    def test_what_others_leave_is_taken_after_some_looks(self):
+        rivals = Rivals("0000000a")
+        rivals.ended([row_of("fedcba98")], quiet=False)
+        theirs = next(name for name in map(str, range(99)) if not rivals.mine([name], 9))
+        looks = next(number for number in range(99) if rivals.mine([theirs], 9))
+        assert looks < 10
+
+    def test_one_that_is_not_met_again_is_forgotten(self):
+        rivals = Rivals("0000000a")
+        rivals.ended([row_of("fedcba98")], quiet=False)
+        assert rivals.reading == 2
+        for _ in range(100):
+            rivals.ended([], quiet=True)
+        assert rivals.reading == 1
+
+    def test_leases_of_others_are_no_tags_whatever_they_are(self):
+        rivals = Rivals("0000000a")
+        rivals.ended([None, *map(row_of, [None, "", "x", "ＡＢＣＤ1234", "0000000a"])], quiet=False)
+        assert rivals.reading == 1
+
+
+def row_of(tag):
+    row = lifecycle.register(None, NOW, registration("a"))
+    return row._replace(lease=tag and tag + "0" * 24)
 
 
 class TestClaiming:

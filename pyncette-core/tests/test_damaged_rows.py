@@ -8,7 +8,7 @@ from test_compare_and_set import DictRepository
 
 from pyncette import lifecycle
 from pyncette.clock import to_microseconds
-from pyncette.codec import decode, unreadable
+from pyncette.codec import decode, from_json, to_json, unreadable
 from pyncette.memory import MemoryRepository
 from pyncette.repository import Commit, Key, Outcome, Registration, State, Target
 from pyncette_conformance import Capabilities
@@ -95,3 +95,23 @@ class TestRules:
     def test_what_is_said_of_it_shows_no_arguments(self):
         row = lifecycle.register(None, NOW, Registration(KEY, "{}", "s", Target(NOW, NOW)))
         assert "secret" not in damaged(row, "spec", b'{"password": "secret"}').error
+
+
+class TestJSON:
+    ROW = lifecycle.register(None, NOW, Registration(KEY, '{"x": "é😀"}', "s", Target(NOW, NOW + MINUTE)))
+
+    def test_of_a_row_is_that_row(self):
+        held, _ = lifecycle.claim(self.ROW, NOW + MINUTE, MINUTE, "lease")
+        failed = held._replace(state=State.FAILED, ready_at=None, error="it broke", memo="a\nnote")
+        for row in (self.ROW, held, failed, lifecycle.pause(held)):
+            assert from_json(KEY, to_json(row)) == row == from_json(KEY, to_json(row).encode())
+
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", "7", "null", "NaN", "[" * 100_000, "9" * 5000, b"\xff", "{}", '{"state": {}}', '{"epoch": NaN}']
+    )
+    def test_of_junk_is_an_unreadable_row(self, text):  # I10
+        assert from_json(KEY, text).state is State.UNREADABLE
+        assert from_json(KEY, text).key == KEY
+
+    def test_of_a_later_release_is_read_as_far_as_it_is_known(self):
+        assert from_json(KEY, to_json(self.ROW)[:-1] + ',"more":[1]}') == self.ROW

@@ -4,13 +4,17 @@ A store is shared: by later releases, by operators with a console, by disks that
 state UNREADABLE, which can be looked at and removed, and never raises in the middle of a batch.
 """
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
-from pyncette.clock import from_microseconds
+from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.store.contract import Key, Row, State
 
-__all__ = ["decode", "name_in_bytes", "name_of_bytes", "unreadable"]
+__all__ = ["decode", "from_json", "name_in_bytes", "name_of_bytes", "to_json", "unreadable"]
 
+_FIELDS = Row._fields[1:]
+_INSTANTS = ("occurrence", "execute_after", "ready_at", "locked_until")
 _STATES = {state.value: state for state in State if state is not State.UNREADABLE}
 _NOWHEN = datetime(1970, 1, 1, tzinfo=UTC)
 #: A signed number of 64 bits that can still be raised.
@@ -80,6 +84,27 @@ def decode(
         return unreadable(key, f"the state {str(state)[:100]!r} is unknown", ready_at)
     except (ValueError, OverflowError) as problem:
         return unreadable(key, str(problem), ready_at)
+
+
+def to_json(row: Row) -> str:
+    """All of ``row`` but its key, as a JSON object in ASCII, for stores that keep a text for each row."""
+    values = row._asdict()
+    del values["key"]
+    for name in _INSTANTS:
+        values[name] = None if values[name] is None else to_microseconds(values[name])
+    return json.dumps(values, separators=(",", ":"))
+
+
+def from_json(key: Key, text: str | bytes) -> Row:
+    """The row of what :func:`to_json` made, by the judgement of :func:`decode`. Members that are missing are None, others are passed by."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        return unreadable(key, f"it is no JSON ({type(problem).__name__})")
+    if not isinstance(values, dict):
+        return unreadable(key, "it is no JSON object")
+    fields: list[Any] = [values.get(name) for name in _FIELDS]
+    return decode(key, *fields)
 
 
 def unreadable(key: Key, problem: str, ready_at: object = None) -> Row:

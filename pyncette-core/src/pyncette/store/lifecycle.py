@@ -5,7 +5,8 @@ lease's end, until somebody else claims it. Equality of ``lease`` guards every w
 stepped clock can be mistaken for the old one; ``revision`` tells a claim that its schedule was replaced meanwhile.
 
 The in-memory and SQLite stores call these functions; stores that decide in SQL or Lua state the same rules there, and the
-conformance suite compares.
+conformance suite compares. Stable, as the contract is: backends of others call these functions, so they go on to mean the same until
+:data:`~pyncette.repository.CONTRACT_VERSION` is raised.
 """
 
 import uuid

@@ -1,4 +1,7 @@
-"""The part of the contract that is the same for every store which reads rows, lets core decide, and writes them back."""
+"""The part of the contract that is the same for every store which reads rows, lets core decide, and writes them back.
+
+Stable, as the contract is: what is overridden here changes only with :data:`~pyncette.repository.CONTRACT_VERSION`.
+"""
 
 import abc
 import functools

@@ -153,8 +153,9 @@ class BackendURL:
 class Backend:
     """What an entry point of the group ``pyncette.backends`` names."""
 
-    #: The :data:`~pyncette.repository.CONTRACT_VERSION` that the backend was written for, as a literal.
-    contract_version: int
+    #: The :data:`~pyncette.repository.CONTRACT_VERSION` that the backend was written for, as a literal; several, if it goes by the one
+    #: that it finds in ``pyncette.repository``: ``(1, 2)``.
+    contract_version: int | Collection[int]
     #: Takes its options as keyword-only parameters of type str, int, float, bool or timedelta (or None), named with the
     #: ``prefix``; an asynchronous context manager of a repository. If it creates something, an option ``PREFIX_skip_table_create``
     #: keeps it from that, and :class:`~pyncette.errors.StoreMissingError` says that there is nothing: see :func:`looking`.
@@ -284,10 +285,13 @@ def load(scheme: str) -> Backend:
         ) from error
     if not isinstance(backend, Backend):
         raise BackendImportError(f"{entries[0].value} of {owners[0]} is not a pyncette.backends.Backend; upgrade {owners[0]}")
-    if backend.contract_version != CONTRACT_VERSION:
+    stated = backend.contract_version
+    versions = [stated] if isinstance(stated, int) else sorted(stated)
+    if CONTRACT_VERSION not in versions:
+        older = "pyncette-core" if versions and versions[0] > CONTRACT_VERSION else owners[0]
         raise BackendImportError(
-            f"{owners[0]} implements version {backend.contract_version} of the repository contract, "
-            f"this pyncette-core has {CONTRACT_VERSION}; upgrade the older of the two"
+            f"{owners[0]} implements version {' and '.join(map(str, versions)) or 'none'} of the repository contract, "
+            f"this pyncette-core has {CONTRACT_VERSION}; upgrade {older}"
         )
     return backend
 
