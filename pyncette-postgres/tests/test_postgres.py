@@ -441,6 +441,24 @@ class TestConnections:
 
         asyncio.run(test())
 
+    def test_a_server_that_is_away_makes_no_noise_but_errors_of_calls(self, server_url, table, caplog):
+        async def test():
+            host, port = address_of(server_url)
+            async with contextlib.AsyncExitStack() as stack:
+                async with Proxy(host, port) as proxy:
+                    through = server_url.replace(f"{host}:{port}", f"127.0.0.1:{proxy.port}")
+                    opened = postgres_repository(postgres_url=through, postgres_table_name=table)
+                    repository = await stack.enter_async_context(opened)
+                    await claim(repository)
+                    proxy.drop()
+                for _ in range(20):
+                    with pytest.raises(TransientRepositoryError):
+                        await claim(repository)
+                    await asyncio.sleep(0.05)  # the driver's own attempts are made in the background
+
+        asyncio.run(test())
+        assert caplog.messages == []
+
     def test_waiting_for_one_is_no_fault(self, server_url, table):
         """A burst takes many times the timeout. Nobody fails while the server answers, and no connection is thrown away for it."""
 

@@ -126,7 +126,8 @@ class Connections:
 async def opened(connecting: Connecting, size: int) -> AsyncIterator[Connections]:
     """Up to ``size`` connections. Raises :class:`RepositoryError` or :class:`TransientRepositoryError` if there is no way to the server."""
     way = await connecting.find()
-    pool = asyncpg.create_pool(**way.arguments, min_size=1, max_size=size, connect=_connect, reset=_leave_as_it_is)
+    # None is kept open for its own sake: the driver would log a traceback each time that it can't.
+    pool = asyncpg.create_pool(**way.arguments, min_size=0, max_size=size, connect=_connect, reset=_leave_as_it_is)
     try:
         with connecting.explained():
             await pool
