@@ -46,10 +46,6 @@ def open_and_close(**options):
     asyncio.run(run())
 
 
-FIELDS = ("spec", "schedule", "occurrence", "execute_after", "ready_at", "lease", "locked_until", "epoch", "revision", "attempt")
-FIELDS += ("state", "error")
-
-
 class TestDamagedRows(DamagedRows):
     @pytest.fixture
     def damage_row(self):
@@ -64,12 +60,14 @@ class TestDamagedRows(DamagedRows):
                     plain = junk
                 elif field == "ready_at":  # which is in the index, too
                     return False
-                elif isinstance(junk, bytes):
-                    plain = plain[:-1] + b', "' + junk + b'"]'
                 else:
                     values = json.loads(plain)
-                    values[FIELDS.index(field) :] = [] if junk is MISSING else [junk, *values[FIELDS.index(field) + 1 :]]
+                    del values[field]
                     plain = json.dumps(values).encode()
+                    if isinstance(junk, bytes):
+                        plain = plain[:-1] + b', "%s": "%s"}' % (field.encode(), junk)
+                    elif junk is not MISSING:
+                        plain = json.dumps({**values, field: junk}).encode()
                 return txn.put(b"t" + partition + name, key.name.encode() + b"\0" + plain)
 
         return damage
@@ -202,7 +200,9 @@ class TestStored:
         row = stored.pop(b"t" + p + a)
         name, _, rest = row.partition(b"\0")
         assert name == b"a"
-        assert json.loads(rest) == ['{"x": 1}', "s", at, at, at, None, None, at, 0, 0, "scheduled", None]
+        times = {"occurrence": at, "execute_after": at, "ready_at": at, "locked_until": None}
+        others = {"lease": None, "epoch": at, "revision": 0, "attempt": 0, "state": "scheduled", "error": None, "memo": ""}
+        assert json.loads(rest) == {"spec": '{"x": 1}', "schedule": "s", **times, **others}
         assert stored == {b"format": b"1", b"r" + p + bytes.fromhex("80064bf535b0f241") + a: b""}
 
     @pytest.mark.parametrize(

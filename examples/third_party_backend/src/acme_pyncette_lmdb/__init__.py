@@ -3,11 +3,11 @@
 LMDB has one writer at a time and durable transactions over any number of keys. So each call of the contract is one transaction, in
 which rows are read, changed by the rules of :mod:`pyncette.lifecycle`, and written back. What is stored, all keys being bytes:
 
-- ``t`` + digest of the partition + digest of the name: a row, as its name, NUL, and a JSON array of the rest;
+- ``t`` + digest of the partition + digest of the name: a row, as its name, NUL, and a JSON object of the rest;
 - ``r`` + digest of the partition + ready_at + digest of the name: empty; in the order in which rows get ready;
 - ``format``: the version of all this.
 
-Digests, because a key of LMDB has 511 bytes at most, and a name may have 1,000. The name is not within the array, so that a row can be
+Digests, because a key of LMDB has 511 bytes at most, and a name may have 1,000. The name is not within the object, so that a row can be
 shown and removed whatever has become of that.
 """
 
@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
-import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ import lmdb
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
 from pyncette.clock import from_microseconds, to_microseconds
-from pyncette.codec import decode, unreadable
+from pyncette.codec import from_json, to_json, unreadable
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.repository import ClaimResult, Key, Page, Row, State
 from pyncette.rowwise import Change, RowwiseRepository
@@ -297,11 +296,7 @@ def _scan(txn: Transaction, prefix: bytes, start: bytes = b"") -> Iterator[tuple
 
 
 def _encode(row: Row) -> bytes:
-    key, spec, schedule, occurrence, after, ready, lease, locked, epoch, revision, attempt, state, error = row
-    times = [at and to_microseconds(at) for at in (occurrence, after, ready)]
-    until = locked and to_microseconds(locked)
-    fields = [spec, schedule, *times, lease, until, epoch, revision, attempt, state.value, error]
-    return key.name.encode() + b"\0" + json.dumps(fields).encode()
+    return row.key.name.encode() + b"\0" + to_json(row).encode()
 
 
 def _listed(partition: str, digest: bytes, value: bytes) -> Row:
@@ -312,14 +307,8 @@ def _listed(partition: str, digest: bytes, value: bytes) -> Row:
 
 
 def _decode(key: Key, value: bytes) -> Row:
-    name, _, fields = value.partition(b"\0")
-    try:
-        values = json.loads(fields)
-    except (ValueError, RecursionError) as error:
-        return unreadable(key, f"it is no JSON ({type(error).__name__})")
-    if name != key.name.encode() or not isinstance(values, list) or len(values) != len(Row._fields) - 1:
-        return unreadable(key, "it has another name or other fields")
-    return decode(key, *values)
+    name, _, text = value.partition(b"\0")
+    return from_json(key, text) if name == key.name.encode() else unreadable(key, "it has another name")
 
 
 backend = Backend(contract_version=1, factory=lmdb_repository, prefix="lmdb_", from_url=_from_url)
