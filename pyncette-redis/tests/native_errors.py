@@ -44,7 +44,8 @@ def _inject(rate, chance):
     async def read_response(connection, *arguments, **options):
         reply = await original(connection, *arguments, **options)
         # Answers of the script: what was asked is done, and yet an error. Not at the start, which it is meant to end.
-        if isinstance(reply, bytes) and reply[:1] in b"[{" and next(answers) > 10 and chance.random() < rate:
+        answer = reply[0] if isinstance(reply, list) and reply else reply
+        if isinstance(answer, bytes) and answer[:1] in b'[{"' and next(answers) > 10 and chance.random() < rate:
             raise chance.choice(ERRORS)
         return reply
 
