@@ -30,6 +30,7 @@ from pyncette import (
 )
 from pyncette.memory import memory_repository
 from pyncette.task import DynamicTask, PartitionedTask, StaticTask, crc32_selector, dump_arguments
+from pyncette.tasks import stored_arguments
 from pyncette.testing import VirtualClock, running
 
 SECOND = timedelta(seconds=1)
@@ -1004,12 +1005,12 @@ json_values = st.recursive(
 def test_whatever_json_can_say_comes_back_as_it_was(args):
     app = Pyncette()
     template = app.dynamic_task()(body)
-    assert template.arguments(dump_arguments(args, "a test")) == args
+    assert template.arguments(stored_arguments(dump_arguments(args, "a test"))) == args
 
 
 def test_tuples_come_back_as_lists(app):
     template = app.dynamic_task()(body)
-    assert template.arguments(dump_arguments({"pair": (1, (2, 3))}, "a test")) == {"pair": [1, [2, 3]]}
+    assert template.arguments(stored_arguments(dump_arguments({"pair": (1, (2, 3))}, "a test"))) == {"pair": [1, [2, 3]]}
 
 
 def test_the_classes_that_users_meet_are_exported():

@@ -479,7 +479,7 @@ def test_batches_grow_with_the_load(make_app, clock, store, body):
     assert sum(sizes) == 2001 and len(sizes) < 60
 
 
-def test_no_more_than_one_batch_waits_to_be_settled(make_app, clock, store, body):
+def test_no_more_than_two_batches_wait_to_be_settled(make_app, clock, store, body):
     async def hang(call):
         if call.method == "settle":
             await asyncio.sleep(30)
@@ -493,11 +493,30 @@ def test_no_more_than_one_batch_waits_to_be_settled(make_app, clock, store, body
             await app_context.schedule_tasks(template, instances(1000))
             started = asyncio.create_task(app_context.run())
             await clock.advance(20 * SECOND)
-            assert len(body.runs) <= 20 + 10
-            assert len(store.held()) <= 20 + 10
+            assert len(body.runs) <= 2 * 20 + 10
+            assert len(store.held()) <= 2 * 20 + 10
             store.before = None
             started.cancel()
             await asyncio.wait([started])
+
+    run(clock, main())
+
+
+def test_the_next_batch_is_claimed_while_the_last_is_settled(make_app, clock, store, body):
+    async def takes_time(call):
+        if call.method in ("claim", "settle"):
+            await asyncio.sleep(0.1)
+
+    store.before = takes_time
+    app = make_app(concurrency_limit=10, batch_size=10)
+    template = app.dynamic_task(name="template")(body)
+
+    async def main():
+        async with app.create() as app_context:
+            await app_context.schedule_tasks(template, instances(200))
+            async with running(app):
+                await clock.advance(2.5 * SECOND)
+                assert len(body.runs) == 200
 
     run(clock, main())
 

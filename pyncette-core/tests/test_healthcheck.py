@@ -210,7 +210,7 @@ def test_health_and_readiness_over_a_life(real_app, serve):
                 return await request(port(), "/ready") == (200, "ready\n")
 
             async def busy():
-                return context.free_slots < 100
+                return context.free_slots < 500
 
             await until(ready)
             await until(busy)

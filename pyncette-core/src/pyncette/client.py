@@ -6,7 +6,7 @@ No engine: all that a web process needs.
 import asyncio
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -55,6 +55,8 @@ class Client:
         self._tasks = {id(task) for task in tasks}
         self._loop = asyncio.get_running_loop()
         self._aligning: asyncio.Task[None] | None = None
+        # Once, for to look whether somebody has the methods of a protocol costs more than all else in a call.
+        self._server_time = repository.server_time if isinstance(repository, SupportsServerTime) else None
         self._registrar = Registrar(repository, clock, self._stored)
 
     async def close_registrar(self) -> None:
@@ -208,15 +210,15 @@ class Client:
     async def _now(self) -> datetime:
         """The time of the store: asked for if it is long since, as nobody else may in a process that only schedules."""
         self._check_loop()
-        if isinstance(self.repository, SupportsServerTime) and self.clock.aligned_for > _ALIGN_AFTER:
+        if self._server_time is not None and self.clock.aligned_for > _ALIGN_AFTER:
             if self._aligning is None or self._aligning.done():
-                self._aligning = asyncio.create_task(self._align(self.repository), name="pyncette-align")
+                self._aligning = asyncio.create_task(self._align(self._server_time), name="pyncette-align")
             await asyncio.shield(self._aligning)
         return self.clock.now()
 
-    async def _align(self, repository: SupportsServerTime) -> None:
+    async def _align(self, server_time: Callable[[], Awaitable[datetime]]) -> None:
         try:
-            await self.clock.align(repository.server_time)
+            await self.clock.align(server_time)
         except RepositoryError as error:
             logger.debug("The store's clock could not be read; what is known of it is used: %s", error)
 

@@ -65,6 +65,8 @@ class AlignedClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        #: See :class:`Clock`.
+        self.monotonic: Callable[[], float] = clock.monotonic
         self._anchor: tuple[datetime, float] | None = None
         self._asked_at = float("-inf")
         #: How far the local wall clock is ahead of the store's; zero where the store has no clock.
@@ -82,9 +84,6 @@ class AlignedClock:
             return self._clock.now()
         instant, measured_at = self._anchor
         return instant + timedelta(seconds=self._clock.monotonic() - measured_at)
-
-    def monotonic(self) -> float:
-        return self._clock.monotonic()
 
     @property
     def aligned_for(self) -> float:

@@ -23,16 +23,24 @@ _EXECUTION_NAMESPACE = uuid.UUID("5cbbd8f2-6e66-4d5c-8f3e-8a5a3f6f0f0b")
 class Context:
     """What a body is given of its run. Fixtures are further attributes, by their names; middlewares may add their own."""
 
-    def __init__(self, args: dict[str, Any], scheduled_at: datetime, app_context: PyncetteContext, execution: Execution) -> None:
-        #: The arguments of the declaration and of the instance; a copy of this run's own.
-        self.args = args
-        #: The time of the occurrence, in the task's time zone.
-        self.scheduled_at = scheduled_at
+    def __init__(self, app_context: PyncetteContext, execution: Execution) -> None:
         #: For scheduling other tasks from here, and for shutting the application down.
         self.app_context = app_context
         self._execution = execution
 
-    @functools.cached_property  # few bodies ask for it
+    # What is made when it is asked for: few bodies ask for all of it.
+
+    @functools.cached_property
+    def args(self) -> dict[str, Any]:
+        """The arguments of the declaration and of the instance; a copy of this run's own."""
+        return self._execution.arguments()
+
+    @functools.cached_property
+    def scheduled_at(self) -> datetime:
+        """The time of the occurrence, in the task's time zone."""
+        return self._execution.scheduled_at
+
+    @functools.cached_property
     def task(self) -> Task | TaskInstance:
         """The static task that runs, or the instance that does, with its ``template`` and the template's options."""
         task = self._execution.task
@@ -105,7 +113,7 @@ def chained(middlewares: Sequence[Middleware]) -> Callable[[PyncetteContext, Exe
             for middleware in reversed(middlewares):
                 chain = functools.partial(_call, middleware, chain)
             chains[task] = chain
-        return chain(Context(execution.args, execution.scheduled_at, app_context, execution))
+        return chain(Context(app_context, execution))
 
     return invoke
 
@@ -118,4 +126,4 @@ async def _call(middleware: Middleware, following: Body, context: Context) -> No
 
 
 #: Names that fixtures and added values can't have.
-RESERVED = frozenset({"args", "scheduled_at", "app_context"} | {name for name in dir(Context) if not name.startswith("_")})
+RESERVED = frozenset({"app_context"} | {name for name in dir(Context) if not name.startswith("_")})

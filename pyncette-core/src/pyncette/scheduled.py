@@ -9,7 +9,7 @@ from pyncette.errors import ScheduleError
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Row, State
-from pyncette.tasks import Task
+from pyncette.tasks import Task, stored_arguments
 
 __all__ = ["ScheduledTask"]
 
@@ -40,7 +40,7 @@ class ScheduledTask:
     @functools.cached_property
     def args(self) -> dict[str, Any]:
         """The arguments that a run would get; raises ValueError if what is stored is not JSON."""
-        return self.task.arguments(self.row.spec)
+        return self.task.arguments(stored_arguments(self.row.spec))
 
     @property
     def scheduled_at(self) -> datetime:

@@ -36,6 +36,7 @@ __all__ = [
     "Template",
     "crc32_selector",
     "settled",
+    "stored_arguments",
 ]
 
 #: ``(partition_count, instance name) -> index``; the same for all time, since it says where an instance is stored.
@@ -149,15 +150,17 @@ class Task:
         """The partitions that this process polls for the task."""
         raise NotImplementedError  # pragma: no cover
 
-    def arguments(self, spec: str) -> dict[str, Any]:
-        """The arguments of a run: those of the declaration, then those stored in ``spec``. A fresh copy."""
-        args = copy.deepcopy(dict(self.args)) if self.args else {}
-        if spec != "{}":
-            stored = json.loads(spec)
-            if not isinstance(stored, dict):
-                raise ConfigurationError(f"The stored arguments of {self.name!r} are not a JSON object")
-            args.update(stored)
-        return args
+    def arguments(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a run: those of the declaration, then those that are ``stored``. A fresh copy."""
+        return {**copy.deepcopy(dict(self.args)), **stored} if self.args else {**stored}
+
+
+def stored_arguments(spec: str) -> dict[str, Any]:
+    """What is stored of arguments; raises ValueError if it makes no sense."""
+    stored = json.loads(spec) if spec != "{}" else {}
+    if not isinstance(stored, dict):
+        raise ConfigurationError("The stored arguments are not a JSON object")
+    return stored
 
 
 @contextlib.contextmanager

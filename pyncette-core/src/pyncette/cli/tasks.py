@@ -13,7 +13,7 @@ from pyncette.cli.output import note, print_json, print_pairs, print_table
 from pyncette.cli.stored import Group, count, describe_schedule, find, groups, in_words, locate, opened, rows, state_of, when
 from pyncette.errors import ConfigurationError, PyncetteError
 from pyncette.store.contract import Key, Row, State
-from pyncette.tasks import PartitionedTask, StaticTask, Task
+from pyncette.tasks import PartitionedTask, StaticTask, Task, stored_arguments
 
 __all__ = ["list_tasks", "show"]
 
@@ -172,7 +172,7 @@ def _arguments(task: Task | None, row: Row) -> Any:
     if row.state is State.UNREADABLE:
         return None
     try:
-        arguments = json.loads(row.spec) if task is None else task.arguments(row.spec)
+        arguments = json.loads(row.spec) if task is None else task.arguments(stored_arguments(row.spec))
         json.dumps(arguments, allow_nan=False)
     except (ValueError, RecursionError, PyncetteError):
         return row.spec

@@ -15,7 +15,7 @@ from pyncette.errors import ScheduleError
 from pyncette.schedules import cron as cronexpr
 from pyncette.schedules.cron import Calendar
 from pyncette.schedules.zones import find_zone, first_second, instant_of, set_back_at, wall_of
-from pyncette.values import LATEST, plain_duration, plain_instant, plain_text, shown
+from pyncette.values import EARLIEST, LATEST, plain_duration, plain_instant, plain_text, shown
 
 __all__ = ["Cron", "Interval", "Once", "Schedule"]
 
@@ -142,16 +142,15 @@ class Interval(Schedule):
         return self.next(now)
 
     def next(self, last: datetime) -> datetime | None:
-        return self.next_after(last, last)
+        return _unless_too_late(plain_instant(last), self.duration)
 
     def next_after(self, last: datetime, now: datetime) -> datetime | None:
         last, now = plain_instant(last), plain_instant(now)
         missed = max((now - last) // self.duration, 0)
         try:
-            found = last + (missed + 1) * self.duration
+            return _unless_too_late(last, (missed + 1) * self.duration)
         except OverflowError:
             return None
-        return found if found <= LATEST else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +181,17 @@ class Once(Schedule):
         object.__setattr__(self, "digest", plain_text(self.digest))
         _check_zone(self)
 
+    @classmethod
+    def canonical(cls, at: datetime, timezone: str, digest: str) -> "Once":
+        """One of parts whose form is known to be right; raises ScheduleError for an instant or a time zone that can't be."""
+        if not EARLIEST <= at <= LATEST:
+            raise ScheduleError(f"The instant {shown(at)} is none that the clock of every zone can show")
+        find_zone(timezone)
+        once = object.__new__(cls)
+        for name, value in (("at", at), ("timezone", timezone), ("digest", digest)):
+            object.__setattr__(once, name, value)
+        return once
+
     @property
     def text(self) -> str:
         at = self.at.replace(tzinfo=None).isoformat(timespec="microseconds")
@@ -195,6 +205,14 @@ class Once(Schedule):
 
     def next_after(self, last: datetime, now: datetime) -> datetime | None:
         return None
+
+
+def _unless_too_late(last: datetime, wait: timedelta) -> datetime | None:
+    try:
+        found = last + wait
+    except OverflowError:
+        return None
+    return found if found <= LATEST else None
 
 
 def _check_zone(schedule: Schedule) -> None:

@@ -1,5 +1,7 @@
 """Schedules as text: what users write, and the canonical text that is stored."""
 
+import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import cast
@@ -11,6 +13,10 @@ from pyncette.values import plain_instant, shown
 
 __all__ = ["from_options", "parse"]
 
+#: What is canonical by its form alone, but for times that no calendar has.
+_ONCE = re.compile(
+    r"once (\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z) @([^ @#]+)(?: #([A-Za-z0-9_+/=.:-]{1,200}))?", re.ASCII
+)
 _LONGEST = 1500  # characters: those of the longest expression, time zone and digest, and some more
 
 
@@ -25,7 +31,17 @@ def parse(text: str) -> Schedule:
         raise ScheduleError(
             f"Stored schedule {shown(text)} can't be read: It has {len(text)} characters, and {_LONGEST} are enough for any"
         )
-    return _parse(text)
+    return _once(text) if text.startswith("once ") else _parse(text)
+
+
+def _once(text: str) -> Schedule:
+    """A once-off: nearly each has a text of its own, which no cache would have, and which is canonical as it stands."""
+    parts = _ONCE.fullmatch(text)
+    if parts is not None:
+        body, zone, digest = parts.groups("")
+        with suppress(ValueError):
+            return Once.canonical(datetime.fromisoformat(body), zone, digest)
+    return _parse(text)  # which says what is wrong with it
 
 
 @lru_cache(maxsize=1 << 14)

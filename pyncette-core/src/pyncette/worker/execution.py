@@ -12,7 +12,7 @@ from pyncette.errors import LeaseLostException
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Extend, Key, Outcome, Release, Settlement
-from pyncette.tasks import ExecutionMode, Task
+from pyncette.tasks import ExecutionMode, Task, stored_arguments
 from pyncette.worker.outcomes import advance, give_up, ready_again_at, retry, text_of
 from pyncette.worker.settlement import Answer, Settler
 from pyncette.worker.watch import Watch
@@ -86,8 +86,8 @@ class Execution:
     """One claim on its way."""
 
     __slots__ = (
-        *("_adopted", "_ended", "_lost", "_runner", "args", "claim", "deadline"),
-        *("lease_expires_at", "scheduled_at", "started_at", "task"),
+        *("_adopted", "_ended", "_lost", "_runner", "_schedule", "_stored"),
+        *("claim", "deadline", "lease_expires_at", "started_at", "task"),
     )
 
     def __init__(self, runner: Runner, task: Task, claim: Claim, claimed_at: datetime, deadline: float) -> None:
@@ -98,9 +98,6 @@ class Execution:
         self.lease_expires_at = claimed_at + task.lease_duration
         #: When the body was started, on the monotonic clock; None before that.
         self.started_at: float | None = None
-        #: The time of the occurrence in the schedule's time zone, and the arguments; known once it runs.
-        self.scheduled_at = claim.occurrence
-        self.args: dict[str, Any] = {}
         self._runner = runner
         self._lost = self._ended = False
         #: Claims that were handed to this run: they started no body, and are no attempts.
@@ -114,6 +111,15 @@ class Execution:
     def elapsed(self) -> float:
         """Seconds since the body was started."""
         return 0.0 if self.started_at is None else self._runner.clock.monotonic() - self.started_at
+
+    @property
+    def scheduled_at(self) -> datetime:
+        """The time of the occurrence in the schedule's time zone; known once it runs."""
+        return self.claim.occurrence.astimezone(self._schedule.zone)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments, as a fresh copy; known once it runs."""
+        return self.task.arguments(self._stored)
 
     @property
     def attempt(self) -> int:
@@ -144,9 +150,8 @@ class Execution:
                 self.release_unstarted()
                 return
             try:
-                schedule = schedules.parse(claim.schedule)
-                self.scheduled_at = claim.occurrence.astimezone(schedule.zone)
-                self.args = task.arguments(claim.spec)
+                self._schedule = schedule = schedules.parse(claim.schedule)
+                self._stored = stored_arguments(claim.spec)
             except Exception:
                 # A newer version of the code may understand the row, so it stays as it is, and is looked at again after a lease.
                 if runner.is_news(claim.key):

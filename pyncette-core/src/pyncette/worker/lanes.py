@@ -32,6 +32,9 @@ class Lane:
     partition: str
     lease_duration: timedelta
     tasks: Mapping[str, Task] | Task
+    #: Whether rows are only looked at, for the lanes that claim them. Those are polled when something of theirs is ready.
+    looks: bool = False
+    watched: bool = False
     #: When it is to be polled next, and when it was polled last.
     due: float = 0.0
     polled: float = float("-inf")
@@ -63,10 +66,15 @@ class Lanes:
                 static.setdefault(task.lease_duration, {})[task.name] = task
             else:
                 self._dynamic.extend(Lane(partition, task.lease_duration, task) for partition in task.partitions())
-        self._static = [Lane(STATIC_PARTITION, lease, names) for lease, names in static.items()]
+        # A claim has one lease duration. So where there are several, somebody has to look for all: an idle process makes one call.
+        several = len(static) > 1
+        self._static = [Lane(STATIC_PARTITION, lease, names, watched=several) for lease, names in static.items()]
         self._by_partition: dict[str, list[Lane]] = {}
         for lane in self:
             self._by_partition.setdefault(lane.partition, []).append(lane)
+        if several:
+            every = {name: task for names in static.values() for name, task in names.items()}
+            self._static.append(Lane(STATIC_PARTITION, min(static), every, looks=True))
         #: The static lanes that had their turn since the last other lane.
         self._served: set[Lane] = set()
         self._polling: set[Lane] = set()
@@ -79,6 +87,10 @@ class Lanes:
     def of(self, partition: str) -> Sequence[Lane]:
         """The lanes that claim from ``partition``."""
         return self._by_partition.get(partition, ())
+
+    def of_static(self, task: StaticTask) -> Lane:
+        """The lane that claims the row of a static task."""
+        return next(lane for lane in self._by_partition[STATIC_PARTITION] if lane.lease_duration == task.lease_duration)
 
     @property
     def failing(self) -> bool:
@@ -109,6 +121,8 @@ class Lanes:
             self._served.clear()
         else:
             self._served.add(lane)
+        if lane.looks:
+            return lane, 0
         if lane in self._failing:
             return lane, 1
         if not isinstance(lane.tasks, Task):
@@ -135,7 +149,7 @@ class Lanes:
     def begin(self, lane: Lane, now: float, poll_every: float) -> None:
         """A poll is sent. If it fails, it may still have been applied: its rows come back when the lease ends."""
         self._polling.add(lane)
-        lane.polled, lane.due = now, now + poll_every
+        lane.polled, lane.due = now, now + (float("inf") if lane.watched else poll_every)
 
     def end(self, lane: Lane) -> None:
         """The poll is over."""
@@ -145,11 +159,11 @@ class Lanes:
         """The poll has brought ``claimed`` rows of at most ``limit``; the next is ready in ``ready_in`` seconds, as far as known."""
         self._failing.discard(lane)
         lane.backoff.reset()
-        if claimed >= limit:
+        if claimed >= limit > 0:
             lane.due, lane.pause = lane.polled, _FLOOR
             return
         # A claim that is neither settled nor extended becomes ready when its lease ends.
-        wait = lane.lease_duration.total_seconds() if claimed else poll_every
+        wait = lane.lease_duration.total_seconds() if claimed else float("inf") if lane.watched else poll_every
         if ready_in is not None:
             wait = min(wait, ready_in)
         lane.pause = _FLOOR if claimed or wait > 0 else min(2 * lane.pause, poll_every)
@@ -160,14 +174,13 @@ class Lanes:
         self._failing.add(lane)
         lane.due = now + lane.backoff.next()
 
-    def expect(self, partition: str, now: float, ready_in: float) -> bool:
+    def expect(self, lane: Lane, now: float, ready_in: float) -> bool:
         """A row can be claimed in ``ready_in`` seconds: poll no later than that; whether that is sooner than was planned."""
-        sooner = False
-        for lane in self.of(partition):
-            due = max(now + (ready_in + _TIMER_SLACK if ready_in > 0 else 0.0), lane.polled + _FLOOR)
-            if lane.due > now and due < lane.due and lane not in self._failing:
-                lane.due, sooner = due, True
-        return sooner
+        due = max(now + (ready_in + _TIMER_SLACK if ready_in > 0 else 0.0), lane.polled + _FLOOR)
+        if lane.due <= now or due >= lane.due or lane in self._failing:
+            return False
+        lane.due = due
+        return True
 
 
 def _longest_unpolled(lanes: Sequence[Lane]) -> Lane | None:

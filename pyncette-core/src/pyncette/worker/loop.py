@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -119,9 +119,14 @@ class Engine:
 
     def expect(self, partition: str, ready_at: datetime) -> None:
         """A row of ``partition`` can be claimed at ``ready_at``, as is known here: poll no later than that."""
-        if self._lanes.of(partition):
+        for lane in self._lanes.of(partition):
+            self._expect(lane, ready_at)
+
+    def _expect(self, lane: Lane, ready_at: datetime) -> None:
+        now = self._clock.monotonic()
+        if lane.due > now:  # otherwise it is polled anyway
             ready_in = (ready_at - self._clock.now()).total_seconds()
-            if self._lanes.expect(partition, self._clock.monotonic(), ready_in):
+            if self._lanes.expect(lane, now, ready_in):
                 self._wake()
 
     async def run(self) -> None:
@@ -204,12 +209,13 @@ class Engine:
             await self._woken(min(left, due_in) if due_in > 0 else left)
         if self._errors:
             raise _PassFailed from self._errors[0]
-        # Busy is well; waiting for a store that does not settle is not.
-        if not self._polls and (self._free() > 0 or self._executor.free_slots <= 0):
+        if not self._polls:
             self._note_health()
 
     def _note_health(self) -> None:
-        if not self._lanes.failing and not self._lanes.overdue(self._clock.monotonic(), self._poll_interval):
+        # Busy is well; waiting for a store that does not settle is not.
+        settles = self._settler.pending < self._batch_size or self._settler.stalled_for <= self._poll_interval
+        if settles and not self._lanes.failing and not self._lanes.overdue(self._clock.monotonic(), self._poll_interval):
             self.last_tick = self._clock.now()
 
     def _next(self) -> tuple[Lane, int] | None:
@@ -218,8 +224,8 @@ class Engine:
         return self._lanes.next(self._clock.monotonic(), self._free(), self._poll_interval)
 
     def _free(self) -> int:
-        """How much may be claimed: what can start at once, while at most one batch waits to be settled."""
-        if self._settler.pending >= self._batch_size:
+        """How much may be claimed: what can start at once, while one batch is settled and another waits for that."""
+        if self._settler.pending >= 2 * self._batch_size:
             return 0
         return min(self._batch_size, self._executor.free_slots - self._reserved)
 
@@ -239,20 +245,33 @@ class Engine:
 
     async def _poll(self, lane: Lane, limit: int) -> None:
         try:
-            sent, now = self._clock.monotonic(), self._clock.now()
-            result = await self._claim(lane, now, limit)
-            ready_in = None if result.next_ready_at is None else (result.next_ready_at - now).total_seconds()
-            self._lanes.succeeded(lane, len(result.claims), limit, ready_in, self._poll_every)
-            self._report(result)
-            await self._start(lane, result, now, sent)
-            if result.missing and not self.stopping:
-                logger.debug("Registering static tasks that the store does not have: %s", result.missing)
-                missing = set(result.missing)
+            missing = await (self._look(lane) if lane.looks else self._take(lane, limit))
+            if missing and not self.stopping:
+                logger.debug("Registering static tasks that the store does not have: %s", missing)
                 await self._register([task for task in self._static_tasks if task.name in missing])
             self._recovered()
             self._note_health()  # not only at the end of a pass, which others may hold up
         except Exception as error:
             self._failed(lane, error)
+
+    async def _look(self, lane: Lane) -> Collection[str]:
+        """Look when static tasks are ready; returns those that are not there."""
+        rows = await self._repository.get([task.key for task in self._static_tasks])
+        self._lanes.succeeded(lane, 0, 0, None, self._poll_every)
+        for task, row in zip(self._static_tasks, rows, strict=True):
+            if row is not None and row.ready_at is not None:
+                self._expect(self._lanes.of_static(task), row.ready_at)
+        return {task.name for task, row in zip(self._static_tasks, rows, strict=True) if row is None}
+
+    async def _take(self, lane: Lane, limit: int) -> Collection[str]:
+        """Claim and start what is due; returns the static tasks that are not there."""
+        sent, now = self._clock.monotonic(), self._clock.now()
+        result = await self._claim(lane, now, limit)
+        ready_in = None if result.next_ready_at is None else (result.next_ready_at - now).total_seconds()
+        self._lanes.succeeded(lane, len(result.claims), limit, ready_in, self._poll_every)
+        self._report(result)
+        await self._start(lane, result, now, sent)
+        return set(result.missing)
 
     async def _claim(self, lane: Lane, now: datetime, limit: int) -> ClaimResult:
         return await self._repository.claim(now, lane.partition, lease_duration=lane.lease_duration, limit=limit, names=lane.names)
@@ -284,7 +303,7 @@ class Engine:
 
     async def _register(self, tasks: Sequence[StaticTask]) -> None:
         now = self._clock.now()
-        for batch in cut([task.registration(now) for task in tasks]):
+        for batch in cut(task.registration(now) for task in tasks):
             await self._repository.register(now, batch)
             for registration in batch:
                 self.expect(STATIC_PARTITION, registration.target.execute_after)

@@ -35,6 +35,9 @@ class Answer:
     error: BaseException | None = None
 
 
+#: That to nearly every settlement.
+_APPLIED = Answer(Outcome.APPLIED, resent=False)
+
 Done: TypeAlias = Callable[[Answer], None]
 
 
@@ -45,6 +48,7 @@ class _Entry:
     give_up_at: float
     done: Done
     resent: bool = False
+    answered: bool = False
 
 
 class Settler:
@@ -57,17 +61,26 @@ class Settler:
         self._batch_size = batch_size
         self._progress = progress
         self._queue: deque[_Entry] = deque()
-        self._in_flight: set[_Entry] = set()
+        self._in_flight: list[_Entry] = []
+        #: How many of them have no answer yet.
+        self._unanswered = 0
         #: How many are sent at once: fewer after each failure, so that one that always fails holds up the others less and less.
         self._limit = batch_size
         self._wakeup = asyncio.Event()
+        #: When something was last answered, or there was nothing to send, on the monotonic clock.
+        self._progressed_at = clock.monotonic()
         self._closing = self._ended = False
         self._give_up_at = float("inf")
 
     @property
     def pending(self) -> int:
         """How many settlements are not settled yet."""
-        return len(self._queue) + len(self._in_flight)
+        return len(self._queue) + self._unanswered
+
+    @property
+    def stalled_for(self) -> float:
+        """For how many seconds nothing has been settled although something waits."""
+        return self._clock.monotonic() - self._progressed_at if self.pending else 0.0
 
     def put(self, settlement: Settlement, give_up_at: float, done: Done) -> None:
         """Have ``settlement`` sent; ``done`` is called exactly once, later, with the answer. It must not raise."""
@@ -102,7 +115,8 @@ class Settler:
         finally:
             self._ended = True
             for entry in (*self._in_flight, *self._queue):  # only if cut short: nobody is to wait for ever
-                entry.done(Answer(None, True, RepositoryError("The application was shut down before this was settled")))
+                if not entry.answered:
+                    entry.done(Answer(None, True, RepositoryError("The application was shut down before this was settled")))
 
     async def _run(self) -> None:
         pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE)
@@ -112,11 +126,14 @@ class Settler:
                     return
                 self._wakeup.clear()
                 await self._wakeup.wait()
-            batch = self._next_batch()
-            self._in_flight.update(batch)
+                self._progressed_at = self._clock.monotonic()
+            self._in_flight = batch = self._next_batch()
+            self._unanswered = len(batch)
             again = await self._send(batch)
-            self._in_flight.clear()
+            self._in_flight, self._unanswered = [], 0
             self._queue.extend(again)  # behind those that wait: one that always fails must not keep them from being sent
+            if len(again) < len(batch):
+                self._progressed_at = self._clock.monotonic()
             self._progress()
             if again:
                 self._limit = max(1, len(batch) // 2)
@@ -150,7 +167,8 @@ class Settler:
                 self._answer(part[0], Answer(None, part[0].resent, outcomes))
             else:
                 for entry, outcome in zip(part, outcomes, strict=True):
-                    self._answer(entry, Answer(outcome, entry.resent))
+                    usual = outcome is Outcome.APPLIED and not entry.resent
+                    self._answer(entry, _APPLIED if usual else Answer(outcome, entry.resent))
         return again
 
     async def _settle(self, batch: Sequence[_Entry]) -> Sequence[Outcome]:
@@ -160,7 +178,8 @@ class Settler:
         return outcomes
 
     def _answer(self, entry: _Entry, answer: Answer) -> None:
-        self._in_flight.remove(entry)
+        entry.answered = True
+        self._unanswered -= 1
         entry.done(answer)
 
     def _unless_too_late(self, batch: Sequence[_Entry], error: TransientRepositoryError) -> list[_Entry]:
