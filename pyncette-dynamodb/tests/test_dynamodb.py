@@ -329,6 +329,17 @@ class TestSizes:
 
         asyncio.run(test())
 
+    @pytest.mark.parametrize("kind", [lambda each: Fail(each, "\ud83d"), lambda each: Commit(each, Target(NOW, NOW), "\ud83d")])
+    def test_what_is_told_of_a_run_and_has_no_encoding_is_refused(self, opened, kind):  # I10
+        async def test():
+            async with opened() as repository:
+                await repository.register(NOW, [registration("a")])
+                [claimed] = (await claim(repository)).claims
+                with pytest.raises(RepositoryError, match="can't be stored as UTF-8"):
+                    await repository.settle(NOW, [kind(claimed)])
+
+        asyncio.run(test())
+
 
 class TestTable:
     def test_twenty_that_start_at_once_without_a_table_all_come_up(self, opened):

@@ -133,6 +133,7 @@ def update(key: Mapping[str, Attribute], before: tuple[Row, Any] | None, after: 
     changed = {name: _attribute(name, value) for name, value in after._asdict().items() if name != "key" and value != was[name]}
     if "spec" in changed or "schedule" in changed:
         _check_size(after)
+    size(after.key, after.error or "", after.memo)
     return ItemWrite(key, guard, {**changed, "version": version})
 
 
@@ -156,6 +157,7 @@ def settled(key: Mapping[str, Attribute], settled: Settled) -> ItemWrite:
         "locked_until": None,
     }
     if settled.memo is not None:
+        size(settled.key, settled.memo)
         values["memo"] = _attribute("memo", settled.memo)
     return ItemWrite(key, guard, values)
 
