@@ -14,7 +14,7 @@ from pyncette.repository import Key, Row, State
 from pyncette_conformance.faults import scenarios
 from pyncette_conformance.faults.checker import Category, Cause, Report, check, pending
 from pyncette_conformance.faults.failpoints import Action, Fault
-from pyncette_conformance.faults.oracle import Every, Once, Timeline
+from pyncette_conformance.faults.oracle import Every, Once, Timeline, asked_at
 from pyncette_conformance.faults.plan import Kind, Plan, TaskPlan
 from pyncette_conformance.faults.runlog import Event, LogReader, RunLog, What
 
@@ -399,6 +399,17 @@ class TestOracle:
         timeline = Timeline.of(Every(10), {3, 5}, set())
         assert timeline is not None
         assert list(timeline.until(25)) == [13, 23]
+
+    def test_a_registration_that_waited_for_others_counts_from_when_it_was_asked_for(self) -> None:
+        now, second = 1_000_000_000, 1_000_000
+        assert asked_at(Every(10 * second), now, now + 9 * second) == now - second
+        assert asked_at(Every(10 * second, aligned=True), now, now) == now - 1
+        assert asked_at(Once(7), now, 7) == now
+
+    @pytest.mark.parametrize("schedule", [Every(10_000_000), Every(10_000_000, aligned=True)])
+    @pytest.mark.parametrize("first", [0, 985_000_001, 1_010_000_001])
+    def test_a_first_occurrence_that_does_not_follow_from_it_is_not_believed(self, schedule: Every, first: int) -> None:
+        assert asked_at(schedule, 1_000_000_000, first) == 1_000_000_000
 
     def test_cron_is_aligned(self) -> None:
         timeline = Timeline.of(Every(10, aligned=True), {20}, set())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pyncette_conformance.faults.failpoints import Action
-from pyncette_conformance.faults.oracle import Schedule, Timeline, of_task, of_text
+from pyncette_conformance.faults.oracle import Schedule, Timeline, asked_at, of_task, of_text
 from pyncette_conformance.faults.plan import Plan
 from pyncette_conformance.faults.runlog import Event, What
 
@@ -110,7 +110,7 @@ class History:
                 history.generations_of[task.name][0] = Generation(of_task(task))
             if task.static and task.at_most_once:
                 history.at_most_once.add(task.name)
-        registered: dict[tuple[str, int], set[int]] = defaultdict(set)
+        registered: dict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
         open_runs: dict[tuple[int, str, int, int], Run] = {}
         open_calls: dict[tuple[int, int, str, int], Settled] = {}
         for index, event in enumerate(events):
@@ -118,7 +118,7 @@ class History:
                 history.after_down.append(event)
             match event.what:
                 case What.REGISTER:
-                    registered[event.name, event.generation].add(event.now)
+                    registered[event.name, event.generation].add((event.now, event.at))
                 case What.CLAIMED:
                     history.claims_of[event.name][event.token].append(event)
                 case What.START:
@@ -195,7 +195,7 @@ class History:
                 if event.ok:
                     generation.replaced = min(generation.replaced, event.mono)
 
-    def _expand(self, registered: dict[tuple[str, int], set[int]]) -> None:
+    def _expand(self, registered: dict[tuple[str, int], set[tuple[int, int]]]) -> None:
         seen: dict[tuple[str, int], set[int]] = defaultdict(set)
         for run in self.runs:
             seen[run.start.name, run.start.generation].add(run.start.at)
@@ -205,7 +205,8 @@ class History:
         for name, generations in self.generations_of.items():
             for number, generation in generations.items():
                 key = name, number
-                generation.timeline = Timeline.of(generation.schedule, registered[key], seen[key])
+                asked = {asked_at(generation.schedule, now, first) for now, first in registered[key]}
+                generation.timeline = Timeline.of(generation.schedule, asked, seen[key])
 
     # --- questions --------------------------------------------------------------------------------------------------
 

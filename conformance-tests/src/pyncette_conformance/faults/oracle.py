@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from pyncette_conformance.faults.plan import Kind, TaskPlan
 
-__all__ = ["Every", "Once", "Schedule", "Timeline", "of_task", "of_text", "text_of"]
+__all__ = ["Every", "Once", "Schedule", "Timeline", "asked_at", "of_task", "of_text", "text_of"]
 
 _SECOND = 1_000_000
+#: For how long registrations wait for each other at most.
+_PATIENCE = 10 * _SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,18 @@ class Timeline:
         if isinstance(self.schedule, Once):
             return at == self.first
         return at >= self.first and (at - self.first) % self.schedule.period == 0
+
+
+def asked_at(schedule: Schedule, now: int, first: int) -> int:
+    """When a registration was asked for whose call to the store was made at ``now``: not long before, since calls wait for each other.
+
+    It is told by the ``first`` occurrence that it was to bring, unless that does not follow from any such instant: then ``now`` counts.
+    """
+    if isinstance(schedule, Once) or not _first(schedule, now - _PATIENCE) <= first <= _first(schedule, now):
+        return now
+    if not schedule.aligned:
+        return first - schedule.period
+    return first - 1 if first % schedule.period == 0 else now
 
 
 def _first(schedule: Every, now: int) -> int:

@@ -86,7 +86,12 @@ class Recorder(Wrapper):
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         self._log.write_all(
             self._log.event(
-                What.REGISTER, name=each.key.name, generation=generation_of(each.spec), now=to_microseconds(now), kind=each.schedule
+                What.REGISTER,
+                name=each.key.name,
+                generation=generation_of(each.spec),
+                now=to_microseconds(now),
+                at=to_microseconds(each.target.occurrence),
+                kind=each.schedule,
             )
             for each in registrations
         )
