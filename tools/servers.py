@@ -337,7 +337,7 @@ def postgres(data: Path) -> Server:
 
 
 def pgbouncer(data: Path) -> Server:
-    """PgBouncer with its default settings, before a PostgreSQL of its own: one database in all pool modes, each under another name."""
+    """PgBouncer with its defaults, but for more clients, before a PostgreSQL of its own: a database in all pool modes, each by another name."""
     home = CACHE / "pgbouncer"
     (program,) = programs(home, ["pgbouncer"], "pgbouncer")
     (data / "postgres").mkdir()
@@ -352,6 +352,7 @@ def pgbouncer(data: Path) -> Server:
         "unix_socket_dir": "",
         "auth_type": "scram-sha-256",
         "auth_file": data / "users",
+        "max_client_conn": 1000,  # the fault kit starts twenty workers at once
     }
     lines = ["[databases]", *databases, "[pgbouncer]", *(f"{name} = {value}" for name, value in settings.items()), ""]
     (data / "pgbouncer.ini").write_text("\n".join(lines))
