@@ -326,8 +326,8 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python", *EXAMPLES)
     # Several source folders contribute to one package, so mypy has to be told of all of them.
     sources = [str(ROOT / name / "src") for name in DISTRIBUTIONS]
-    found = {"MYPYPATH": os.pathsep.join([*sources, "benchmarks"])}
-    session.run("mypy", *sources, *EXAMPLES, "noxfile.py", "tools", "benchmarks", env=found)
+    found = {"MYPYPATH": os.pathsep.join([*sources, "examples"])}
+    session.run("mypy", *sources, *EXAMPLES, "noxfile.py", "tools", "examples/benchmarks", env=found)
 
 
 @session(venv_backend="none")

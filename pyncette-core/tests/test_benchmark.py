@@ -1,4 +1,4 @@
-"""benchmarks/benchmark.py, as real processes: what it counts adds up. What it measures is nobody's business here."""
+"""examples/benchmark.py, as real processes: what it counts adds up. What it measures is nobody's business here."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "benchmark.py"
+BENCHMARK = Path(__file__).parents[2] / "examples" / "benchmark.py"
 
 
 def benchmark(directory: Path, *arguments: str) -> str:
@@ -50,7 +50,7 @@ def test_lateness(tmp_path: Path) -> None:
 def test_what_is_compared_is_done_by_this_version(tmp_path: Path, kind: str, tuned: bool) -> None:
     work = {"kind": kind, "tuned": tuned, "count": 60, "seconds": 0.5, "factory": None, "callers": 20}
     options = {"url": f"sqlite:///{tmp_path}/tasks.db"}
-    command = [sys.executable, str(BENCHMARK.with_name("workload.py")), json.dumps({**work, "options": options})]
+    command = [sys.executable, str(BENCHMARK.with_name("benchmarks") / "workload.py"), json.dumps({**work, "options": options})]
     figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout)
     assert figures["rate"] > 0
     assert figures["cpu"] > 0

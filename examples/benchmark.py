@@ -1,11 +1,11 @@
 """How many tasks a second, and how late: on any store, for one process or several.
 
-Run it:      python benchmarks/benchmark.py populate -n 20000
-             python benchmarks/benchmark.py run --processes 2
-             python benchmarks/benchmark.py run redis://localhost/0      any other store, for each command; without a URL: benchmark.db
-             python benchmarks/benchmark.py lateness --rate 200
-             python benchmarks/benchmark.py compare sqlite postgres --rounds 5
-             python benchmarks/benchmark.py peers, claims postgres, writes, takeover redis
+Run it:      python examples/benchmark.py populate -n 20000
+             python examples/benchmark.py run --processes 2
+             python examples/benchmark.py run redis://localhost/0      any other store, for each command; without a URL: benchmark.db
+             python examples/benchmark.py lateness --rate 200
+             python examples/benchmark.py compare sqlite postgres --rounds 5
+             python examples/benchmark.py peers, claims postgres, writes, takeover redis
 You see:     A progress bar while tasks are stored. Then, each second until all are executed, how many were in that second, and how far
              their starts were behind their time; at the end the same for all. `lateness` is about tasks whose time has not come: it
              shows how punctual they are. `compare` does the same work with Pyncette 1.1.0 from PyPI, in an environment of its own, on
@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import figures
-from compare import COUNTS, STORES, compare
+from benchmarks import figures
+from benchmarks.compare import COUNTS, STORES, compare
 
 from pyncette import Context, Instance, Pyncette
 
@@ -172,7 +172,7 @@ def main() -> None:
             compare(options.stores, options.rounds, options.seconds, options.kinds)
         case "peers":
             start_servers(["postgres", "redis"])
-            from peers import peers  # which needs a driver
+            from benchmarks.peers import peers  # which needs a driver
 
             peers(options.rounds)
         case "claims":

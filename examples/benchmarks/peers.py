@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-from compare import Work
+
+from benchmarks.compare import Work
 
 __all__ = ["peers"]
 
-_PROGRAMS = Path(__file__).with_name("peers")
+_PROGRAMS = Path(__file__).with_name("programs")
 _MAVEN = ["mvn", "--quiet", "--file", str(_PROGRAMS / "db_scheduler" / "pom.xml")]
 
 
