@@ -1,11 +1,12 @@
-"""Two ways to wait that are needed in many places: pauses that grow, and waiting to the end although cancelled."""
+"""Ways to wait that are needed in many places: pauses that grow, waiting to the end although cancelled, and for one's turn."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Backoff", "finished", "to_the_end"]
+__all__ = ["Backoff", "Turns", "finished", "to_the_end"]
 
 _T = TypeVar("_T")
 
@@ -29,6 +30,52 @@ class Backoff:
     def reset(self) -> None:
         """Begin with the first pause again."""
         self._next = self._first
+
+
+class Turns:
+    """Turns at the connections to a server, of which there are ``size``; a call may take ``timeout`` seconds.
+
+    Any number of calls may wait, and as long as the server answers others, that is no fault of anybody: a call has all of its time when its
+    turn comes. If it answers nobody for that long, those who have waited as long fail as well, and not each after a timeout of its own.
+    """
+
+    def __init__(self, size: int, timeout: float) -> None:
+        self._size = size
+        self._timeout = timeout
+        self._all = asyncio.Semaphore(size)
+        # However many others wait: what is urgent waits for none of them, but at most for one that is on its way.
+        self._others = asyncio.Semaphore(max(1, size - 1))
+        self._answered = float("-inf")
+
+    @contextlib.asynccontextmanager
+    async def turn(self, *, urgent: bool) -> AsyncIterator[None]:
+        """The right to one connection, and the time to use it. To leave it without an exception is to say that the server has answered.
+
+        :param urgent: a connection is kept for calls such as this, and the others share the rest.
+        :raises TimeoutError: the time is over, perhaps before the turn.
+        """
+        time = asyncio.get_running_loop().time
+        began = time()
+        async with contextlib.nullcontext() if urgent else self._others, self._all:
+            now = time()
+            if now - max(began, self._answered) >= self._timeout:
+                raise TimeoutError
+            async with asyncio.timeout_at((now if self._answered > began else began) + self._timeout):
+                yield
+            self._answered = time()
+
+    async def ended(self) -> None:
+        """Wait until those who have their turn now have ended; for no longer than the timeout."""
+        acquired = 0
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout):
+                    while acquired < self._size:
+                        await self._all.acquire()
+                        acquired += 1
+        finally:
+            for _ in range(acquired):
+                self._all.release()
 
 
 async def finished(task: "asyncio.Future[Any]") -> bool:

@@ -1,15 +1,16 @@
 """Connections to the server: how they are made, and whose turn it is to have one."""
 
 import asyncio
-import contextlib
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiomysql
 from pymysql.constants import CLIENT
 
 from pyncette.errors import RepositoryError
+from pyncette.waiting import Turns
 
 __all__ = ["Connection", "Connections", "NoTLSError"]
 
@@ -46,23 +47,14 @@ class Connections:
         self._options = options
         self._timeout = timeout
         self._where = where
-        self._all = asyncio.Semaphore(size)
-        self._most = asyncio.Semaphore(max(1, size - 1))
+        self._turns = Turns(size, timeout)
         self._free: list[Connection] = []
         self._used: set[Connection] = set()
-        #: When a call has ended well, the last time.
-        self._progress = float("-inf")
         self._closed = False
 
-    @contextlib.asynccontextmanager
-    async def turn(self, *, urgent: bool) -> AsyncIterator[None]:
-        """The right to one connection, and the time to use it: all of the timeout, however many were before, as long as they got on."""
-        time = asyncio.get_running_loop().time
-        began = time()
-        async with contextlib.nullcontext() if urgent else self._most, self._all:
-            # Waiting has no deadline of its own: whoever has a connection has one.
-            async with asyncio.timeout_at(max(began, self._progress) + self._timeout):
-                yield
+    def turn(self, *, urgent: bool) -> AbstractAsyncContextManager[None]:
+        """The right to one connection, and the time to use it: see :meth:`pyncette.waiting.Turns.turn`."""
+        return self._turns.turn(urgent=urgent)
 
     async def take(self) -> tuple[Connection, bool]:
         """A connection, and whether it was used before: then it may be dead."""
@@ -88,7 +80,6 @@ class Connections:
 
     def keep(self, connection: Connection) -> None:
         """It is free again, with no transaction open and no answer to come."""
-        self._progress = asyncio.get_running_loop().time()
         self._used.discard(connection)
         if self._closed:
             connection.close()

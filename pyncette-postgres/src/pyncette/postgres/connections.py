@@ -9,6 +9,7 @@ import asyncpg
 
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.postgres.connecting import TRANSIENT, Connecting, Way, line
+from pyncette.waiting import Turns
 
 __all__ = ["Connections", "opened"]
 
@@ -27,10 +28,7 @@ class Connections:
         self._connecting = connecting
         self._way = way
         self._timeout = connecting.timeout
-        self._free = asyncio.Semaphore(size)
-        # However many others wait: what is urgent waits for none of them, but at most for one that is on its way.
-        self._others = asyncio.Semaphore(max(1, size - 1))
-        self._progress = float("-inf")  # when the server last answered anybody
+        self._turns = Turns(size, connecting.timeout)
 
     async def fetch(self, sql: str, *arguments: Any, urgent: bool = False) -> Sequence[Any]:
         """The rows of one statement.
@@ -55,12 +53,11 @@ class Connections:
     @contextlib.asynccontextmanager
     async def _connection(self, urgent: bool) -> AsyncIterator[Any]:
         """A connection. One that was left in the middle of an answer or a transaction is thrown away, not given back."""
-        begun = asyncio.get_running_loop().time()
         waits = True
         try:
-            async with self._turn(begun, urgent):
+            async with self._turns.turn(urgent=urgent):
                 waits = False
-                async with asyncio.timeout_at(self._deadline(begun)), self._pool.acquire() as connection:
+                async with self._pool.acquire() as connection:
                     try:
                         yield connection
                     except BaseException as error:
@@ -68,7 +65,6 @@ class Connections:
                             # At once: to cancel the query politely takes a server that listens.
                             connection.terminate()
                         raise
-                self._progress = asyncio.get_running_loop().time()
         except TRANSIENT as error:
             if isinstance(error, _ANOTHER_SESSION):
                 self._way = self._connecting.pooled()
@@ -92,34 +88,6 @@ class Connections:
                     "or a number beyond 64 bits"
                 ) from None
             raise RepositoryError(f"PostgreSQL at {self.where} refused: {line(error)}") from error
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, begun: float, urgent: bool) -> AsyncIterator[None]:
-        gates = [self._free] if urgent else [self._others, self._free]
-        passed = []
-        try:
-            for gate in gates:
-                await self._pass(gate, begun)
-                passed.append(gate)
-            yield
-        finally:
-            for gate in passed:
-                gate.release()
-
-    async def _pass(self, gate: asyncio.Semaphore, begun: float) -> None:
-        while True:
-            deadline = self._deadline(begun)
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await gate.acquire()
-                    return
-            except TimeoutError:
-                if self._deadline(begun) == deadline:
-                    raise
-
-    def _deadline(self, begun: float) -> float:
-        """When a call that began at ``begun`` has lasted too long. Waiting while others are answered is no fault of anybody."""
-        return max(begun, self._progress) + self._timeout
 
 
 @contextlib.asynccontextmanager

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from pyncette.waiting import Turns
 from redis import exceptions as driver
 from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 
@@ -24,11 +25,7 @@ class Server:
         self._connect = connect
         self._timeout = timeout
         # Some pools of the driver raise where they should wait for a connection to come back.
-        self._limit = limit
-        self._slots = asyncio.Semaphore(limit)
-        # One is kept for claims and settlements, whatever else there is to do.
-        self._others = asyncio.Semaphore(max(1, limit - 1))
-        self._answered = 0.0
+        self._turns = Turns(limit, timeout)
         self._closed = False
         self._client = connect()
         self._retired: dict[Any, asyncio.Task[None]] = {}
@@ -38,39 +35,12 @@ class Server:
 
         Waiting for a connection is no fault of the server, as long as it answers others. Raises what the driver raises, or TimeoutError.
         """
-        began = asyncio.get_running_loop().time()
-        if not urgent:
-            await self._turn(self._others)
+        client = self._client
         try:
-            await self._turn(self._slots)
-            try:
-                return await self._exchange(commands, began)
-            finally:
-                self._slots.release()
-        finally:
-            if not urgent:
-                self._others.release()
-
-    async def _turn(self, slots: asyncio.Semaphore) -> None:
-        """Wait for one of the ``slots``, as long as the server answers others."""
-        clock = asyncio.get_running_loop().time
-        while slots.locked():
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await slots.acquire()
-                return
-            except TimeoutError:
-                if clock() - self._answered > self._timeout:
-                    raise
-        await slots.acquire()
-
-    async def _exchange(self, commands: Sequence[Command], began: float) -> list[Any]:
-        if self._closed:
-            raise ClosedError
-        clock, client = asyncio.get_running_loop().time, self._client
-        try:
-            # A server that has answered nobody meanwhile has had its time already.
-            async with asyncio.timeout_at((clock() if self._answered > began else began) + self._timeout):
+            async with self._turns.turn(urgent=urgent):
+                if self._closed:
+                    raise ClosedError
+                client = self._client
                 pipeline = client.pipeline(transaction=False)
                 for command in commands:
                     pipeline.execute_command(*command)
@@ -81,7 +51,6 @@ class Server:
             raise
         if any(isinstance(reply, driver.ReadOnlyError | driver.MasterDownError) for reply in replies):
             self._renew(client)  # there may be another master by now
-        self._answered = clock()
         return replies
 
     def _renew(self, client: Any) -> None:
@@ -100,15 +69,9 @@ class Server:
     async def close(self) -> None:
         """Let the exchanges on their way end, refuse all others, and disconnect."""
         self._closed = True
-        acquired: list[bool] = []
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._timeout):
-                    while len(acquired) < self._limit:
-                        acquired.append(await self._slots.acquire())
+            await self._turns.ended()
         finally:
-            for _ in acquired:
-                self._slots.release()  # to those who wait, to be refused
             for task in self._retired.values():
                 task.cancel()
             # To the end even if cancelled: what is half disconnected stays open.
