@@ -14,6 +14,7 @@ from typing import Any
 from botocore import exceptions as driver
 
 from pyncette.dynamodb import wire
+from pyncette.dynamodb.faults import code_of, line_of, of_a_statement, without_credentials
 from pyncette.dynamodb.wire import Wire
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.waiting import Backoff
@@ -119,7 +120,7 @@ class Table:
                 try:
                     return await self._wire.post(operation, arguments)
                 except driver.ClientError as error:
-                    if _code(error) in expected:
+                    if code_of(error) in expected:
                         return None
                     await pause(error)
         raise AssertionError  # no, but the types do not tell
@@ -149,9 +150,9 @@ class Table:
                             results[index] = None
                         elif refusal["Code"] in _BUSY:
                             again.append(index)
-                            busy = _of_a_statement(refusal)
+                            busy = of_a_statement(refusal)
                         else:
-                            results[index] = self._translate(_of_a_statement(refusal))
+                            results[index] = self._translate(of_a_statement(refusal))
                     left = again
                     if busy is not None:
                         await pause(busy)
@@ -186,7 +187,7 @@ class Table:
 
         async def pause(error: driver.ClientError) -> None:
             nonlocal busy
-            if _code(error) not in _BUSY:
+            if code_of(error) not in _BUSY:
                 raise error
             busy = error
             await asyncio.sleep(pauses.next())
@@ -202,18 +203,18 @@ class Table:
                     f"{self.where} did not answer within {self._timeout:g} s; check the network, or raise dynamodb_timeout"
                 ) from error
             raise TransientRepositoryError(
-                f"{self.where} was too busy for {self._timeout:g} s ({_line(busy)}); "
+                f"{self.where} was too busy for {self._timeout:g} s ({line_of(busy)}); "
                 "raise the capacity of the table, or spread the tasks over more partitions"
             ) from busy
         except driver.ClientError as error:
-            if _code(error) in _CREDENTIALS:
+            if code_of(error) in _CREDENTIALS:
                 raise self._translate(error) from None
             raise self._translate(error) from error
         except _NO_CREDENTIALS as error:
-            raise _without_credentials(self.where, error) from None
+            raise without_credentials(self.where, error) from None
         except (driver.BotoCoreError, OSError) as error:
             raise TransientRepositoryError(
-                f"{self.where} can't be reached ({_line(error)}); check the address and the network"
+                f"{self.where} can't be reached ({line_of(error)}); check the address and the network"
             ) from error
 
     def _check_open(self) -> None:
@@ -256,20 +257,20 @@ class Table:
         return StoreMissingError(f"There is no table {self.name!r} in {self.where}; {what_to_do}")
 
     def _translate(self, error: driver.ClientError) -> RepositoryError:
-        code = _code(error)
+        code = code_of(error)
         if code in _CREDENTIALS:
             return RepositoryError(f"{self.where} refuses the AWS credentials ({code}); check them, and the clock of this machine")
         if code == "ResourceNotFoundException":
             return self._missing("create it, or restart to have it created")
         if code == "AccessDeniedException":
-            return RepositoryError(f"{self.where} denies a request ({_line(error)}); allow it in the policy of the user or role")
+            return RepositoryError(f"{self.where} denies a request ({line_of(error)}); allow it in the policy of the user or role")
         if code == "ItemCollectionSizeLimitExceededException":
             return RepositoryError(
-                f"A partition in {self.where} is full ({_line(error)}); remove tasks, or spread them over more partitions"
+                f"A partition in {self.where} is full ({line_of(error)}); remove tasks, or spread them over more partitions"
             )
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:  # it may have been applied
-            return TransientRepositoryError(f"{self.where} failed ({_line(error)})")
-        return RepositoryError(f"{self.where} refused a request ({_line(error)})")
+            return TransientRepositoryError(f"{self.where} failed ({line_of(error)})")
+        return RepositoryError(f"{self.where} refused a request ({line_of(error)})")
 
 
 @contextlib.asynccontextmanager
@@ -289,9 +290,9 @@ async def connected(
                 "The region of DynamoDB is not known; write dynamodb://REGION/TABLE, pass dynamodb_region_name or set AWS_DEFAULT_REGION"
             ) from error
         except _NO_CREDENTIALS as error:
-            raise _without_credentials("DynamoDB" if endpoint is None else f"DynamoDB at {endpoint}", error) from None
+            raise without_credentials("DynamoDB" if endpoint is None else f"DynamoDB at {endpoint}", error) from None
         except (driver.BotoCoreError, ValueError) as error:
-            raise ConfigurationError(f"DynamoDB can't be used with these settings: {_line(error)}") from error
+            raise ConfigurationError(f"DynamoDB can't be used with these settings: {line_of(error)}") from error
         where = f"DynamoDB in {made.region}" if endpoint is None else f"DynamoDB at {endpoint}"
         opened = Table(made, table, where, timeout)
         try:
@@ -319,39 +320,3 @@ def _shape(schema: Mapping[str, Any]) -> object:
 
     ours = [each for each in schema.get("LocalSecondaryIndexes", ()) if each["IndexName"] == "ready_at"]
     return keys(schema), [(keys(each), each["Projection"]["ProjectionType"]) for each in ours]
-
-
-def _without_credentials(where: str, error: driver.BotoCoreError) -> RepositoryError:
-    if isinstance(error, driver.NoCredentialsError | driver.PartialCredentialsError):
-        return RepositoryError(
-            f"There are no AWS credentials for {where}, or not all of them; "
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
-        )
-    # Transient, since they are fetched again every few hours, and that may fail for once.
-    return TransientRepositoryError(
-        f"The AWS credentials for {where} could not be fetched ({type(error).__name__}); check where they are to come from"
-    )
-
-
-def _of_a_statement(error: Mapping[str, Any]) -> driver.ClientError:
-    """What would have been raised, had the statement been alone."""
-    code = str(error.get("Code", ""))
-    status = 500 if code.startswith("InternalServer") else 400
-    names = {"AccessDenied": "AccessDeniedException", "ItemCollectionSizeLimitExceeded": "ItemCollectionSizeLimitExceededException"}
-    names["ResourceNotFound"] = "ResourceNotFoundException"
-    said: Any = {
-        "Error": {"Code": names.get(code, code), "Message": str(error.get("Message", ""))},
-        "ResponseMetadata": {"HTTPStatusCode": status},
-    }
-    return driver.ClientError(said, "BatchExecuteStatement")
-
-
-def _code(error: driver.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _line(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, driver.ClientError):
-        text = f"{error.operation_name}: {_code(error)}: {error.response.get('Error', {}).get('Message', '')}"
-    return " ".join(text.split()) or type(error).__name__
