@@ -379,9 +379,11 @@ class TestTable:
         async def test():
             async with opened() as one, opened() as two, opened() as three:
                 await one.register(NOW, [registration(f"{i:02}") for i in range(60)])
-                results = await asyncio.gather(*(claim(each, limit=30) for each in (one, two, three)))
-                claimed = [name for result in results for name in names_of(result.claims)]
-                assert len(claimed) == len(set(claimed)) >= 30
+                claimed = []
+                for _ in range(20):  # who meets another may get fewer than are due, and leave some to it
+                    results = await asyncio.gather(*(claim(each, limit=30) for each in (one, two, three)))
+                    claimed += [name for result in results for name in names_of(result.claims)]
+                assert sorted(claimed) == [f"{i:02}" for i in range(60)]
 
         asyncio.run(test())
 
