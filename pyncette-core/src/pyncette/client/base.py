@@ -1,0 +1,96 @@
+"""What all calls of a client share: an open store, what time it is there, and which row a task and a name mean."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+
+from pyncette.clock import AlignedClock
+from pyncette.errors import ConfigurationError, PyncetteError, RepositoryError
+from pyncette.store.contract import Key, Repository, SupportsServerTime
+from pyncette.tasks import StaticTask, Task, TaskInstance, Template
+
+__all__ = ["Opened"]
+
+logger = logging.getLogger(__name__)
+
+#: After how many seconds the store's clock is asked for again.
+_ALIGN_AFTER = 30.0
+
+
+class Opened:
+    """The tasks of one application, and its open store."""
+
+    def __init__(self, repository: Repository, clock: AlignedClock, tasks: Sequence[Task]) -> None:
+        #: The open store.
+        self.repository = repository
+        #: The clock of the process, aligned with the store's.
+        self.clock = clock
+        #: All that the application had declared when this was made, in order.
+        self.tasks = tuple(tasks)
+        self._tasks = {id(task) for task in tasks}
+        self._loop = asyncio.get_running_loop()
+        self._aligning: asyncio.Task[None] | None = None
+        # Once, for to look whether somebody has the methods of a protocol costs more than all else in a call.
+        self._server_time = repository.server_time if isinstance(repository, SupportsServerTime) else None
+
+    def _announce(self, partition: str, ready_at: datetime) -> None:
+        """A row of ``partition`` is known to be ready at ``ready_at``: for those who also run."""
+
+    def _key(self, task: Task | TaskInstance, instance_name: str | None) -> Key:
+        if isinstance(task, StaticTask):
+            self._check_loop()
+            if instance_name is not None:
+                raise ConfigurationError(f"Task {task.name!r} is static and has no instance {instance_name!r}; leave the name out")
+            return task.key
+        template, name = self._instance(task, instance_name)
+        return template.key(name)
+
+    def _instance(self, task: Task | TaskInstance, instance_name: str | None) -> tuple[Template, str]:
+        """The template and the name of an instance, which is given by both, or as what ``context.task`` is in its body."""
+        template = self._template(task.template if isinstance(task, TaskInstance) else task)
+        if not isinstance(task, TaskInstance):
+            if instance_name is None:
+                raise ConfigurationError(f"Task {template.name!r} is a template; pass the name of the instance, too")
+            return template, instance_name
+        if instance_name not in (None, task.name):
+            raise ConfigurationError(
+                f"{task} is an instance already, and not {instance_name!r}; pass {template.name!r} with that name"
+            )
+        return template, task.name
+
+    async def _now(self) -> datetime:
+        """The time of the store: asked for if it is long since, as nobody else may in a process that only schedules."""
+        self._check_loop()
+        if self._server_time is not None and self.clock.aligned_for > _ALIGN_AFTER:
+            if self._aligning is None or self._aligning.done():
+                self._aligning = asyncio.create_task(self._align(self._server_time), name="pyncette-align")
+            await asyncio.shield(self._aligning)
+        return self.clock.now()
+
+    async def _align(self, server_time: Callable[[], Awaitable[datetime]]) -> None:
+        try:
+            await self.clock.align(server_time)
+        except RepositoryError as error:
+            logger.debug("The store's clock could not be read; what is known of it is used: %s", error)
+
+    def _check_loop(self) -> None:
+        """Raise PyncetteError in another event loop than the one the store was opened in: its connections work in no other."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise PyncetteError(
+                "This application was created in another event loop; keep a reference to that loop, and call from here: "
+                "asyncio.run_coroutine_threadsafe(app_context.schedule_task(...), loop)"
+            )
+
+    def _template(self, task: Task | TaskInstance) -> Template:
+        self._check_loop()
+        if isinstance(task, TaskInstance):
+            task = task.template
+        if not isinstance(task, Template):
+            name = getattr(task, "name", None) or getattr(task, "__name__", task)
+            raise ConfigurationError(f"{name!r} has no instances; declare it with @app.dynamic_task() or @app.partitioned_task()")
+        if id(task) not in self._tasks:
+            raise ConfigurationError(
+                f"The template {task.name!r} is not known here; declare it with this application, before create() or run()"
+            )
+        return task

@@ -1,0 +1,64 @@
+"""Looking at what is stored. Nothing is written."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyncette.checks import check_count
+from pyncette.client.base import Opened
+from pyncette.errors import ConfigurationError
+from pyncette.scheduled import ScheduledTask
+from pyncette.tasks import Task, TaskInstance
+
+__all__ = ["Looking", "TaskPage"]
+
+#: The number of a partition, and what a store gave, which is no longer than the longest name is in hexadecimal.
+_TOKEN = re.compile(r"([0-9]{1,9}):([^\0\ud800-\udfff]{0,2000})", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """A part of the instances of a template."""
+
+    tasks: Sequence[ScheduledTask]
+    #: To be passed to the next call; None on the last page.
+    continuation_token: str | None
+
+
+class Looking(Opened):
+    """The calls that look."""
+
+    async def get_task(self, task: Task | TaskInstance, instance_name: str | None = None) -> ScheduledTask | None:
+        """What is stored of an instance, or of a static task; None if there is nothing."""
+        row = (await self.repository.get([self._key(task, instance_name)]))[0]
+        return None if row is None else ScheduledTask(task.template, row)
+
+    async def list_tasks(self, task: Task, *, limit: int = 100, continuation_token: str | None = None) -> TaskPage:
+        """The instances of the template ``task``, page by page: up to ``limit`` from where ``continuation_token`` left off.
+
+        Each instance that is there throughout appears; one that is scheduled or removed meanwhile may.
+        """
+        owner = self._template(task)
+        check_count(limit, "limit")
+        partitions = owner.all_partitions()
+        index, token = _parse_token(continuation_token, len(partitions))
+        tasks: list[ScheduledTask] = []
+        while True:
+            page = await self.repository.list(partitions[index], limit=limit - len(tasks), token=token)
+            tasks += [ScheduledTask(owner, row) for row in page.rows]
+            token = page.token
+            if token is None:
+                index += 1
+            if index == len(partitions):
+                return TaskPage(tasks, None)
+            if len(tasks) >= limit:
+                return TaskPage(tasks, f"{index}:{token or ''}")
+
+
+def _parse_token(token: str | None, partition_count: int) -> tuple[int, str | None]:
+    if token is None:
+        return 0, None
+    parts = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+    if parts is None or int(parts[1]) >= partition_count:
+        raise ConfigurationError(f"{str(token)[:100]!r} is not a continuation token of this template; pass that of the page before")
+    return int(parts[1]), parts[2] or None

@@ -1,0 +1,107 @@
+"""Scheduling instances of templates, and removing them."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pyncette.checks import check_free_arguments
+from pyncette.client.base import Opened
+from pyncette.clock import AlignedClock
+from pyncette.errors import ConfigurationError
+from pyncette.registering import Registrar
+from pyncette.store.contract import Key, Registration, Repository
+from pyncette.tasks import TEMPLATE_OPTIONS, Instance, Task, TaskInstance
+
+__all__ = ["Scheduling"]
+
+_INSTANCE_OPTIONS = ("schedule", "interval", "execute_at", "timezone", "force")
+_OF_THE_TEMPLATE = dict.fromkeys(TEMPLATE_OPTIONS, "pass it where the template is declared")
+#: Instances that are checked before other coroutines have their turn.
+_SLICE = 200
+
+
+class Scheduling(Opened):
+    """The calls that make and remove instances."""
+
+    def __init__(self, repository: Repository, clock: AlignedClock, tasks: Sequence[Task]) -> None:
+        super().__init__(repository, clock, tasks)
+        self._registrar = Registrar(repository, clock, self._stored)
+
+    async def close_registrar(self) -> None:
+        """Refuse what waits to be registered, and wait for what is on its way: the store is about to be closed."""
+        await self._registrar.close()
+
+    def _stored(self, registration: Registration) -> None:
+        self._announce(registration.key.partition, registration.target.execute_after)
+
+    async def schedule_task(
+        self,
+        task: Task | TaskInstance,
+        instance_name: str | None = None,
+        *,
+        schedule: str | None = None,
+        interval: timedelta | None = None,
+        execute_at: datetime | None = None,
+        timezone: str | None = None,
+        force: bool = False,
+        args: Mapping[str, Any] | None = None,
+        **more_args: Any,
+    ) -> None:
+        """Store an instance of the template ``task`` under ``instance_name``, with exactly one of the three schedules.
+
+        :param schedule: a cron expression of five fields, or six with seconds last.
+        :param interval: the time between two occurrences; the first is one interval from now.
+        :param execute_at: the only occurrence; in the past: at once. A naive one is local time, or wall time in ``timezone``.
+        :param timezone: in which the expression is meant, and in which the body sees ``scheduled_at``; UTC by default.
+        :param force: start the schedule anew even if it is the one stored, and let a run on its way lose its lease.
+        :param args: arguments for the body, stored as JSON; they take precedence over the template's. Any name will do here.
+        :param more_args: the same, for names that are none of the options of this method, nor close to one.
+
+        An instance that is stored already gets the new arguments; its next time changes only if the schedule does. When this
+        returns, the instance is stored for good. Safe to repeat when it raised a TransientRepositoryError.
+        Raises ConfigurationError for anything wrong with the arguments; nothing is changed then.
+        """
+        template, instance_name = self._instance(task, instance_name)
+        check_free_arguments(more_args, _INSTANCE_OPTIONS, f"instance {instance_name!r}", _OF_THE_TEMPLATE)
+        if args is not None and isinstance(args, Mapping):
+            twice = sorted(more_args.keys() & args.keys())
+            if twice:
+                raise ConfigurationError(f"The argument {twice[0]!r} of instance {instance_name!r} is given twice; give it once")
+            args = {**args, **more_args}
+        instance = Instance(
+            name=instance_name,
+            schedule=schedule,
+            interval=interval,
+            execute_at=execute_at,
+            timezone=timezone,
+            args=more_args if args is None else args,
+        )
+        await self.schedule_tasks(template, [instance], force=force)
+
+    async def schedule_tasks(self, task: Task, instances: Iterable[Instance], *, force: bool = False) -> None:
+        """Store many instances of the template ``task``, as :meth:`schedule_task` does one.
+
+        All are checked before the first is stored; so they are kept in memory until then, also those of a generator. Other coroutines
+        run meanwhile, however many there are.
+
+        If it raises a RepositoryError, some may be stored; it is safe to repeat.
+        """
+        owner = self._template(task)
+        now = await self._now()
+        registrations: dict[Key, Registration] = {}
+        for number, instance in enumerate(instances, 1):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+            if not isinstance(instance, Instance):
+                raise ConfigurationError(f"An instance of {owner.name!r} is given as {instance!r}; pass an Instance(name=...)")
+            registration = owner.registration(instance, now)
+            if registration.key in registrations:
+                raise ConfigurationError(f"The instance {instance.name!r} of {owner.name!r} is given twice; give each once")
+            registrations[registration.key] = registration
+        await self._registrar.register(list(registrations.values()), force=force)
+
+    async def unschedule_task(self, task: Task | TaskInstance, instance_name: str | None = None) -> bool:
+        """Remove an instance; whether there was one. A run on its way goes on to its end."""
+        template, name = self._instance(task, instance_name)
+        return (await self.repository.unregister(await self._now(), [template.key(name)]))[0]
