@@ -197,3 +197,98 @@ def test_a_process_that_only_schedules_follows_the_clock_of_the_store(make_app, 
             assert (await context.get_task(template, "2")).scheduled_at == START + 2 * HOUR + 82 * SECOND
 
     clock.run(main())
+
+
+# --- without an engine --------------------------------------------------------------------------------------------------
+
+
+def test_what_a_client_schedules_runs_elsewhere(make_app, clock):
+    ran = []
+    web, worker = make_app(), make_app()
+    scheduled = web.dynamic_task(name="remind")(body)
+
+    @worker.dynamic_task(name="remind")
+    async def remind(context):
+        ran.append((context.task.name, context.args["text"]))
+
+    async def main():
+        async with running(worker), web.client() as client:
+            await client.schedule_task(scheduled, "ada", execute_at=clock.now() + HOUR, text="tea")
+            assert [task.name for task in (await client.list_tasks(scheduled)).tasks] == ["ada"]
+            await clock.advance(1.1 * HOUR)
+            assert ran == [("ada", "tea")]
+
+    clock.run(main())
+
+
+def test_a_client_sets_up_no_fixture_and_stores_no_static_task(make_app, clock, store):
+    app = make_app()
+
+    @app.fixture()
+    async def database():
+        raise AssertionError
+        yield
+
+    static = app.task(interval=SECOND)(body)
+
+    async def main():
+        async with app.client() as client:
+            assert await client.get_task(static) is None
+            with pytest.raises(ConfigurationError, match="too late"):
+                app.task(interval=SECOND, name="another")(body)
+        assert store.rows() == {}
+
+    clock.run(main())
+
+
+def test_clients_may_be_used_again_and_at_once(make_app, clock):
+    app = make_app()
+    template = app.dynamic_task(name="template")(body)
+
+    async def main():
+        for _ in range(2):
+            async with app.client() as client, app.client() as other:
+                await client.schedule_task(template, "ada", interval=SECOND)
+                assert await other.unschedule_task(template, "ada")
+
+    clock.run(main())
+
+
+def test_a_client_is_refused_a_template_of_another_layout(make_app, clock):
+    one, other = make_app(), make_app()
+    one.dynamic_task(name="template")(body)
+    other.partitioned_task(name="template", partition_count=3)(body)
+
+    async def main():
+        async with one.client():
+            pass  # has stored the layout, although nothing was scheduled
+        with pytest.raises(ConfigurationError, match="partitioned"):
+            async with other.client():
+                pass
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize("opened", ["client", "create"])
+def test_a_call_after_the_end_says_so(make_app, clock, opened):
+    app = make_app()
+    template = app.dynamic_task(name="template")(body)
+
+    async def main():
+        async with getattr(app, opened)() as client:
+            pass
+        for call in (client.schedule_task(template, "ada", interval=SECOND), client.get_task(template, "ada")):
+            with pytest.raises(PyncetteError, match="was closed at the end"):
+                await call
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize(("options", "warned"), [({}, False), ({"repository_factory": None}, True)])
+def test_a_client_of_a_store_in_memory_is_warned_of(make_app, clock, caplog, options, warned):
+    async def main():
+        async with make_app(**options).client():
+            pass
+
+    clock.run(main())
+    assert ("in memory" in caplog.text) is warned

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
-from pyncette.client import TaskPage
+from pyncette.client import Client, TaskPage
 from pyncette.context import Context, Middleware
 from pyncette.errors import (
     ConfigurationError,
@@ -25,6 +25,7 @@ from pyncette.tasks import ExecutionMode, FailureMode, Instance, Task, TaskInsta
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 
 __all__ = [
+    "Client",
     "ConcurrentExecutor",
     "ConfigurationError",
     "Context",

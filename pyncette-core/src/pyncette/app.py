@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from pyncette import program
 from pyncette.app_context import PyncetteContext
 from pyncette.checks import check_count, check_duration, one_slip_from
+from pyncette.client import Client
 from pyncette.clock import AlignedClock, Clock, SystemClock
 from pyncette.context import RESERVED, chained
 from pyncette.declaring import Declarations, Fixture
@@ -26,6 +28,8 @@ from pyncette.worker.executors import ConcurrentExecutor, Executor
 from pyncette.worker.loop import Settings
 
 __all__ = ["Fixture", "Pyncette"]
+
+logger = logging.getLogger(__name__)
 
 
 class Pyncette(Declarations):
@@ -143,14 +147,7 @@ class Pyncette(Declarations):
         Raises :class:`~pyncette.errors.ConfigurationError` for such a template, and the store's error if it can't be opened.
         """
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(self._in_use())
-            repository = await stack.enter_async_context((backends.looking(self._open) if looking else self._open)())
-            store = self._store or type(repository).__name__
-            if self._instrumentations:
-                repository = ObservedRepository(repository, self._settings.instrumentation)
-            aligned = AlignedClock(self._clock if clock is None else clock)
-            if isinstance(repository, SupportsServerTime):
-                await aligned.align(repository.server_time)
+            repository, aligned, store = await stack.enter_async_context(self._opened(clock, looking=looking))
             declared = self._fixtures if fixtures else {}
             app_context = PyncetteContext(
                 repository,
@@ -172,6 +169,40 @@ class Pyncette(Declarations):
                 stack.callback(app_context.leave, f"fixture {name!r}")
             stack.push_async_callback(app_context.close)  # last in, first out: bodies end before fixtures do
             yield app_context
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """Open the store for a process that schedules and looks up tasks, and runs none, such as one of a web server.
+
+        It neither sets up fixtures nor stores the static tasks. May be used any number of times, also at once.
+
+        Raises :class:`~pyncette.errors.ConfigurationError` for a template that the store has under another layout, as :meth:`create`
+        does, and the store's error if it can't be opened.
+        """
+        async with self._opened() as (repository, clock, _):
+            if not repository.shared:
+                logger.warning("The store is in memory, where no other process finds what is scheduled; pass a URL to Pyncette()")
+            client = Client(repository, clock, self.tasks)
+            try:
+                await agree_on_layouts(repository, clock, self.tasks)
+                yield client
+            finally:
+                await client.close_registrar()
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self, clock: Clock | None = None, *, looking: bool = False
+    ) -> AsyncIterator[tuple[Repository, AlignedClock, str]]:
+        """The open store, the time there, and what it is called. Until the end nothing more can be declared."""
+        with self._in_use():
+            async with (backends.looking(self._open) if looking else self._open)() as repository:
+                store = self._store or type(repository).__name__
+                if self._instrumentations:
+                    repository = ObservedRepository(repository, self._settings.instrumentation)
+                aligned = AlignedClock(self._clock if clock is None else clock)
+                if isinstance(repository, SupportsServerTime):
+                    await aligned.align(repository.server_time)
+                yield repository, aligned, store
 
     async def run(self) -> None:
         """Create the application and run it until it is shut down; see :meth:`PyncetteContext.run`."""

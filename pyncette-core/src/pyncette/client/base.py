@@ -29,6 +29,7 @@ class Opened:
         #: All that the application had declared when this was made, in order.
         self.tasks = tuple(tasks)
         self._tasks = {id(task) for task in tasks}
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._aligning: asyncio.Task[None] | None = None
         # Once, for to look whether somebody has the methods of a protocol costs more than all else in a call.
@@ -39,7 +40,7 @@ class Opened:
 
     def _key(self, task: Task | TaskInstance, instance_name: str | None) -> Key:
         if isinstance(task, StaticTask):
-            self._check_loop()
+            self._check_open()
             if instance_name is not None:
                 raise ConfigurationError(f"Task {task.name!r} is static and has no instance {instance_name!r}; leave the name out")
             return task.key
@@ -61,7 +62,7 @@ class Opened:
 
     async def _now(self) -> datetime:
         """The time of the store: asked for if it is long since, as nobody else may in a process that only schedules."""
-        self._check_loop()
+        self._check_open()
         if self._server_time is not None and self.clock.aligned_for > _ALIGN_AFTER:
             if self._aligning is None or self._aligning.done():
                 self._aligning = asyncio.create_task(self._align(self._server_time), name="pyncette-align")
@@ -74,8 +75,12 @@ class Opened:
         except RepositoryError as error:
             logger.debug("The store's clock could not be read; what is known of it is used: %s", error)
 
-    def _check_loop(self) -> None:
-        """Raise PyncetteError in another event loop than the one the store was opened in: its connections work in no other."""
+    def _check_open(self) -> None:
+        """Raise PyncetteError if the store is closed, or was opened in another event loop: its connections work in no other."""
+        if self._closed:
+            raise PyncetteError(
+                "The store was closed at the end of the `async with` that opened it; make this call within that block"
+            )
         if asyncio.get_running_loop() is not self._loop:
             raise PyncetteError(
                 "This application was created in another event loop; keep a reference to that loop, and call from here: "
@@ -83,7 +88,7 @@ class Opened:
             )
 
     def _template(self, task: Task | TaskInstance) -> Template:
-        self._check_loop()
+        self._check_open()
         if isinstance(task, TaskInstance):
             task = task.template
         if not isinstance(task, Template):

@@ -30,6 +30,7 @@ class Scheduling(Opened):
 
     async def close_registrar(self) -> None:
         """Refuse what waits to be registered, and wait for what is on its way: the store is about to be closed."""
+        self._closed = True
         await self._registrar.close()
 
     def _stored(self, registration: Registration) -> None:
