@@ -1,0 +1,106 @@
+"""What commands share of their arguments."""
+
+import argparse
+import asyncio
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Coroutine
+from datetime import tzinfo
+from typing import Any, NoReturn, TypeAlias
+
+from pyncette.app import Pyncette
+from pyncette.cli.loading import load_app
+from pyncette.cli.output import say
+from pyncette.errors import ScheduleError
+from pyncette.schedules.zones import find_zone
+
+__all__ = [
+    "APP",
+    "Add",
+    "Parser",
+    "add_app",
+    "add_json",
+    "add_limit",
+    "adding",
+    "examples",
+    "in_loop",
+    "number",
+    "whole_number",
+    "zone",
+]
+
+APP = "the application: MODULE:APP or FILE.py:APP"
+#: Adds a command: its name, what it calls, what it does in a few words, more of that, and examples.
+Add: TypeAlias = Callable[..., argparse.ArgumentParser]
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        # A URL may have a password, and can be anywhere if a blank or a dash went astray.
+        message = re.sub(r"(?<=://)\S+", "***", message)
+        shown = message if len(message) <= 500 else f"{message[:500]}…"
+        say(f"{self.prog}: {shown}; see: {self.prog} --help", sys.stderr)
+        self.exit(2)
+
+
+def adding(commands: "argparse._SubParsersAction[Parser]") -> Add:
+    """What adds a command to ``commands``."""
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], what: str, more: str, *lines: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(
+            name,
+            help=what,
+            description=textwrap.fill(f"{what[0].upper()}{what[1:]}. {more}", 78),
+            epilog=examples(*(f"{name} {line}".rstrip() for line in lines)),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        added.set_defaults(command=command)
+        return added
+
+    return add
+
+
+def add_app(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("app", metavar="APP", help=APP)
+    parser.add_argument("--url", help="another store than the application's own")
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=number, default=100, metavar="N", help="no more than N lines; 0: all (default: 100)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs: one JSON object a line")
+
+
+def examples(*lines: str) -> str:
+    return "\n".join(["examples:", *(f"  pyncette {line}" for line in lines)])
+
+
+def in_loop(command: Callable[[Pyncette, argparse.Namespace], Coroutine[Any, Any, int]]) -> Callable[[argparse.Namespace], int]:
+    # The app is imported before the event loop runs, as by `run`: so it may use one itself, and Ctrl-C ends also what takes long.
+    return lambda arguments: asyncio.run(command(load_app(arguments.app, arguments.url), arguments))
+
+
+def number(text: str) -> int:
+    # Not int() alone, which takes -1, 1_000 and blanks, and refuses thousands of digits in words of its own.
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    if number(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def zone(name: str) -> tzinfo:
+    try:
+        return find_zone(name)
+    except ScheduleError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
