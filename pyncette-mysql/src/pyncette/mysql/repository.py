@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+import aiomysql
+
 from pyncette import lifecycle
 from pyncette.backends import Backend, BackendURL
 from pyncette.clock import to_microseconds
@@ -174,6 +176,13 @@ class MySQLRepository(RowwiseRepository):
             return []
 
         async def update(run: Run) -> Sequence[T]:
+            # Most often a lone registration is of a new row: that is one statement and one round trip.
+            alone = changes[0][1](None) if len(changes) == 1 else None
+            if alone is not None and alone[0] is not None:
+                with contextlib.suppress(aiomysql.IntegrityError):  # there is such a row
+                    insert, *_ = written((), (), [alone[0]], self._transactions.largest)
+                    await run(insert, COMMIT)
+                    return [alone[1]]
             locking = selects(statements.BRIEF, [key for key, _ in changes], self._transactions.largest, " FOR UPDATE")
             before = _by_key(await run(BEGIN, *locking))
             answers: list[T] = []
