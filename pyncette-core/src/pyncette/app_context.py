@@ -17,6 +17,7 @@ from pyncette.tasks import StaticTask, Task, settled
 from pyncette.undeclared import warn_of_undeclared
 from pyncette.waiting import to_the_end
 from pyncette.worker.execution import Execution
+from pyncette.worker.garbage import seldom_collected
 from pyncette.worker.loop import Engine, Settings
 
 __all__ = ["PyncetteContext"]
@@ -73,7 +74,7 @@ class PyncetteContext(Client):
         self._running = asyncio.current_task()
         looking = asyncio.create_task(warn_of_undeclared(self.repository, self.clock, self.tasks), name="pyncette-undeclared")
         try:
-            with settled(self.tasks):
+            with settled(self.tasks), seldom_collected():
                 self._tell_start()
                 static = [task for task in self.tasks if isinstance(task, StaticTask) and task.enabled]
                 await compare_static_tasks(self.repository, self.clock, static)
