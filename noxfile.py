@@ -68,7 +68,7 @@ BUILDERS = ["build", "hatchling>=1.26", "editables"]
 TEST_REQUIREMENTS = [
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
     *("hypothesis>=6.140", "cronsim>=2.6", "trustme>=1.2", "uvloop; sys_platform != 'win32'"),
-    *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk"),  # of examples
+    *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk", "matplotlib"),  # of examples
 ]
 
 #: More than there are cores, on a machine of two: many tests wait, for processes, for servers, for time.

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from benchmarks import figures
 from benchmarks.compare import COUNTS, STORES, compare
+from benchmarks.plots import plot
 
 from pyncette import Context, Instance, Pyncette
 
@@ -155,6 +156,9 @@ def main() -> None:
     command = commands.add_parser("takeover", help="how soon the work of a killed worker goes on")
     command.add_argument("store", choices=STORES)
     command.add_argument("--rounds", type=int, default=5)
+    command = commands.add_parser("plot", help="draw the tables that the others print, from a page with them; needs matplotlib")
+    command.add_argument("source", type=Path, nargs="?", default=ROOT / "docs" / "performance.md")
+    command.add_argument("directory", type=Path, nargs="?", default=ROOT / "docs" / "images")
     options = parser.parse_args()
     match options.command:
         case "populate":
@@ -176,9 +180,12 @@ def main() -> None:
 
             peers(options.rounds)
         case "claims":
-            asyncio.run(figures.claims(url_of(options.store), options.rows))
+            asyncio.run(figures.claims(options.store, url_of(options.store), options.rows))
         case "writes":
             asyncio.run(figures.writes(url_of("postgres"), options.seconds))
+        case "plot":
+            for path in plot(options.source, options.directory):
+                print(path)
         case "takeover":
             figures.takeover(url_of(options.store), options.rounds)
 

@@ -28,9 +28,9 @@ def place_on(url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{option or 'table_name'}=benchmark_{uuid.uuid4().hex[:8]}"
 
 
-async def claims(url: str, sizes: Sequence[int]) -> None:
+async def claims(store: str, url: str, sizes: Sequence[int]) -> None:
     """The time of a claim of a hundred due rows, and of one that finds none, among so many rows that are not due."""
-    print("| rows not due | claim of 100 | claim of none |\n|---|---|---|")
+    print("| store | rows not due | claim of 100 | claim of none |\n|---|---|---|---|")
     app = Pyncette(place_on(url))
     async with app.create() as app_context:
         repository = app_context.repository
@@ -53,7 +53,8 @@ async def claims(url: str, sizes: Sequence[int]) -> None:
                     assert len(result.claims) == expected
                     if result.claims:
                         await repository.settle(now, [Commit(claim, None) for claim in result.claims])
-            print(f"| {size:,} | {statistics.median(full) * 1e3:.1f} ms | {statistics.median(empty) * 1e3:.1f} ms |", flush=True)
+            took = [f"{statistics.median(durations) * 1e3:.1f} ms" for durations in (full, empty)]
+            print(f"| {store} | {size:,} | {' | '.join(took)} |", flush=True)
 
 
 def _registration(name: str, at: datetime) -> Registration:

@@ -58,7 +58,22 @@ def test_what_is_compared_is_done_by_this_version(tmp_path: Path, kind: str, tun
 
 def test_claims_among_rows_that_are_not_due(tmp_path: Path) -> None:
     lines = benchmark(tmp_path, "claims", "sqlite", "--rows", "200", "2000").splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 200", "| 2,000"]
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [["| sqlite", "200"], ["| sqlite", "2,000"]]
+
+
+def test_plots_show_what_the_tables_of_a_page_say(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "| store | tasks | options | 1.1.0, per second | this | times | CPU of one, 1.1.0 | this | one part of |\n|---|\n"
+        "| sqlite | once | tuned | 407 | 21,093 | 51.9 | 1,469 us | 43 us | 33.8 |\n\nMore\n\n"
+        "| store | rows not due | claim of 100 | claim of none |\n|---|\n| redis | 10,000 | 4.3 ms | 2.8 ms |\n"
+        "| redis | 1,000,000 | 6.5 ms | 4.0 ms |\n\n| what | else |\n|---|\n| 1 | 2 |\n"
+    )
+    drawn = benchmark(tmp_path, "plot", "page.md", "images").splitlines()
+    assert drawn == [str(Path("images", name)) for name in ("executions.svg", "claims.svg")]
+    executions, claims = ((tmp_path / name).read_text() for name in drawn)
+    assert ">52 x<" in executions
+    assert ">redis, claim of none<" in claims
 
 
 def test_the_work_of_a_killed_worker_goes_on_when_its_lease_ends(tmp_path: Path) -> None:
