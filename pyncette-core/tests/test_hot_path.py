@@ -53,7 +53,7 @@ def instances(mode):
     return [Instance(name=str(number), interval=HOUR) for number in range(RUNS)]
 
 
-@pytest.mark.parametrize(("mode", "most"), [("once", 38), ("interval", 41)])
+@pytest.mark.parametrize(("mode", "most"), [("once", 38), ("interval", 43)])
 def test_a_run_takes_few_calls_and_shares_those_of_the_store(clock, mode, most):
     store, ran, tasks = ScriptedStore(), [], set()
     app = Pyncette(repository_factory=store.open, clock=clock, batch_size=500, concurrency_limit=500)

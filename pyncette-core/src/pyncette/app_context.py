@@ -12,6 +12,7 @@ from pyncette.checks import check_attribute_name
 from pyncette.client import Client
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, PyncetteError
+from pyncette.identity import new_worker_id
 from pyncette.store.contract import Repository
 from pyncette.tasks import StaticTask, Task, settled
 from pyncette.undeclared import warn_of_undeclared
@@ -48,7 +49,9 @@ class PyncetteContext(Client):
         self.values: dict[str, Any] = {}
         self._reserved = frozenset(reserved)
         self._fixtures = frozenset(fixtures)
-        self._engine = Engine(functools.partial(invoke, self), repository, clock, settings, tasks=tasks)
+        #: Which application ran something, in what is stored and told of its runs: ``host:pid:`` and four digits.
+        self.worker_id = new_worker_id()
+        self._engine = Engine(functools.partial(invoke, self), repository, clock, settings, tasks=tasks, worker_id=self.worker_id)
         self._poll_interval = settings.poll_interval
         #: Called when the application begins to end: by the program around it, which counts the time from then on.
         self.on_shutdown: Callable[[], None] = _nothing

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from pyncette.errors import ScheduleError
+from pyncette.memo import Memo, Note
+from pyncette.runs import Run
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Row, State
@@ -68,3 +70,31 @@ class ScheduledTask:
     def error(self) -> str | None:
         """Why the task was given up, if it was."""
         return self.row.error
+
+    @functools.cached_property
+    def _memo(self) -> Memo:
+        return Memo.read(self.row.memo)
+
+    @property
+    def last_run(self) -> Run | None:
+        """The last run whose end was stored, or with AT_MOST_ONCE whose start was; None before the first.
+
+        Not that of a run which ended while the task was paused.
+        """
+        return self._memo.last_run
+
+    @property
+    def failures(self) -> int:
+        """How many attempts in a row did not succeed; not known with AT_MOST_ONCE."""
+        return self._memo.failures
+
+    @property
+    def retries_at(self) -> datetime | None:
+        """When the occurrence is tried again after a failed attempt; None if there was none, or if one is on its way."""
+        row = self.row
+        return row.ready_at if row.attempt and row.locked_until is None else None
+
+    @property
+    def note(self) -> Note | None:
+        """Who paused the task, when and why, if it is paused and that is known."""
+        return self._memo.note if self.row.state is State.PAUSED else None

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 from typing import Any
+from unittest import mock
 
 from pyncette import (
     ConcurrentExecutor,
@@ -18,6 +21,7 @@ from pyncette import (
     PyncetteContext,
     SynchronousExecutor,
     Task,
+    app_context,
 )
 from pyncette.clock import to_microseconds
 from pyncette.errors import LeaseLostException, RepositoryError, TransientRepositoryError
@@ -91,9 +95,14 @@ def simulate(seed: int) -> Simulation:
     """Run the scenario of ``seed``."""
     scenario = _Scenario(seed)
     # What the engine logs is not judged here, and formatting it would cost more than the simulation.
-    with _silence(), asyncio.Runner(loop_factory=scenario.loop_factory) as runner:
+    with _silence(), _numbered_workers(), asyncio.Runner(loop_factory=scenario.loop_factory) as runner:
         runner.run(scenario.main())
     return Simulation(seed, scenario.rules, scenario.log.events)
+
+
+def _numbered_workers() -> AbstractContextManager[Any]:
+    """The ids of workers, which are stored, are random otherwise."""
+    return mock.patch.object(app_context, "new_worker_id", map("worker:{}".format, itertools.count()).__next__)
 
 
 @contextlib.contextmanager

@@ -9,11 +9,13 @@ from typing import Any
 
 from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
+from pyncette.runs import Run, RunOutcome
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
-from pyncette.store.contract import Claim, Extend, Key, Outcome, Release, Settlement
+from pyncette.store.contract import Claim, Commit, Extend, Key, Outcome, Release, Settlement
 from pyncette.tasks import ExecutionMode, Task, stored_arguments
-from pyncette.worker.outcomes import advance, give_up, ready_again_at, retry, text_of
+from pyncette.worker.attempt import Attempt, Worker
+from pyncette.worker.outcomes import give_up, ready_again_at, retry, target
 from pyncette.worker.settlement import Answer, Settler
 from pyncette.worker.watch import Watch
 
@@ -25,23 +27,24 @@ logger = logging.getLogger(__name__)
 _MOST_REMEMBERED = 10_000
 
 
-class Runner:
+class Runner(Worker):
     """What all executions of one application share."""
 
     def __init__(
         self,
         invoke: "Callable[[Execution], Awaitable[Any]]",
+        clock: AlignedClock,
+        worker_id: str,
         *,
         settler: Settler,
-        clock: AlignedClock,
         poll_interval: timedelta,
         expect: Callable[[str, datetime], None],
         lease_lost: Callable[[Task], None],
     ) -> None:
+        super().__init__(clock, worker_id)
         #: Runs the body of an execution, within whatever belongs around it.
         self.invoke = invoke
         self.settler = settler
-        self.clock = clock
         #: Also the pause before a retry where the task names none.
         self.poll_interval = poll_interval
         #: Called with a partition, and when a row of it can be claimed next.
@@ -82,35 +85,15 @@ class Runner:
         return True
 
 
-class Execution:
+class Execution(Attempt):
     """One claim on its way."""
 
-    __slots__ = (
-        *("_adopted", "_ended", "_lost", "_runner", "_schedule", "_stored"),
-        *("claim", "deadline", "lease_expires_at", "started_at", "task"),
-    )
+    __slots__ = ("_ended", "_lost", "_runner", "_schedule", "_stored")
 
     def __init__(self, runner: Runner, task: Task, claim: Claim, claimed_at: datetime, deadline: float) -> None:
-        self.task = task
-        self.claim = claim
-        #: On the monotonic clock, counted from before the claim was sent: the store's own end of the lease is later.
-        self.deadline = deadline
-        self.lease_expires_at = claimed_at + task.lease_duration
-        #: When the body was started, on the monotonic clock; None before that.
-        self.started_at: float | None = None
+        super().__init__(runner, task, claim, claimed_at, deadline)
         self._runner = runner
         self._lost = self._ended = False
-        #: Claims that were handed to this run: they started no body, and are no attempts.
-        self._adopted = 0
-
-    def remaining(self) -> float:
-        """Seconds left of the lease; negative once it is over."""
-        return self.deadline - self._runner.clock.monotonic()
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the body was started."""
-        return 0.0 if self.started_at is None else self._runner.clock.monotonic() - self.started_at
 
     @property
     def scheduled_at(self) -> datetime:
@@ -120,11 +103,6 @@ class Execution:
     def arguments(self) -> dict[str, Any]:
         """The arguments, as a fresh copy; known once it runs."""
         return self.task.arguments(self._stored)
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt at the occurrence this run is, from 1 on."""
-        return self.claim.attempt - self._adopted
 
     def adopt(self, claim: Claim, claimed_at: datetime, deadline: float) -> None:
         """Go on under ``claim``, which this process made after the lease had ended."""
@@ -160,7 +138,7 @@ class Execution:
                 return
             if task.max_attempts is not None and claim.attempt > task.max_attempts:
                 # Its last worker died, or overran its lease: nobody else will report that.
-                self._give_up(f"given up: attempt {task.max_attempts} of {task.max_attempts} did not end in its lease", schedule)
+                self._give_up(self.over(), schedule)
                 return
             at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
             if at_most_once and not await self._commit(schedule):
@@ -179,7 +157,8 @@ class Execution:
             except asyncio.CancelledError as cancelled:
                 if runner.cancelling:
                     if not at_most_once:
-                        self._settle(Release(self.claim, runner.clock.now()))
+                        memo = self.memo_of(self.ended_as(RunOutcome.INTERRUPTED), failures=0)
+                        self._settle(Release(self.claim, runner.clock.now(), memo=memo))
                     return
                 error = cancelled
             except BaseException as raised:
@@ -192,18 +171,21 @@ class Execution:
                 if error is not None:
                     self._log_failure(error)
             elif error is None:
-                self._settle(advance(task, self.claim, schedule, runner.clock.now))
-            elif self._is_last_attempt:
-                self._give_up(text_of(error), schedule, error)
+                self._succeeded(schedule)
+            elif self.is_last:
+                self._give_up(self.ended_as(RunOutcome.GIVEN_UP, error), schedule, error)
             else:
                 self._log_failure(error)
-                self._failed(schedule)
+                self._failed(schedule, error)
         finally:
             runner.executions.pop(self, None)
 
     async def _commit(self, schedule: Schedule) -> bool:
         """Commit before the body is started; whether it may be."""
-        commit = advance(self.task, self.claim, schedule, self._runner.clock.now)
+        runner, claim = self._runner, self.claim
+        following = target(self.task, claim, schedule, runner.clock.now)
+        memo = None if following is None else self.memo_of_start()  # a row that goes away takes its memo along
+        commit = Commit(claim, following, memo)
         answer = await self._runner.settler.submit(commit, self.deadline)
         self._log(answer)
         self._expect_after(answer, commit)
@@ -259,22 +241,26 @@ class Execution:
 
     # --- outcomes ---------------------------------------------------------------------------------------------------
 
-    def _failed(self, schedule: Schedule) -> None:
+    def _succeeded(self, schedule: Schedule) -> None:
+        runner, claim = self._runner, self.claim
+        following = target(self.task, claim, schedule, runner.clock.now)
+        self._settle(Commit(claim, following, None if following is None else self.memo_of_success()))
+
+    def _failed(self, schedule: Schedule, error: BaseException) -> None:
         """What becomes of an occurrence that has attempts left."""
         runner, expires = self._runner, self.lease_expires_at
+        memo = self.memo_of(self.ended_as(RunOutcome.FAILED, error))
         now, poll_interval = runner.clock.now, runner.poll_interval
-        self._settle(retry(self.task, self.claim, schedule, now, lease_expires_at=expires, poll_interval=poll_interval))
+        self._settle(retry(self.task, self.claim, schedule, now, memo, lease_expires_at=expires, poll_interval=poll_interval))
 
-    def _give_up(self, why: str, schedule: Schedule, error: BaseException | None = None) -> None:
-        settlement = give_up(self.task, self.claim, schedule, self._runner.clock.now, why)
+    def _give_up(self, run: Run, schedule: Schedule, error: BaseException | None = None) -> None:
+        why = run.error or ""
+        memo = self.memo_of(run, failures=error is not None)
+        settlement = give_up(self.task, self.claim, schedule, self._runner.clock.now, why, memo)
         following = ready_again_at(settlement)
         what = "it is kept as failed" if following is None else f"the next occurrence is {following.isoformat()}"
         logger.error("%s is given up; %s: %s", self, what, why, exc_info=error)
         self._settle(settlement)
-
-    @property
-    def _is_last_attempt(self) -> bool:
-        return self.task.max_attempts is not None and self.attempt >= self.task.max_attempts
 
     def _settle(self, settlement: Settlement) -> None:
         """Report an outcome. If the store refuses, the lease runs out and the occurrence is run again."""
@@ -325,11 +311,6 @@ class Execution:
     def _excuse(self) -> str:
         watch, lease = self._runner.watch, self.task.lease_duration.total_seconds()
         return "" if watch is None else watch.excuse(max(self.elapsed, lease) - min(0.0, self.remaining()))
-
-    def __str__(self) -> str:
-        claim = self.claim
-        instance = "" if claim.key.name == self.task.name else f" {claim.key.name!r}"
-        return f"task {self.task.name!r}{instance} of {claim.occurrence.isoformat()} (attempt {self.attempt})"
 
 
 def _is_being_closed() -> bool:

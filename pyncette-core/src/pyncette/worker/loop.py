@@ -59,14 +59,16 @@ class Engine:
         settings: Settings,
         *,
         tasks: Sequence[Task],
+        worker_id: str,
     ) -> None:
         self._repository = repository
         self._clock = clock
         self._settler = Settler(repository, clock, settings.batch_size, self._wake)
         self._runner = Runner(
             invoke,
+            clock,
+            worker_id,
             settler=self._settler,
-            clock=clock,
             poll_interval=settings.poll_interval,
             expect=self.expect,
             lease_lost=settings.instrumentation.lease_lost,
@@ -89,7 +91,7 @@ class Engine:
         self._away = False
         self._wakeup = asyncio.Event()
         self._ending = Ending(self._runner, self._executor, self._settler, clock, settings.shutdown_timeout)
-        #: When the last pass over all that was due ended well, or all slots were taken, on the store's clock.
+        #: When the last pass ended well, or all slots were taken, on the store's clock.
         self.last_tick: datetime | None = None
 
     # --- seen from outside --------------------------------------------------------------------------------------------
@@ -219,9 +221,7 @@ class Engine:
             self.last_tick = self._clock.now()
 
     def _next(self) -> tuple[Lane, int] | None:
-        if self.stopping:
-            return None
-        return self._lanes.next(self._clock.monotonic(), self._free(), self._poll_interval)
+        return None if self.stopping else self._lanes.next(self._clock.monotonic(), self._free(), self._poll_interval)
 
     def _free(self) -> int:
         """How much may be claimed: what can start at once, while one batch is settled and another waits for that."""

@@ -7,18 +7,18 @@ from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Commit, Fail, Release, Settlement, Target
 from pyncette.tasks import FailureMode, Task
 
-__all__ = ["advance", "give_up", "ready_again_at", "retry", "text_of"]
+__all__ = ["give_up", "ready_again_at", "retry", "target", "text_of"]
 
 _MAX_ERROR_CHARACTERS = 2000
 
 
-def advance(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime]) -> Commit:
-    """The occurrence is done: go on to the next one, or with ``fast_forward`` to the next that is not missed yet.
+def target(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime]) -> Target | None:
+    """What follows on an occurrence that is done: the next one, or with ``fast_forward`` the next that is not missed yet.
 
     ``now`` is asked in the latter case only.
     """
     following = schedule.next_after(claim.occurrence, now()) if task.fast_forward else schedule.next(claim.occurrence)
-    return Commit(claim, None if following is None else Target(following, following))
+    return None if following is None else Target(following, following)
 
 
 def retry(
@@ -26,22 +26,24 @@ def retry(
     claim: Claim,
     schedule: Schedule,
     now: Callable[[], datetime],
+    memo: str,
     *,
     lease_expires_at: datetime,
     poll_interval: timedelta,
 ) -> Settlement:
     """The body has failed, and the occurrence has attempts left: what the task's failure mode makes of that."""
     if task.failure_mode is FailureMode.COMMIT:
-        return advance(task, claim, schedule, now)
+        return Commit(claim, target(task, claim, schedule, now), memo)
     if task.failure_mode is FailureMode.UNLOCK:
-        return Release(claim, now() + (poll_interval if task.retry_delay is None else task.retry_delay))
-    return Release(claim, max(now(), lease_expires_at))
+        delay = poll_interval if task.retry_delay is None else task.retry_delay
+        return Release(claim, now() + delay, memo=memo)
+    return Release(claim, max(now(), lease_expires_at), memo=memo)
 
 
-def give_up(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime], why: str) -> Commit | Fail:
+def give_up(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime], why: str, memo: str) -> Commit | Fail:
     """The occurrence has no attempts left. The schedule lives on; only what has no further occurrence is kept as failed."""
-    onward = advance(task, claim, schedule, now)
-    return Fail(claim, why[:_MAX_ERROR_CHARACTERS]) if onward.next is None else onward
+    following = target(task, claim, schedule, now)
+    return Fail(claim, why[:_MAX_ERROR_CHARACTERS], memo) if following is None else Commit(claim, following, memo)
 
 
 def ready_again_at(settlement: Settlement) -> datetime | None:

@@ -1,0 +1,169 @@
+"""What core remembers of a row, in the text that stores keep for it: the last run, failures in a row, the note of a pause.
+
+Short: a few numbers and texts as JSON, no longer than stores have to keep, whatever goes in. Whatever comes out that is none of this is
+an empty memo: a note that can't be read is no reason not to run a task.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pyncette.clock import from_microseconds, to_microseconds
+from pyncette.runs import Run, RunOutcome
+
+__all__ = ["Memo", "Note", "of_start", "of_success", "quoted"]
+
+#: Together, and with the numbers, well below the 4,000 characters that stores keep. Counted as they are written, escapes included.
+_MOST_OF_ERROR, _MOST_OF_NOTE, _MOST_OF_NAME = 1500, 1500, 300
+_LARGEST = 2**53
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Who paused a task, when, and what was said to it."""
+
+    text: str | None
+    by: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Memo:
+    """All that is remembered of a row."""
+
+    last_run: Run | None = None
+    #: How many attempts in a row did not succeed.
+    failures: int = 0
+    #: Of a row that is paused.
+    note: Note | None = None
+    #: How many claims of the occurrence are accounted for, if that is more than the last run tells.
+    seen: int = 0
+
+    def unreported(self, occurrence: datetime, attempt: int) -> int:
+        """How many attempts at ``occurrence`` before ``attempt`` never reported an end: their worker died, or overran its lease."""
+        run = self.last_run
+        told = run.attempt if run is not None and run.scheduled_at == occurrence else 0
+        return max(0, attempt - 1 - max(told, self.seen))
+
+    def text(self) -> str:
+        """What is stored."""
+        members = []
+        if (run := self.last_run) is not None:
+            values = [
+                str(to_microseconds(run.scheduled_at)),
+                _microseconds(run.started),
+                _microseconds(run.ended),
+                quoted(run.outcome.value),
+                str(_count(run.attempt)),
+                _text(run.worker, _MOST_OF_NAME),
+            ]
+            if run.error is not None:
+                values.append(_text(run.error, _MOST_OF_ERROR))
+            members.append(f'"run":[{",".join(values)}]')
+        if self.failures:
+            members.append(f'"failures":{_count(self.failures)}')
+        if self.seen:
+            members.append(f'"seen":{_count(self.seen)}')
+        if (note := self.note) is not None:
+            values = [_text(note.text, _MOST_OF_NOTE), _text(note.by, _MOST_OF_NAME), _microseconds(note.at)]
+            members.append(f'"note":[{",".join(values)}]')
+        return f"{{{','.join(members)}}}" if members else ""
+
+    @classmethod
+    def read(cls, text: str) -> "Memo":
+        """The memo that :meth:`text` made ``text`` of; what makes no sense is left out."""
+        if not text:
+            return _EMPTY
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            return _EMPTY
+        if not isinstance(values, dict):
+            return _EMPTY
+        return cls(
+            _read_run(values.get("run")),
+            _read_count(values.get("failures")),
+            _read_note(values.get("note")),
+            _read_count(values.get("seen")),
+        )
+
+
+_EMPTY = Memo()
+
+
+def of_success(occurrence: int, started: int, ended: int, attempt: int, worker: str) -> str:
+    """The text of a memo that has a run that succeeded and nothing else. Each run of each task makes one, so it is made in one go.
+
+    :param occurrence: this and the other times in microseconds since 1970.
+    :param worker: as :func:`quoted` gives it.
+    """
+    return f'{{"run":[{occurrence},{started},{ended},"succeeded",{attempt},{worker}]}}'
+
+
+def of_start(occurrence: int, started: int, attempt: int, worker: str) -> str:
+    """As :func:`of_success`, of a run whose end nobody will store."""
+    return f'{{"run":[{occurrence},{started},null,"started",{attempt},{worker}]}}'
+
+
+def quoted(text: str) -> str:
+    """``text`` as JSON, whatever is in it."""
+    # Any store keeps what is left as it is, but not the halves of pairs that a file's name may have.
+    return json.dumps(text.encode("utf-8", "backslashreplace").decode(), ensure_ascii=False)
+
+
+def _text(text: str | None, limit: int) -> str:
+    if text is None:
+        return "null"
+    short, written = text[:limit], quoted(text[:limit])
+    while len(written) > limit:
+        # In proportion: a text that is all escapes is six times as long when it is written.
+        short = short[: min(len(short) - 1, len(short) * (limit - 3) // len(written))]
+        written = quoted(short)
+    return written if len(short) == len(text) else f'{written[:-1]}…"'
+
+
+def _microseconds(instant: datetime | None) -> str:
+    return "null" if instant is None else str(to_microseconds(instant))
+
+
+def _count(number: int) -> int:
+    return min(number, _LARGEST)
+
+
+def _read_run(values: Any) -> Run | None:
+    try:
+        scheduled_at, started, ended, outcome, attempt, worker, *rest = values
+        return Run(
+            scheduled_at=_instant(scheduled_at),
+            started=None if started is None else _instant(started),
+            ended=None if ended is None else _instant(ended),
+            outcome=RunOutcome(outcome),
+            attempt=_read_count(attempt),
+            worker=_read_text(worker),
+            error=_read_text(rest[0]) if rest else None,
+        )
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _read_note(values: Any) -> Note | None:
+    try:
+        text, by, at = values
+        return Note(text=_read_text(text), by=_read_text(by), at=_instant(at))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _instant(value: Any) -> datetime:
+    if type(value) is not int:
+        raise TypeError(value)
+    return from_microseconds(value)
+
+
+def _read_text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _read_count(value: Any) -> int:
+    return value if type(value) is int and 0 <= value <= _LARGEST else 0

@@ -1,0 +1,121 @@
+"""One claim on its way, as it is known: what it is called, when it started and ended, and what is to be remembered of it. Decides nothing."""
+
+import dataclasses
+from datetime import datetime
+
+from pyncette.clock import AlignedClock, from_microseconds, to_microseconds
+from pyncette.memo import Memo, of_start, of_success, quoted
+from pyncette.runs import Run, RunOutcome
+from pyncette.store.contract import Claim
+from pyncette.tasks import Task
+from pyncette.worker.outcomes import text_of
+
+__all__ = ["Attempt", "Worker"]
+
+
+class Worker:
+    """Who makes the attempts."""
+
+    def __init__(self, clock: AlignedClock, worker_id: str) -> None:
+        self.clock = clock
+        #: Also as it is written into memos.
+        self.worker_id, self.quoted_id = worker_id, quoted(worker_id)
+
+
+class Attempt:
+    """One attempt at an occurrence by this worker."""
+
+    __slots__ = ("_adopted", "_worker", "claim", "deadline", "lease_expires_at", "started_at", "task")
+
+    def __init__(self, worker: Worker, task: Task, claim: Claim, claimed_at: datetime, deadline: float) -> None:
+        self.task = task
+        self.claim = claim
+        #: On the monotonic clock, counted from before the claim was sent: the store's own end of the lease is later.
+        self.deadline = deadline
+        self.lease_expires_at = claimed_at + task.lease_duration
+        #: When the body was started, on the monotonic clock; None before that.
+        self.started_at: float | None = None
+        self._worker = worker
+        #: Claims that were handed to this run: they started no body, and are no attempts.
+        self._adopted = 0
+
+    def __str__(self) -> str:
+        claim = self.claim
+        instance = "" if claim.key.name == self.task.name else f" {claim.key.name!r}"
+        return f"task {self.task.name!r}{instance} of {claim.occurrence.isoformat()} (attempt {self.attempt})"
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the occurrence this run is, from 1 on."""
+        return self.claim.attempt - self._adopted
+
+    @property
+    def is_last(self) -> bool:
+        return self.task.max_attempts is not None and self.attempt >= self.task.max_attempts
+
+    def remaining(self) -> float:
+        """Seconds left of the lease; negative once it is over."""
+        return self.deadline - self._worker.clock.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the body was started."""
+        return 0.0 if self.started_at is None else self._worker.clock.monotonic() - self.started_at
+
+    def ended_as(self, outcome: RunOutcome, error: BaseException | None = None) -> Run:
+        """The run, which has started, and ends now."""
+        assert self.started_at is not None
+        return Run(
+            scheduled_at=self.claim.occurrence,
+            started=from_microseconds(self._microseconds_at(self.started_at)),
+            ended=from_microseconds(self._microseconds_at(self._worker.clock.monotonic())),
+            outcome=outcome,
+            attempt=self.attempt,
+            worker=self._worker.worker_id,
+            error=None if error is None else text_of(error),
+        )
+
+    def over(self) -> Run:
+        """The run before this, where that was the last that the task's ``max_attempts`` allows."""
+        memo, attempt, most = Memo.read(self.claim.memo), self.attempt - 1, self.task.max_attempts
+        if (run := memo.last_run) is not None and not memo.unreported(self.claim.occurrence, self.attempt):
+            # It failed when the task was allowed more.
+            error = f"given up: attempt {attempt} failed, and max_attempts is {most}: {run.error}"
+            return dataclasses.replace(run, outcome=RunOutcome.GIVEN_UP, error=error)
+        return Run(
+            scheduled_at=self.claim.occurrence,
+            started=None,
+            ended=self._worker.clock.now(),
+            outcome=RunOutcome.DIED,
+            attempt=attempt,
+            worker=None,
+            error=f"given up: attempt {attempt} of {most} did not end in its lease",
+        )
+
+    # --- memos ------------------------------------------------------------------------------------------------------
+
+    def memo_of_success(self) -> str:
+        """What is to be remembered once the body has ended well."""
+        # All in numbers, and without a look at what was remembered before: each run of each task comes by here.
+        worker, deadline = self._worker, self.deadline
+        lease_expires_at = to_microseconds(self.lease_expires_at)
+        assert self.started_at is not None
+        started = lease_expires_at + int((self.started_at - deadline) * 1_000_000)
+        ended = lease_expires_at + int((worker.clock.monotonic() - deadline) * 1_000_000)
+        return of_success(to_microseconds(self.claim.occurrence), started, ended, self.attempt, worker.quoted_id)
+
+    def memo_of_start(self) -> str:
+        """What is to be remembered of a body that is about to be started, if nobody will store its end."""
+        started = self._microseconds_at(self._worker.clock.monotonic())
+        return of_start(to_microseconds(self.claim.occurrence), started, self.attempt, self._worker.quoted_id)
+
+    def memo_of(self, run: Run, *, failures: int = 1) -> str:
+        """What is to be remembered of ``run``, which did not succeed, and so is one of ``failures`` more."""
+        claim = self.claim
+        memo = Memo.read(claim.memo)
+        failures += memo.failures + memo.unreported(claim.occurrence, self.attempt)
+        return Memo(run, failures, seen=claim.attempt if self._adopted else 0).text()
+
+    def _microseconds_at(self, moment: float) -> int:
+        """When it is ``moment`` on the monotonic clock: reckoned from the end of the lease, which is known on both."""
+        return to_microseconds(self.lease_expires_at) + int((moment - self.deadline) * 1_000_000)
