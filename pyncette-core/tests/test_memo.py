@@ -139,7 +139,7 @@ async def well(context):
 
 async def badly(context):
     await asyncio.sleep(2)
-    raise ValueError("no 'luck'\0 \ud800")
+    raise ValueError("no 'luck'\0")
 
 
 def test_a_run_that_ends_well_is_remembered_with_its_times_and_its_worker(clock):
@@ -185,7 +185,7 @@ def test_runs_that_fail_are_counted_until_one_ends_well(clock, mode):
             await clock.advance(HOUR + 3 * SECOND)
             task = await stored.task()
             assert task.last_run.outcome is RunOutcome.FAILED
-            assert task.last_run.error.startswith("ValueError: no 'luck'\\0 \\ud800")
+            assert task.last_run.error.startswith("ValueError: no 'luck'\\0")
             assert task.failures == 1
             assert task.locked_until is None
             if mode is FailureMode.NONE:
