@@ -12,6 +12,7 @@ from pathlib import Path
 from pyncette.backends import ENTRY_POINT_GROUP, BackendURL, from_url
 from pyncette.repository import Repository
 from pyncette_conformance.capabilities import Capabilities
+from pyncette_conformance.transactions import UserTransactions, opener
 
 __all__ = ["BackendUnderTest", "discover", "untested"]
 
@@ -59,6 +60,11 @@ class BackendUnderTest:
 
     def __call__(self) -> AbstractAsyncContextManager[Repository]:
         return from_url(self._url.replace(_DIRECTORY, str(self._directory)).replace(_UNIQUE, self._unique))()
+
+    @property
+    def user_transactions(self) -> UserTransactions | None:
+        """How a user of the same database opens a connection and begins a transaction; None if that is not known."""
+        return opener(self._url.replace(_DIRECTORY, str(self._directory)).replace(_UNIQUE, self._unique))
 
     def __repr__(self) -> str:
         # Shown with the values of a failing test, so without the password.

@@ -141,6 +141,16 @@ def repository_capabilities(repository_factory: Any) -> Capabilities:
     return getattr(repository_factory, "capabilities", Capabilities())
 
 
+@pytest.fixture
+def user_transactions(repository_factory: Any) -> Any:
+    """Opens a connection of a user's to the same database, with a transaction begun: a callable without parameters that returns an
+    asynchronous context manager of a :class:`~pyncette_conformance.transactions.UserTransaction`.
+
+    Override it to test that a store of your own joins transactions.
+    """
+    return getattr(repository_factory, "user_transactions", None)
+
+
 def _backends(config: pytest.Config) -> Sequence["BackendUnderTest"]:
     if _BACKENDS not in config.stash:
         from pyncette.errors import PyncetteError

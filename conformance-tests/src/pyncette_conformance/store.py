@@ -23,6 +23,7 @@ from pyncette.repository import (
     SupportsPause,
     SupportsServerTime,
     SupportsStats,
+    SupportsTransactions,
 )
 from pyncette_conformance.builders import T0
 from pyncette_conformance.capabilities import Capabilities
@@ -31,7 +32,7 @@ __all__ = ["RepositoryFactory", "Requirement", "Session", "Store", "all_rows", "
 
 RepositoryFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[Repository]]
 Requirement: TypeAlias = Literal[
-    "durable", "shared", "supports_server_time", "supports_stats", "supports_partitions", "supports_pause"
+    "durable", "shared", "supports_server_time", "supports_stats", "supports_partitions", "supports_pause", "supports_transactions"
 ]
 
 _PROTOCOLS: dict[str, type] = {
@@ -39,6 +40,7 @@ _PROTOCOLS: dict[str, type] = {
     "supports_stats": SupportsStats,
     "supports_partitions": SupportsPartitions,
     "supports_pause": SupportsPause,
+    "supports_transactions": SupportsTransactions,
 }
 
 #: A guard against stores that hang; no test comes near it.

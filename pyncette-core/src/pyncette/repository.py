@@ -23,6 +23,7 @@ from pyncette.store.contract import (
     SupportsStats,
     Target,
 )
+from pyncette.store.joining import SupportsTransactions
 from pyncette.store.paging import pages
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "SupportsPause",
     "SupportsServerTime",
     "SupportsStats",
+    "SupportsTransactions",
     "Target",
     "pages",
 ]

@@ -20,6 +20,7 @@ from pyncette_conformance.suite.test_pause import TestPause
 from pyncette_conformance.suite.test_races import TestRaces
 from pyncette_conformance.suite.test_register import TestRegister
 from pyncette_conformance.suite.test_settle import TestSettle
+from pyncette_conformance.suite.test_transactions import TestTransactions
 from pyncette_conformance.suite.test_unregister import TestUnregister
 from pyncette_conformance.suite.test_values import TestValues
 
@@ -42,6 +43,7 @@ __all__ = [
     "TestSettle",
     "TestSharing",
     "TestStats",
+    "TestTransactions",
     "TestUnregister",
     "TestValues",
 ]
@@ -64,6 +66,7 @@ ORDER: Sequence[type] = (
     TestStats,
     TestPartitions,
     TestServerTime,
+    TestTransactions,
     TestDurability,
     TestSharing,
     TestCancellation,

@@ -3,12 +3,41 @@
 No engine: all that a web process needs. ``base`` knows which row is meant; each further module has the calls of one kind.
 """
 
+import functools
+
 from pyncette.client.changing import Changing
+from pyncette.client.joined import Ask, Joined, asked, driven, repository_within
 from pyncette.client.looking import Looking, TaskPage
 from pyncette.client.scheduling import Scheduling
 
-__all__ = ["Client", "TaskPage"]
+__all__ = ["Ask", "Client", "JoinedClient", "TaskPage", "driven", "repository_within"]
 
 
 class Client(Scheduling, Looking, Changing):
     """Schedules and looks up the tasks of one application in its open store."""
+
+    def within(self, connection: object) -> "JoinedClient":
+        """A client whose calls are part of the transaction that is open on ``connection``, a database connection of yours.
+
+        What it schedules, changes and removes is there once you have committed, together with your own rows, or not at all::
+
+            async with connection.transaction():
+                await connection.execute("INSERT INTO orders ...")
+                await app_context.within(connection).schedule_task(remind, "order-1", execute_at=tomorrow)
+
+        :param connection: leads to the database of the tasks: of asyncpg or psycopg 3, aiomysql, aiosqlite, or AsyncConnection or AsyncSession
+            of SQLAlchemy on any of these. It is neither committed nor rolled back nor closed here, also when a call fails.
+
+        Once committed, what is due runs at the next poll, or at once where the store tells processes of each other's work.
+        Use it as long as the transaction lasts. Rows that it changes are locked until then.
+
+        Raises ConfigurationError if the connection is of another kind, and RepositoryError if the store has no transactions. The
+        calls raise ConfigurationError, and write nothing, if the connection is closed, in no transaction, or leads to another database; after
+        a TransientRepositoryError, repeat the whole transaction.
+        """
+        repository = repository_within(self.repository, connection, blocking=False)
+        return JoinedClient(self, repository, functools.partial(asked, self))
+
+
+class JoinedClient(Joined, Client):
+    """A client within a transaction of yours, see :meth:`Client.within`."""

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from pyncette.store.contract import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement
+from pyncette.store.joining import SupportsTransactions
 
 __all__ = ["ObservedRepository", "Observer"]
 
@@ -34,6 +35,8 @@ class ObservedRepository(Repository):
         for name in _OPTIONAL:
             if hasattr(repository, name):
                 setattr(self, name, self._observed(name, getattr(repository, name)))
+        if isinstance(repository, SupportsTransactions):
+            self.within = self._within
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         with self._observer.call("register", len(registrations)):
@@ -64,6 +67,10 @@ class ObservedRepository(Repository):
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
         with self._observer.call("list", limit):
             return await self._repository.list(partition, limit=limit, token=token)
+
+    def _within(self, connection: object) -> Repository:
+        assert isinstance(self._repository, SupportsTransactions)
+        return ObservedRepository(self._repository.within(connection), self._observer)
 
     def _observed(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def observed(*args: Any, **options: Any) -> Any:

@@ -6,6 +6,7 @@ survives a power cut. SQLite has one writer at a time; a call that meets another
 """
 
 import contextlib
+import copy
 import json
 import os
 import sqlite3
@@ -18,10 +19,12 @@ from pyncette.clock import to_microseconds
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError
 from pyncette.store import lifecycle
 from pyncette.store.codec import name_in_bytes
-from pyncette.store.contract import ClaimResult, Key, Page, Row, State, Stats
+from pyncette.store.contract import ClaimResult, Key, Page, Repository, Row, State, Stats
+from pyncette.store.joining import JoinedRepository
 from pyncette.store.lifecycle import Settled
 from pyncette.store.rowwise import Change, RowwiseRepository
 from pyncette.store.sqlite_connection import Connection
+from pyncette.store.sqlite_joining import JoinedConnection, user_connection
 from pyncette.store.sqlite_rows import (
     ADVANCE,
     CLAIM,
@@ -31,6 +34,7 @@ from pyncette.store.sqlite_rows import (
     FINISH,
     FORMAT,
     LIST,
+    LOCK,
     NEXT,
     OLD_FIELDS,
     PARTITIONS,
@@ -62,7 +66,9 @@ T = TypeVar("T")
 class SQLiteRepository(RowwiseRepository):
     """Rows in a table of a SQLite database. Opened by :func:`sqlite_repository`."""
 
-    def __init__(self, connection: Connection, counting: Connection, where: str, table: str, names: Mapping[str, str]) -> None:
+    def __init__(
+        self, connection: Connection, counting: Connection, where: str, table: str, names: Mapping[str, str], timeout: float
+    ) -> None:
         self.shared = counting is not connection
         self._connection = connection
         # Of a million rows, it takes a tenth of a second, for which nothing else is to wait.
@@ -70,6 +76,9 @@ class SQLiteRepository(RowwiseRepository):
         self._where = where
         self._table = table
         self._sql = _Statements(names)
+        self._timeout = timeout
+        #: As SQLite names it; empty in memory.
+        self._file = ""
 
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
@@ -192,11 +201,21 @@ class SQLiteRepository(RowwiseRepository):
     async def partitions(self) -> Sequence[str]:
         return [partition for (partition,) in await self._fetch(PARTITIONS) if type(partition) is str]
 
+    def within(self, connection: object) -> Repository:
+        """On a connection of aiosqlite, sqlite3, SQLAlchemy or Django to the same file. It takes the write lock with its first call."""
+        if not self._file:
+            raise RepositoryError("The tasks are in memory, where no other connection gets to; use a file: sqlite:///pyncette.db")
+        user = user_connection(connection, self._where)
+        joined = copy.copy(self)
+        joined._connection = JoinedConnection(user, self._file, self._where, self._table, self._sql[LOCK], self._timeout)
+        return JoinedRepository(joined, user, self)
+
     async def _fetch(self, statement: str, parameters: Any = ()) -> Any:
         return await self._connection.run(lambda db: db.execute(self._sql[statement], parameters).fetchall())
 
     async def _open(self, *, create: bool) -> None:
         def work(db: sqlite3.Connection) -> None:
+            self._file = next(path for _, name, path in db.execute("PRAGMA database_list") if name == "main")
             # Before the first thing that may write.
             if {name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (self._table,))} >= OLD_FIELDS:
                 raise RepositoryError(
@@ -261,7 +280,7 @@ async def sqlite_repository(
         first = connection()
         # Each connection to :memory: has a database of its own.
         counting = first if database == ":memory:" else connection()
-        repository = SQLiteRepository(first, counting, where, sqlite_table_name, names)
+        repository = SQLiteRepository(first, counting, where, sqlite_table_name, names, sqlite_timeout)
         await repository._open(create=not sqlite_skip_table_create)
         yield repository
 

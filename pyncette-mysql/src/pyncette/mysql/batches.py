@@ -9,7 +9,7 @@ from pyncette.mysql.statements import encode, where
 from pyncette.mysql.transactions import Statement, exactly
 from pyncette.repository import Key, Row
 
-__all__ = ["parts", "selects", "settled", "written"]
+__all__ = ["absent", "parts", "selects", "settled", "written"]
 
 _T = TypeVar("_T")
 
@@ -49,6 +49,15 @@ def written(updated: Sequence[Row], removed: Sequence[Key], inserted: Sequence[R
         sql = statements.INSERT + ", ".join([statements.PLACES] * len(rows))
         values = [value for row in rows for value in encode(row)]
         writes += [Statement(sql, values, f"The task {rows[0].key.name!r}"), exactly(len(rows))]
+    return writes
+
+
+def absent(rows: Sequence[Row], largest: int) -> list[Statement]:
+    """What writes those rows whose keys have none yet, and leaves the others as they are."""
+    writes = []
+    for part in parts(sorted(rows, key=lambda row: row.key), _size, largest):
+        sql = statements.INSERT + ", ".join([statements.PLACES] * len(part)) + statements.UNLESS_THERE
+        writes.append(Statement(sql, [value for row in part for value in encode(row)], f"The task {part[0].key.name!r}"))
     return writes
 
 

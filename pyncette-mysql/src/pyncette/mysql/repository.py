@@ -6,6 +6,7 @@ transaction. READ COMMITTED, because the gap locks of InnoDB's default would mak
 
 import asyncio
 import contextlib
+import copy
 import random
 import ssl
 import warnings
@@ -21,15 +22,17 @@ from pyncette.backends import Backend, BackendURL
 from pyncette.clock import to_microseconds
 from pyncette.codec import name_in_bytes
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError
+from pyncette.joining import JoinedRepository
 from pyncette.lifecycle import Settled
 from pyncette.mysql import statements
 from pyncette.mysql.batches import parts, selects, settled, written
 from pyncette.mysql.connections import Connections
 from pyncette.mysql.faults import OtherRowsError
+from pyncette.mysql.joining import JoinedTransactions, user_connection
 from pyncette.mysql.login import login, tls
 from pyncette.mysql.statements import brief, due_row_of, instant, is_time, quoted, row_of, schema
 from pyncette.mysql.transactions import BEGIN, COMMIT, Run, Statement, Transactions, exactly
-from pyncette.repository import ClaimResult, Key, Outcome, Page, Row, Settlement, State, Stats
+from pyncette.repository import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement, State, Stats
 from pyncette.rowwise import Change, RowwiseRepository
 
 __all__ = ["MySQLRepository", "backend", "mysql_repository", "schema"]
@@ -48,7 +51,25 @@ class MySQLRepository(RowwiseRepository):
     def __init__(self, connections: Connections, where: str, table: str, timeout: float) -> None:
         self._where = where
         self._name = table
+        self._timeout = timeout
         self._transactions = Transactions(connections, where, quoted(table), table, timeout)
+        self._joined: JoinedTransactions | None = None
+        self._database = ""
+
+    def within(self, connection: object) -> Repository:
+        """On a connection of aiomysql, PyMySQL, SQLAlchemy or Django to the same server, whatever its database."""
+        user = user_connection(connection, self._where)
+        table = f"{quoted(self._database)}.{quoted(self._name)}"
+        joined = copy.copy(self)
+        largest = self._transactions.largest
+        joined._transactions = joined._joined = JoinedTransactions(user, self._where, table, self._name, self._timeout, largest)
+        return JoinedRepository(joined, user, self)
+
+    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
+        if self._joined is None:
+            await super().register(now, registrations, force=force)
+        else:
+            await self.update(await self._joined.inserted(now, registrations, force))
 
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
@@ -177,7 +198,7 @@ class MySQLRepository(RowwiseRepository):
 
         async def update(run: Run) -> Sequence[T]:
             # Most often a lone registration is of a new row: that is one statement and one round trip.
-            alone = changes[0][1](None) if len(changes) == 1 else None
+            alone = changes[0][1](None) if len(changes) == 1 and not self._joined else None
             if alone is not None and alone[0] is not None:
                 with contextlib.suppress(aiomysql.IntegrityError):  # there is such a row
                     insert, *_ = written((), (), [alone[0]], self._transactions.largest)
@@ -237,7 +258,7 @@ class MySQLRepository(RowwiseRepository):
             raise RepositoryError(
                 f"{table} has the stored format {version}, but this Pyncette knows only {statements.FORMAT}; upgrade pyncette-mysql"
             )
-        [[largest]] = await self._fetch("SELECT @@max_allowed_packet")
+        [[largest, self._database]] = await self._fetch("SELECT @@max_allowed_packet, DATABASE()")
         self._transactions.largest = largest - 1  # the byte of the command
 
     async def _comment(self) -> str | None:

@@ -81,6 +81,7 @@ _NAMED = "FROM {table} WHERE `partition` = %s AND name = UNHEX(%s)"
 FIND_NAMED, DELETE_NAMED = f"SELECT 1 {_NAMED} FOR UPDATE", f"DELETE {_NAMED}"
 LIST = f"{SELECT} {BY_NAME} WHERE `partition` = %s AND name >= UNHEX(%s) ORDER BY name LIMIT %s"
 INSERT = f"INSERT INTO {{table}} ({', '.join(FIELDS)}) VALUES "
+UNLESS_THERE = " ON DUPLICATE KEY UPDATE name = name"
 PLACES = f"({', '.join(['%s'] * len(FIELDS))})"
 COLUMNS_OF = "SELECT LOWER(column_name) FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
 COLUMNS_OF_PYNCETTE_1 = {"name", "parent_name", "locked_until", "locked_by", "execute_after", "task_spec"}

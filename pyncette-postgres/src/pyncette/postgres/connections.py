@@ -27,7 +27,7 @@ class Connections:
         self._pool = pool
         self._connecting = connecting
         self._way = way
-        self._timeout = connecting.timeout
+        self.timeout = connecting.timeout
         self._turns = Turns(size, connecting.timeout)
 
     async def fetch(self, sql: str, *arguments: Any, urgent: bool = False) -> Sequence[Any]:
@@ -71,7 +71,7 @@ class Connections:
                 self._pool.set_connect_args(**self._way.arguments)
             if not waits and not isinstance(error, asyncpg.TransactionRollbackError):
                 await self._pool.expire_connections()  # the others are hardly better; each would cost a call to find out
-            what = f"did not answer within {self._timeout:g} s" if isinstance(error, TimeoutError) else f"failed: {line(error)}"
+            what = f"did not answer within {self.timeout:g} s" if isinstance(error, TimeoutError) else f"failed: {line(error)}"
             raise TransientRepositoryError(f"PostgreSQL at {self.where} {what}") from error
         except asyncpg.UndefinedTableError as error:
             raise RepositoryError(

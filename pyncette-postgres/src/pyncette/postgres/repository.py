@@ -1,6 +1,7 @@
 """The store: whose turn it is, and what the contract's values are in PostgreSQL's."""
 
 import contextlib
+import copy
 import json
 import operator
 import ssl
@@ -14,9 +15,11 @@ from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.codec import decode
 from pyncette.codec import unreadable as damaged
 from pyncette.errors import ConfigurationError, StoreMissingError
+from pyncette.joining import JoinedRepository
 from pyncette.postgres import statements, tables
 from pyncette.postgres.connecting import OPTIONS, Connecting
 from pyncette.postgres.connections import Connections, opened
+from pyncette.postgres.joining import JoinedConnections, user_connection
 from pyncette.repository import (
     Claim,
     ClaimResult,
@@ -153,6 +156,14 @@ class PostgresRepository(Repository):
 
     async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
         return await self._change("RESUME", keys, [(memos or {}).get(key) for key in keys])
+
+    def within(self, connection: object) -> Repository:
+        """On a connection of asyncpg, psycopg 3, SQLAlchemy or Django to the same database."""
+        where = self._connections.where
+        user = user_connection(connection, where)
+        joined = copy.copy(self)
+        joined._connections = JoinedConnections(user, where, self._table, self._connections.timeout)
+        return JoinedRepository(joined, user, self)
 
     async def _change(self, statement: str, keys: Sequence[Key], *more: Sequence[Any]) -> Sequence[bool]:
         if not keys:

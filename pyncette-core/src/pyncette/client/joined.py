@@ -1,0 +1,136 @@
+"""What is different for a client whose calls are part of a transaction of the user's."""
+
+import functools
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from pyncette import partitions
+from pyncette.batches import cut
+from pyncette.client.base import Opened
+from pyncette.clock import AlignedClock
+from pyncette.errors import ConfigurationError, RepositoryError
+from pyncette.store.contract import Key, Registration, Repository
+from pyncette.store.joining import SupportsTransactions
+from pyncette.tasks import Template
+
+__all__ = ["Ask", "Joined", "asked", "driven", "repository_within"]
+
+_T = TypeVar("_T")
+
+#: By which a database is told from others that have a table of the same name, for each open store. See :meth:`Joined._now`.
+_MARKS: "WeakKeyDictionary[Repository, int | None]" = WeakKeyDictionary()
+
+
+class Ask(Protocol):
+    """Calls a function on the client outside of the transaction, in the event loop that it lives in."""
+
+    async def __call__(self, function: Callable[[Opened], Coroutine[Any, Any, _T]]) -> _T: ...
+
+
+class Joined(Opened):
+    """The client ``outside``, but with ``repository``, which is joined to a transaction.
+
+    Nobody is told of what is stored before it is committed, which only the owner of the transaction knows.
+    """
+
+    def __init__(self, outside: Opened, repository: Repository, ask: Ask) -> None:
+        vars(self).update(vars(outside), _registrar=_Registrar(repository, outside.clock))
+        self.repository = repository
+        self._outside = outside
+        self._ask = ask
+        self._blocking: bool = getattr(repository, "blocking", False)
+        self._checked = False
+
+    def _announce(self, *what: Any) -> None:
+        """Tells nobody."""
+
+    def _check_open(self) -> None:
+        if not self._blocking:
+            self._outside._check_open()
+
+    async def _now(self) -> datetime:
+        """The time of the store, asked for before each call that writes; before the first, whether it is the store at all.
+
+        The row that says how the first template is laid out has got its token from a clock, and keeps it. So it is a mark of the database, which
+        its replicas have, and others have not.
+        """
+        template = next((task for task in self.tasks if isinstance(task, Template)), None)
+        if template is not None and not self._checked:
+            key = Key(partitions.LAYOUTS, template.name)
+            found = await _mark(self.repository, key)
+            known = await self._ask(functools.partial(_known_mark, key=key, anew=False))
+            if found != known and found != await self._ask(functools.partial(_known_mark, key=key, anew=True)):
+                raise ConfigurationError(
+                    "This connection leads to another database than that of the tasks, where nobody would run them; "
+                    "pass one to the database in the application's URL"
+                )
+            self._checked = True
+        return await self._ask(_time)
+
+
+class _Registrar:
+    """Registers at once, and alone: what others register has no part in the transaction."""
+
+    def __init__(self, repository: Repository, clock: AlignedClock) -> None:
+        self._repository = repository
+        self._clock = clock
+
+    async def register(self, registrations: Sequence[Registration], *, force: bool = False) -> None:
+        for batch in cut(registrations):
+            await self._repository.register(self._clock.now(), batch, force=force)
+
+    async def close(self) -> None:
+        """Nothing waits."""
+
+
+def repository_within(repository: Repository, connection: object, *, blocking: bool) -> Repository:
+    """``repository`` on the user's ``connection``, which has to be a synchronous one if ``blocking``.
+
+    Raises RepositoryError if the store has no transactions, ConfigurationError if the connection is of the wrong kind.
+    """
+    if not isinstance(repository, SupportsTransactions):
+        raise RepositoryError(
+            "The store of the tasks has no transactions that a database connection could share; schedule after your commit, "
+            "or keep the tasks in the database of your data: PostgreSQL, MySQL, MariaDB or SQLite"
+        )
+    joined = repository.within(connection)
+    if getattr(joined, "blocking", False) is not blocking:
+        kind, way_out = ("asynchronous", "app_context or app.client()") if blocking else ("synchronous", "app.blocking()")
+        raise ConfigurationError(
+            f"within() got an {kind} connection".replace("an s", "a s") + f"; use within() of {way_out} for it"
+        )
+    return joined
+
+
+async def asked(client: Opened, function: Callable[[Opened], Coroutine[Any, Any, _T]]) -> _T:
+    """How a client is asked in its own event loop."""
+    return await function(client)
+
+
+def driven(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """The result of a coroutine that awaits nothing but synchronous calls, without an event loop."""
+    try:
+        while coroutine.send(None) is None:
+            pass  # it gives others their turn: there are none
+    except StopIteration as ended:
+        result: _T = ended.value
+        return result
+    coroutine.close()
+    raise RuntimeError("A call on a synchronous connection has waited for something asynchronous")
+
+
+async def _time(client: Opened) -> datetime:
+    return await client._now()
+
+
+async def _known_mark(client: Opened, key: Key, *, anew: bool) -> int | None:
+    if anew or client.repository not in _MARKS:
+        _MARKS[client.repository] = await _mark(client.repository, key)
+    return _MARKS[client.repository]
+
+
+async def _mark(repository: Repository, key: Key) -> int | None:
+    [row] = await repository.get([key])
+    return None if row is None else row.epoch

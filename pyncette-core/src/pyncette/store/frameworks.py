@@ -1,0 +1,142 @@
+"""Users' connections of SQLAlchemy and Django, which are the same for all stores. Neither is imported."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from pyncette.errors import ConfigurationError
+from pyncette.store.joining import Statements, UserConnection, begun, in_format, is_a, name_of
+
+__all__ = ["of_a_framework"]
+
+_T = TypeVar("_T")
+
+
+def of_a_framework(connection: Any, *, dialects: Sequence[str]) -> UserConnection | None:
+    """A connection of SQLAlchemy or Django to a database of one of ``dialects``; None if it is none."""
+    found: UserConnection | None = None
+    if is_a(connection, "sqlalchemy.ext.asyncio", "AsyncConnection", "AsyncSession", "async_scoped_session"):
+        found = _AsyncSQLAlchemy(connection, dialects)
+    elif is_a(connection, "sqlalchemy.engine", "Connection") or is_a(connection, "sqlalchemy.orm", "Session", "scoped_session"):
+        found = _SQLAlchemy(connection, dialects)
+    elif is_a(connection, "django.db.backends.base.base", "BaseDatabaseWrapper"):
+        found = _Django(connection, dialects)
+    elif is_a(connection, "django.utils.connection", "ConnectionProxy"):
+        found = _Django(sys.modules["django.db"].connections[connection.alias], dialects)  # that of this thread
+    return found
+
+
+class _Rows(list[Any]):
+    """The rows of a statement, with a cursor's methods."""
+
+    def fetchall(self) -> list[Any]:
+        return self
+
+    def fetchone(self) -> Any:
+        return self[0] if self else None
+
+
+class _SQLAlchemy(UserConnection):
+    """A connection or session, through which all statements go, so that it begins its transaction when it is first used."""
+
+    blocking = True
+
+    def __init__(self, connection: Any, dialects: Sequence[str]) -> None:
+        super().__init__(connection)
+        self._dialects = dialects
+
+    def check(self) -> None:
+        begun(self.connection, is_open=not getattr(self.connection, "closed", False), in_transaction=True, how="")
+
+    async def run(self, work: Callable[[Statements], _T]) -> _T:
+        return self._worked(work, self.connection)
+
+    def _worked(self, work: Callable[[Statements], _T], given: Any) -> _T:
+        connection = given if hasattr(given, "exec_driver_sql") else given.connection()
+        _check_dialect(connection, connection.dialect.name, self._dialects)
+        level = connection.get_execution_options().get("isolation_level")
+        detect = getattr(connection.dialect, "detect_autocommit_setting", None)  # newer releases have it
+        autocommit = level == "AUTOCOMMIT" or (
+            level is None and detect is not None and detect(connection.connection.dbapi_connection)
+        )
+        begun(
+            self.connection,
+            is_open=True,
+            in_transaction=not autocommit,
+            how="connect without isolation_level='AUTOCOMMIT', and use engine.begin() or session.begin()",
+        )
+        return work(_OfSQLAlchemy(connection))
+
+
+class _AsyncSQLAlchemy(_SQLAlchemy):
+    blocking = False
+
+    async def run(self, work: Callable[[Statements], _T]) -> _T:
+        result: _T = await self.connection.run_sync(functools.partial(self._worked, work))
+        return result
+
+
+class _OfSQLAlchemy:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._reformat = connection.dialect.paramstyle in ("format", "pyformat")
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
+        return self._executed(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> Any:
+        for each in parameters:
+            self._executed(sql, each)
+
+    def _executed(self, sql: str, parameters: Sequence[Any]) -> _Rows:
+        if self._reformat and "%s" not in sql:
+            sql, order = in_format(sql)
+            parameters = [parameters[place] for place in order]
+        result = self._connection.exec_driver_sql(sql, tuple(parameters))
+        return _Rows(map(tuple, result) if result.returns_rows else ())
+
+
+class _Django(UserConnection):
+    """Django's connection of this thread."""
+
+    blocking = True
+
+    def __init__(self, connection: Any, dialects: Sequence[str]) -> None:
+        super().__init__(connection)
+        _check_dialect(connection, connection.vendor, dialects)
+
+    def check(self) -> None:
+        begun(
+            self.connection,
+            is_open=True,  # it opens itself
+            in_transaction=self.connection.in_atomic_block or not self.connection.get_autocommit(),
+            how="with transaction.atomic():",
+        )
+
+    async def run(self, work: Callable[[Statements], _T]) -> _T:
+        with self.connection.cursor() as cursor:
+            return work(_OfDjango(cursor))
+
+
+class _OfDjango:
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
+        if "%s" not in sql:
+            sql, order = in_format(sql)
+            parameters = [parameters[place] for place in order]
+        self._cursor.execute(sql, tuple(parameters))
+        return _Rows(self._cursor.fetchall() if self._cursor.description else ())
+
+    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> Any:
+        for each in parameters:
+            self.execute(sql, each)
+
+
+def _check_dialect(connection: object, found: str, dialects: Sequence[str]) -> None:
+    if found not in dialects:
+        raise ConfigurationError(
+            f"This {name_of(type(connection))} leads to {found}, but the tasks are in {dialects[0]}; pass one to the database of the tasks"
+        )

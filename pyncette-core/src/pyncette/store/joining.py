@@ -1,0 +1,222 @@
+"""Joining a transaction of the user's: what of a repository runs on a connection that is not ours, and on whose.
+
+A store that :class:`SupportsTransactions` puts its own statements on a :class:`UserConnection`, one short class for each
+driver. No driver is imported: who has a connection of one has imported it.
+"""
+
+import abc
+import asyncio
+import contextlib
+import functools
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from pyncette.errors import ConfigurationError, PyncetteError, RepositoryError
+from pyncette.store.contract import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement, SupportsPause
+
+__all__ = [
+    "JoinedRepository",
+    "Statements",
+    "UserConnection",
+    "begun",
+    "cause_of",
+    "in_format",
+    "is_a",
+    "name_of",
+    "unknown",
+]
+
+_T = TypeVar("_T")
+
+
+@runtime_checkable
+class SupportsTransactions(Protocol):
+    """A store that can take part in a transaction that a user has open on a connection of their own to the same database."""
+
+    def within(self, connection: object) -> Repository:
+        """The repository as seen from ``connection``; it sends nothing yet.
+
+        Its ``register``, ``unregister``, ``get``, ``list``, ``pause`` and ``resume`` run on ``connection`` and follow the same rules. What they
+        write is stored with the commit of the transaction, which is left to its owner: nothing is begun, committed or rolled back here, also
+        when a call fails. ``claim`` and ``settle`` are refused with a :class:`~pyncette.errors.RepositoryError`. Calls wait for each other.
+
+        A :class:`~pyncette.errors.TransientRepositoryError` asks for the whole transaction to be repeated. A row that the transaction
+        has changed is locked until its end, and claims and settlements of others wait for it or pass it by; so it should be short.
+
+        Where ``connection`` is synchronous, the repository has a true attribute ``blocking``, and its coroutines never suspend.
+
+        :raises ConfigurationError: it is no connection that this store knows; or, from each call: it is closed, is in no transaction,
+            so that each statement would be committed by itself, or leads to another database. Nothing has been written then.
+        """
+        ...
+
+
+class Statements(Protocol):
+    """What runs statements one by one, as :class:`sqlite3.Connection` does."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
+        """A cursor, or what has its ``fetchall`` and ``fetchone`` and can be iterated over."""
+
+    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> Any:
+        """The statement once for each element."""
+
+
+class UserConnection(abc.ABC):
+    """A connection with an open transaction, both the user's: nothing is begun, committed, rolled back or closed."""
+
+    #: Whether calls block the thread. Their coroutines never suspend then, and need no event loop.
+    blocking = False
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    async def fetch(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """The rows of one statement, as plain sequences whatever the user has set; none if it has none."""
+        return await self.run(lambda statements: statements.execute(sql, parameters).fetchall())
+
+    async def run(self, work: Callable[[Statements], _T]) -> _T:
+        """The result of ``work``, for drivers that run statements without being awaited."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raise :class:`ConfigurationError` if it is closed, or if what is written would be committed at once. Sends nothing."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before something is tried again."""
+        if self.blocking:
+            time.sleep(seconds)  # noqa: ASYNC251 - a thread of the user's, without an event loop
+        else:
+            await asyncio.sleep(seconds)
+
+
+def begun(connection: object, *, is_open: bool, in_transaction: bool, how: str) -> None:
+    """Raise :class:`ConfigurationError` unless ``connection`` is in a transaction; ``how`` to begin one."""
+    what = name_of(type(connection))
+    if not is_open:
+        raise ConfigurationError(f"This {what} is closed; pass one that is open, and use within() as long as its transaction lasts")
+    if not in_transaction:
+        raise ConfigurationError(f"This {what} is in no transaction, so each call would be committed at once; begin one: {how}")
+
+
+def is_a(connection: object, module: str, *names: str) -> bool:
+    """Whether it is of one of the classes ``names`` of ``module``. Imports nothing."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(connection, tuple(filter(None, (getattr(loaded, name, None) for name in names))))
+
+
+def unknown(connection: object, store: str, welcome: str) -> ConfigurationError:
+    """The error for a connection that can't be joined."""
+    return ConfigurationError(
+        f"within() got an object of the type {name_of(type(connection))}, but the tasks are in {store}; pass {welcome}, "
+        "SQLAlchemy's AsyncConnection or AsyncSession, or to app.blocking() their synchronous kin or Django's connection"
+    )
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The driver's error that ``error`` of SQLAlchemy or Django wraps: without the values of the statement, which may be secret."""
+    module = type(error).__module__
+    if module.startswith("sqlalchemy."):
+        error = getattr(error, "orig", None) or error
+        # SQLAlchemy's own layer over asynchronous drivers wraps once more.
+        return error.__cause__ or error if type(error).__module__.startswith("sqlalchemy.") else error
+    return error.__cause__ or error if module.startswith("django.") else error
+
+
+@functools.lru_cache(maxsize=256)
+def in_format(sql: str) -> tuple[str, Sequence[int]]:
+    """The statement with ``%s`` in place of ``$1`` or ``?``, and which parameter each stands for."""
+    order: list[int] = []
+
+    def replaced(match: re.Match[str]) -> str:
+        found = match[0]
+        if found == "?":
+            order.append(len(order))
+        elif found[0] == "$":
+            order.append(int(found[1:]) - 1)
+        else:
+            return found.replace("%", "%%")
+        return "%s"
+
+    return _TOKENS.sub(replaced, sql), order
+
+
+#: Quoted names and texts, as they are; places of parameters; what has to be doubled where these are ``%s``.
+_TOKENS = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\$\d+|\?|%""")
+
+
+class JoinedRepository(Repository):
+    """What of a repository makes sense within a user's transaction."""
+
+    def __init__(self, joined: Repository, user: UserConnection, outside: Repository) -> None:
+        """``joined``: all calls run on the ``user``'s connection; ``outside``: the repository with connections of its own."""
+        assert isinstance(joined, SupportsPause)
+        self.blocking = user.blocking
+        self.shared = outside.shared
+        self._joined = joined
+        self._pausing: SupportsPause = joined
+        self._user = user
+        # One after the other: no driver runs two statements of a transaction at a time.
+        self._turn: AbstractAsyncContextManager[Any] = contextlib.nullcontext() if user.blocking else asyncio.Lock()
+
+    async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
+        async with self._call():
+            await self._joined.register(now, registrations, force=force)
+
+    async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+        async with self._call():
+            return await self._joined.unregister(now, keys)
+
+    async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
+        async with self._call():
+            return await self._joined.get(keys)
+
+    async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
+        async with self._call():
+            return await self._joined.list(partition, limit=limit, token=token)
+
+    async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        async with self._call():
+            return await self._pausing.pause(now, keys, memos)
+
+    async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
+        async with self._call():
+            return await self._pausing.resume(now, keys, memos)
+
+    async def claim(
+        self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
+    ) -> ClaimResult:
+        """Refused: whoever runs a task must not lose it to a rollback."""
+        raise RepositoryError("Nothing can be claimed within a transaction; run tasks with the application itself")
+
+    async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
+        """Refused, see :meth:`claim`."""
+        raise RepositoryError("Nothing can be settled within a transaction; run tasks with the application itself")
+
+    @contextlib.asynccontextmanager
+    async def _call(self) -> AsyncIterator[None]:
+        async with self._turn:
+            self._user.check()
+            try:
+                yield
+            except PyncetteError:
+                raise
+            except Exception as error:
+                if type(error).__module__.startswith(("sqlalchemy.", "django.")):  # its session, not the statement
+                    what = f"{name_of(type(self._user.connection))} can't be used now"
+                    raise ConfigurationError(f"This {what}: {_line(error)}") from cause_of(error)
+                raise
+
+
+def name_of(kind: type) -> str:
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}" if kind.__module__ != "builtins" else kind.__qualname__
+
+
+def _line(error: BaseException) -> str:
+    text = str(cause_of(error))
+    return text.splitlines()[0] if text else type(error).__name__
