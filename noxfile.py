@@ -170,6 +170,11 @@ def _summarise() -> None:
 # --- what sessions do ---------------------------------------------------------------------------------------------------
 
 
+def _parallel(workers: str) -> Sequence[str]:
+    """Some tests take a thousand times as long as others: who has nothing left to do takes from those who have."""
+    return "-n", workers, "--dist=worksteal"
+
+
 def _pytest(session: nox.Session, *args: str, report: str = "report", **options: Any) -> None:
     python = "python" if session.virtualenv.is_sandboxed else _shared_python(session)
     options.setdefault("external", not session.virtualenv.is_sandboxed)
@@ -212,7 +217,7 @@ def _conformance(session: nox.Session, distribution: str, **options: Any) -> Non
     servers = _servers(session, distribution)
     stores = [_url(distribution, server) for server in servers.values()]
     fewer = ["--pyncette-examples=5", "--pyncette-batch=100"] if DISTRIBUTIONS[distribution].slow else []
-    arguments = ["-n", WORKERS, "--pyargs", "pyncette_conformance.suite", *stores, *fewer]
+    arguments = [*_parallel(WORKERS), "--pyargs", "pyncette_conformance.suite", *stores, *fewer]
     environment = _environment(session, distribution)
     _pytest(session, *arguments, *session.posargs, report=f"suite-{distribution}", env=environment, **options)
 
@@ -241,7 +246,7 @@ def _faults(session: nox.Session, *, every: bool = False, **options: Any) -> Non
     if every:
         parts[f"TestWorkers and not first_start{slow}"] = "4"
     for number, (part, workers) in enumerate(parts.items()):
-        selected = ["-n", workers, "-k", part]
+        selected = [*_parallel(workers), "-k", part]
         _pytest(session, *arguments, *selected, *session.posargs, report=f"faults-{number}", env=environment, **options)
 
 
@@ -335,7 +340,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, distribution: str) -> None:
     """The tests of one distribution: nox -s "tests(pyncette-core)" -- -k heartbeat."""
     apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
-    _pytest(session, "-n", WORKERS, f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution))
+    _pytest(session, *_parallel(WORKERS), f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution))
 
 
 @session(venv_backend="none")
@@ -366,7 +371,7 @@ def third_party(session: nox.Session) -> None:
     shutil.copytree(THIRD_PARTY / "tests", away / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     with session.chdir(away):
         session.run("mypy", "--strict", "--config-file=", "-p", "acme_pyncette_lmdb")
-        _pytest(session, "-n", WORKERS, "tests", *session.posargs)
+        _pytest(session, *_parallel(WORKERS), "tests", *session.posargs)
 
 
 @session(venv_backend="none")
@@ -379,7 +384,7 @@ def wheels(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Each example as a real process, each snippet of the documentation, and the README's quick start."""
     # They mostly wait, so more of them than cores.
-    _pytest(session, "-n", "4", *EXAMPLE_TESTS, *session.posargs)
+    _pytest(session, *_parallel("4"), *EXAMPLE_TESTS, *session.posargs)
 
 
 # --- every interpreter, both ends of the dependency ranges -----------------------------------------------------------------
@@ -456,7 +461,7 @@ def full(session: nox.Session, end: str) -> None:
     for name in TESTED:
         apart = [f"--ignore={path}" for path in WHEEL_TESTS]
         environment = _environment(session, name)
-        _pytest(session, "-n", WORKERS, f"{name}/tests", *apart, *session.posargs, report=name, env=environment, **options)
+        _pytest(session, *_parallel(WORKERS), f"{name}/tests", *apart, *session.posargs, report=name, env=environment, **options)
     for name in WITH_STORES:
         _conformance(session, name, **options)
     _faults(session, every=True, **options)
