@@ -340,7 +340,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, distribution: str) -> None:
     """The tests of one distribution: nox -s "tests(pyncette-core)" -- -k heartbeat."""
     apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
-    _pytest(session, *_parallel(WORKERS), f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution))
+    _pytest(
+        session, *_parallel(WORKERS), f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution)
+    )
 
 
 @session(venv_backend="none")
