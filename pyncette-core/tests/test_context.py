@@ -317,10 +317,12 @@ def test_tasks_can_be_scheduled_from_a_body(app, clock):
     @app.task(interval=MINUTE)
     async def task(context):
         assert context.app_context.repository
-        await context.app_context.schedule_task(follow_up, "next", execute_at=context.scheduled_at + 5 * SECOND, by=context.name)
+        await context.app_context.schedule_task(
+            follow_up, "next", execute_at=context.scheduled_at + 5 * SECOND, origin=context.name
+        )
 
     run_for(app, clock, 70 * SECOND)
-    assert seen == [("next", at(65), {"by": "task"})]
+    assert seen == [("next", at(65), {"origin": "task"})]
 
 
 def test_an_attribute_that_nobody_provides_is_an_attribute_error_that_names_it(app, clock):

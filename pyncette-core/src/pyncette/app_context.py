@@ -80,7 +80,7 @@ class PyncetteContext(Client):
             with settled(self.tasks), seldom_collected():
                 self._tell_start()
                 static = [task for task in self.tasks if isinstance(task, StaticTask) and task.enabled]
-                await compare_static_tasks(self.repository, self.clock, static)
+                await compare_static_tasks(self.repository, self.clock, static, self.worker_id)
                 await self._engine.run()
         finally:
             looking.cancel()

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
+from pyncette.audit import audit
 from pyncette.clock import AlignedClock
 from pyncette.schedules.kinds import Cron, Interval, Schedule
 from pyncette.store.contract import Registration, Repository, Row, State, Target
@@ -19,7 +20,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _MOST = 100
 
 
-async def compare_static_tasks(repository: Repository, clock: AlignedClock, tasks: Sequence[StaticTask]) -> None:
+async def compare_static_tasks(repository: Repository, clock: AlignedClock, tasks: Sequence[StaticTask], by: str) -> None:
     """Before ``tasks`` are registered: tell whose schedule changes and who is behind, and mend times that can't be right.
 
     A cron task whose next time is no occurrence of its schedule was stored by a clock that was wrong, or with other data about time
@@ -34,7 +35,7 @@ async def compare_static_tasks(repository: Repository, clock: AlignedClock, task
         if row is None or row.state is State.UNREADABLE:
             continue
         if row.schedule != task.schedule.text:
-            logger.info("The schedule of task %r was %r and is %r now", task.name, row.schedule, task.schedule.text)
+            audit("replace", task.name, by=by, was=row.schedule, now=task.schedule.text)
         elif row.state is State.SCHEDULED and row.locked_until is None:
             if row.execute_after <= now:
                 _tell_backlog(task, row, now)

@@ -71,7 +71,7 @@ class Context:
     @property
     def lease_expires_at(self) -> datetime:
         """Until when nobody else runs this occurrence, on the store's clock (UTC); a heartbeat moves it on."""
-        return self._execution.lease_expires_at
+        return self._execution.lease.expires_at
 
     @property
     def lease_remaining(self) -> timedelta:

@@ -5,7 +5,7 @@ an empty memo: a note that can't be read is no reason not to run a task.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +45,19 @@ class Memo:
         run = self.last_run
         told = run.attempt if run is not None and run.scheduled_at == occurrence else 0
         return max(0, attempt - 1 - max(told, self.seen))
+
+    def paused(self, note: Note) -> "Memo":
+        """The memo of a row that is paused. A note that tells nothing replaces none that does."""
+        if self.note is not None and note.text is None and note.by is None:
+            return self
+        return replace(self, note=note)
+
+    def resumed(self, attempts: int) -> "Memo":
+        """The memo of a row that was paused. A run that ended meanwhile left no other trace.
+
+        :param attempts: how many at the present occurrence have ended.
+        """
+        return replace(self, note=None, seen=attempts)
 
     def text(self) -> str:
         """What is stored."""

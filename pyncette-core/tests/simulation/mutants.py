@@ -27,7 +27,7 @@ def starts_after_the_lease() -> Any:
 
     def __init__(self: Execution, *args: Any) -> None:
         original(self, *args)
-        self.deadline += 1000.0
+        self.lease = self.lease._replace(deadline=self.lease.deadline + 1000.0)
 
     return mock.patch.object(Execution, "__init__", __init__)
 

@@ -1,9 +1,11 @@
 """Changing what is stored of a task, whatever its schedule: pausing and resuming."""
 
+from pyncette.audit import audit, check_by
 from pyncette.client.base import Opened
 from pyncette.errors import RepositoryError
-from pyncette.store.contract import SupportsPause
-from pyncette.tasks import Task, TaskInstance
+from pyncette.memo import Memo, Note
+from pyncette.store.contract import Key, State, SupportsPause
+from pyncette.tasks import StaticTask, Task, TaskInstance
 
 __all__ = ["Changing"]
 
@@ -11,21 +13,51 @@ __all__ = ["Changing"]
 class Changing(Opened):
     """The calls that change what is stored already."""
 
-    async def pause_task(self, task: Task | TaskInstance, instance_name: str | None = None) -> bool:
+    async def pause_task(
+        self,
+        task: Task | TaskInstance,
+        instance_name: str | None = None,
+        *,
+        note: str | None = None,
+        by: str | None = None,
+    ) -> bool:
         """Keep an instance or a static task from running until :meth:`resume_task`; whether there is one.
 
         A run on its way goes on. Raises RepositoryError where the store can't pause.
-        """
-        return (await self._pausable().pause(await self._now(), [self._key(task, instance_name)]))[0]
 
-    async def resume_task(self, task: Task | TaskInstance, instance_name: str | None = None) -> bool:
-        """Let a paused or failed task run again, at once if it became due meanwhile; whether there is one."""
-        key = self._key(task, instance_name)
-        found = (await self._pausable().resume(await self._now(), [key]))[0]
+        :param note: why, for whoever looks at the task: :attr:`ScheduledTask.note`. Pausing again with another replaces it.
+        :param by: who pauses it, for the same, and for the log ``pyncette.audit``.
+        """
+        note, by = check_by(note, "note"), check_by(by)
+        key, pausable, now = self._key(task, instance_name), self._pausable(), await self._now()
+        [row] = await self.repository.get([key])
+        memos = {} if row is None else {key: Memo.read(row.memo).paused(Note(text=note, by=by, at=now)).text()}
+        [found] = await pausable.pause(now, [key], memos)
+        if found:
+            audit("pause", *_names(task, key), by=by, note=note)
+        return found
+
+    async def resume_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
+        """Let a paused or failed task run again, at once if it became due meanwhile; whether there is one.
+
+        :param by: who resumes it, for the log ``pyncette.audit``.
+        """
+        by, key, pausable, now = check_by(by), self._key(task, instance_name), self._pausable(), await self._now()
+        [row] = await self.repository.get([key])
+        memos = {}
+        if row is not None and row.state is State.PAUSED:
+            memos = {key: Memo.read(row.memo).resumed(row.attempt - (row.locked_until is not None)).text()}
+        [found] = await pausable.resume(now, [key], memos)
         self._announce(key.partition, self.clock.now())
+        if found:
+            audit("resume", *_names(task, key), by=by)
         return found
 
     def _pausable(self) -> SupportsPause:
         if not isinstance(self.repository, SupportsPause):
             raise RepositoryError(f"{type(self.repository).__name__} can't pause tasks; unschedule the task instead")
         return self.repository
+
+
+def _names(task: Task | TaskInstance, key: Key) -> tuple[str, str | None]:
+    return task.template.name, None if isinstance(task, StaticTask) else key.name

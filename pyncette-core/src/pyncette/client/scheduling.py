@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from pyncette.audit import audit, check_by
 from pyncette.checks import check_free_arguments
 from pyncette.client.base import Opened
 from pyncette.clock import AlignedClock
@@ -15,7 +16,7 @@ from pyncette.tasks import TEMPLATE_OPTIONS, Instance, Task, TaskInstance
 
 __all__ = ["Scheduling"]
 
-_INSTANCE_OPTIONS = ("schedule", "interval", "execute_at", "timezone", "force")
+_INSTANCE_OPTIONS = ("schedule", "interval", "execute_at", "timezone", "force", "by")
 _OF_THE_TEMPLATE = dict.fromkeys(TEMPLATE_OPTIONS, "pass it where the template is declared")
 #: Instances that are checked before other coroutines have their turn.
 _SLICE = 200
@@ -47,6 +48,7 @@ class Scheduling(Opened):
         timezone: str | None = None,
         force: bool = False,
         args: Mapping[str, Any] | None = None,
+        by: str | None = None,
         **more_args: Any,
     ) -> None:
         """Store an instance of the template ``task`` under ``instance_name``, with exactly one of the three schedules.
@@ -57,6 +59,7 @@ class Scheduling(Opened):
         :param timezone: in which the expression is meant, and in which the body sees ``scheduled_at``; UTC by default.
         :param force: start the schedule anew even if it is the one stored, and let a run on its way lose its lease.
         :param args: arguments for the body, stored as JSON; they take precedence over the template's. Any name will do here.
+        :param by: who schedules it, for the log ``pyncette.audit``.
         :param more_args: the same, for names that are none of the options of this method, nor close to one.
 
         An instance that is stored already gets the new arguments; its next time changes only if the schedule does. When this
@@ -78,9 +81,11 @@ class Scheduling(Opened):
             timezone=timezone,
             args=more_args if args is None else args,
         )
-        await self.schedule_tasks(template, [instance], force=force)
+        await self.schedule_tasks(template, [instance], force=force, by=by)
 
-    async def schedule_tasks(self, task: Task, instances: Iterable[Instance], *, force: bool = False) -> None:
+    async def schedule_tasks(
+        self, task: Task, instances: Iterable[Instance], *, force: bool = False, by: str | None = None
+    ) -> None:
         """Store many instances of the template ``task``, as :meth:`schedule_task` does one.
 
         All are checked before the first is stored; so they are kept in memory until then, also those of a generator. Other coroutines
@@ -88,7 +93,7 @@ class Scheduling(Opened):
 
         If it raises a RepositoryError, some may be stored; it is safe to repeat.
         """
-        owner = self._template(task)
+        owner, by = self._template(task), check_by(by)
         now = await self._now()
         registrations: dict[Key, Registration] = {}
         for number, instance in enumerate(instances, 1):
@@ -101,8 +106,19 @@ class Scheduling(Opened):
                 raise ConfigurationError(f"The instance {instance.name!r} of {owner.name!r} is given twice; give each once")
             registrations[registration.key] = registration
         await self._registrar.register(list(registrations.values()), force=force)
+        if len(registrations) == 1:
+            [key] = registrations
+            audit("schedule", owner.name, key.name, by=by)
+        elif registrations:
+            audit("schedule", owner.name, by=by, count=len(registrations))
 
-    async def unschedule_task(self, task: Task | TaskInstance, instance_name: str | None = None) -> bool:
-        """Remove an instance; whether there was one. A run on its way goes on to its end."""
-        template, name = self._instance(task, instance_name)
-        return (await self.repository.unregister(await self._now(), [template.key(name)]))[0]
+    async def unschedule_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
+        """Remove an instance; whether there was one. A run on its way goes on to its end.
+
+        :param by: who removes it, for the log ``pyncette.audit``.
+        """
+        (template, name), by = self._instance(task, instance_name), check_by(by)
+        [found] = await self.repository.unregister(await self._now(), [template.key(name)])
+        if found:
+            audit("unschedule", template.name, name, by=by)
+        return found

@@ -1,7 +1,8 @@
 """One claim on its way, as it is known: what it is called, when it started and ended, and what is to be remembered of it. Decides nothing."""
 
 import dataclasses
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from pyncette.clock import AlignedClock, from_microseconds, to_microseconds
 from pyncette.memo import Memo, of_start, of_success, quoted
@@ -10,7 +11,7 @@ from pyncette.store.contract import Claim
 from pyncette.tasks import Task
 from pyncette.worker.outcomes import text_of
 
-__all__ = ["Attempt", "Worker"]
+__all__ = ["Attempt", "Lease", "Worker"]
 
 
 class Worker:
@@ -22,22 +23,35 @@ class Worker:
         self.worker_id, self.quoted_id = worker_id, quoted(worker_id)
 
 
+class Lease(NamedTuple):
+    """Until when nobody else runs what was claimed."""
+
+    #: On the store's clock.
+    expires_at: datetime
+    #: On the monotonic clock, counted from before the claim was sent: the store's own end of the lease is later.
+    deadline: float
+    #: What is missing on the monotonic clock (microseconds) to the store's, which counts them from 1970.
+    offset: int
+
+    @classmethod
+    def of(cls, since: datetime, sent: float, duration: timedelta) -> "Lease":
+        """That of a call which was sent when it was ``sent`` on the monotonic clock, and ``since`` on the store's."""
+        return cls(since + duration, sent + duration.total_seconds(), to_microseconds(since) - int(sent * 1_000_000))
+
+
 class Attempt:
     """One attempt at an occurrence by this worker."""
 
-    __slots__ = ("_adopted", "_worker", "claim", "deadline", "lease_expires_at", "started_at", "task")
+    __slots__ = ("_adopted", "_runner", "claim", "lease", "started_at", "task")
 
-    def __init__(self, worker: Worker, task: Task, claim: Claim, claimed_at: datetime, deadline: float) -> None:
-        self.task = task
-        self.claim = claim
-        #: On the monotonic clock, counted from before the claim was sent: the store's own end of the lease is later.
-        self.deadline = deadline
-        self.lease_expires_at = claimed_at + task.lease_duration
-        #: When the body was started, on the monotonic clock; None before that.
-        self.started_at: float | None = None
-        self._worker = worker
-        #: Claims that were handed to this run: they started no body, and are no attempts.
-        self._adopted = 0
+    _runner: Worker
+    task: Task
+    claim: Claim
+    lease: Lease
+    #: When the body was started, on the monotonic clock; None before that.
+    started_at: float | None
+    #: Claims that were handed to this run: they started no body, and are no attempts.
+    _adopted: int
 
     def __str__(self) -> str:
         claim = self.claim
@@ -55,12 +69,12 @@ class Attempt:
 
     def remaining(self) -> float:
         """Seconds left of the lease; negative once it is over."""
-        return self.deadline - self._worker.clock.monotonic()
+        return self.lease.deadline - self._runner.clock.monotonic()
 
     @property
     def elapsed(self) -> float:
         """Seconds since the body was started."""
-        return 0.0 if self.started_at is None else self._worker.clock.monotonic() - self.started_at
+        return 0.0 if self.started_at is None else self._runner.clock.monotonic() - self.started_at
 
     def ended_as(self, outcome: RunOutcome, error: BaseException | None = None) -> Run:
         """The run, which has started, and ends now."""
@@ -68,10 +82,10 @@ class Attempt:
         return Run(
             scheduled_at=self.claim.occurrence,
             started=from_microseconds(self._microseconds_at(self.started_at)),
-            ended=from_microseconds(self._microseconds_at(self._worker.clock.monotonic())),
+            ended=from_microseconds(self._microseconds_at(self._runner.clock.monotonic())),
             outcome=outcome,
             attempt=self.attempt,
-            worker=self._worker.worker_id,
+            worker=self._runner.worker_id,
             error=None if error is None else text_of(error),
         )
 
@@ -85,7 +99,7 @@ class Attempt:
         return Run(
             scheduled_at=self.claim.occurrence,
             started=None,
-            ended=self._worker.clock.now(),
+            ended=self._runner.clock.now(),
             outcome=RunOutcome.DIED,
             attempt=attempt,
             worker=None,
@@ -97,17 +111,15 @@ class Attempt:
     def memo_of_success(self) -> str:
         """What is to be remembered once the body has ended well."""
         # All in numbers, and without a look at what was remembered before: each run of each task comes by here.
-        worker, deadline = self._worker, self.deadline
-        lease_expires_at = to_microseconds(self.lease_expires_at)
+        runner, offset, claim = self._runner, self.lease.offset, self.claim
         assert self.started_at is not None
-        started = lease_expires_at + int((self.started_at - deadline) * 1_000_000)
-        ended = lease_expires_at + int((worker.clock.monotonic() - deadline) * 1_000_000)
-        return of_success(to_microseconds(self.claim.occurrence), started, ended, self.attempt, worker.quoted_id)
+        started, ended = offset + int(self.started_at * 1_000_000), offset + int(runner.clock.monotonic() * 1_000_000)
+        return of_success(to_microseconds(claim.occurrence), started, ended, claim.attempt - self._adopted, runner.quoted_id)
 
     def memo_of_start(self) -> str:
         """What is to be remembered of a body that is about to be started, if nobody will store its end."""
-        started = self._microseconds_at(self._worker.clock.monotonic())
-        return of_start(to_microseconds(self.claim.occurrence), started, self.attempt, self._worker.quoted_id)
+        started = self._microseconds_at(self._runner.clock.monotonic())
+        return of_start(to_microseconds(self.claim.occurrence), started, self.attempt, self._runner.quoted_id)
 
     def memo_of(self, run: Run, *, failures: int = 1) -> str:
         """What is to be remembered of ``run``, which did not succeed, and so is one of ``failures`` more."""
@@ -117,5 +129,5 @@ class Attempt:
         return Memo(run, failures, seen=claim.attempt if self._adopted else 0).text()
 
     def _microseconds_at(self, moment: float) -> int:
-        """When it is ``moment`` on the monotonic clock: reckoned from the end of the lease, which is known on both."""
-        return to_microseconds(self.lease_expires_at) + int((moment - self.deadline) * 1_000_000)
+        """When it is ``moment`` on the monotonic clock: microseconds on the store's."""
+        return self.lease.offset + int(moment * 1_000_000)

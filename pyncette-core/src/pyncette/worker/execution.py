@@ -14,7 +14,7 @@ from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Commit, Extend, Key, Outcome, Release, Settlement
 from pyncette.tasks import ExecutionMode, Task, stored_arguments
-from pyncette.worker.attempt import Attempt, Worker
+from pyncette.worker.attempt import Attempt, Lease, Worker
 from pyncette.worker.outcomes import give_up, ready_again_at, retry, target
 from pyncette.worker.settlement import Answer, Settler
 from pyncette.worker.watch import Watch
@@ -63,7 +63,7 @@ class Runner(Worker):
         self.holding: dict[Key, Execution] = {}
         self._reported: set[Key] = set()
 
-    def adopt(self, claim: Claim, claimed_at: datetime, deadline: float) -> bool:
+    def adopt(self, claim: Claim, lease: Lease) -> bool:
         """Hand ``claim`` to the run of the same occurrence that goes on here; False if there is none.
 
         Otherwise a body that outlasts its lease would be started again beside itself, and neither would ever be committed (I16).
@@ -72,7 +72,7 @@ class Runner(Worker):
         # With another revision the schedule was made anew, and its occurrence is to be run although its time may be the same.
         if execution is None or (execution.claim.occurrence, execution.claim.revision) != (claim.occurrence, claim.revision):
             return False
-        execution.adopt(claim, claimed_at, deadline)
+        execution.adopt(claim, lease)
         return True
 
     def is_news(self, key: Key) -> bool:
@@ -88,11 +88,15 @@ class Runner(Worker):
 class Execution(Attempt):
     """One claim on its way."""
 
-    __slots__ = ("_ended", "_lost", "_runner", "_schedule", "_stored")
+    __slots__ = ("_ended", "_lost", "_schedule", "_stored")
 
-    def __init__(self, runner: Runner, task: Task, claim: Claim, claimed_at: datetime, deadline: float) -> None:
-        super().__init__(runner, task, claim, claimed_at, deadline)
-        self._runner = runner
+    def __init__(self, runner: Runner, task: Task, claim: Claim, lease: Lease) -> None:
+        self._runner: Runner = runner
+        self.task = task
+        self.claim = claim
+        self.lease = lease
+        self.started_at = None
+        self._adopted = 0
         self._lost = self._ended = False
 
     @property
@@ -104,7 +108,7 @@ class Execution(Attempt):
         """The arguments, as a fresh copy; known once it runs."""
         return self.task.arguments(self._stored)
 
-    def adopt(self, claim: Claim, claimed_at: datetime, deadline: float) -> None:
+    def adopt(self, claim: Claim, lease: Lease) -> None:
         """Go on under ``claim``, which this process made after the lease had ended."""
         if self._ended:
             logger.warning("%s has ended, but its lease did before that could be stored; it is stored under a new one", self)
@@ -116,7 +120,7 @@ class Execution(Attempt):
                 self.elapsed,
                 self.task.lease_duration.total_seconds(),
             )
-        self.claim, self.deadline, self.lease_expires_at = claim, deadline, claimed_at + self.task.lease_duration
+        self.claim, self.lease = claim, lease
         self._lost = False
         self._adopted += 1
 
@@ -134,7 +138,7 @@ class Execution(Attempt):
                 # A newer version of the code may understand the row, so it stays as it is, and is looked at again after a lease.
                 if runner.is_news(claim.key):
                     logger.exception("%s can't be run: what is stored of it can't be understood", self)
-                self._settle(Release(claim, self.lease_expires_at, started=False))
+                self._settle(Release(claim, self.lease.expires_at, started=False))
                 return
             if task.max_attempts is not None and claim.attempt > task.max_attempts:
                 # Its last worker died, or overran its lease: nobody else will report that.
@@ -145,7 +149,7 @@ class Execution(Attempt):
                 return
             self.started_at = runner.clock.monotonic()
             if not at_most_once:
-                if self.started_at >= self.deadline:
+                if self.started_at >= self.lease.deadline:
                     self.started_at = None
                     self.report_late()
                     self.release_unstarted()
@@ -186,7 +190,7 @@ class Execution(Attempt):
         following = target(self.task, claim, schedule, runner.clock.now)
         memo = None if following is None else self.memo_of_start()  # a row that goes away takes its memo along
         commit = Commit(claim, following, memo)
-        answer = await self._runner.settler.submit(commit, self.deadline)
+        answer = await self._runner.settler.submit(commit, self.lease.deadline)
         self._log(answer)
         self._expect_after(answer, commit)
         return answer.outcome is Outcome.APPLIED or (answer.outcome is Outcome.ALREADY and answer.resent)
@@ -219,7 +223,7 @@ class Execution(Attempt):
         """Give a claim back whose answer came after its lease, and wait until that is stored: or the next claim would count again."""
         self.report_late()
         release = Release(self.claim, self._runner.clock.now(), started=False)
-        self._expect_after(await self._runner.settler.submit(release, self.deadline), release)
+        self._expect_after(await self._runner.settler.submit(release, self.lease.deadline), release)
 
     async def heartbeat(self) -> None:
         if self.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
@@ -227,12 +231,13 @@ class Execution(Attempt):
         if not self._lost:
             clock, claim, duration = self._runner.clock, self.claim, self.task.lease_duration
             # Read before the call is sent, so that this end of the lease comes before the store's.
-            until, deadline = clock.now() + duration, clock.monotonic() + duration.total_seconds()
-            answer = await self._runner.settler.submit(Extend(claim, until), self.deadline)
+            sent = clock.monotonic()
+            lease = Lease.of(clock.now(), sent, duration)
+            answer = await self._runner.settler.submit(Extend(claim, lease.expires_at), self.lease.deadline)
             if self.claim is not claim:
                 return  # the run was adopted meanwhile, and has a fresh lease
             if answer.outcome is Outcome.APPLIED:
-                self.lease_expires_at, self.deadline = until, deadline
+                self.lease = lease
                 return
             self._lost = True
             logger.warning("%s lost its lease: %s%s", self, answer.error or answer.outcome, self._excuse())
@@ -248,7 +253,7 @@ class Execution(Attempt):
 
     def _failed(self, schedule: Schedule, error: BaseException) -> None:
         """What becomes of an occurrence that has attempts left."""
-        runner, expires = self._runner, self.lease_expires_at
+        runner, expires = self._runner, self.lease.expires_at
         memo = self.memo_of(self.ended_as(RunOutcome.FAILED, error))
         now, poll_interval = runner.clock.now, runner.poll_interval
         self._settle(retry(self.task, self.claim, schedule, now, memo, lease_expires_at=expires, poll_interval=poll_interval))
@@ -279,7 +284,7 @@ class Execution(Attempt):
                 self._log(answer)
             self._expect_after(answer, settlement)
 
-        self._runner.settler.put(settlement, self.deadline, done)
+        self._runner.settler.put(settlement, self.lease.deadline, done)
 
     def _expect_after(self, answer: Answer, settlement: Settlement) -> None:
         """Say when the row can be claimed next, if that is known."""

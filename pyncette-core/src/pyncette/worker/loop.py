@@ -15,6 +15,7 @@ from pyncette.hooks import Instrumentation
 from pyncette.store.contract import ClaimResult, Repository, SupportsServerTime
 from pyncette.tasks import STATIC_PARTITION, StaticTask, Task
 from pyncette.waiting import finished
+from pyncette.worker.attempt import Lease
 from pyncette.worker.ending import GRACE, Ending
 from pyncette.worker.execution import Execution, Runner
 from pyncette.worker.executors import Executor
@@ -277,7 +278,7 @@ class Engine:
         return await self._repository.claim(now, lane.partition, lease_duration=lane.lease_duration, limit=limit, names=lane.names)
 
     async def _start(self, lane: Lane, result: ClaimResult, claimed_at: datetime, sent: float) -> None:
-        deadline = sent + lane.lease_duration.total_seconds()
+        lease = Lease.of(claimed_at, sent, lane.lease_duration)
         executions, holding = [], self._runner.holding
         for claim in result.claims:
             try:
@@ -285,9 +286,9 @@ class Engine:
             except KeyError:
                 logger.error("The store gave %s, which was not asked for; it is left alone", claim.key)  # noqa: TRY400
                 continue
-            if claim.key not in holding or not self._runner.adopt(claim, claimed_at, deadline):
-                executions.append(Execution(self._runner, task, claim, claimed_at, deadline))
-        if deadline <= self._clock.monotonic() and (late := [execution for execution in executions if execution.is_late]):
+            if claim.key not in holding or not self._runner.adopt(claim, lease):
+                executions.append(Execution(self._runner, task, claim, lease))
+        if lease.deadline <= self._clock.monotonic() and (late := [execution for execution in executions if execution.is_late]):
             await asyncio.gather(*(execution.return_late() for execution in late))
             executions = [execution for execution in executions if execution not in late]
         self._runner.executions.update(dict.fromkeys(executions))

@@ -1,0 +1,41 @@
+"""Who did what to which task: one line each in the log ``pyncette.audit``, with the same as fields of the record."""
+
+import logging
+from typing import Any
+
+from pyncette.checks import check_type
+from pyncette.values import plain_text, shown
+
+__all__ = ["audit", "check_by"]
+
+logger = logging.getLogger("pyncette.audit")
+
+#: Programs do these by the thousand: without a name they are worth no line of their own.
+_OF_PROGRAMS = ("schedule", "unschedule")
+
+
+def check_by(by: str | None, what: str = "by") -> str | None:
+    """``by``, or another text that goes with it, as it is kept; raises ConfigurationError if it is none."""
+    if by is None:
+        return None
+    check_type(by, str, what)
+    # The halves of pairs, as a file's name may have them, can be neither stored nor printed.
+    return plain_text(by).encode("utf-8", "backslashreplace").decode()
+
+
+def audit(action: str, task: str, instance: str | None = None, *, by: str | None, count: int | None = None, **more: Any) -> None:
+    """Log that ``action`` was done, once it is done.
+
+    :param action: a verb: ``"schedule"``, ``"pause"``, ...
+    :param instance: None for a static task, and where there are several.
+    :param by: who did it, as they call themselves; None if they did not say.
+    :param count: how many instances, where it may be more than one.
+    :param more: what else is worth a word, such as ``note``; None is left out.
+    """
+    level = logging.DEBUG if by is None and action in _OF_PROGRAMS else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
+    fields = {"instance": instance, "count": count, "by": by, **more}
+    known = {name: value for name, value in fields.items() if value is not None}
+    told = "".join(f", {name} {shown(value)}" for name, value in known.items())
+    logger.log(level, "%s: task %s%s", action, shown(task), told, extra={"action": action, "task": task, **known})
