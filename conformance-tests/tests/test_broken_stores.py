@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import broken_batches
+import broken_histories
 import broken_memos
 import broken_values
 
 from broken_stores import CAUGHT_BY, MODEL
 
 HERE = Path(__file__).parent
-MISTAKES = [broken_batches, broken_memos, broken_values]  # which register what they hold
+MISTAKES = [broken_batches, broken_histories, broken_memos, broken_values]  # which register what they hold
 #: How a backend adopts the suite; and a selection, so that of broken stores only those tests are run that have to fail.
 CONFTEST = """
 import broken_batches
+import broken_histories
 import broken_memos
 import broken_values
 import pytest

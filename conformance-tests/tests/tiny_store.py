@@ -11,9 +11,11 @@ from pyncette import lifecycle
 from pyncette.repository import (
     Claim,
     ClaimResult,
+    Entry,
     Key,
     Outcome,
     Page,
+    Position,
     Registration,
     Repository,
     Row,
@@ -30,6 +32,7 @@ class TinyStore(Repository):
 
     def __init__(self) -> None:
         self.rows: dict[Key, Row] = {}
+        self.history: list[Entry] = []
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -118,6 +121,47 @@ class TinyStore(Repository):
             if row is not None:
                 self.write(key, change(row))
         return [row is not None for row in rows]
+
+    def place(self, entry: Entry) -> Any:
+        return entry.position
+
+    def is_of(self, entry: Entry, partition: str, name: str | None) -> bool:
+        return entry.key.partition == partition and name in (None, entry.key.name)
+
+    def is_before(self, one: Position, other: Position) -> bool:
+        return one < other
+
+    def stored(self, entry: Entry) -> Entry:
+        return entry
+
+    def limited(self, entries: Sequence[Entry], limit: int) -> Sequence[Entry]:
+        return entries[:limit]
+
+    def is_over(self, entry: Entry, now: datetime) -> bool:
+        return entry.expires_at <= now
+
+    def trimmed(self, entries: Sequence[Entry], keep: int, limit: int) -> Sequence[Entry]:
+        return entries[keep : keep + limit]
+
+    def forget(self, entries: Sequence[Entry]) -> int:
+        self.history = [entry for entry in self.history if entry not in entries]
+        return len(entries)
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        for entry in map(self.stored, entries):
+            if entry not in self.history:
+                self.history.append(entry)
+
+    async def runs(self, partition: str, name: str | None, *, limit: int, before: Position | None = None) -> Sequence[Entry]:
+        found = [entry for entry in self.history if self.is_of(entry, partition, name)]
+        found = [entry for entry in found if before is None or self.is_before(entry.position, before)]
+        return self.limited(sorted(found, key=self.place, reverse=True), limit)
+
+    async def prune(self, now: datetime, *, limit: int) -> int:
+        return self.forget([entry for entry in self.history if self.is_over(entry, now)][:limit])
+
+    async def trim(self, partition: str, name: str | None, *, keep: int, limit: int) -> int:
+        return self.forget(self.trimmed(await self.runs(partition, name, limit=len(self.history)), keep, limit))
 
 
 class ArrivesLate(TinyStore):

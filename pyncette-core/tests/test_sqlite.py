@@ -844,7 +844,7 @@ class TestTables:
         asyncio.run(test())
         with contextlib.closing(sqlite3.connect(path)) as db:
             tables = {table for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            assert tables == {name, f"{name}_format"}
+            assert tables == {name, f"{name}_format", f"{name}_history"}
 
     def test_two_in_one_file_share_nothing(self, path):
         async def test():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ import pytest
 from conftest import answer, failure
 
 from pyncette.errors import RepositoryError
-from pyncette.repository import ClaimResult, Commit, Extend, Fail, Key, Outcome, Registration, Release, Target
+from pyncette.repository import ClaimResult, Commit, Entry, Extend, Fail, Key, Outcome, Position, Registration, Release, Target
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -154,6 +155,26 @@ class TestRequests:
 
 
 class TestStored:
+    def test_the_history_is_pinned(self, opened, raw, table):
+        async def test():
+            async with opened(dynamodb_partition_prefix="a:%") as repository:
+                await repository.append([Entry(Key("p:é", "é"), Position(NOW, "1-a"), NOW + MINUTE, '{"x": 1}')])
+
+        asyncio.run(test())
+        place, digest = "2026-03-01T12:00:00.123457Z#1-a", hashlib.sha256("é".encode()).hexdigest()[:32]
+        [item] = [item for item in raw.scan(TableName=table)["Items"] if item["partition_id"]["S"] != "pyncette"]
+        assert item == {
+            "partition_id": {"S": "a%3A%25%history:p:é"},
+            "task_id": {"S": place},
+            "ready_at": {"S": f"{digest}#{place}"},
+            "name": {"S": "é"},
+            "text": {"S": '{"x": 1}'},
+            "expires_at": {"S": "2026-03-01T12:01:00.123457Z"},
+            "expires": {"N": "1772366461"},
+        }
+        ttl = raw.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+        assert (ttl["TimeToLiveStatus"], ttl["AttributeName"]) == ("ENABLED", "expires")
+
     def test_what_is_stored_is_pinned(self, opened, raw, table):
         # A change here is a change of the stored format: raise FORMAT, and read what older versions have written.
         async def test():

@@ -75,7 +75,7 @@ def sql(connect):
 def table(sql):
     name = f"test_{uuid.uuid4().hex}"
     yield name
-    sql(f"DROP TABLE IF EXISTS {name}")
+    sql(f"DROP TABLE IF EXISTS {name}, {name}_history")
 
 
 class Own:

@@ -12,11 +12,12 @@ from pyncette.backends import from_url
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.mysql import mysql_repository, schema
 from pyncette.mysql.transactions import BEGIN, Statement
-from pyncette.repository import Commit, Fail, Key, Outcome, Registration, Release, Target
+from pyncette.repository import Commit, Entry, Fail, Key, Outcome, Position, Registration, Release, Target, table_of_history
 from pyncette_conformance.faults.proxy import Proxy
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+ENTRY = Entry(Key("p", "é"), Position(NOW, "1-a"), NOW + MINUTE, '{"x": 1}')
 NOWHERE = {"mysql_user": "user", "mysql_password": "battery-horse", "mysql_database": "db"}
 
 
@@ -259,6 +260,30 @@ class TestStored:
             (b"p", b"c", "{}", "s", at, at, None, lease, None, epoch, 0, 1, "failed", "it broke", "note"),
         ]
 
+    def test_the_history_is_pinned(self, server, table, sql):
+        async def test():
+            async with mysql_repository(**server, mysql_table_name=table) as repository:
+                await repository.append([ENTRY])
+
+        asyncio.run(test())
+        at = 1772366400123457  # microseconds since 1970
+        assert sql(f"SELECT `partition`, name, at, id, expires_at, text FROM {table}_history") == [
+            (b"p", "é".encode(), at, b"1-a", at + 60_000_000, '{"x": 1}')
+        ]
+        columns = sql(
+            "SELECT column_name, column_type, is_nullable, collation_name FROM information_schema.columns "
+            "WHERE table_name = %s AND table_schema = DATABASE() ORDER BY ordinal_position",
+            f"{table}_history",
+        )
+        assert [(name, kind.replace("bigint(20)", "bigint"), null, collation) for name, kind, null, collation in columns] == [
+            ("partition", "varbinary(1100)", "NO", None),
+            ("name", "varbinary(1000)", "NO", None),
+            ("at", "bigint", "NO", None),
+            ("id", "varbinary(64)", "NO", None),
+            ("expires_at", "bigint", "NO", None),
+            ("text", "text", "NO", "utf8mb4_bin"),
+        ]
+
     def test_a_newer_format_is_refused_at_the_start(self, server, table, sql):
         async def start():
             async with mysql_repository(**server, mysql_table_name=table):
@@ -296,14 +321,17 @@ class TestStored:
             async with mysql_repository(**server, mysql_table_name=name) as repository:
                 await repository.register(NOW, [registration("a")])
                 assert len((await claim(repository)).claims) == 1
+                await repository.append([ENTRY])
+                assert await repository.runs("p", None, limit=2) == [ENTRY]
 
         quoted = "`" + name.replace("`", "``") + "`"
-        sql(f"DROP TABLE IF EXISTS {quoted}")
+        history = "`" + table_of_history(name, 64).replace("`", "``") + "`"
+        sql(f"DROP TABLE IF EXISTS {quoted}, {history}")
         try:
             asyncio.run(test())
             assert sql(f"SELECT name FROM {quoted}") == [(b"a",)]
         finally:
-            sql(f"DROP TABLE {quoted}")
+            sql(f"DROP TABLE {quoted}, {history}")
 
     @pytest.mark.parametrize("name", ["", "x" * 65, "a\0b", "a "])
     def test_any_other_is_refused(self, name):
@@ -311,13 +339,33 @@ class TestStored:
         assert message.endswith("is not the name of a table; it has 1 to 64 characters")
 
     def test_its_statement_is_there_for_those_who_create_the_table_themselves(self, server, table, sql):
-        sql(schema(table))
+        for statement in schema(table).split(";\n")[:-1]:
+            sql(statement)
 
         async def test():
             async with mysql_repository(**server, mysql_table_name=table, mysql_skip_table_create=True) as repository:
                 await repository.register(NOW, [registration("a")])
+                await repository.append([ENTRY])
 
         asyncio.run(test())
+
+    def test_a_history_that_is_missing(self, server, table, sql):
+        """Tasks run without it; and it is clear what is missing."""
+
+        async def test(**options):
+            async with mysql_repository(**server, mysql_table_name=table, **options) as repository:
+                await asyncio.to_thread(sql, f"DROP TABLE IF EXISTS {table}_history")
+                await repository.register(NOW, [registration("a")])
+                with pytest.raises(
+                    RepositoryError, match=f"There is no table '{table}_history' in .*; create it, or restart to have it"
+                ):
+                    await repository.append([ENTRY])
+                with pytest.raises(RepositoryError, match=f"{table}_history"):
+                    await repository.runs("p", None, limit=5)
+                assert len((await claim(repository)).claims) <= 1
+
+        asyncio.run(test())
+        asyncio.run(test(mysql_skip_table_create=True))
 
 
 class TestOptions:

@@ -37,4 +37,4 @@ def sql(server_url):
 def table(sql):
     name = f"test_{uuid.uuid4().hex}"
     yield name
-    sql(f"DROP TABLE IF EXISTS {name}")
+    sql(f"DROP TABLE IF EXISTS {name}, {name}_history")

@@ -18,11 +18,12 @@ from pyncette.backends import from_url
 from pyncette.clock import to_microseconds
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.postgres import postgres_repository, schema
-from pyncette.repository import Commit, Fail, Key, Outcome, Registration, Release, Target
+from pyncette.repository import Commit, Entry, Fail, Key, Outcome, Position, Registration, Release, Target
 from pyncette_conformance.faults.proxy import Proxy
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+ENTRY = Entry(Key("p", "é"), Position(NOW, "1-a"), NOW + MINUTE, '{"x": 1}')
 
 
 def registration(name, at=NOW, *, spec="{}", schedule="s", partition="p"):
@@ -203,6 +204,41 @@ class TestStored:
 
         asyncio.run(test())
 
+    def test_the_history_is_pinned(self, server_url, table, sql):
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                await repository.append([ENTRY])
+
+        asyncio.run(test())
+        columns = "SELECT column_name, data_type, is_nullable, collation_name FROM information_schema.columns WHERE table_name = $1"
+        assert sql(f"{columns} ORDER BY ordinal_position", f"{table}_history") == [
+            ("partition", "text", "NO", "C"),
+            ("name", "text", "NO", "C"),
+            ("at", "bigint", "NO", None),
+            ("id", "text", "NO", "C"),
+            ("expires_at", "bigint", "NO", None),
+            ("text", "text", "NO", None),
+        ]
+        at = 1772366400123457  # microseconds since 1970
+        assert sql(f"SELECT * FROM {table}_history") == [("p", "é", at, "1-a", at + 60_000_000, '{"x": 1}')]
+
+    def test_each_statement_of_the_history_has_an_index(self, server_url, table, sql):
+        async def test():
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table) as repository:
+                fetch = repository._connections.fetch
+                now = to_microseconds(NOW)
+                for name, arguments in {
+                    "RUNS": ("p", "a", 5, now, ""),
+                    "RUNS_OF_ALL": ("p", None, 5, now, ""),
+                    "TRIM": ("p", "a", 5, 5),
+                    "TRIM_ALL": ("p", None, 5, 5),
+                    "PRUNE": (now, 5),
+                }.items():
+                    plan = [line for (line,) in await fetch(f"EXPLAIN {repository._history[name]}", *arguments)]
+                    assert not [line for line in plan if "Seq Scan" in line or "Sort" in line], (name, plan)
+
+        asyncio.run(test())
+
     def test_a_table_may_be_made_by_somebody_else(self, server_url, table, sql):
         for statement in schema(table).split(";\n")[:-1]:
             sql(statement)
@@ -225,11 +261,11 @@ class TestStored:
             (SELECT array_agg(d ORDER BY d) FROM pg_index, replace(pg_get_indexdef(indexrelid), c.relname, 't') AS d WHERE indrelid = c.oid)
             FROM pg_class AS c WHERE c.oid = $1::text::regclass"""
         asyncio.run(test())
-        ours = sql(described, table)
-        sql(f"DROP TABLE {table}")
+        ours = [sql(described, each) for each in (table, f"{table}_history")]
+        sql(f"DROP TABLE {table}, {table}_history")
         for statement in schema(table).split(";\n")[:-1]:
             sql(statement)
-        assert sql(described, table) == ours
+        assert [sql(described, each) for each in (table, f"{table}_history")] == ours
 
     def test_a_dump_without_comments_is_enough(self, server_url, table, sql):
         async def test():
@@ -288,6 +324,8 @@ class TestStored:
             for given in (f"{schema}.{name}", f'"{schema}".{quoted}'):
                 async with postgres_repository(postgres_url=server_url, postgres_table_name=given) as repository:
                     await repository.register(NOW, [registration("a")])
+                    await repository.append([ENTRY])
+                    assert await repository.runs("p", None, limit=2) == [ENTRY]
 
         try:
             asyncio.run(test())
@@ -384,6 +422,44 @@ class TestErrors:
                     await claim(repository)
 
         asyncio.run(test())
+
+    def test_a_history_that_is_missing(self, server_url, table, sql):
+        """Tasks run without it; and it is clear what is missing."""
+
+        async def test(**options):
+            async with postgres_repository(postgres_url=server_url, postgres_table_name=table, **options) as repository:
+                await asyncio.to_thread(sql, f"DROP TABLE IF EXISTS {table}_history")
+                await repository.register(NOW, [registration("a")])
+                with pytest.raises(
+                    RepositoryError, match=f"There is no table .*{table}_history.*; create it, or restart to have it"
+                ):
+                    await repository.append([ENTRY])
+                with pytest.raises(RepositoryError, match=f"{table}_history"):
+                    await repository.runs("p", None, limit=5)
+                assert len((await claim(repository)).claims) <= 1
+
+        asyncio.run(test())
+        asyncio.run(test(postgres_skip_table_create=True))
+
+    def test_a_role_that_may_not_create_a_history(self, server_url, table, sql):
+        role = f"role_{uuid.uuid4().hex}"
+        for statement in schema(table).split(";\n")[:-1]:
+            sql(statement)
+        sql(f"DROP TABLE {table}_history")
+        sql(f"CREATE ROLE {role} LOGIN PASSWORD 'horse'")
+        sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role}")
+        url = re.sub("//[^@]*@", f"//{role}:horse@", server_url)
+
+        async def test():
+            async with postgres_repository(postgres_url=url, postgres_table_name=table) as repository:
+                await repository.register(NOW, [registration("a")])
+                assert len((await claim(repository)).claims) == 1
+
+        try:
+            asyncio.run(test())
+        finally:
+            sql(f"REVOKE ALL ON {table} FROM {role}")
+            sql(f"DROP ROLE {role}")
 
     def test_a_role_that_may_not(self, server_url, table, sql):
         role = f"role_{uuid.uuid4().hex}"

@@ -46,7 +46,7 @@ class Cluster:
         return redis_repository(redis_url=f"redis+cluster://{hosts}", **options)
 
     def slot(self, repository, key):
-        return self.clients[1].cluster("keyslot", repository._keys(key.partition)[0])
+        return self.clients[1].cluster("keyslot", repository._keys.rows(key.partition)[0])
 
     def node_of_static_tasks(self, repository):
         return next(i for i in range(3) if Key("static", "") in self.on_node(repository, i, [Key("static", "")]))
@@ -105,7 +105,7 @@ class TestCluster:
                     target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.ids[0])
                     source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.ids[1])
                     assert all(await repository.get(KEYS))
-                    names, port = repository._keys(key.partition), cluster.nodes[1].port
+                    names, port = repository._keys.rows(key.partition), cluster.nodes[1].port
                     source.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *names)
                     assert all(await repository.get(KEYS))
                     for client in cluster.clients[:3]:

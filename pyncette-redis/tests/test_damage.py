@@ -43,7 +43,7 @@ class TestDamagedRows(DamagedRows):
     @pytest.fixture
     def damage_row(self, client):
         def damage(repository, key, field, junk):
-            index, rows, specs, _ = repository._keys(key.partition)
+            index, rows, specs, _ = repository._keys.rows(key.partition)
             if field == INDEX:
                 name = junk if isinstance(junk, bytes) else junk.encode()
                 return client.zadd(index, {INSTANT.encode() + name: 0})
@@ -79,7 +79,7 @@ class TestOnlyHere(Conformance):
         for field in ("schedule", "lease", "memo"):
             key = store.key()
             await register(store.repository, key, seconds=-10)
-            _, rows, _, _ = store.repository._keys(key.partition)
+            _, rows, _, _ = store.repository._keys.rows(key.partition)
             row = client.hget(rows, key.name).encode(errors="surrogateescape")
             client.hset(rows, key.name, damaged(row, field, b"\xfe" * 32))
             row = await store.row(key)
@@ -93,7 +93,7 @@ class TestOnlyHere(Conformance):
         """I10."""
         [*bad, good] = store.keys(3)
         await register(store.repository, *bad, good, seconds=-10)
-        _, _, specs, _ = store.repository._keys(good.partition)
+        _, _, specs, _ = store.repository._keys.rows(good.partition)
         client.hset(specs, bad[0].name, b"\xff")
         client.hdel(specs, bad[1].name)
         for now in (T0, T0 + LEASE):
@@ -108,7 +108,7 @@ class TestOnlyHere(Conformance):
         """I10, I15."""
         key = store.key()
         await register(store.repository, key)
-        index, rows, specs, _ = store.repository._keys(key.partition)
+        index, rows, specs, _ = store.repository._keys.rows(key.partition)
         good = client.hget(rows, key.name)
         ready_at = good[FIELDS["ready_at"]]
         for name, row in ((b"\xff1", good), (b"\xff2", b"junk")):
@@ -133,7 +133,7 @@ class TestOnlyHere(Conformance):
         bad, good, later = store.keys(3)
         await register(store.repository, bad, good, seconds=-10)
         await register(store.repository, later, seconds=3600)
-        index, _, _, _ = store.repository._keys(bad.partition)
+        index, _, _, _ = store.repository._keys.rows(bad.partition)
         [entry] = [entry for entry in client.zrange(index, 0, -1) if entry.endswith(bad.name)]
         client.zadd(index, {entry: score})
         claims, unreadable = await claim_all(store.repository, bad.partition, limit=1)
@@ -149,7 +149,7 @@ class TestOnlyHere(Conformance):
         good, later = store.keys(2)
         await register(store.repository, good, seconds=-10)
         await register(store.repository, later, seconds=3600)
-        index, _, _, _ = store.repository._keys(good.partition)
+        index, _, _, _ = store.repository._keys.rows(good.partition)
         client.zadd(index, {entry: 0})
         stats = await store.repository.stats(T0, good.partition)
         assert (stats.rows, stats.oldest_due is None) == (2, False)
@@ -164,6 +164,6 @@ class TestOnlyHere(Conformance):
     async def test_partitions_that_are_no_text_are_passed_over(self, store, client):
         key = store.key()
         await register(store.repository, key)
-        *_, known = store.repository._keys(key.partition)
+        *_, known = store.repository._keys.rows(key.partition)
         client.sadd(known, b"\xff", "none", "")
         assert await store.repository.partitions() == [key.partition]

@@ -9,7 +9,20 @@ from redis.asyncio.connection import AbstractConnection
 from pyncette import lifecycle
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.redis import redis_repository
-from pyncette.repository import ClaimResult, Commit, Extend, Fail, Key, Outcome, Registration, Release, State, Target
+from pyncette.repository import (
+    ClaimResult,
+    Commit,
+    Entry,
+    Extend,
+    Fail,
+    Key,
+    Outcome,
+    Position,
+    Registration,
+    Release,
+    State,
+    Target,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123457, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -200,7 +213,7 @@ class TestScripts:
                     await repository.register(NOW, [Registration(key, str(key), "s", Target(NOW, NOW)) for key in keys])
                     assert [row.spec for row in await repository.get(keys)] == [str(key) for key in keys]
                     assert sorted(await repository.partitions()) == sorted(names)
-                    slots = [{raw(cluster_url).cluster_keyslot(key) for key in repository._keys(name)} for name in names]
+                    slots = [{raw(cluster_url).cluster_keyslot(key) for key in repository._keys.rows(name)} for name in names]
                     assert all(len(each) == 1 for each in slots)
                     assert len(set().union(*slots)) > len(names) - 3  # so that partitions spread over the nodes
 
@@ -208,6 +221,30 @@ class TestScripts:
 
 
 class TestStored:
+    def test_the_history_is_pinned(self, server_url, namespace, raw):
+        entry = Entry(Key("p", "é"), Position(NOW, "1-a"), NOW + MINUTE, '{"x": 1}')
+
+        async def test(remove):
+            async with on(server_url, namespace) as repository:
+                if remove:
+                    assert await repository.prune(NOW + MINUTE, limit=5) == 1
+                else:
+                    await repository.append([entry])
+
+        asyncio.run(test(remove=False))
+        client = raw(server_url)
+        of, at, expires = f"{namespace}:{{pyncette:177}}", "0063907963200123457", "0063907963260123457"
+        assert sorted(client.scan_iter(f"{namespace}*", count=1000)) == [
+            *(f"{of}:{key}" for key in ("histories", "p:history", "p:history:entries", "p:history:expiries", "p:history:names"))
+        ]
+        assert client.smembers(f"{of}:histories") == {"p"}
+        assert client.zrange(f"{of}:p:history", 0, -1, withscores=True) == [(f"{at}1-a", 0)]
+        assert client.zrange(f"{of}:p:history:names", 0, -1, withscores=True) == [(f"é\udcff{at}1-a", 0)]
+        assert client.zrange(f"{of}:p:history:expiries", 0, -1, withscores=True) == [(f"{expires}{at}1-a", 0)]
+        assert client.hgetall(f"{of}:p:history:entries") == {f"{at}1-a": f'{expires}é\udcff{{"x": 1}}'}
+        asyncio.run(test(remove=True))
+        assert list(client.scan_iter(f"{namespace}*", count=1000)) == []
+
     def test_what_is_stored_is_pinned(self, server_url, namespace, raw):
         # A change here is a change of the stored format: raise FORMAT, and read what older versions have written.
         async def test():
@@ -313,7 +350,7 @@ class TestStored:
                 assert await repository.partitions() == ["p"]
                 assert await repository.unregister(NOW, [Key("p", str(i)) for i in range(4)]) == [False, True, True, True]
                 assert await repository.partitions() == []
-                return repository._keys("p")
+                return repository._keys.rows("p")
 
         keys = asyncio.run(test())
         assert raw(url).exists(*keys) == 0
@@ -326,7 +363,7 @@ class TestDamage:
         async def test():
             async with on(server_url, namespace) as repository:
                 await repository.register(NOW, [registration("bad", NOW - MINUTE), registration("good")])
-                damage(*repository._keys("p"))
+                damage(*repository._keys.rows("p"))
                 await check(repository)
                 await repository.register(NOW, [registration("bad", NOW - MINUTE), registration("good")])
                 claims = (await claim(repository, NOW + 2 * MINUTE)).claims
@@ -344,7 +381,7 @@ class TestDamage:
             assert [row and row.key.name for row in await repository.get([Key("p", "bad"), Key("p", "good")])] == [None, "good"]
             assert (await claim(repository, names=["bad"])).missing == ["bad"]
             assert [each.key.name for each in (await claim(repository, limit=1)).claims] == ["good"]
-            assert client.zcard(repository._keys("p")[0]) == 1
+            assert client.zcard(repository._keys.rows("p")[0]) == 1
 
         self.damaged(server_url, namespace, lambda index, rows, specs, _: client.hdel(rows, "bad"), check)
 
@@ -406,7 +443,7 @@ class TestNumbers:
             async with on(server_url, namespace) as repository:
                 key = Key("p", "a")
                 await repository.register(FIRST, [registration("a")])
-                _, rows, _, _ = repository._keys("p")
+                _, rows, _, _ = repository._keys.rows("p")
                 row = raw(server_url).hget(rows, "a")
                 raw(server_url).hset(rows, "a", f"{number + 62135596800000000:019}{row[19:95]}{number:019}{row[114:]}")
                 assert [(row.epoch, row.revision) for row in await repository.get([key])] == [(number, number)]

@@ -19,6 +19,7 @@ from pyncette.repository import (
     Key,
     Repository,
     Row,
+    SupportsHistory,
     SupportsPartitions,
     SupportsPause,
     SupportsServerTime,
@@ -32,7 +33,14 @@ __all__ = ["RepositoryFactory", "Requirement", "Session", "Store", "all_rows", "
 
 RepositoryFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[Repository]]
 Requirement: TypeAlias = Literal[
-    "durable", "shared", "supports_server_time", "supports_stats", "supports_partitions", "supports_pause", "supports_transactions"
+    "durable",
+    "shared",
+    "supports_server_time",
+    "supports_stats",
+    "supports_partitions",
+    "supports_pause",
+    "supports_transactions",
+    "supports_history",
 ]
 
 _PROTOCOLS: dict[str, type] = {
@@ -41,7 +49,11 @@ _PROTOCOLS: dict[str, type] = {
     "supports_partitions": SupportsPartitions,
     "supports_pause": SupportsPause,
     "supports_transactions": SupportsTransactions,
+    "supports_history": SupportsHistory,
 }
+
+#: Entries of the history that are removed at once after a test.
+_TRIMMED = 1000
 
 #: A guard against stores that hang; no test comes near it.
 _TIMEOUT_SECONDS = 120
@@ -58,6 +70,8 @@ class Store:
         self.capabilities = capabilities
         self._prefix = f"conformance-{uuid.uuid4().hex}"
         self._partitions: list[str] = []
+        #: Partitions with entries in their history, to be removed at the end.
+        self.histories: set[str] = set()
         self._stack = contextlib.AsyncExitStack()
         self._repository: Repository | None = None
 
@@ -73,6 +87,10 @@ class Store:
             for partition in self._partitions:
                 if rows := await all_rows(self.repository, partition):
                     await self.repository.unregister(T0, [row.key for row in rows])
+            for partition in self.histories:
+                assert isinstance(self.repository, SupportsHistory)
+                while await self.repository.trim(partition, None, keep=0, limit=_TRIMMED):
+                    pass
         except Exception:
             # A test that failed may have left the store in any state; its own error is the one to be seen.
             if error is None:

@@ -23,6 +23,7 @@ from pyncette.store.contract import (
     SupportsStats,
     Target,
 )
+from pyncette.store.history import Entry, Position, SupportsHistory, table_of_history
 from pyncette.store.joining import SupportsTransactions
 from pyncette.store.paging import pages
 
@@ -31,11 +32,13 @@ __all__ = [
     "Claim",
     "ClaimResult",
     "Commit",
+    "Entry",
     "Extend",
     "Fail",
     "Key",
     "Outcome",
     "Page",
+    "Position",
     "Registration",
     "Release",
     "Repository",
@@ -43,6 +46,7 @@ __all__ = [
     "Settlement",
     "State",
     "Stats",
+    "SupportsHistory",
     "SupportsPartitions",
     "SupportsPause",
     "SupportsServerTime",
@@ -50,4 +54,5 @@ __all__ = [
     "SupportsTransactions",
     "Target",
     "pages",
+    "table_of_history",
 ]

@@ -11,6 +11,7 @@ from pyncette_conformance.suite.test_claim_in_parallel import TestClaimInParalle
 from pyncette_conformance.suite.test_concurrent_calls import TestConcurrentCalls
 from pyncette_conformance.suite.test_durability import TestDurability, TestSharing
 from pyncette_conformance.suite.test_get import TestGet
+from pyncette_conformance.suite.test_history import TestHistory
 from pyncette_conformance.suite.test_list import TestList
 from pyncette_conformance.suite.test_memo import TestMemo
 from pyncette_conformance.suite.test_model import TestModel
@@ -31,6 +32,7 @@ __all__ = [
     "TestConcurrentCalls",
     "TestDurability",
     "TestGet",
+    "TestHistory",
     "TestList",
     "TestMemo",
     "TestModel",
@@ -63,6 +65,7 @@ ORDER: Sequence[type] = (
     TestClaimInParallel,
     TestRaces,
     TestPause,
+    TestHistory,
     TestStats,
     TestPartitions,
     TestServerTime,

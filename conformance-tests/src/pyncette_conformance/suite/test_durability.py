@@ -2,7 +2,7 @@
 
 import asyncio
 
-from pyncette.repository import Extend, Fail, Outcome
+from pyncette.repository import Entry, Extend, Fail, Outcome, Position, SupportsHistory
 from pyncette_conformance.builders import LEASE, T0, after, claim_one, commit, poll, register, registration, release, settle
 from pyncette_conformance.store import Store, all_rows, scenario
 from pyncette_conformance.suite.base import Conformance
@@ -27,6 +27,18 @@ class TestDurability(Conformance):
             assert list(await reader.get(keys)) == before
             assert len(await all_rows(reader, keys[0].partition)) == 5
             await reader.unregister(T0, keys)
+
+    @scenario("durable", "supports_history")
+    async def test_the_history_outlives_the_repository_that_wrote_it(self, store: Store) -> None:
+        key = store.key()
+        entry = Entry(key, Position(T0, "a"), after(500), "{}")
+        store.histories.add(key.partition)
+        async with store.factory() as writer:
+            assert isinstance(writer, SupportsHistory)
+            await writer.append([entry])
+        async with store.factory() as reader:
+            assert isinstance(reader, SupportsHistory)
+            assert list(await reader.runs(*key, limit=5)) == [entry]
 
     @scenario("durable")
     async def test_a_claim_can_be_settled_after_a_restart(self, store: Store) -> None:

@@ -24,17 +24,19 @@ from pyncette.store.contract import (
     State,
     Stats,
 )
+from pyncette.store.memory_history import MemoryHistory
 from pyncette.store.urls import Backend
 
 __all__ = ["MemoryRepository", "backend", "memory_repository"]
 
 
-class MemoryRepository(Repository):
+class MemoryRepository(MemoryHistory, Repository):
     """Rows in a dict, and per partition a heap of what becomes ready when."""
 
     shared = False
 
     def __init__(self) -> None:
+        super().__init__()
         self._partitions: defaultdict[str, dict[str, Row]] = defaultdict(dict)
         # Entries are never removed from within a heap: one that is no longer true of its row is dropped when it surfaces.
         self._ready: defaultdict[str, list[tuple[datetime, str]]] = defaultdict(list)

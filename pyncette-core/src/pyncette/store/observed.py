@@ -74,7 +74,7 @@ class ObservedRepository(Repository):
 
     def _observed(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def observed(*args: Any, **options: Any) -> Any:
-            keys = args[1] if len(args) > 1 and not isinstance(args[1], str) else [None]
+            keys = next((arg for arg in args if isinstance(arg, Sequence) and not isinstance(arg, str)), [None])
             with self._observer.call(name, len(keys)):
                 return await method(*args, **options)
 
@@ -84,4 +84,4 @@ class ObservedRepository(Repository):
         return getattr(self._repository, name)
 
 
-_OPTIONAL = frozenset({"server_time", "stats", "partitions", "pause", "resume"})
+_OPTIONAL = frozenset({"server_time", "stats", "partitions", "pause", "resume", "append", "runs", "prune", "trim"})

@@ -24,6 +24,7 @@ from pyncette.store.joining import JoinedRepository
 from pyncette.store.lifecycle import Settled
 from pyncette.store.rowwise import Change, RowwiseRepository
 from pyncette.store.sqlite_connection import Connection
+from pyncette.store.sqlite_history import SQLiteHistory
 from pyncette.store.sqlite_joining import JoinedConnection, user_connection
 from pyncette.store.sqlite_rows import (
     ADVANCE,
@@ -63,7 +64,7 @@ __all__ = ["SQLiteRepository", "backend", "schema", "sqlite_repository"]
 T = TypeVar("T")
 
 
-class SQLiteRepository(RowwiseRepository):
+class SQLiteRepository(SQLiteHistory, RowwiseRepository):
     """Rows in a table of a SQLite database. Opened by :func:`sqlite_repository`."""
 
     def __init__(
@@ -256,7 +257,7 @@ async def sqlite_repository(
     """Tasks in a SQLite database.
 
     :param sqlite_database: path of the file, which is created if it is absent, for its owner alone; ``":memory:"`` is gone when it is closed.
-    :param sqlite_table_name: name of the table. Two more are derived from it: ``NAME_format`` and the index ``NAME_ready``.
+    :param sqlite_table_name: name of the table. Others are derived from it: ``NAME_format``, ``NAME_history`` and their indexes.
     :param sqlite_timeout: seconds that a call may take, most of which it waits for other processes to end their writes.
     :param sqlite_skip_table_create: file and table exist, created by the statements of :func:`schema`; don't try to create them.
     :raises ConfigurationError: an option makes no sense.

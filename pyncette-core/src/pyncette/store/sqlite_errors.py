@@ -41,6 +41,8 @@ def translated(error: Exception, where: str, table: str) -> RepositoryError:
         return RepositoryError(f"{what} {_PERMANENT[code]} ({error})")
     if code == sqlite3.SQLITE_ERROR:
         if "no such table" in str(error):
+            if str(error).endswith(f"{table}_history"):
+                table = f"{table}_history"
             return StoreMissingError(f"There is no table {table!r} in {where} ({error}); let the application create it")
         return RepositoryError(
             f"The table {table!r} in {where} is not one of Pyncette's ({error}); choose another sqlite_table_name"

@@ -45,6 +45,17 @@ SCHEMA = (
     "CREATE INDEX IF NOT EXISTS {index} ON {table} (partition, ready_at)",
     "CREATE TABLE IF NOT EXISTS {format} (version INTEGER NOT NULL)",
     f"INSERT INTO {{format}} SELECT {FORMAT} WHERE NOT EXISTS (SELECT * FROM {{format}})",
+    """CREATE TABLE IF NOT EXISTS {history} (
+    partition TEXT NOT NULL COLLATE BINARY,
+    name TEXT NOT NULL COLLATE BINARY,
+    at INTEGER NOT NULL,
+    id TEXT NOT NULL COLLATE BINARY,
+    expires_at INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (partition, at, id)
+)""",
+    "CREATE INDEX IF NOT EXISTS {history_names} ON {history} (partition, name, at, id)",
+    "CREATE INDEX IF NOT EXISTS {history_expiry} ON {history} (expires_at)",
 )
 
 FIELDS = (
@@ -106,7 +117,8 @@ def identifiers(table: str) -> Mapping[str, str]:
         raise ConfigurationError(
             f"sqlite_table_name={table!r} can't be the name of a table; it must not be empty, contain NUL or begin with 'sqlite_'"
         )
-    names = {"table": table, "index": f"{table}_ready", "format": f"{table}_format"}
+    names = {"table": table, "index": f"{table}_ready"}
+    names |= {role: f"{table}_{role}" for role in ("format", "history", "history_names", "history_expiry")}
     return {role: '"' + name.replace('"', '""') + '"' for role, name in names.items()}
 
 

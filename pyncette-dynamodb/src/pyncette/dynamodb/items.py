@@ -12,7 +12,19 @@ from pyncette.errors import RepositoryError
 from pyncette.lifecycle import Settled
 from pyncette.repository import Key, Row, State
 
-__all__ = ["EMPTY_NAME", "NO_VERSION", "Attribute", "ItemWrite", "item_of", "row_of", "settled", "size", "update"]
+__all__ = [
+    "EMPTY_NAME",
+    "NO_VERSION",
+    "Attribute",
+    "ItemWrite",
+    "instant",
+    "item_of",
+    "row_of",
+    "settled",
+    "size",
+    "text_of",
+    "update",
+]
 
 #: A value with its type, as the service writes it: ``{"S": "a text"}``.
 Attribute: TypeAlias = Mapping[str, Any]
@@ -211,16 +223,21 @@ def row_of(key: Key, item: Mapping[str, Attribute]) -> Row:
         with contextlib.suppress(TypeError, ValueError):  # the former also of a time without a zone
             values[name] = values[name] and to_microseconds(datetime.fromisoformat(values[name]))
     row = decode(key, **values)
-    if row.state is State.UNREADABLE and row.ready_at is None and "" < _text(item.get("ready_at")) < _time(_LATEST)["S"]:
+    if row.state is State.UNREADABLE and row.ready_at is None and "" < text_of(item.get("ready_at")) < _time(_LATEST)["S"]:
         # No time, but in the index among the times: it is in the way until it is put off.
         row = row._replace(ready_at=_EARLIEST)
     return row
 
 
-def _text(attribute: Attribute | None) -> str:
+def text_of(attribute: Attribute | None) -> str:
+    """The text of an attribute; an empty one if it is not there."""
     return str((attribute or {}).get("S", ""))
 
 
-def _time(instant: datetime) -> Attribute:
+def _time(at: datetime) -> Attribute:
+    return {"S": instant(at)}
+
+
+def instant(at: datetime) -> str:
     """In UTC and of one length, so that texts are in the order of time."""
-    return {"S": instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"}
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pyncette.backends import Backend, BackendURL
 from pyncette.compare_and_set import CompareAndSetRepository, Stored, Write
 from pyncette.dynamodb import items
+from pyncette.dynamodb.history import DynamoDBHistory
 from pyncette.dynamodb.items import EMPTY_NAME, NO_VERSION, Attribute, ItemWrite
 from pyncette.dynamodb.table import Table, connected
 from pyncette.errors import ConfigurationError, RepositoryError
@@ -34,10 +35,11 @@ _BROKEN = {"ConditionalCheckFailedException"}
 _READ, _WRITTEN, _WRITTEN_BYTES = 100, 25, 1_000_000
 
 
-class DynamoDBRepository(CompareAndSetRepository):
+class DynamoDBRepository(DynamoDBHistory, CompareAndSetRepository):
     """Rows in a table of DynamoDB. Opened by :func:`dynamodb_repository`."""
 
     def __init__(self, table: Table, prefix: str) -> None:
+        super().__init__()
         self._table = table
         self._prefix = prefix.replace("%", "%25").replace(":", "%3A") + ":"
         #: Whether the service takes many statements in a request, and says of each whether its condition holds.
@@ -109,7 +111,7 @@ class DynamoDBRepository(CompareAndSetRepository):
         found: list[Stored] = []
         start: Mapping[str, Any] = {}
         while True:  # a page ends after a megabyte
-            page = await self._query(partition, limit - len(found), IndexName="ready_at", **start)
+            page = await self._query_rows(partition, limit - len(found), IndexName="ready_at", **start)
             found += map(self._stored, page["Items"])
             if len(found) >= limit or "LastEvaluatedKey" not in page:
                 return found
@@ -117,7 +119,7 @@ class DynamoDBRepository(CompareAndSetRepository):
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
         start = {} if token is None else {"ExclusiveStartKey": self._key(Key(partition, token))}
-        page = await self._query(partition, limit, **start)
+        page = await self._query_rows(partition, limit, **start)
         rows = [self._stored(item).row for item in page["Items"]]
         return Page(rows, page["LastEvaluatedKey"]["task_id"]["S"] if "LastEvaluatedKey" in page else None)
 
@@ -172,6 +174,7 @@ class DynamoDBRepository(CompareAndSetRepository):
 
     async def _open(self, *, create: bool) -> None:
         await self._table.open(create=create)
+        self._undeclared = create
         found = await self._send("GetItem", Key=_FORMAT_KEY, ConsistentRead=True)
         if "Item" not in found:
             await self._refuse_old()
@@ -201,7 +204,7 @@ class DynamoDBRepository(CompareAndSetRepository):
                 "choose another dynamodb_table_name, and schedule dynamic tasks there anew"
             )
 
-    async def _query(self, partition: str, limit: int, **arguments: Any) -> Mapping[str, Any]:
+    async def _query_rows(self, partition: str, limit: int, **arguments: Any) -> Mapping[str, Any]:
         return await self._send(
             "Query",
             KeyConditionExpression="partition_id = :partition",

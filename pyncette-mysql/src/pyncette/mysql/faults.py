@@ -7,6 +7,8 @@ from pymysql.constants import CR, ER
 
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.mysql.connections import NoTLSError
+from pyncette.mysql.statements import LONGEST_NAME
+from pyncette.repository import table_of_history
 
 __all__ = ["AGAIN", "DIED", "OtherRowsError", "code_of", "in_step", "is_elsewhere", "translated"]
 
@@ -67,6 +69,8 @@ def translated(error: Exception, where: str, table: str, timeout: float) -> Repo
     if code == ER.BAD_DB_ERROR:
         return RepositoryError(f"{what} has no such database: {_line(error)}; create it, or correct the name")
     if code == ER.NO_SUCH_TABLE:
+        history = table_of_history(table, LONGEST_NAME)
+        table = history if history in str(error) else table
         return RepositoryError(f"There is no table {table!r} in {where}; create it, or restart to have it created")
     if code == ER.BAD_FIELD_ERROR:
         return RepositoryError(f"The table {table!r} in {where} is not one of Pyncette's; choose another mysql_table_name")

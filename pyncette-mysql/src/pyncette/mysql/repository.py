@@ -28,11 +28,24 @@ from pyncette.mysql import statements
 from pyncette.mysql.batches import parts, selects, settled, written
 from pyncette.mysql.connections import Connections
 from pyncette.mysql.faults import OtherRowsError
+from pyncette.mysql.history import MySQLHistory
 from pyncette.mysql.joining import JoinedTransactions, user_connection
 from pyncette.mysql.login import login, tls
 from pyncette.mysql.statements import brief, due_row_of, instant, is_time, quoted, row_of, schema
 from pyncette.mysql.transactions import BEGIN, COMMIT, Run, Statement, Transactions, exactly
-from pyncette.repository import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement, State, Stats
+from pyncette.repository import (
+    ClaimResult,
+    Key,
+    Outcome,
+    Page,
+    Registration,
+    Repository,
+    Row,
+    Settlement,
+    State,
+    Stats,
+    table_of_history,
+)
 from pyncette.rowwise import Change, RowwiseRepository
 
 __all__ = ["MySQLRepository", "backend", "mysql_repository", "schema"]
@@ -45,7 +58,7 @@ _LOOKS_AGAIN = 2
 _URGENT = ContextVar("pyncette_mysql_urgent", default=False)
 
 
-class MySQLRepository(RowwiseRepository):
+class MySQLRepository(MySQLHistory, RowwiseRepository):
     """Rows in a table of MySQL or MariaDB. Opened by :func:`mysql_repository`."""
 
     def __init__(self, connections: Connections, where: str, table: str, timeout: float) -> None:
@@ -258,12 +271,14 @@ class MySQLRepository(RowwiseRepository):
             raise RepositoryError(
                 f"{table} has the stored format {version}, but this Pyncette knows only {statements.FORMAT}; upgrade pyncette-mysql"
             )
+        if create and await self._comment(table_of_history(self._name, statements.LONGEST_NAME)) is None:
+            await self._create_history()
         [[largest, self._database]] = await self._fetch("SELECT @@max_allowed_packet, DATABASE()")
         self._transactions.largest = largest - 1  # the byte of the command
 
-    async def _comment(self) -> str | None:
+    async def _comment(self, table: str | None = None) -> str | None:
         sql = "SELECT table_comment FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s"
-        found = await self._fetch(sql, [self._name])
+        found = await self._fetch(sql, [table or self._name])
         return found[0][0] if found else None
 
 

@@ -12,11 +12,13 @@ from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.codec import decode, name_of_bytes, unreadable
 from pyncette.errors import ConfigurationError
 from pyncette.lifecycle import Settled
-from pyncette.repository import Key, Row
+from pyncette.repository import Key, Row, table_of_history
 
 _EARLIEST = to_microseconds(datetime.min.replace(tzinfo=UTC))
 _LATEST = to_microseconds(datetime.max.replace(tzinfo=UTC))
 
+#: Of a table: 64 characters, and so as many bytes or more.
+LONGEST_NAME = 64
 #: The version of the stored format, kept in the comment of the table. Raised whenever what is stored changes its meaning.
 FORMAT = 1
 COMMENT = "Pyncette, stored format "
@@ -42,6 +44,18 @@ SCHEMA = """CREATE TABLE IF NOT EXISTS {table} (
     PRIMARY KEY (`partition`, name),
     INDEX ready (`partition`, ready_at)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin COMMENT = '{comment}'"""
+
+HISTORY = """CREATE TABLE IF NOT EXISTS {history} (
+    `partition` VARBINARY(1100) NOT NULL,
+    name VARBINARY(1000) NOT NULL,
+    at BIGINT NOT NULL,
+    id VARBINARY(64) NOT NULL,
+    expires_at BIGINT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (`partition`, at, id),
+    INDEX names (`partition`, name, at, id),
+    INDEX expiry (expires_at)
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin"""
 
 FIELDS = (
     *("`partition`", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
@@ -126,8 +140,12 @@ FROM {BY_TIME} WHERE `partition` = %(partition)s"""
 
 
 def schema(table: str) -> str:
-    """The statement that creates the table called ``table``, for those who use ``mysql_skip_table_create``."""
-    return SCHEMA.format(table=quoted(table), comment=f"{COMMENT}{FORMAT}")
+    """The statements that create the table called ``table`` and its history, for those who use ``mysql_skip_table_create``.
+
+    Each ends with a semicolon and a new line. Raises :class:`ConfigurationError` if a table can't be called so.
+    """
+    rows = SCHEMA.format(table=quoted(table), comment=f"{COMMENT}{FORMAT}")
+    return f"{rows};\n{HISTORY.format(history=quoted(table_of_history(table, LONGEST_NAME)))};\n"
 
 
 def claims_among(names: int) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import aiomysql
@@ -10,6 +10,8 @@ import aiomysql
 from pyncette.errors import RepositoryError
 from pyncette.mysql.connections import Connection, Connections, NoTLSError
 from pyncette.mysql.faults import AGAIN, DIED, code_of, in_step, is_elsewhere, translated
+from pyncette.mysql.statements import LONGEST_NAME, quoted
+from pyncette.repository import table_of_history
 from pyncette.waiting import Backoff
 
 __all__ = ["BEGIN", "COMMIT", "Run", "Statement", "Transactions", "exactly"]
@@ -23,7 +25,7 @@ _SMALLEST_PACKET = 1024
 
 
 class Statement(NamedTuple):
-    """``{table}`` stands for the table, ``%s`` for a parameter."""
+    """``{table}`` or ``{history}`` stands for the table, ``%s`` for a parameter."""
 
     sql: str
     parameters: Any = ()
@@ -49,7 +51,11 @@ class Transactions:
         """``table``: as it is written in statements. ``timeout``: in seconds, of each call once it has a connection."""
         self._connections = connections
         self._where = where
-        self._table = table.replace("%", "%%")  # the driver's format
+        self._names = {
+            # With the driver's format.
+            "{table}": table.replace("%", "%%"),
+            "{history}": quoted(table_of_history(name, LONGEST_NAME)).replace("%", "%%"),
+        }
         self._name = name
         self._timeout = timeout
         #: The bytes that a packet may have: the server's max_allowed_packet.
@@ -81,7 +87,7 @@ class Transactions:
 
     async def _attempt(self, call: Callable[[Run], Awaitable[_T]]) -> _T:
         connection, used = await self._connections.take()
-        exchange = _Exchange(connection, self._table, self._where, self.largest)
+        exchange = _Exchange(connection, self._names, self._where, self.largest)
         try:
             answer = await call(exchange.run)
         except BaseException as error:
@@ -110,9 +116,9 @@ class Transactions:
 class _Exchange:
     """The statements of one attempt, on one connection."""
 
-    def __init__(self, connection: Connection, table: str, where: str, largest: int) -> None:
+    def __init__(self, connection: Connection, names: Mapping[str, str], where: str, largest: int) -> None:
         self._connection = connection
-        self._table = table
+        self._names = names
         self._where = where
         self._largest = largest
         #: Whether something may have been written for good.
@@ -121,15 +127,18 @@ class _Exchange:
     async def run(self, *statements: Statement) -> list[Sequence[Any]]:
         cursor = await self._connection.cursor()
         results: list[Sequence[Any]] = []
-        for packet in self._packets(
-            [cursor.mogrify(sql.replace("{table}", self._table), values) for sql, values, _ in statements], statements
-        ):
+        for packet in self._packets([cursor.mogrify(self._named(sql), values) for sql, values, _ in statements], statements):
             self.committing = self.committing or packet.endswith(COMMIT.sql)
             await cursor.execute(packet)
             results.append(await cursor.fetchall())
             while await cursor.nextset():
                 results.append(await cursor.fetchall())
         return results
+
+    def _named(self, sql: str) -> str:
+        # One of them, and once: the name of a table may look like the other.
+        mark = "{history}" if "{history}" in sql else "{table}"
+        return sql.replace(mark, self._names[mark])
 
     def _packets(self, texts: Sequence[str], statements: Sequence[Statement]) -> Iterator[str]:
         packet: list[str] = []

@@ -9,6 +9,7 @@ import asyncpg
 
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.postgres.connecting import TRANSIENT, Connecting, Way, line
+from pyncette.postgres.tables import history_of
 from pyncette.waiting import Turns
 
 __all__ = ["Connections", "opened"]
@@ -74,9 +75,9 @@ class Connections:
             what = f"did not answer within {self.timeout:g} s" if isinstance(error, TimeoutError) else f"failed: {line(error)}"
             raise TransientRepositoryError(f"PostgreSQL at {self.where} {what}") from error
         except asyncpg.UndefinedTableError as error:
-            raise RepositoryError(
-                f"There is no table {self.table} in {self.where}; create it, or restart to have it created"
-            ) from error
+            table = history_of(self.table)
+            name = table if table.rpartition(".")[2].strip('"') in str(error) else self.table
+            raise RepositoryError(f"There is no table {name} in {self.where}; create it, or restart to have it created") from error
         except (asyncpg.UndefinedColumnError, asyncpg.DatatypeMismatchError) as error:
             raise RepositoryError(
                 f"The table {self.table} in {self.where} is not one of Pyncette's; choose another postgres_table_name"

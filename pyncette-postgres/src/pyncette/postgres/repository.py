@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import logging
 import operator
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -14,11 +15,12 @@ from pyncette.backends import Backend, BackendURL
 from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.codec import decode
 from pyncette.codec import unreadable as damaged
-from pyncette.errors import ConfigurationError, StoreMissingError
+from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.joining import JoinedRepository
 from pyncette.postgres import statements, tables
 from pyncette.postgres.connecting import OPTIONS, Connecting
 from pyncette.postgres.connections import Connections, opened
+from pyncette.postgres.history import PostgresHistory, statements_for
 from pyncette.postgres.joining import JoinedConnections, user_connection
 from pyncette.repository import (
     Claim,
@@ -39,6 +41,8 @@ from pyncette.repository import (
     Target,
 )
 
+_LOG = logging.getLogger(__name__)
+
 __all__ = ["PostgresRepository", "backend", "postgres_repository"]
 
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
@@ -49,7 +53,7 @@ _KEY = operator.itemgetter(1, 2)
 _COUNTED = 10_000
 
 
-class PostgresRepository(Repository):
+class PostgresRepository(PostgresHistory, Repository):
     """Rows in a table of PostgreSQL. Opened by :func:`postgres_repository`."""
 
     def __init__(self, connections: Connections, table: str) -> None:
@@ -59,6 +63,7 @@ class PostgresRepository(Repository):
     def _name_table(self, table: str) -> None:
         self._table = self._connections.table = table
         self._sql = {name: getattr(statements, name).format(table=table) for name in statements.__all__ if name != "ESTIMATES"}
+        self._history = statements_for(tables.history_of(table))
         self._estimates = [statement.format(table=table) for statement in statements.ESTIMATES]
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
@@ -190,6 +195,17 @@ class PostgresRepository(Repository):
         tables.check(f"The table {self._table} in {self._connections.where}", columns, constraints)
         # By its full name from here on: behind a pooler, somebody else may have set another search_path.
         self._name_table(".".join('"' + part.replace('"', '""') + '"' for part in (schema, name)))
+        if create:
+            await self._create_history()
+
+    async def _create_history(self) -> None:
+        """Create its table unless it is there. Without the right to do so the tasks run all the same."""
+        try:
+            await self._connections.execute(tables.creation_of_history(self._table))
+        except TransientRepositoryError:
+            raise
+        except RepositoryError:
+            _LOG.info("There is no table %s, nor may it be created: no history is kept", tables.history_of(self._table))
 
     async def _fetch(self, statement: str, *arguments: Any, urgent: bool = False) -> Sequence[Any]:
         return await self._connections.fetch(self._sql[statement], *arguments, urgent=urgent)
@@ -209,7 +225,8 @@ async def postgres_repository(
 
     :param postgres_url: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=require``, with options of libpq; what is missing
         comes from the usual PG* variables.
-    :param postgres_table_name: name of the table, with a schema if need be: ``tasks``, ``jobs.tasks``, ``"a.b"."My tasks"``.
+    :param postgres_table_name: name of the table, with a schema if need be: ``tasks``, ``jobs.tasks``, ``"a.b"."My tasks"``. The history
+        is beside it: ``tasks_history``.
     :param postgres_pool_size: the most connections that are open at once.
     :param postgres_timeout: seconds that a call may take before it is given up and its connection thrown away. The wait for a free
         connection counts only while the server answers nobody.

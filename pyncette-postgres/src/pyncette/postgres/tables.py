@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable
 
 from pyncette.errors import ConfigurationError, RepositoryError
+from pyncette.repository import table_of_history
 
-__all__ = ["CREATE", "FIELDS", "FORMAT", "check", "literal", "quoted", "schema"]
+__all__ = ["CREATE", "FIELDS", "FORMAT", "check", "history_of", "literal", "quoted", "schema"]
 
 #: The version of the stored format. Raised whenever what is stored changes its meaning.
 FORMAT = 1
@@ -41,6 +42,18 @@ _TABLE = """CREATE TABLE {table} (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)"""
 _READY = "CREATE INDEX ON {table} (partition, ready_at) WHERE ready_at IS NOT NULL"
 _FAILED = "CREATE INDEX ON {table} (partition) WHERE state = 'failed'"
+# Entries are written once and removed once; so no room is left for updates.
+_HISTORY = """CREATE TABLE {history} (
+    partition text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    at bigint NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    expires_at bigint NOT NULL,
+    text text NOT NULL,
+    PRIMARY KEY (partition, at, id)
+) WITH (autovacuum_vacuum_scale_factor = 0.05)"""
+_HISTORY_OF_KEYS = "CREATE INDEX ON {history} (partition, name, at, id)"
+_HISTORY_EXPIRY = "CREATE INDEX ON {history} (expires_at)"
 
 # One script, and so one transaction. IF NOT EXISTS is not safe against others who do the same: they queue up behind a lock.
 CREATE = """
@@ -53,11 +66,12 @@ _MAX_IDENTIFIER_BYTES = 63
 
 
 def schema(table: str = "pyncette_tasks") -> str:
-    """The statements that create the table called ``table``, for those who use ``postgres_skip_table_create``.
+    """The statements that create the table called ``table`` and that of its history, for those who use ``postgres_skip_table_create``.
 
     Raises :class:`ConfigurationError` if a table can't be called so.
     """
-    return "".join(f"{statement};\n" for statement in _statements(quoted(table)))
+    name = quoted(table)
+    return "".join(f"{statement};\n" for statement in [*_statements(name), *_statements_of_history(name)])
 
 
 def creation(table: str) -> str:
@@ -67,6 +81,21 @@ def creation(table: str) -> str:
 
 def _statements(table: str) -> list[str]:
     return [each.format(table=table, marker=f"{_MARKER}{FORMAT}") for each in (_TABLE, _READY, _FAILED)]
+
+
+def creation_of_history(table: str) -> str:
+    """The script that creates the history of the table with this quoted name unless it is there."""
+    return CREATE.format(literal=literal(history_of(table)), statements="; ".join(_statements_of_history(table)))
+
+
+def _statements_of_history(table: str) -> list[str]:
+    return [each.replace("{history}", history_of(table)) for each in (_HISTORY, _HISTORY_OF_KEYS, _HISTORY_EXPIRY)]
+
+
+def history_of(table: str) -> str:
+    """What the history of the table with this quoted name is called, quoted."""
+    schema, name = re.fullmatch(r'((?:"(?:[^"]|"")+"\.)?)"((?:[^"]|"")+)"', table).groups()  # type: ignore[union-attr]
+    return schema + _quote(table_of_history(name.replace('""', '"'), _MAX_IDENTIFIER_BYTES))
 
 
 def check(what: str, columns: Iterable[str], constraints: Iterable[str]) -> None:
@@ -97,4 +126,8 @@ def quoted(name: str) -> str:
     for part in plain:
         if len(part.encode()) > _MAX_IDENTIFIER_BYTES:
             raise ConfigurationError(f"postgres_table_name={name!r} is too long; PostgreSQL takes {_MAX_IDENTIFIER_BYTES} bytes")
-    return ".".join('"' + part.replace('"', '""') + '"' for part in plain)
+    return ".".join(map(_quote, plain))
+
+
+def _quote(part: str) -> str:
+    return '"' + part.replace('"', '""') + '"'

@@ -5,9 +5,10 @@ Nothing is sent twice: only the caller knows what may be repeated, so all of the
 
 import dataclasses
 import hashlib
+import json
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyncette.backends import BackendURL
@@ -73,12 +74,12 @@ _BROKEN = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 class Connections:
-    """Through which one script and commands are sent to a Redis of whatever kind."""
+    """Through which scripts and commands are sent to a Redis of whatever kind."""
 
     def __init__(
         self,
         url: BackendURL,
-        script: str,
+        scripts: Sequence[str],
         *,
         timeout: float,
         limit: int,
@@ -121,14 +122,31 @@ class Connections:
             **sentinel_options,
             **common,
         }
-        self._script = script
-        self._sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        self._hashes = [hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in scripts]
+        self._scripts = dict(zip(self._hashes, scripts, strict=True))
         addresses = [(node.hostname(), node.port(26379 if kind == "sentinel" else 6379)) for node in nodes]
         self._target = Cluster(lambda address: self._server([address]), addresses) if self.is_cluster else self._server(addresses)
 
-    def call(self, keys: Sequence[str], *arguments: str | bytes) -> Command:
-        """The command that runs the script; the keys must be of one slot."""
-        return "EVALSHA", self._sha, len(keys), *keys, *arguments
+    def call(
+        self,
+        keys: Callable[[str], Sequence[str]],
+        call: str,
+        partition: str,
+        arguments: Sequence[Any],
+        *,
+        script: int = 0,
+        errors: str = "strict",
+    ) -> Command:
+        """The command that runs a script, the first or another one, on the ``keys`` of ``partition``, which are of one slot.
+
+        Raises :class:`RepositoryError` for what has no encoding.
+        """
+        try:
+            text = json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode(errors=errors)
+            names = keys(partition)
+            return "EVALSHA", self._hashes[script], len(names), *names, call, partition.encode(), text
+        except UnicodeEncodeError as error:
+            raise RepositoryError(f"A partition, name or argument can't be stored as UTF-8 ({error})") from error
 
     async def send(self, commands: Sequence[Command], *, urgent: bool = False) -> Sequence[Any]:
         """The replies to all ``commands``, which go out at once: in one write, or one to each node of a cluster.
@@ -139,7 +157,8 @@ class Connections:
             replies = await self._target.exchange(commands, urgent=urgent)
             unknown = [i for i, reply in enumerate(replies) if isinstance(reply, driver.NoScriptError)]
             if unknown:  # the server was started anew, or somebody flushed its scripts: these have not run
-                again = await self._target.exchange([("EVAL", self._script, *commands[i][2:]) for i in unknown], urgent=urgent)
+                texts = [("EVAL", self._scripts[str(commands[i][1])], *commands[i][2:]) for i in unknown]
+                again = await self._target.exchange(texts, urgent=urgent)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
             for reply in replies:

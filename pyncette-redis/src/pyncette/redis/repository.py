@@ -5,8 +5,6 @@ import importlib.resources
 import json
 import re
 import ssl
-import urllib.parse
-import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +15,8 @@ from pyncette.backends import Backend, BackendURL
 from pyncette.codec import name_in_bytes
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.redis.connection import Command, Connections
+from pyncette.redis.history import RedisHistory
+from pyncette.redis.keys import Keys
 from pyncette.redis.rows import (
     columns,
     encode,
@@ -47,11 +47,12 @@ __all__ = ["RedisRepository", "backend", "redis_repository"]
 #: Raised whenever what is stored changes its meaning.
 FORMAT = 1
 
-_SCRIPT = importlib.resources.files(__name__.rpartition(".")[0]).joinpath("partition.lua").read_text("utf-8")
+_SCRIPTS = [
+    importlib.resources.files(__name__.rpartition(".")[0]).joinpath(name).read_text("utf-8")
+    for name in ("partition.lua", "history.lua")
+]
 #: The server serves nobody else during a run of the script: a few milliseconds for so many rows, and so many characters of arguments.
 _SLICE, _SLICE_LENGTH = 1000, 1_000_000
-#: Partitions that share a slot.
-_GROUPS = 256
 #: Times 10,000 keys: how far an empty namespace is searched for what an earlier version has left.
 _LOOKS = 10
 
@@ -61,14 +62,13 @@ _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 
-class RedisRepository(Repository):
+class RedisRepository(RedisHistory, Repository):
     """Rows in four keys a partition, all in one slot. Opened by :func:`redis_repository`."""
 
     def __init__(self, connections: Connections, namespace: str) -> None:
         self._connections = connections
         self._namespace = namespace
-        # Nothing that is in braces: the first pair of them in a key decides on its slot.
-        self._prefix = f"{_quote(namespace)}:" if namespace else ""
+        self._keys = Keys(namespace)
         self._format: Sequence[Command] = ()
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
@@ -131,10 +131,10 @@ class RedisRepository(Repository):
         return Stats(rows=rows, due=due, oldest_due=instant(oldest_due), failed=failed)
 
     async def partitions(self) -> Sequence[str]:
-        found = await self._connections.send([("SMEMBERS", self._known(group)) for group in range(_GROUPS)])
+        found = await self._connections.send([("SMEMBERS", key) for key in self._keys.known()])
         names = [name.decode() for members in found for name in members if is_text(name)]
         # Somebody may have removed rows behind our back.
-        counts = await self._connections.send([("HLEN", self._keys(name)[1]) for name in names]) if names else []
+        counts = await self._connections.send([("HLEN", self._keys.rows(name)[1]) for name in names]) if names else []
         return [name for name, count in zip(names, counts, strict=True) if count]
 
     async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
@@ -144,7 +144,7 @@ class RedisRepository(Repository):
         return await self._each("resume", keys, [(key.name, (memos or {}).get(key)) for key in keys], columns)
 
     async def _open(self) -> None:
-        key = f"{self._prefix}pyncette:format"
+        key = f"{self._keys.prefix}pyncette:format"
         [found] = await self._connections.send([("GET", key)])
         if found is None:
             await self._refuse_tasks_of_version_1()
@@ -213,20 +213,7 @@ class RedisRepository(Repository):
         return answers
 
     def _command(self, call: str, partition: str, *arguments: Any, errors: str = "strict") -> Command:
-        try:
-            text = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
-            return self._connections.call(self._keys(partition), call, partition.encode(), text.encode(errors=errors))
-        except UnicodeEncodeError as error:
-            raise RepositoryError(f"A partition, name or argument can't be stored as UTF-8 ({error})") from error
-
-    def _known(self, group: int) -> str:
-        return f"{self._prefix}{{pyncette:{group}}}:partitions"
-
-    def _keys(self, partition: str) -> Sequence[str]:
-        # So many slots that partitions spread over the nodes of a cluster, and so few that each can be asked for its partitions.
-        group = zlib.crc32(partition.encode()) % _GROUPS
-        of = f"{self._prefix}{{pyncette:{group}}}:{_quote(partition)}"
-        return f"{of}:index", f"{of}:rows", f"{of}:specs", self._known(group)
+        return self._connections.call(self._keys.rows, call, partition, arguments, errors=errors)
 
 
 @contextlib.asynccontextmanager
@@ -287,7 +274,7 @@ async def redis_repository(
     }
     connections = Connections(
         url,
-        _SCRIPT,
+        _SCRIPTS,
         timeout=redis_timeout,
         limit=redis_max_connections,
         database=redis_db,
@@ -307,11 +294,6 @@ async def redis_repository(
 
 def _from_url(url: BackendURL) -> Mapping[str, Any]:
     return {"redis_url": url.unparse()}
-
-
-def _quote(text: str) -> str:
-    """``text`` without braces, in ASCII; two texts never become one."""
-    return urllib.parse.quote(text, safe="!$&'()*+,-./:;<=>?@[]^_|~ ")
 
 
 def _cut(positions: Sequence[int], elements: Sequence[Any]) -> Iterator[Sequence[int]]:

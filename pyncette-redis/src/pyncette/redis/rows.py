@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pyncette.codec import decode, name_of_bytes, unreadable
+from pyncette.codec import decode as decoded
+from pyncette.codec import name_of_bytes, unreadable
 from pyncette.lifecycle import Settled
 from pyncette.repository import Claim, Commit, Extend, Fail, Key, Registration, Release, Row, Settlement, State
 
 __all__ = [
     "columns",
+    "decode",
     "encode",
     "instant",
     "is_text",
@@ -45,12 +47,12 @@ def _digits(number: int) -> str:
     return str(number).zfill(19)
 
 
-def _decode(text: str | bytes) -> datetime:
+def decode(text: str | bytes) -> datetime:
     return _NEAR + timedelta(0, 0, int(text) - _NEAR_OFFSET)
 
 
 def instant(text: str | None) -> datetime | None:
-    return _decode(text) if text else None
+    return decode(text) if text else None
 
 
 def columns(rows: Sequence[Sequence[Any]]) -> Sequence[Any]:
@@ -113,8 +115,8 @@ def read_claims(partition: str, lease: str, found: bytes) -> tuple[Sequence[Clai
     for row, memo, name, spec in zip(fields, fields, fields, fields, strict=True):
         try:
             key = Key(partition, name.decode())
-            at = _decode(row[19:38])
-            after = at if row[38:57] == row[19:38] else _decode(row[38:57])
+            at = decode(row[19:38])
+            after = at if row[38:57] == row[19:38] else decode(row[38:57])
             epoch, attempt, revision = int(row[:19]) - _EPOCH_OFFSET, int(row[57:76]), int(row[95:114])
             schedule = row[165:].decode()
             claims.append(Claim(key, spec.decode(), schedule, at, after, lease, epoch, attempt, revision, memo.decode()))
@@ -138,7 +140,7 @@ def read_row(partition: str, found: Sequence[Any]) -> Row:
         return unreadable(
             key, "the schedule, the lease, the memo or the error is no text", None if ready in _STATES else _microseconds(ready)
         )
-    return decode(
+    return decoded(
         key,
         spec,
         schedule,

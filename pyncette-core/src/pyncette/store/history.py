@@ -1,0 +1,69 @@
+"""The part of the contract that is about the history: what has happened to rows, which may be gone since.
+
+What :mod:`pyncette.store.contract` says of every method holds here, too.
+"""
+
+import zlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from pyncette.store.contract import Key
+
+__all__ = ["Entry", "Position", "SupportsHistory", "table_of_history"]
+
+
+class Position(NamedTuple):
+    """The place of an entry in the history: by its instant, and among those of one instant by its id, byte by byte."""
+
+    at: datetime
+    #: Random, so that no two entries of a store share it: up to 64 ASCII letters, digits and hyphens.
+    id: str
+
+
+class Entry(NamedTuple):
+    """Something that happened to a row, which may be gone since. An entry never changes."""
+
+    key: Key
+    position: Position
+    #: From when on it may be removed.
+    expires_at: datetime
+    #: JSON of core's: up to 4,000 characters, any but NUL. Opaque to the store.
+    text: str
+
+
+@runtime_checkable
+class SupportsHistory(Protocol):
+    """A store that keeps what has happened, beside the rows. Rows and history know nothing of each other."""
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Store entries. Repeating is safe: one that is there already stays the only one of its position."""
+        ...
+
+    async def runs(self, partition: str, name: str | None, *, limit: int, before: Position | None = None) -> Sequence[Entry]:
+        """The newest ``limit`` entries of a key or, without a name, of the whole partition, the newest first.
+
+        With ``before``, of those that are older; there need be no entry at that position, and so a listing goes on where it was
+        while others append and prune. Fewer than ``limit``: there are no more.
+        """
+        ...
+
+    async def prune(self, now: datetime, *, limit: int) -> int:
+        """Remove up to ``limit`` entries with ``expires_at <= now``, whatever their partition; how many there were.
+
+        What the store removes by itself in due time, this may leave to it.
+        """
+        ...
+
+    async def trim(self, partition: str, name: str | None, *, keep: int, limit: int) -> int:
+        """Remove up to ``limit`` entries beyond the ``keep`` newest of a key or, without a name, of a partition; how many."""
+        ...
+
+
+def table_of_history(table: str, longest: int) -> str:
+    """What stores with tables call the one for the history beside ``table``; a name has up to ``longest`` UTF-8 bytes."""
+    suffix = "_history"
+    if len(table.encode()) + len(suffix) > longest:
+        suffix = f"_{zlib.crc32(table.encode()):08x}{suffix}"
+        table = table.encode()[: longest - len(suffix)].decode(errors="ignore")
+    return table + suffix
