@@ -186,7 +186,7 @@ def test_comparing_costs_one_call_however_many_tasks_there_are(run, make_app, cl
     for number in range(50):
         app.task(schedule="0 9 * * *", name=str(number))(body)
     run(app)
-    assert store.calls == {"get": 2, "register": 1}, "the layouts and the static tasks"
+    assert store.calls == {"get": 3, "register": 1}, "the layouts, the static tasks, and whether there are extra runs"
 
 
 # --- what nobody runs ---------------------------------------------------------------------------------------------------

@@ -300,6 +300,9 @@ def test_list_as_json_is_an_object_a_line(pyncette, stored):
         "due": 0,
         "oldest_due": None,
         "failed": 0,
+        "states": {"scheduled": 4},
+        "extra_runs": 0,
+        "paused": False,
         "layout": "dynamic_task()",
         "layout_differs": False,
     }

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import keyword
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -19,11 +20,14 @@ __all__ = [
     "check_type",
     "did_you_mean",
     "free_arguments",
+    "is_extra_name",
     "one_slip_from",
 ]
 
 MAX_NAME_CHARACTERS = 255
 MAX_NAME_BYTES = 1000
+#: What the rows of extra runs are called: 128 bits that only Pyncette makes.
+_EXTRA_NAME = re.compile(r"extra:[0-9a-f]{32}")
 #: Added to any time of the next centuries, it stays within the calendar.
 _LONGEST = timedelta(days=365_000)
 
@@ -41,11 +45,18 @@ def check_name(name: object, what: str) -> None:
         size = len(name.encode())
     except UnicodeEncodeError:
         raise ConfigurationError(f"The name {short!r} of the {what} contains a lone surrogate; use valid Unicode") from None
+    if _EXTRA_NAME.fullmatch(name):
+        raise ConfigurationError(f"The name {short!r} of the {what} is that of an extra run; choose another")
     if len(name) > MAX_NAME_CHARACTERS or size > MAX_NAME_BYTES:
         raise ConfigurationError(
             f"The name {short!r} of the {what} has {len(name)} characters ({size} bytes in UTF-8); "
             f"at most {MAX_NAME_CHARACTERS} characters and {MAX_NAME_BYTES} bytes can be stored"
         )
+
+
+def is_extra_name(name: str) -> bool:
+    """Whether ``name`` is that of the row of an extra run, which no task and no instance can have."""
+    return _EXTRA_NAME.fullmatch(name) is not None
 
 
 def check_duration(value: object, what: str, *, zero: bool = False) -> None:

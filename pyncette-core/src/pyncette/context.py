@@ -49,7 +49,12 @@ class Context:
     @property
     def name(self) -> str:
         """The name of the instance, or of the static task."""
-        return self._execution.claim.key.name
+        return self._execution.name
+
+    @property
+    def triggered(self) -> bool:
+        """Whether this is an extra run, of :meth:`trigger_task` or :meth:`backfill_task`, and none of the task's own schedule."""
+        return self._execution.triggered
 
     @property
     def attempt(self) -> int:

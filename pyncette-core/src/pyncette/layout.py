@@ -51,7 +51,16 @@ from pyncette.store.paging import pages
 from pyncette.tasks import PartitionedTask, Task, Template
 from pyncette.waiting import Backoff
 
-__all__ = ["NEVER", "Layout", "agree_on_layouts", "forget_layout", "overwrite_layout", "stored_layout", "stored_layouts"]
+__all__ = [
+    "NEVER",
+    "Layout",
+    "agree_on_layouts",
+    "forget_layout",
+    "overwrite_layout",
+    "paused_templates",
+    "stored_layout",
+    "stored_layouts",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +150,11 @@ async def stored_layouts(repository: Repository) -> Mapping[str, Layout]:
     """All facts that are decided, by the name of the template. Those that can't be read are left out."""
     rows = [row async for page in pages(repository, partitions.LAYOUTS) for row in page if row.state is not State.UNREADABLE]
     return {row.key.name: layout for row in rows if (layout := Layout.read(row)) is not None}
+
+
+async def paused_templates(repository: Repository) -> Mapping[str, Row]:
+    """The facts of templates that are paused as a whole, by the name of the template: whoever polls looks whether that is so."""
+    return {row.key.name: row async for page in pages(repository, partitions.LAYOUTS) for row in page if row.state is State.PAUSED}
 
 
 async def stored_layout(repository: Repository, name: str) -> Layout | None:

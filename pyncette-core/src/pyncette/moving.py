@@ -16,6 +16,7 @@ from pyncette import partitions
 from pyncette.batches import cut
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError
+from pyncette.extra import place
 from pyncette.layout import NEVER, Layout, agree_on_layouts, forget_layout, overwrite_layout, stored_layout
 from pyncette.store.contract import (
     Claim,
@@ -154,7 +155,7 @@ def _place(row: Row, destination: Template) -> Key | None:
     if row.state is State.UNREADABLE:
         return None
     try:
-        return destination.key(row.key.name)
+        return place(destination, row)
     except ConfigurationError:
         return None
 
@@ -162,7 +163,7 @@ def _place(row: Row, destination: Template) -> Key | None:
 async def _move(repository: Repository, clock: AlignedClock, rows: Sequence[Row], destination: Template, result: Moved) -> None:
     """Move rows of one partition."""
     now = clock.now()
-    found = await repository.get([destination.key(row.key.name) for row in rows])
+    found = await repository.get([place(destination, row) for row in rows])
     at_rest: list[Row] = []
     waiting: list[Row] = []
     #: Names of which the destination has the same already, from a call that was stopped.
@@ -266,4 +267,4 @@ async def _copy_failed(repository: Repository, clock: AlignedClock, rows: Sequen
 
 
 def _copy(row: Row | Claim, destination: Template) -> Registration:
-    return Registration(destination.key(row.key.name), row.spec, row.schedule, Target(row.occurrence, row.execute_after))
+    return Registration(place(destination, row), row.spec, row.schedule, Target(row.occurrence, row.execute_after))

@@ -2,12 +2,30 @@
 
 from typing import NamedTuple
 
-__all__ = ["LAYOUTS", "STATIC", "Owner", "dynamic", "owner_of", "partitioned"]
+__all__ = [
+    "BACKFILLS",
+    "BELLS",
+    "LAYOUTS",
+    "NO_TASKS",
+    "STATIC",
+    "Owner",
+    "dynamic",
+    "extra_of",
+    "extra_runs",
+    "owner_of",
+    "partitioned",
+]
 
 #: The partition of all static tasks.
 STATIC = "static"
 #: The partition of the facts that :mod:`pyncette.layout` keeps. Nothing in it is ever due.
 LAYOUTS = "layouts"
+#: The partition of what :mod:`pyncette.extra` remembers: for each static task when it was last given an extra run, and which backfills
+#: there were. Nothing in them is ever claimed.
+BELLS = "bells"
+BACKFILLS = "backfills"
+#: Beginnings of partitions that have no tasks: those, and what `pyncette check` leaves where it is killed.
+NO_TASKS = (LAYOUTS, BELLS, BACKFILLS, "check:")
 
 
 class Owner(NamedTuple):
@@ -27,6 +45,17 @@ def dynamic(name: str) -> str:
 def partitioned(index: int, name: str) -> str:
     """One of the partitions of a partitioned task."""
     return f"partitioned:{index}:{name}"  # the index first: a name may contain anything
+
+
+def extra_runs(name: str) -> str:
+    """The partition of the extra runs of a static task; those of an instance are in the partition of the instance."""
+    return f"extra:{name}"
+
+
+def extra_of(partition: str) -> str | None:
+    """The static task whose extra runs are in ``partition``; None if it has none."""
+    kind, _, name = partition.partition(":")
+    return name if kind == "extra" and name else None
 
 
 def owner_of(partition: str) -> Owner | None:

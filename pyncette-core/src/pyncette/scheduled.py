@@ -32,7 +32,12 @@ class ScheduledTask:
     @property
     def name(self) -> str:
         """The name of the instance, or of the static task."""
-        return self.row.key.name
+        return schedules.origin_of(self.row.schedule) or self.row.key.name
+
+    @property
+    def triggered(self) -> bool:
+        """Whether it is an extra run, see :meth:`~pyncette.PyncetteContext.trigger_task`, and not the task or instance itself."""
+        return schedules.origin_of(self.row.schedule) is not None
 
     @functools.cached_property
     def schedule(self) -> Schedule:

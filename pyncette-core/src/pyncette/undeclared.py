@@ -21,15 +21,13 @@ logger = logging.getLogger(__name__)
 _SHOWN = 10
 #: Partitions whose rows are counted.
 _COUNTED = 100
-#: Beginnings of partitions that have no tasks: facts, and what `pyncette check` leaves where it is killed.
-_NO_TASKS = (partitions.LAYOUTS, "check:")
 
 
 @dataclass(slots=True)
 class Undeclared:
     """What is stored under one name that is not declared, or not so."""
 
-    #: "static task", "template", or "partition" for one that has no owner.
+    #: "static task", "template", "extra runs of the static task", or "partition" for one that has no owner.
     kind: str
     name: str
     #: None: not counted.
@@ -72,13 +70,17 @@ async def find_undeclared(repository: Repository, now: datetime, tasks: Sequence
                 what = Undeclared("static task", row.key.name, 1, int(due), row.ready_at if due else None)
                 found[what.kind, what.name] = what
     declared = {partition for task in tasks if isinstance(task, Template) for partition in task.all_partitions()}
-    declared.add(partitions.STATIC)
+    declared |= {partitions.STATIC, *map(partitions.extra_runs, static)}
     counted = 0
     for partition in await _occupied(repository):
-        if partition in declared or partition.startswith(_NO_TASKS):
+        if partition in declared or partition.startswith(partitions.NO_TASKS):
             continue
         owner = partitions.owner_of(partition)
-        kind, name = ("partition", partition) if owner is None else ("template", owner.name)
+        triggered = partitions.extra_of(partition)
+        if triggered is not None:
+            kind, name = "extra runs of the static task", triggered
+        else:
+            kind, name = ("partition", partition) if owner is None else ("template", owner.name)
         what = found.setdefault((kind, name), Undeclared(kind, name, None))
         if isinstance(repository, SupportsStats) and counted < _COUNTED:
             counted += 1

@@ -1,17 +1,21 @@
 """``pyncette unschedule`` and ``move``: what operators change in the store."""
 
 import argparse
+import functools
 from collections.abc import Sequence
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
+from pyncette.cli.bulk import in_bulk
+from pyncette.cli.filters import Filter
 from pyncette.cli.output import note, print_json
 from pyncette.cli.stored import Group, count, find, find_all, groups, locate, opened, rows
 from pyncette.errors import ConfigurationError
+from pyncette.extra import place
 from pyncette.layout import forget_layout
 from pyncette.moving import Moved, move
 from pyncette.partitions import owner_of
-from pyncette.store.contract import Key, State
+from pyncette.store.contract import Key, Row, State
 from pyncette.tasks import Template
 
 __all__ = ["move_instances", "unschedule"]
@@ -30,8 +34,17 @@ async def unschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
     forgotten = False
     if instance is not None and (arguments.all or arguments.unreadable):
         raise ConfigurationError("An instance is given beside --all or --unreadable; leave out one of them")
+    wanted = Filter.of(arguments)
+    if wanted.given and (instance is not None or arguments.all or arguments.unreadable):
+        raise ConfigurationError("A filter is given beside an instance, --all or --unreadable; leave out one of them")
+    if not wanted.given and (arguments.dry_run or arguments.yes):
+        raise ConfigurationError("--yes and --dry-run are for what filters meet; give one, or leave them out")
     async with opened(app) as app_context:
         known = await groups(app_context)
+        if wanted.given:
+            remove = functools.partial(_remove_all, app_context)
+            group = find(known, name, instances=not wanted.extra)
+            return await in_bulk(app_context, group, wanted, "unscheduled", remove, arguments, confirmed=arguments.yes)
         if instance is not None:
             what = f"{instance!r} of {name!r}"
             group = find(known, name, instances=True)
@@ -89,6 +102,10 @@ async def _remove_rows(app_context: PyncetteContext, group: Group, *, unreadable
             if removed % _TELL_EVERY == 0:
                 note(f"{removed} rows are removed so far")
     return removed + await _remove(app_context, batch)
+
+
+async def _remove_all(app_context: PyncetteContext, found: Sequence[Row]) -> int:
+    return await _remove(app_context, [row.key for row in found])
 
 
 async def _remove(app_context: PyncetteContext, keys: Sequence[Key]) -> int:
@@ -161,7 +178,7 @@ async def _would_move(app_context: PyncetteContext, source: Group, destination: 
     async for row in rows(app_context.repository, source.partitions):
         if row.state is State.UNREADABLE:
             result.unreadable += 1
-        elif destination.key(row.key.name) == row.key:
+        elif place(destination, row) == row.key:
             continue
         elif row.locked_until is not None and row.locked_until > now:
             result.busy += 1

@@ -134,6 +134,11 @@ async def _rows(app_context: PyncetteContext) -> Sequence[_Finding]:
         )
     if len(undeclared) > _EXAMPLES:
         found.append(f"{len(undeclared) - _EXAMPLES} more names are stored but not declared by the app; see: pyncette list")
+    found += [
+        f"{group.name!r} is paused as a whole, so nobody runs its instances; see: pyncette resume --help"
+        for group in known
+        if group.paused is not None
+    ]
     owners = {partition: group.name for group in known for partition in group.partitions}
     unreadable: list[str] = []
     async for row in rows(repository, owners, _LOOKED_AT):

@@ -13,10 +13,12 @@ from pathlib import Path
 from pyncette.cli.arguments import APP, Add, Parser, add_app, add_json, add_limit, adding, examples, in_loop, whole_number, zone
 from pyncette.cli.changing import move_instances, unschedule
 from pyncette.cli.checking import check, list_backends
+from pyncette.cli.filters import add_filters
 from pyncette.cli.output import OutputError, flush, note, say
 from pyncette.cli.running import run
 from pyncette.cli.tasks import list_tasks, show
 from pyncette.cli.upcoming import next_occurrences, parse_moment
+from pyncette.cli.verbs import add_by, add_verbs
 from pyncette.errors import PyncetteError
 
 __all__ = ["run_command"]
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(add)
     _add_tasks(add)
     _add_changes(add)
+    add_verbs(add)
     _add_next(add)
     _add_checks(add)
     return parser
@@ -105,9 +108,11 @@ def _add_tasks(add: Add) -> None:
         "shop.py:app",
         "shop.py:app deliver --limit 20",
         "shop.py:app deliver --limit 0 --json",
+        "shop.py:app deliver --state failed --prefix eu-",
     )
     add_app(parser)
-    parser.add_argument("template", nargs="?", metavar="TEMPLATE", help="list its instances")
+    parser.add_argument("template", nargs="?", metavar="TEMPLATE", help="list its instances, and extra runs")
+    add_filters(parser)
     add_limit(parser)
     add_json(parser)
 
@@ -135,12 +140,18 @@ def _add_changes(add: Add) -> None:
         "shop.py:app old_report",
         "shop.py:app old_template --all",
         "shop.py:app deliver --unreadable",
+        "shop.py:app deliver --prefix test- --dry-run",
+        "shop.py:app weekly_report --extra --yes",
     )
     add_app(parser)
     parser.add_argument("name", metavar="NAME", help="the template, or whatever the application does not declare")
     parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="the instance of the template")
     parser.add_argument("--all", action="store_true", help="all instances of a template that the application does not declare")
     parser.add_argument("--unreadable", action="store_true", help="the rows of NAME that can't be read")
+    add_filters(parser)
+    parser.add_argument("--yes", action="store_true", help="remove all that the filters meet")
+    parser.add_argument("--dry-run", action="store_true", help="only show what the filters meet")
+    add_by(parser)
     add_json(parser)
 
     parser = add(

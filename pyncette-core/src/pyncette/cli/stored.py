@@ -1,6 +1,7 @@
 """What the store has, by the names that operators use: tasks that are declared, and whatever there is besides."""
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,14 +13,16 @@ from pyncette.app_context import PyncetteContext
 from pyncette.checks import did_you_mean
 from pyncette.cli.output import note
 from pyncette.errors import ConfigurationError, ScheduleError, StoreMissingError
-from pyncette.layout import Layout, stored_layouts
+from pyncette.extra import is_extra
+from pyncette.layout import Layout, paused_templates, stored_layouts
 from pyncette.schedules import text as schedules
-from pyncette.schedules.kinds import Cron, Interval, Schedule
+from pyncette.schedules.kinds import Cron, Extra, Interval, Schedule
 from pyncette.store.contract import Key, Repository, Row, State, SupportsPartitions, SupportsStats
 from pyncette.store.paging import pages
 from pyncette.tasks import StaticTask, Task, Template
 
 __all__ = [
+    "Budget",
     "Group",
     "Totals",
     "count",
@@ -36,8 +39,6 @@ __all__ = [
 
 #: Rows that are asked for in one call.
 _PAGE = 1000
-#: Beginnings of partitions that have no tasks: core's facts, and what `pyncette check` leaves where it is killed.
-_NO_TASKS = (partitions.LAYOUTS, "check:")
 #: More partitions than anybody has.
 _MOST = 100_000
 _LAST = datetime.max.replace(tzinfo=UTC)
@@ -56,6 +57,8 @@ class Group:
     partitions: Sequence[str]
     #: How the instances are stored; None for a static task, and for a template that the store does not know yet.
     layout: Layout | None = None
+    #: What is stored of the layout, if the template is paused as a whole.
+    paused: Row | None = None
 
     @property
     def mismatch(self) -> str | None:
@@ -65,17 +68,26 @@ class Group:
 
 
 @contextlib.asynccontextmanager
-async def opened(app: Pyncette) -> AsyncIterator[PyncetteContext]:
-    """The application with its store open; nothing is run, set up, created or compared. A store that is not there yet is empty."""
+async def opened(app: Pyncette, *, changing: bool = False) -> AsyncIterator[PyncetteContext]:
+    """The application with its store open; nothing is run, set up, created or compared. A store that is not there yet is empty.
+
+    :param changing: something is to be changed, so there has to be a store that others see.
+    """
     async with contextlib.AsyncExitStack() as stack:
         try:
             app_context = await stack.enter_async_context(app.create(fixtures=False, layouts="ignore", looking=True))
         except StoreMissingError as error:
+            if changing:
+                raise
             # Without what to do about it: starting the app is enough.
             note(f"{str(error).partition('; ')[0]}; this is what is declared")
             app.use_repository("memory://")
             app_context = await stack.enter_async_context(app.create(fixtures=False, layouts="ignore"))
         else:
+            if changing and not app_context.repository.shared:
+                raise ConfigurationError(
+                    "The app keeps its tasks in memory, where only the process that runs it can change them; name another store with --url"
+                )
             if not app_context.repository.shared:
                 note("the app keeps its tasks in memory, where only the process that runs it sees them; --url names another store")
         yield app_context
@@ -86,6 +98,7 @@ async def groups(app_context: PyncetteContext) -> Sequence[Group]:
     repository = app_context.repository
     occupied, nobodys = await _occupied(repository)
     # What is stored as a fact counts; where there is none, what the rows tell.
+    paused = await paused_templates(repository)
     layouts = {name: _least_layout(found) for name, found in occupied.items()} | dict(await stored_layouts(repository))
 
     def template(name: str, task: Template | None) -> Group:
@@ -98,7 +111,7 @@ async def groups(app_context: PyncetteContext) -> Sequence[Group]:
         shape = Layout.of(task) if task is not None else layout or Layout()
         kind = "dynamic" if shape.partition_count is None else "partitioned"
         among = dict.fromkeys([*declared, *stored, *occupied.get(name, ())])
-        return Group(name, kind, task, list(among), layout)
+        return Group(name, kind, task, list(among), layout, paused.get(name))
 
     def static(name: str, task: StaticTask | None) -> Group:
         return Group(name, "static", task, [partitions.STATIC])
@@ -113,6 +126,8 @@ async def groups(app_context: PyncetteContext) -> Sequence[Group]:
     names = [row.key.name async for row in rows(repository, [partitions.STATIC])]
     found += [static(name, None) for name in names if name not in known]
     found += [template(name, None) for name in sorted(layouts) if name not in templates]
+    static_names = known.union(names)
+    nobodys = [partition for partition in nobodys if partitions.extra_of(partition) not in static_names]
     return found + [Group(partition, "unknown", None, [partition]) for partition in nobodys]
 
 
@@ -124,7 +139,7 @@ async def _occupied(repository: Repository) -> tuple[Mapping[str, Sequence[str]]
         owner = partitions.owner_of(partition)
         if owner is not None:
             found.setdefault(owner.name, []).append(partition)
-        elif partition != partitions.STATIC and not partition.startswith(_NO_TASKS):
+        elif partition != partitions.STATIC and not partition.startswith(partitions.NO_TASKS):
             nobodys.append(partition)
     return found, nobodys
 
@@ -203,14 +218,25 @@ class Totals:
     failed: int
     #: When the first of all is ready.
     ready: datetime | None
+    #: How many rows are in each state; None for a template that has too many to look at each.
+    states: Mapping[str, int] | None = None
+    #: How many extra runs there are besides, if they were counted.
+    extra: int = 0
 
 
-async def count(app_context: PyncetteContext, group: Group) -> Totals | None:
-    """None if the store can't count."""
+@dataclass(slots=True)
+class Budget:
+    """How many rows a command looks at to count their states: enough for most, few enough to take seconds."""
+
+    rows: int = 100_000
+
+
+async def count(app_context: PyncetteContext, group: Group, budget: Budget | None = None) -> Totals | None:
+    """None if the store can't count. With a ``budget``, states are counted as far as it goes."""
     repository, now = app_context.repository, app_context.clock.now()
     if not isinstance(repository, SupportsStats):
         return None
-    instances = due = failed = 0
+    instances = due = failed = extra = 0
     ready: datetime | None = None
     for partition in group.partitions:
         # Of all there will ever be: that tells the first one, also if it is not due.
@@ -221,7 +247,19 @@ async def count(app_context: PyncetteContext, group: Group) -> Totals | None:
             ready = stats.oldest_due if ready is None else min(ready, stats.oldest_due)
             if stats.oldest_due <= now:
                 due += (await repository.stats(now, partition)).due
-    return Totals(instances, due, failed, ready)
+    states: Counter[str] | None = None
+    if budget is not None and instances <= budget.rows:
+        budget.rows -= instances
+        states, extra, ready = Counter(), 0, None
+        async for row in rows(repository, group.partitions):
+            if is_extra(row):
+                extra += 1
+                continue
+            states[state_of(row, now)] += 1
+            if row.ready_at is not None and (ready is None or row.ready_at < ready):
+                ready = row.ready_at
+        instances, due, failed = states.total(), states["due"] + states["lease over"], states["failed"]
+    return Totals(instances, due, failed, ready, states, extra)
 
 
 def describe_schedule(row: Row) -> dict[str, Any]:
@@ -242,6 +280,8 @@ def describe_schedule(row: Row) -> dict[str, Any]:
 def in_words(schedule: Schedule) -> dict[str, Any]:
     if isinstance(schedule, Cron):
         text = schedule.expression
+    elif isinstance(schedule, Extra):
+        text = f"once, {schedule.kind}"
     else:
         text = f"every {schedule.duration}" if isinstance(schedule, Interval) else "once"
     return {"schedule": text, "timezone": schedule.timezone}

@@ -9,14 +9,18 @@ from typing import Any
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
+from pyncette.cli.filters import Filter, instance_of
 from pyncette.cli.output import note, print_json, print_pairs, print_table
-from pyncette.cli.stored import Group, count, describe_schedule, find, groups, in_words, locate, opened, rows, state_of, when
+from pyncette.cli.stored import Budget, Group, count, describe_schedule, find, groups, in_words, locate, opened, state_of, when
 from pyncette.errors import ConfigurationError, PyncetteError
+from pyncette.extra import is_extra
 from pyncette.store.contract import Key, Row, State
 from pyncette.tasks import PartitionedTask, StaticTask, Task, stored_arguments
 
 __all__ = ["list_tasks", "show"]
 
+#: What is told of a template besides how many of its instances are due.
+_TOLD = ("scheduled", "running", "lease over", "retrying", "paused", "failed", "unreadable")
 #: So many instances are described before whoever pressed Ctrl-C is listened to.
 _BREATH = 1000
 
@@ -26,8 +30,11 @@ async def list_tasks(app: Pyncette, arguments: argparse.Namespace) -> int:
     async with opened(app) as app_context:
         known = await groups(app_context)
         if arguments.template is not None:
-            return await _list_instances(app_context, find(known, arguments.template, instances=True), arguments)
-        described = [await _describe(app_context, group) for group in known]
+            return await _list_instances(app_context, find(known, arguments.template, instances=not arguments.extra), arguments)
+        if Filter.of(arguments).given:
+            raise ConfigurationError("A filter is for the instances of a template; name one")
+        budget = Budget()
+        described = [await _describe(app_context, group, budget) for group in known]
     if arguments.json:
         for values in described:
             print_json(values)
@@ -40,7 +47,7 @@ async def _list_instances(app_context: PyncetteContext, group: Group, arguments:
     cells: list[Sequence[object]] = []
     seen = 0
     # One more, to know whether there are more.
-    async for row in rows(app_context.repository, group.partitions, arguments.limit and arguments.limit + 1):
+    async for row in Filter.of(arguments, extra=None).rows(app_context, group, arguments.limit and arguments.limit + 1):
         seen += 1
         if arguments.limit and seen > arguments.limit:
             break
@@ -48,14 +55,15 @@ async def _list_instances(app_context: PyncetteContext, group: Group, arguments:
             await asyncio.sleep(0)
         values = _stored(row, app_context.clock.now())
         if arguments.json:
-            print_json({"task": group.name, "instance": row.key.name, **values})
+            print_json({"task": group.name, "instance": instance_of(row), "extra_run": is_extra(row), **values})
         else:
-            cells.append((row.key.name, *_row_cells(values)))
+            cells.append((instance_of(row), *_row_cells(values)))
     if not arguments.json:
         print_table(["instance", "schedule", "next", "state"], cells)
         if arguments.limit and seen > arguments.limit:
             note(f"there are more than these {arguments.limit}; --limit 0 lists all")
         _note_mismatch(group)
+        _note_paused(group)
     return 0
 
 
@@ -65,7 +73,11 @@ async def show(app: Pyncette, arguments: argparse.Namespace) -> int:
         known = await groups(app_context)
         group = find(known, arguments.name, instances=arguments.instance is not None)
         if arguments.instance is None:
-            values = {**await _describe(app_context, group), **_options(group.task), "arguments": _declared_arguments(group.task)}
+            values = {
+                **await _describe(app_context, group, Budget()),
+                **_options(group.task),
+                "arguments": _declared_arguments(group.task),
+            }
         if arguments.instance is not None or group.kind == "static":
             if arguments.instance is None:
                 found = [row for row in await app_context.repository.get([Key(group.partitions[0], group.name)]) if row is not None]
@@ -92,7 +104,13 @@ async def show(app: Pyncette, arguments: argparse.Namespace) -> int:
             values["arguments"] = json.dumps(values["arguments"], ensure_ascii=False)
         print_pairs({name.replace("_", " "): value for name, value in values.items()})
         _note_mismatch(group)
+        _note_paused(group)
     return 0
+
+
+def _note_paused(group: Group) -> None:
+    if group.paused is not None:
+        note(f"{group.name!r} is paused as a whole; see: pyncette resume --help")
 
 
 def _note_mismatch(group: Group) -> None:
@@ -103,7 +121,7 @@ def _note_mismatch(group: Group) -> None:
 # --- what is known of a task --------------------------------------------------------------------------------------------
 
 
-async def _describe(app_context: PyncetteContext, group: Group) -> dict[str, Any]:
+async def _describe(app_context: PyncetteContext, group: Group, budget: Budget) -> dict[str, Any]:
     task = group.task
     described: dict[str, Any] = {"task": group.name, "kind": group.kind, "declared": task is not None}
     if task is not None:
@@ -114,12 +132,16 @@ async def _describe(app_context: PyncetteContext, group: Group) -> dict[str, Any
             return described | _stored(row, app_context.clock.now())
         declared = in_words(task.schedule) if isinstance(task, StaticTask) else {"schedule": None, "timezone": None}
         return described | declared | {"state": "not stored"}
-    totals = await count(app_context, group)
+    totals = await count(app_context, group, budget)
     if totals is not None:
         oldest_due = when(totals.ready) if totals.due else None
         described |= {"instances": totals.instances, "due": totals.due, "oldest_due": oldest_due, "failed": totals.failed}
-        described |= {"next": when(totals.ready)}
-    return described | {"layout": None if group.layout is None else str(group.layout), "layout_differs": group.mismatch is not None}
+        described |= {"next": when(totals.ready), "states": totals.states, "extra_runs": totals.extra}
+    return described | {
+        "paused": group.paused is not None,
+        "layout": None if group.layout is None else str(group.layout),
+        "layout_differs": group.mismatch is not None,
+    }
 
 
 def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
@@ -135,8 +157,11 @@ def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
             counts.append(f"{described['instances']} instance{'' if described['instances'] == 1 else 's'}")
             if described["due"]:
                 counts.append(f"{described['due']} due since {following}")
-            if described["failed"]:
-                counts.append(f"{described['failed']} failed")
+            states = described["states"] or {"failed": described["failed"]}
+            if set(states) != {"scheduled"}:
+                counts += [f"{states[state]} {state}" for state in _TOLD if states.get(state)]
+            if described["extra_runs"]:
+                counts.append(f"{described['extra_runs']} extra run{'' if described['extra_runs'] == 1 else 's'}")
         remarks.append(", ".join(counts))
     elif described["declared"]:
         remarks.append("not stored")
@@ -144,6 +169,8 @@ def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
         remarks.append("not declared here")
     elif not described["enabled"]:
         remarks.append("disabled")
+    if described.get("paused"):
+        remarks.append("paused as a whole")
     if described.get("layout_differs"):
         remarks.append(f"stored as {described['layout']}")
     return described["task"], described["kind"], schedule, following, "; ".join(remark for remark in remarks if remark)

@@ -19,12 +19,12 @@ from pyncette.schedules.zones import instant_of
 from pyncette.store.contract import Key, Row, State
 from pyncette.tasks import StaticTask
 
-__all__ = ["Moment", "next_occurrences", "parse_moment"]
+__all__ = ["Moment", "duration", "instant_meant", "next_occurrences", "parse_moment"]
 
 #: What stands for an instant on the command line: an instant, what a clock shows, or a time from another instant on.
 Moment = datetime | timedelta
 
-_RELATIVE = re.compile(r"\+(\d+)([smhdw])")
+_RELATIVE = re.compile(r"([+-])(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MICROSECOND = timedelta(microseconds=1)
 #: So many rows that are left out are named.
@@ -34,17 +34,23 @@ _BREATH = 1000
 
 
 def parse_moment(text: str) -> Moment:
-    """Parse ``2026-07-01``, ``2026-07-01T09:00``, the same with an offset, ``now`` or ``+12h``."""
+    """Parse ``2026-07-01``, ``2026-07-01T09:00``, the same with an offset, ``now``, ``+12h`` or ``-12h``."""
     if text == "now":
         return timedelta()
     relative = _RELATIVE.fullmatch(text)
     try:
-        return timedelta(**{_UNITS[relative[2]]: int(relative[1])}) if relative else datetime.fromisoformat(text)
+        return duration(relative[2], relative[3]) * (-1 if relative[1] == "-" else 1) if relative else datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is no instant; write 2026-07-01, 2026-07-01T09:00, now or +12h") from None
 
 
-def _instant(moment: Moment, since: datetime, zone: tzinfo) -> datetime:
+def duration(number: str, unit: str) -> timedelta:
+    """So many seconds, minutes, hours, days or weeks, by their first letters."""
+    return timedelta(**{_UNITS[unit]: int(number)})
+
+
+def instant_meant(moment: Moment, since: datetime, zone: tzinfo) -> datetime:
+    """What ``moment`` is: counted from ``since`` or, of what has no offset, what the clock of ``zone`` shows then."""
     try:
         if isinstance(moment, timedelta):
             instant = since + moment
@@ -77,8 +83,8 @@ async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
     zone: tzinfo = arguments.timezone
     async with opened(app) as app_context:
         now = app_context.clock.now()
-        start = _instant(arguments.start, now, zone)
-        end = _instant(arguments.end, start, zone)
+        start = instant_meant(arguments.start, now, zone)
+        end = instant_meant(arguments.end, start, zone)
         if end < start:
             raise ConfigurationError(f"--to is {end}, before --from, which is {start}; exchange them")
         keep = arguments.limit + 1 if arguments.limit else None  # one more, to know whether there are more

@@ -5,15 +5,15 @@ No engine: all that a web process needs. ``base`` knows which row is meant; each
 
 import functools
 
-from pyncette.client.changing import Changing
 from pyncette.client.joined import Ask, Joined, asked, driven, repository_within
 from pyncette.client.looking import Looking, TaskPage
-from pyncette.client.scheduling import Scheduling
+from pyncette.client.operating import Operating
+from pyncette.client.triggering import Triggering
 
 __all__ = ["Ask", "Client", "JoinedClient", "TaskPage", "driven", "repository_within"]
 
 
-class Client(Scheduling, Looking, Changing):
+class Client(Triggering, Looking, Operating):
     """Schedules and looks up the tasks of one application in its open store."""
 
     def within(self, connection: object) -> "JoinedClient":

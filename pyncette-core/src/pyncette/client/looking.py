@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pyncette.checks import check_count
 from pyncette.client.base import Opened
 from pyncette.errors import ConfigurationError
+from pyncette.extra import is_extra
 from pyncette.scheduled import ScheduledTask
 from pyncette.tasks import Task, TaskInstance
 
@@ -33,10 +34,15 @@ class Looking(Opened):
         row = (await self.repository.get([self._key(task, instance_name)]))[0]
         return None if row is None else ScheduledTask(task.template, row)
 
-    async def list_tasks(self, task: Task, *, limit: int = 100, continuation_token: str | None = None) -> TaskPage:
+    async def list_tasks(
+        self, task: Task, *, limit: int = 100, continuation_token: str | None = None, extra_runs: bool = False
+    ) -> TaskPage:
         """The instances of the template ``task``, page by page: up to ``limit`` from where ``continuation_token`` left off.
 
         Each instance that is there throughout appears; one that is scheduled or removed meanwhile may.
+
+        :param extra_runs: also those of :meth:`trigger_task` and :meth:`backfill_task` that have not run yet, or were given up. They have
+            the name of the instance, and ``triggered`` set.
         """
         owner = self._template(task)
         check_count(limit, "limit")
@@ -45,7 +51,7 @@ class Looking(Opened):
         tasks: list[ScheduledTask] = []
         while True:
             page = await self.repository.list(partitions[index], limit=limit - len(tasks), token=token)
-            tasks += [ScheduledTask(owner, row) for row in page.rows]
+            tasks += [ScheduledTask(owner, row) for row in page.rows if extra_runs or not is_extra(row)]
             token = page.token
             if token is None:
                 index += 1

@@ -17,7 +17,7 @@ from pyncette.schedules.cron import Calendar
 from pyncette.schedules.zones import find_zone, first_second, instant_of, set_back_at, wall_of
 from pyncette.values import EARLIEST, LATEST, plain_duration, plain_instant, plain_text, shown
 
-__all__ = ["Cron", "Interval", "Once", "Schedule"]
+__all__ = ["EXTRA_KINDS", "Cron", "Extra", "Interval", "Once", "Schedule"]
 
 _SECOND = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -199,6 +199,42 @@ class Once(Schedule):
 
     def first(self, now: datetime) -> datetime | None:
         return self.at
+
+    def next(self, last: datetime) -> datetime | None:
+        return None
+
+    def next_after(self, last: datetime, now: datetime) -> datetime | None:
+        return None
+
+
+#: Why there is an extra run: somebody asked for one now, or for the runs of past times.
+EXTRA_KINDS = ("trigger", "backfill")
+
+
+@dataclass(frozen=True, slots=True)
+class Extra(Schedule):
+    """An extra run of another task, beside those of its schedule: occurs once, at the time that its row has.
+
+    :param kind: one of :data:`EXTRA_KINDS`.
+    :param origin: the name of the instance, or of the static task, that is run.
+    :param timezone: the name of the time zone in which the body sees ``scheduled_at``.
+    """
+
+    kind: str
+    origin: str
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        if self.kind not in EXTRA_KINDS or not self.origin:
+            raise ScheduleError(f"An extra run has a kind and an origin, not {shown(self.kind)} and {shown(self.origin)}")
+        _check_zone(self)
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind} @{self.timezone} {self.origin}"
+
+    def first(self, now: datetime) -> datetime | None:
+        return plain_instant(now)
 
     def next(self, last: datetime) -> datetime | None:
         return None

@@ -7,16 +7,17 @@ from functools import lru_cache
 from typing import cast
 
 from pyncette.errors import ScheduleError
-from pyncette.schedules.kinds import Cron, Interval, Once, Schedule
+from pyncette.schedules.kinds import EXTRA_KINDS, Cron, Extra, Interval, Once, Schedule
 from pyncette.schedules.zones import find_zone, instant_of
 from pyncette.values import plain_instant, shown
 
-__all__ = ["from_options", "parse"]
+__all__ = ["from_options", "origin_of", "parse"]
 
 #: What is canonical by its form alone, but for times that no calendar has.
 _ONCE = re.compile(
     r"once (\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z) @([^ @#]+)(?: #([A-Za-z0-9_+/=.:-]{1,200}))?", re.ASCII
 )
+_EXTRA = re.compile(rf"({'|'.join(EXTRA_KINDS)}) @([^ @#]+) (.+)", re.DOTALL)
 _LONGEST = 1500  # characters: those of the longest expression, time zone and digest, and some more
 
 
@@ -31,7 +32,16 @@ def parse(text: str) -> Schedule:
         raise ScheduleError(
             f"Stored schedule {shown(text)} can't be read: It has {len(text)} characters, and {_LONGEST} are enough for any"
         )
-    return _once(text) if text.startswith("once ") else _parse(text)
+    if text.startswith("once "):
+        return _once(text)
+    extra = _EXTRA.fullmatch(text) if text.startswith(EXTRA_KINDS) else None
+    return _parse(text) if extra is None else Extra(extra[1], extra[3], extra[2])
+
+
+def origin_of(text: str) -> str | None:
+    """The name of the task that a stored schedule is an extra run of; None if it is a schedule of its own."""
+    extra = _EXTRA.fullmatch(text)
+    return None if extra is None else extra[3]
 
 
 def _once(text: str) -> Schedule:
@@ -59,7 +69,7 @@ def _parse(text: str) -> Schedule:
         elif kind == "once":
             schedule = Once(datetime.fromisoformat(body), zone, digest)
         else:
-            raise ScheduleError("It begins with neither 'cron', 'interval' nor 'once'")
+            raise ScheduleError("It begins with neither 'cron', 'interval', 'once', 'trigger' nor 'backfill'")
         if schedule.text != text:  # the store compares texts, so one schedule must not have two
             raise ScheduleError(f"Its canonical text would be {schedule.text!r}")
     except (ValueError, OverflowError) as error:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from pyncette.clock import AlignedClock, from_microseconds, to_microseconds
 from pyncette.memo import Memo, of_start, of_success, quoted
 from pyncette.runs import Run, RunOutcome
+from pyncette.schedules.kinds import EXTRA_KINDS
+from pyncette.schedules.text import origin_of
 from pyncette.store.contract import Claim
 from pyncette.tasks import Task
 from pyncette.worker.outcomes import text_of
@@ -54,9 +56,21 @@ class Attempt:
     _adopted: int
 
     def __str__(self) -> str:
-        claim = self.claim
-        instance = "" if claim.key.name == self.task.name else f" {claim.key.name!r}"
-        return f"task {self.task.name!r}{instance} of {claim.occurrence.isoformat()} (attempt {self.attempt})"
+        instance = "" if self.name == self.task.name else f" {self.name!r}"
+        extra = ", extra run" if self.triggered else ""
+        return f"task {self.task.name!r}{instance} of {self.claim.occurrence.isoformat()} (attempt {self.attempt}{extra})"
+
+    @property
+    def name(self) -> str:
+        """The name of the static task or the instance that is run, also of an extra run."""
+        schedule = self.claim.schedule
+        # Looked at before it is parsed: nearly none is an extra run, and nearly each body asks for its name.
+        return (schedule.startswith(EXTRA_KINDS) and origin_of(schedule)) or self.claim.key.name
+
+    @property
+    def triggered(self) -> bool:
+        """Whether it is an extra run, and none of the task's own schedule."""
+        return origin_of(self.claim.schedule) is not None
 
     @property
     def attempt(self) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from pyncette import partitions
 from pyncette.tasks import STATIC_PARTITION, StaticTask, Task
 from pyncette.waiting import Backoff
 
@@ -35,6 +36,10 @@ class Lane:
     #: Whether rows are only looked at, for the lanes that claim them. Those are polled when something of theirs is ready.
     looks: bool = False
     watched: bool = False
+    #: Nothing is to be claimed from it: its template is paused, or it is not known yet whether it is.
+    paused: bool = False
+    #: How long (seconds) it may go without a poll, if not as long as others.
+    every: float | None = None
     #: When it is to be polled next, and when it was polled last.
     due: float = 0.0
     polled: float = float("-inf")
@@ -58,35 +63,59 @@ class Lanes:
     Static tasks come first, and once more before each other lane; the others take turns. So neither starves, however long the backlogs.
     """
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[Task], look_every: float | None = None) -> None:
+        """``look_every``: how often (seconds) to look whose template is paused, and has extra runs; None: never."""
         static: dict[timedelta, dict[str, Task]] = {}
         self._dynamic: deque[Lane] = deque()
         for task in tasks:
             if isinstance(task, StaticTask):
                 static.setdefault(task.lease_duration, {})[task.name] = task
             else:
-                self._dynamic.extend(Lane(partition, task.lease_duration, task) for partition in task.partitions())
+                self._dynamic.extend(
+                    Lane(partition, task.lease_duration, task, paused=look_every is not None) for partition in task.partitions()
+                )
         # A claim has one lease duration. So where there are several, somebody has to look for all: an idle process makes one call.
         several = len(static) > 1
         self._static = [Lane(STATIC_PARTITION, lease, names, watched=several) for lease, names in static.items()]
         self._by_partition: dict[str, list[Lane]] = {}
+        #: Tells what is known of tasks besides their rows. It needs no slot, and holds up nobody.
+        self._facts: Lane | None = None
         for lane in self:
             self._by_partition.setdefault(lane.partition, []).append(lane)
         if several:
             every = {name: task for names in static.values() for name, task in names.items()}
             self._static.append(Lane(STATIC_PARTITION, min(static), every, looks=True))
+        if look_every is not None and tasks:
+            self._facts = Lane(partitions.LAYOUTS, timedelta(), {}, looks=True, every=look_every)
+        #: Partitions of extra runs of static tasks. They become lanes once there is something.
+        self._extra = {partitions.extra_runs(task.name): task for task in tasks if isinstance(task, StaticTask)}
         #: The static lanes that had their turn since the last other lane.
         self._served: set[Lane] = set()
         self._polling: set[Lane] = set()
         self._failing: set[Lane] = set()
 
     def __iter__(self) -> Iterator[Lane]:
+        if self._facts is not None:
+            yield self._facts
         yield from self._static
         yield from self._dynamic
 
     def of(self, partition: str) -> Sequence[Lane]:
         """The lanes that claim from ``partition``."""
+        if partition in (partitions.LAYOUTS, partitions.BELLS):
+            return () if self._facts is None else (self._facts,)
+        if partition in self._extra and partition not in self._by_partition:
+            task = self._extra[partition]
+            lane = Lane(partition, task.lease_duration, task, watched=True, due=float("inf"))
+            self._by_partition[partition] = [lane]
+            self._dynamic.append(lane)
         return self._by_partition.get(partition, ())
+
+    def pause(self, task: Task, paused: bool) -> None:
+        """Claim nothing more of ``task``, or go on with it."""
+        for lane in self._dynamic:
+            if lane.tasks is task:
+                lane.paused = paused
 
     def of_static(self, task: StaticTask) -> Lane:
         """The lane that claims the row of a static task."""
@@ -99,7 +128,7 @@ class Lanes:
 
     def due_at(self) -> float:
         """When the next poll is due; infinity if none ever is."""
-        return min((lane.due for lane in self if lane not in self._polling), default=float("inf"))
+        return min((lane.due for lane in self if lane not in self._polling and not lane.paused), default=float("inf"))
 
     def overdue(self, now: float, patience: float) -> bool:
         """Whether any poll has been under way for more than ``patience`` seconds."""
@@ -110,9 +139,11 @@ class Lanes:
 
         Where several are due each gets a share, so that a call that hangs holds only that. One that failed before gets a single row.
         """
+        if self._facts is not None and self._is_due(self._facts, now):
+            return self._facts, 0
         if free <= 0 or sum(now - lane.polled <= patience for lane in self._polling) >= _MOST_POLLS:
             return None
-        static = [lane for lane in self._static if lane.due <= now and lane not in self._polling]
+        static = [lane for lane in self._static if self._is_due(lane, now)]
         fresh = [lane for lane in static if lane not in self._served]
         lane = _longest_unpolled(fresh) or self._turn(now) or _longest_unpolled(static)
         if lane is None:
@@ -136,12 +167,15 @@ class Lanes:
         for _ in range(len(self._dynamic)):
             lane = self._dynamic[0]
             self._dynamic.rotate(-1)  # the next turn is that of whoever comes behind
-            if lane.due <= now and lane not in self._polling:
+            if self._is_due(lane, now):
                 return lane
         return None
 
+    def _is_due(self, lane: Lane, now: float) -> bool:
+        return lane.due <= now and lane not in self._polling and not lane.paused
+
     def _count_due(self, now: float, most: int) -> int:
-        due = (lane for lane in self._dynamic if lane.due <= now and lane not in self._polling)
+        due = (lane for lane in self._dynamic if self._is_due(lane, now))
         return sum(1 for _ in itertools.islice(due, most)) - 1
 
     # --- what becomes of a poll -------------------------------------------------------------------------------------
@@ -149,7 +183,7 @@ class Lanes:
     def begin(self, lane: Lane, now: float, poll_every: float) -> None:
         """A poll is sent. If it fails, it may still have been applied: its rows come back when the lease ends."""
         self._polling.add(lane)
-        lane.polled, lane.due = now, now + (float("inf") if lane.watched else poll_every)
+        lane.polled, lane.due = now, now + (float("inf") if lane.watched else lane.every or poll_every)
 
     def end(self, lane: Lane) -> None:
         """The poll is over."""
@@ -163,7 +197,7 @@ class Lanes:
             lane.due, lane.pause = lane.polled, _FLOOR
             return
         # A claim that is neither settled nor extended becomes ready when its lease ends.
-        wait = lane.lease_duration.total_seconds() if claimed else float("inf") if lane.watched else poll_every
+        wait = lane.lease_duration.total_seconds() if claimed else float("inf") if lane.watched else lane.every or poll_every
         if ready_in is not None:
             wait = min(wait, ready_in)
         lane.pause = _FLOOR if claimed or wait > 0 else min(2 * lane.pause, poll_every)

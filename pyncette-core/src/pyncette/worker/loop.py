@@ -20,6 +20,7 @@ from pyncette.worker.ending import GRACE, Ending
 from pyncette.worker.execution import Execution, Runner
 from pyncette.worker.executors import Executor
 from pyncette.worker.lanes import Lane, Lanes
+from pyncette.worker.looking import Looking
 from pyncette.worker.settlement import Settler
 from pyncette.worker.watch import Watch
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _ALIGN_EVERY = 30.0
 #: How often a store that nobody else writes is polled (seconds): its changes are known, but not those of the wall clock.
 _POLL_UNSHARED_EVERY = 10.0
+#: How often it is looked who is paused, and who has extra runs (seconds): as often as the rest is polled, within these bounds.
+_LOOK_EVERY, _LOOK_AT_LEAST = 5.0, 9.0
 
 
 class _PassFailed(Exception):
@@ -83,6 +86,7 @@ class Engine:
         self._tasks = tasks
         self._static_tasks: list[StaticTask] = []
         self._lanes = Lanes([])
+        self._looking: Looking
         self._polls: set[asyncio.Task[None]] = set()
         #: Slots that polls under way may fill.
         self._reserved = 0
@@ -139,7 +143,10 @@ class Engine:
         """
         tasks = [task for task in self._tasks if task.enabled]  # by now
         self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
-        self._lanes = Lanes(tasks)
+        # At the speed of polls, but no more often than people notice, and often enough for what the documentation promises of a pause.
+        look_every = min(max(self._poll_every, _LOOK_EVERY), _LOOK_AT_LEAST) if self._repository.shared else float("inf")
+        self._lanes = Lanes(tasks, look_every)
+        self._looking = Looking(self._repository, self._clock, tasks, self._lanes, self._poll_every, self._expect)
         work = asyncio.create_task(self._work(), name="pyncette-engine")
         if self._clock.is_system:  # and no virtual one, in which nothing takes time
             self._runner.watch = Watch(self._describe)
@@ -246,7 +253,7 @@ class Engine:
 
     async def _poll(self, lane: Lane, limit: int) -> None:
         try:
-            missing = await (self._look(lane) if lane.looks else self._take(lane, limit))
+            missing = await (self._looking.look(lane) if lane.looks else self._take(lane, limit))
             if missing and not self.stopping:
                 logger.debug("Registering static tasks that the store does not have: %s", missing)
                 await self._register([task for task in self._static_tasks if task.name in missing])
@@ -254,15 +261,6 @@ class Engine:
             self._note_health()  # not only at the end of a pass, which others may hold up
         except Exception as error:
             self._failed(lane, error)
-
-    async def _look(self, lane: Lane) -> Collection[str]:
-        """Look when static tasks are ready; returns those that are not there."""
-        rows = await self._repository.get([task.key for task in self._static_tasks])
-        self._lanes.succeeded(lane, 0, 0, None, self._poll_every)
-        for task, row in zip(self._static_tasks, rows, strict=True):
-            if row is not None and row.ready_at is not None:
-                self._expect(self._lanes.of_static(task), row.ready_at)
-        return {task.name for task, row in zip(self._static_tasks, rows, strict=True) if row is None}
 
     async def _take(self, lane: Lane, limit: int) -> Collection[str]:
         """Claim and start what is due; returns the static tasks that are not there."""

@@ -1,0 +1,326 @@
+"""``pyncette pause``, ``resume``, ``trigger``, ``backfill``, ``retry`` and ``reschedule``: what operators have done to tasks."""
+
+import argparse
+import getpass
+import os
+import re
+import socket
+from collections.abc import Sequence
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+from pyncette.app import Pyncette
+from pyncette.app_context import PyncetteContext
+from pyncette.cli.arguments import Add, add_app, add_json, in_loop, zone
+from pyncette.cli.bulk import in_bulk
+from pyncette.cli.filters import Filter, add_filters
+from pyncette.cli.output import note, print_json, say
+from pyncette.cli.stored import Group, find, groups, opened
+from pyncette.cli.upcoming import Moment, duration, instant_meant, parse_moment
+from pyncette.errors import ConfigurationError, RepositoryError
+from pyncette.store.contract import Row, SupportsPause
+from pyncette.tasks import StaticTask, Task, Template
+
+__all__ = ["add_by", "add_verbs", "who"]
+
+_INTERVAL = re.compile(r"(\d{1,9})([smhdw])")
+
+
+def who() -> str:
+    """Who gives the command, unless it says so itself."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user without a name, as in some containers
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def add_by(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--by", default=who(), metavar="WHO", help="who does it, for the audit log (default: user@host)")
+
+
+def add_verbs(add: Add) -> None:
+    parser = _add(
+        add,
+        "pause",
+        _pause,
+        "keep tasks from running until they are resumed",
+        "Without INSTANCE or a filter, a template is paused as a whole, in every process. Runs on their way go on.",
+        "shop.py:app weekly_report --note 'until the numbers are right'",
+        "shop.py:app deliver 'order 17'",
+        "shop.py:app deliver",
+        "shop.py:app deliver --prefix test- --yes",
+    )
+    _add_bulk(parser)
+    parser = _add(
+        add,
+        "resume",
+        _resume,
+        "let paused tasks run again",
+        "What became due meanwhile runs at once.",
+        "shop.py:app weekly_report",
+        "shop.py:app deliver",
+        "shop.py:app deliver --state paused --yes",
+    )
+    _add_bulk(parser)
+    parser = _add(
+        add,
+        "trigger",
+        _trigger,
+        "run a task once more, now",
+        "An extra run with the arguments that are stored now; the schedule is left alone.",
+        "shop.py:app weekly_report",
+        "shop.py:app deliver 'order 17'",
+    )
+    parser.add_argument("--key", metavar="TEXT", help="add nothing while the run of an earlier command with this key waits or runs")
+    parser = _add(
+        add,
+        "backfill",
+        _backfill,
+        "run a task for times that are past",
+        "Once for each time of its schedule from --from until before --to. An INSTANT is 2026-07-01, 2026-07-01T09:00, either with "
+        "an offset such as +02:00 or Z, now, or counted from now, such as --from=-2d.",
+        "shop.py:app weekly_report --from 2026-05-01 --to 2026-06-01 --dry-run",
+        "shop.py:app deliver 'order 17' --from=-2d",
+    )
+    parser.add_argument("--from", dest="start", type=parse_moment, required=True, metavar="INSTANT", help="the first time")
+    parser.add_argument(
+        "--to", dest="end", type=parse_moment, default=timedelta(), metavar="INSTANT", help="before then (default: now)"
+    )
+    parser.add_argument(
+        "--timezone", type=zone, default="UTC", metavar="ZONE", help="for what is given without an offset (default: UTC)"
+    )
+    parser.add_argument("--again", action="store_true", help="also if there was the same backfill before")
+    parser.add_argument("--dry-run", action="store_true", help="only show the times")
+    parser = _add(
+        add,
+        "retry",
+        _retry,
+        "run again what was given up",
+        "One, or all failed instances and extra runs of a task.",
+        "shop.py:app deliver 'order 17'",
+        "shop.py:app deliver --dry-run",
+        "shop.py:app deliver --prefix eu-",
+    )
+    parser.add_argument("--prefix", metavar="TEXT", help="only instances whose name begins so")
+    parser.add_argument("--dry-run", action="store_true", help="only show them")
+    parser = _add(
+        add,
+        "reschedule",
+        _reschedule,
+        "give an instance another schedule",
+        "Its arguments stay.",
+        "shop.py:app remind ada --schedule '0 18 * * FRI' --timezone Europe/London",
+        "shop.py:app remind ada --interval 90m",
+        "shop.py:app remind ada --at +2h",
+    )
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--schedule", metavar="CRON", help="a cron expression")
+    way.add_argument("--interval", type=_interval, metavar="DURATION", help="such as 90m (s, m, h, d or w)")
+    way.add_argument("--at", type=parse_moment, metavar="INSTANT", help="once: 2026-07-01T09:00, the same with an offset, or +2h")
+    parser.add_argument("--timezone", metavar="ZONE", help="that of the schedule (default: the one it has)")
+
+
+def _add(add: Add, name: str, command: Any, what: str, more: str, *lines: str) -> argparse.ArgumentParser:
+    parser = add(name, in_loop(command), what, more, *lines)
+    add_app(parser)
+    parser.add_argument("name", metavar="TASK", help="the task or template")
+    parser.add_argument(
+        "instance", nargs=None if name == "reschedule" else "?", metavar="INSTANCE", help="the instance of the template"
+    )
+    add_by(parser)
+    add_json(parser)
+    return parser
+
+
+def _add_bulk(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--note", metavar="TEXT", help="why")
+    add_filters(parser)
+    parser.add_argument("--yes", action="store_true", help="do it to all that the filters meet")
+    parser.add_argument("--dry-run", action="store_true", help="only show them")
+
+
+def _interval(text: str) -> timedelta:
+    parts = _INTERVAL.fullmatch(text)
+    if parts is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 90s, 5m, 12h, 2d or 1w")
+    return duration(parts[1], parts[2])
+
+
+# --- what is meant ------------------------------------------------------------------------------------------------------
+
+
+async def _declared(app_context: PyncetteContext, arguments: argparse.Namespace) -> tuple[Group, Task]:
+    group = find(await groups(app_context), arguments.name, instances=arguments.instance is not None)
+    if group.task is None:
+        raise ConfigurationError(
+            f"{arguments.name!r} is stored but not declared by the app, which can only show, move or unschedule it"
+        )
+    if group.mismatch is not None:
+        raise ConfigurationError(
+            f"{group.name!r} is stored as {group.mismatch}, which is not how the app declares it; see: pyncette move --help"
+        )
+    return group, group.task
+
+
+def _named(group: Group, task: Task, arguments: argparse.Namespace) -> tuple[Task, str | None]:
+    """The arguments of a call that is about one row."""
+    if isinstance(task, Template) and arguments.instance is None:
+        raise ConfigurationError(f"{group.name!r} is a template; name one of its instances, too")
+    return task, arguments.instance
+
+
+def _what(arguments: argparse.Namespace) -> str:
+    return repr(arguments.name) if arguments.instance is None else f"{arguments.instance!r} of {arguments.name!r}"
+
+
+def _done(arguments: argparse.Namespace, done: str, text: str, **values: Any) -> int:
+    if arguments.json:
+        print_json({"task": arguments.name, "instance": arguments.instance, done: True, **values})
+    else:
+        note(text)
+    return 0
+
+
+def _absent(arguments: argparse.Namespace) -> ConfigurationError:
+    return ConfigurationError(f"The store has no {_what(arguments)}; nothing is changed")
+
+
+# --- pause, resume ------------------------------------------------------------------------------------------------------
+
+
+async def _pause(app: Pyncette, arguments: argparse.Namespace) -> int:
+    return await _pause_or_resume(app, arguments, "paused")
+
+
+async def _resume(app: Pyncette, arguments: argparse.Namespace) -> int:
+    return await _pause_or_resume(app, arguments, "resumed")
+
+
+async def _pause_or_resume(app: Pyncette, arguments: argparse.Namespace, done: str) -> int:
+    wanted = Filter.of(arguments)
+    if wanted.given and arguments.instance is not None:
+        raise ConfigurationError("An instance is given beside a filter; leave out one of them")
+    async with opened(app, changing=True) as app_context:
+        group, task = await _declared(app_context, arguments)
+        pausing = done == "paused"
+        if wanted.given:
+            act = _changer(app_context, done)
+            return await in_bulk(app_context, group, wanted, done, act, arguments, confirmed=arguments.yes)
+        if arguments.dry_run or arguments.yes:
+            raise ConfigurationError("--yes and --dry-run are for what filters meet; give one, or leave them out")
+        if isinstance(task, Template) and arguments.instance is None:
+            if pausing:
+                await app_context.pause_template(task, by=arguments.by)
+                return _done(arguments, done, f"{group.name!r} is paused as a whole; processes that run notice within ten seconds")
+            if not await app_context.resume_template(task, by=arguments.by):
+                raise ConfigurationError(
+                    f"{group.name!r} is not paused as a whole; name an instance, or see: pyncette resume --help"
+                )
+            return _done(arguments, done, f"{group.name!r} is resumed")
+        found = await (app_context.pause_task if pausing else app_context.resume_task)(*_named(group, task, arguments))
+        if not found:
+            raise _absent(arguments)
+        return _done(arguments, done, f"{_what(arguments)} is {done}")
+
+
+def _changer(app_context: PyncetteContext, done: str) -> Any:
+    repository = app_context.repository
+    if not isinstance(repository, SupportsPause):
+        raise RepositoryError(f"{type(repository).__name__} can't pause tasks")
+    call = repository.pause if done == "paused" else repository.resume
+
+    async def act(rows: Sequence[Row]) -> int:
+        return sum(await call(app_context.clock.now(), [row.key for row in rows]))
+
+    return act
+
+
+# --- extra runs ---------------------------------------------------------------------------------------------------------
+
+
+async def _trigger(app: Pyncette, arguments: argparse.Namespace) -> int:
+    async with opened(app, changing=True) as app_context:
+        group, task = await _declared(app_context, arguments)
+        named = _named(group, task, arguments)
+        if not await app_context.trigger_task(*named, idempotency_key=arguments.key, by=arguments.by):
+            raise _absent(arguments)
+        _note_waiting(group, task)
+        return _done(arguments, "triggered", f"{_what(arguments)} is triggered: it runs once a process has room")
+
+
+async def _backfill(app: Pyncette, arguments: argparse.Namespace) -> int:
+    async with opened(app, changing=not arguments.dry_run) as app_context:
+        group, task = await _declared(app_context, arguments)
+        named, now = _named(group, task, arguments), app_context.clock.now()
+        given: tzinfo = arguments.timezone
+        start, end = instant_meant(arguments.start, now, given), instant_meant(arguments.end, now, given)
+        if arguments.dry_run:
+            times = await app_context.backfill_times(*named, start=start, end=end)
+            for at in times:
+                if arguments.json:
+                    print_json({"at": at.isoformat(), "task": group.name, "instance": arguments.instance, "dry_run": True})
+                else:
+                    say(at.isoformat(sep=" "))
+            if not arguments.json:
+                note(f"{_what(arguments)} would run {_times(len(times))}; nothing is changed")
+            return 0
+        count = await app_context.backfill_task(*named, start=start, end=end, again=arguments.again, by=arguments.by)
+        if not count and await app_context.backfill_times(*named, start=start, end=end):
+            raise ConfigurationError(f"{_what(arguments)} was backfilled so before, and nothing is changed; --again does it again")
+        _note_waiting(group, task)
+        return _done(arguments, "backfilled", f"{_what(arguments)} is to run {_times(count)} more", count=count)
+
+
+def _times(count: int) -> str:
+    return f"{count} time{'' if count == 1 else 's'}"
+
+
+def _note_waiting(group: Group, task: Task) -> None:
+    if group.paused is not None:
+        note(f"{group.name!r} is paused as a whole, and so it waits; see: pyncette resume --help")
+    elif not task.enabled:
+        note(f"{group.name!r} is disabled in this app, and runs where another process has it enabled")
+
+
+# --- retry, reschedule --------------------------------------------------------------------------------------------------
+
+
+async def _retry(app: Pyncette, arguments: argparse.Namespace) -> int:
+    async with opened(app, changing=True) as app_context:
+        group, task = await _declared(app_context, arguments)
+        if arguments.instance is None and (isinstance(task, Template) or arguments.prefix or arguments.dry_run):
+            wanted = Filter(("failed",), arguments.prefix or "", extra=None)
+            return await in_bulk(app_context, group, wanted, "retried", _changer(app_context, "retried"), arguments)
+        if arguments.prefix or arguments.dry_run:
+            raise ConfigurationError("--prefix and --dry-run are for many; leave out the instance")
+        if isinstance(task, StaticTask):
+            count = int(await app_context.retry_task(task, by=arguments.by)) + await app_context.retry_tasks(task, by=arguments.by)
+        else:
+            count = int(await app_context.retry_task(task, arguments.instance, by=arguments.by))
+        if not count:
+            raise ConfigurationError(f"{_what(arguments)} has not failed, or is not there; see: pyncette show --help")
+        return _done(arguments, "retried", f"{_what(arguments)} is retried", count=count)
+
+
+async def _reschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
+    async with opened(app, changing=True) as app_context:
+        _, task = await _declared(app_context, arguments)
+        at = None if arguments.at is None else _at(arguments.at, app_context.clock.now(), arguments.timezone)
+        if not await app_context.reschedule_task(
+            task,
+            arguments.instance,
+            schedule=arguments.schedule,
+            interval=arguments.interval,
+            execute_at=at,
+            timezone=arguments.timezone,
+            by=arguments.by,
+        ):
+            raise _absent(arguments)
+        stored = await app_context.get_task(task, arguments.instance)
+        following = None if stored is None else stored.scheduled_at.isoformat()
+        return _done(arguments, "rescheduled", f"{_what(arguments)} is rescheduled; its next time is {following}", next=following)
+
+
+def _at(moment: Moment, now: datetime, timezone: str | None) -> datetime:
+    return instant_meant(moment, now, zone(timezone or "UTC"))

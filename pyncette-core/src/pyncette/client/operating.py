@@ -1,0 +1,110 @@
+"""What operators do with what is stored: try what has failed again, give an instance another schedule, pause a whole template."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from pyncette import partitions
+from pyncette.client.changing import Changing
+from pyncette.client.scheduling import Scheduling
+from pyncette.errors import ConfigurationError
+from pyncette.layout import agree_on_layouts
+from pyncette.schedules.text import parse
+from pyncette.store.contract import Key, State
+from pyncette.store.paging import pages
+from pyncette.tasks import Instance, StaticTask, Task, TaskInstance, stored_arguments
+
+__all__ = ["Operating"]
+
+
+class Operating(Scheduling, Changing):
+    """The calls of operators."""
+
+    async def retry_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
+        """Let a task that was given up run again, at once, with all its attempts; whether it had failed. Any other is left alone."""
+        key = self._key(task, instance_name)
+        row = (await self.repository.get([key]))[0]
+        return row is not None and row.state is State.FAILED and await self.resume_task(task, instance_name)
+
+    async def retry_tasks(
+        self, task: Task, *, progress: Callable[[int], None] = lambda retried: None, by: str | None = None
+    ) -> int:
+        """Let all instances of the template ``task`` that were given up, and its extra runs, run again; how many those are.
+
+        Page by page: what an interrupted call has not reached stays as it is, so that it can be repeated.
+
+        :param progress: called after each page with how many there are so far.
+        :param by: who asked for it; kept in the audit log.
+        """
+        among = [partitions.extra_runs(task.name)] if isinstance(task, StaticTask) else self._template(task).all_partitions()
+        pausable, retried = self._pausable(), 0
+        for partition in among:
+            async for rows in pages(self.repository, partition):
+                failed = [row.key for row in rows if row.state is State.FAILED]
+                if failed:
+                    retried += sum(await pausable.resume(await self._now(), failed))
+                    self._announce(partition, self.clock.now())
+                progress(retried)
+        return retried
+
+    async def reschedule_task(
+        self,
+        task: Task | TaskInstance,
+        instance_name: str | None = None,
+        *,
+        schedule: str | None = None,
+        interval: timedelta | None = None,
+        execute_at: datetime | None = None,
+        timezone: str | None = None,
+        by: str | None = None,
+    ) -> bool:
+        """Give an instance another schedule and leave its arguments; whether there is one. The options are those of :meth:`schedule_task`.
+
+        :param timezone: that of the stored schedule by default.
+        :param by: who asked for it; kept in the audit log.
+
+        What somebody else schedules under this name at the same moment may be overwritten. Raises ConfigurationError if what is stored
+        can't be read.
+        """
+        template, name = self._instance(task, instance_name)
+        row = (await self.repository.get([template.key(name)]))[0]
+        if row is None:
+            return False
+        if row.state is State.UNREADABLE:
+            raise ConfigurationError(f"What is stored of {name!r} {row.error}; schedule it anew, or remove it")
+        if timezone is None and not (execute_at is not None and execute_at.tzinfo is None):
+            timezone = parse(row.schedule).timezone
+        instance = Instance(
+            name=name,
+            schedule=schedule,
+            interval=interval,
+            execute_at=execute_at,
+            timezone=timezone,
+            args=stored_arguments(row.spec),
+        )
+        await self.schedule_tasks(template, [instance])
+        return True
+
+    # --- a whole template -------------------------------------------------------------------------------------------------
+
+    async def pause_template(self, task: Task, *, by: str | None = None) -> None:
+        """Start no more runs of any instance of the template ``task``, in any process, until :meth:`resume_template`.
+
+        Processes that run notice within ten seconds, new ones at their start, this one at once. Runs on their way go on. Instances can be
+        scheduled and changed as ever. Raises RepositoryError where the store can't pause.
+        """
+        template = self._template(task)
+        pausable = self._pausable()
+        await agree_on_layouts(self.repository, self.clock, [template])  # a layout that nobody has decided on can't be paused
+        await pausable.pause(await self._now(), [Key(partitions.LAYOUTS, template.name)])
+        self._announce(partitions.LAYOUTS, self.clock.now())
+
+    async def resume_template(self, task: Task, *, by: str | None = None) -> bool:
+        """Let the instances of the template ``task`` run again; whether it was paused. What became due meanwhile runs at once."""
+        template, now = self._template(task), await self._now()
+        key = Key(partitions.LAYOUTS, template.name)
+        row = (await self.repository.get([key]))[0]
+        if row is None or row.state is not State.PAUSED:
+            return False
+        await self._pausable().resume(now, [key])
+        self._announce(partitions.LAYOUTS, self.clock.now())
+        return True

@@ -1,0 +1,69 @@
+"""What a worker looks at without claiming it: when static tasks are ready, which templates are paused, and who has extra runs."""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+
+from pyncette import partitions
+from pyncette.clock import AlignedClock
+from pyncette.store.contract import Key, Repository, State
+from pyncette.tasks import StaticTask, Task, Template
+from pyncette.worker.lanes import Lane, Lanes
+
+__all__ = ["Looking"]
+
+
+class Looking:
+    """Looks for all lanes of an application, in one call at a time."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        clock: AlignedClock,
+        tasks: Sequence[Task],
+        lanes: Lanes,
+        poll_every: float,
+        expect: Callable[[Lane, datetime], None],
+    ) -> None:
+        """``expect`` is called with a lane, and when something in it can be claimed."""
+        self._repository = repository
+        self._clock = clock
+        self._static = [task for task in tasks if isinstance(task, StaticTask)]
+        self._templates = [task for task in tasks if isinstance(task, Template)]
+        self._lanes = lanes
+        self._poll_every = poll_every
+        self._expect = expect
+        #: What the bells of static tasks said, and when their extra runs are to be looked for once more.
+        self._heard: dict[StaticTask, str] = {}
+        self._again: dict[StaticTask, float] = {}
+
+    async def look(self, lane: Lane) -> Collection[str]:
+        """Do what ``lane`` is for; returns the static tasks that turned out to be missing."""
+        if lane.partition == partitions.LAYOUTS:
+            await self._facts(lane)
+            return ()
+        rows = await self._repository.get([task.key for task in self._static])
+        self._lanes.succeeded(lane, 0, 0, None, self._poll_every)
+        for task, row in zip(self._static, rows, strict=True):
+            if row is not None and row.ready_at is not None:
+                self._expect(self._lanes.of_static(task), row.ready_at)
+        return {task.name for task, row in zip(self._static, rows, strict=True) if row is None}
+
+    async def _facts(self, lane: Lane) -> None:
+        keys = [Key(partitions.LAYOUTS, task.name) for task in self._templates]
+        keys += [Key(partitions.BELLS, task.name) for task in self._static]
+        rows = await self._repository.get(keys)
+        self._lanes.succeeded(lane, 0, 0, None, self._poll_every)
+        for template, row in zip(self._templates, rows, strict=False):
+            self._lanes.pause(template, row is not None and row.state is State.PAUSED)
+        now = self._clock.monotonic()
+        for task, row in zip(self._static, rows[len(self._templates) :], strict=True):
+            if row is not None and self._heard.get(task) != row.schedule:
+                self._heard[task] = row.schedule
+                # Another process may have had a row in hand just then, and die with it: so once more after its lease.
+                self._again[task] = now + task.lease_duration.total_seconds()
+            elif now < self._again.get(task, float("inf")):
+                continue
+            else:
+                del self._again[task]
+            for extra in self._lanes.of(partitions.extra_runs(task.name)):
+                self._expect(extra, self._clock.now())
