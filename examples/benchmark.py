@@ -5,7 +5,7 @@ Run it:      python examples/benchmark.py populate -n 20000
              python examples/benchmark.py run redis://localhost/0      any other store, for each command; without a URL: benchmark.db
              python examples/benchmark.py lateness --rate 200
              python examples/benchmark.py compare sqlite postgres --rounds 5
-             python examples/benchmark.py peers, claims postgres, writes, takeover redis
+             python examples/benchmark.py peers, claims postgres, writes, takeover redis, wakeup postgres
 You see:     A progress bar while tasks are stored. Then, each second until all are executed, how many were in that second, and how far
              their starts were behind their time; at the end the same for all. `lateness` is about tasks whose time has not come: it
              shows how punctual they are. `compare` does the same work with Pyncette 1.1.0 from PyPI, in an environment of its own, on
@@ -28,6 +28,7 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.compare import COUNTS, STORES, compare
 from benchmarks.plots import plot
+from benchmarks.wakeup import wakeup
 
 from pyncette import Context, Instance, Pyncette
 
@@ -159,6 +160,10 @@ def main() -> None:
     command = commands.add_parser("plot", help="draw the tables that the others print, from a page with them; needs matplotlib")
     command.add_argument("source", type=Path, nargs="?", default=ROOT / "docs" / "performance.md")
     command.add_argument("directory", type=Path, nargs="?", default=ROOT / "docs" / "images")
+    command = commands.add_parser("wakeup", help="how soon what one process schedules starts in another, which polls seldom")
+    command.add_argument("store", choices=("sqlite", "redis", "redis-cluster", "postgres"))
+    command.add_argument("-n", type=int, default=300, help="how many tasks")
+    command.add_argument("--processes", type=int, default=1, help="how many wait for them")
     options = parser.parse_args()
     match options.command:
         case "populate":
@@ -188,17 +193,24 @@ def main() -> None:
                 print(path)
         case "takeover":
             figures.takeover(url_of(options.store), options.rounds)
+        case "wakeup":
+            asyncio.run(wakeup(figures.place_on(url_of(options.store)), options.n, options.processes))
 
 
 def url_of(store: str) -> str:
     """The URL of the store: a file here, or a server that is started if the environment names none."""
     start_servers([store])
-    return DEFAULT_URL if store == "sqlite" else os.environ[f"PYNCETTE_TEST_{store.upper()}_URL"]
+    return DEFAULT_URL if store == "sqlite" else os.environ[_variable(store)]
+
+
+def _variable(store: str) -> str:
+    """The environment variable that says where a store is."""
+    return f"PYNCETTE_TEST_{store.upper().replace('-', '_')}_URL"
 
 
 def start_servers(stores: Sequence[str]) -> None:
     """Run this very command beside the servers of ``stores``, if the environment doesn't name all of them."""
-    missing = [store for store in stores if store != "sqlite" and f"PYNCETTE_TEST_{store.upper()}_URL" not in os.environ]
+    missing = [store for store in stores if store != "sqlite" and _variable(store) not in os.environ]
     if missing:
         tool = [sys.executable, str(ROOT / "tools" / "servers.py"), "--durable", *missing, "--"]
         sys.exit(subprocess.run([*tool, sys.executable, *sys.argv], check=False).returncode)

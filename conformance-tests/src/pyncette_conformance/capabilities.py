@@ -37,6 +37,8 @@ class Capabilities:
     supports_transactions: bool | None = None
     #: See :attr:`supports_server_time`.
     supports_history: bool | None = None
+    #: See :attr:`supports_server_time`.
+    supports_wake_up: bool | None = None
 
     #: Tests that are known to fail, by ``Class.test`` ("TestNames.test_names_are_told_apart_byte_by_byte"), with the reason.
     exclusions: Mapping[str, str] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from pyncette.repository import (
     SupportsServerTime,
     SupportsStats,
     SupportsTransactions,
+    SupportsWakeUp,
 )
 from pyncette_conformance.builders import T0
 from pyncette_conformance.capabilities import Capabilities
@@ -41,6 +42,7 @@ Requirement: TypeAlias = Literal[
     "supports_pause",
     "supports_transactions",
     "supports_history",
+    "supports_wake_up",
 ]
 
 _PROTOCOLS: dict[str, type] = {
@@ -50,6 +52,7 @@ _PROTOCOLS: dict[str, type] = {
     "supports_pause": SupportsPause,
     "supports_transactions": SupportsTransactions,
     "supports_history": SupportsHistory,
+    "supports_wake_up": SupportsWakeUp,
 }
 
 #: Entries of the history that are removed at once after a test.

@@ -25,7 +25,7 @@ from pyncette.store.memory import memory_repository
 from pyncette.store.observed import ObservedRepository
 from pyncette.values import plain_duration, shown
 from pyncette.worker.executors import ConcurrentExecutor, Executor
-from pyncette.worker.loop import Settings
+from pyncette.worker.settings import Settings
 
 __all__ = ["Fixture", "Pyncette"]
 
@@ -182,7 +182,7 @@ class Pyncette(Declarations):
         async with self._opened() as (repository, clock, _):
             if not repository.shared:
                 logger.warning("The store is in memory, where no other process finds what is scheduled; pass a URL to Pyncette()")
-            client = Client(repository, clock, self.tasks)
+            client = Client(repository, clock, self.tasks, poll_interval=self._settings.poll_interval)
             try:
                 await agree_on_layouts(repository, clock, self.tasks)
                 yield client

@@ -19,7 +19,8 @@ from pyncette.undeclared import warn_of_undeclared
 from pyncette.waiting import to_the_end
 from pyncette.worker.execution import Execution
 from pyncette.worker.garbage import seldom_collected
-from pyncette.worker.loop import Engine, Settings
+from pyncette.worker.loop import Engine
+from pyncette.worker.settings import Settings
 
 __all__ = ["PyncetteContext"]
 
@@ -41,7 +42,7 @@ class PyncetteContext(Client):
         fixtures: Iterable[str] = (),
         store: str = "",
     ) -> None:
-        super().__init__(repository, clock, tasks)
+        super().__init__(repository, clock, tasks, poll_interval=settings.poll_interval)
         #: What the store is called in the log.
         self._store = store or type(repository).__name__
         self._settings = settings
@@ -51,7 +52,15 @@ class PyncetteContext(Client):
         self._fixtures = frozenset(fixtures)
         #: Which application ran something, in what is stored and told of its runs: ``host:pid:`` and four digits.
         self.worker_id = new_worker_id()
-        self._engine = Engine(functools.partial(invoke, self), repository, clock, settings, tasks=tasks, worker_id=self.worker_id)
+        self._engine = Engine(
+            functools.partial(invoke, self),
+            repository,
+            clock,
+            settings,
+            tasks=tasks,
+            worker_id=self.worker_id,
+            tell=super()._announce,
+        )
         self._poll_interval = settings.poll_interval
         #: Called when the application begins to end: by the program around it, which counts the time from then on.
         self.on_shutdown: Callable[[], None] = _nothing
@@ -170,8 +179,10 @@ class PyncetteContext(Client):
             raise ConfigurationError(f"There is a fixture {name!r} already; add the value under another name")
         self.values[name] = value
 
-    def _announce(self, partition: str, ready_at: datetime) -> None:
+    def _announce(self, partition: str, ready_at: datetime, count: int = 1) -> None:
         self._engine.expect(partition, ready_at)
+        if self._announcer.tells and not self._engine.takes(partition, count):
+            super()._announce(partition, ready_at, count)
 
 
 def _nothing() -> None: ...

@@ -39,6 +39,12 @@ class Instrumentation:
     def unreadable(self, count: int) -> None:
         """A claim has met ``count`` rows, at least one, that were due but make no sense. It will meet them again when a lease is over."""
 
+    def hints_sent(self, count: int) -> None:
+        """``count`` hints were told to other processes: that something of theirs is ready, perhaps before their next poll."""
+
+    def hints_received(self, count: int) -> None:
+        """``count`` hints of other processes were heard."""
+
     def lease_lost(self, task: Task) -> None:
         """A run was overtaken: its lease ended before it was started or settled, or could not be extended."""
 
@@ -61,6 +67,12 @@ class Instruments(Instrumentation):
 
     def unreadable(self, count: int) -> None:
         self._tell("unreadable", count)
+
+    def hints_sent(self, count: int) -> None:
+        self._tell("hints_sent", count)
+
+    def hints_received(self, count: int) -> None:
+        self._tell("hints_received", count)
 
     def lease_lost(self, task: Task) -> None:
         self._tell("lease_lost", task)

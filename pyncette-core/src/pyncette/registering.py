@@ -7,13 +7,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pyncette.batches import BATCH_CHARACTERS, BATCH_ROWS, cut, in_halves
 from pyncette.clock import AlignedClock
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.store.contract import Registration, Repository
 
-__all__ = ["Registrar"]
+__all__ = ["Registrar", "earliest"]
 
 #: For so long after a failure (seconds) each partition has calls of its own: what one does not answer is not to hold up the others.
 _APART = 60.0
@@ -70,8 +71,8 @@ class _Queue:
 class Registrar:
     """Registers for all callers of one application, in one call at a time."""
 
-    def __init__(self, repository: Repository, clock: AlignedClock, stored: Callable[[Registration], None]) -> None:
-        """``stored`` is called with each registration once it is stored."""
+    def __init__(self, repository: Repository, clock: AlignedClock, stored: Callable[[Sequence[Registration]], None]) -> None:
+        """``stored`` is called with registrations once they are stored."""
         self._repository = repository
         self._clock = clock
         self._stored = stored
@@ -168,8 +169,17 @@ class Registrar:
         except TransientRepositoryError:
             self._apart_until = self._clock.monotonic() + _APART
             raise
-        for registration in registrations:
-            self._stored(registration)
+        self._stored(registrations)
+
+
+def earliest(registrations: Sequence[Registration]) -> Iterable[tuple[str, datetime, int]]:
+    """The partitions of ``registrations``, each with when the first of it is ready, and how many they are."""
+    found: dict[str, tuple[datetime, int]] = {}
+    for registration in registrations:
+        partition, ready_at = registration.key.partition, registration.target.execute_after
+        first, count = found.get(partition, (ready_at, 0))
+        found[partition] = min(first, ready_at), count + 1
+    return [(partition, first, count) for partition, (first, count) in found.items()]
 
 
 def _next_batch(entries: deque[_Entry]) -> list[_Entry]:

@@ -23,6 +23,7 @@ from pyncette.store.contract import (
     SupportsStats,
     Target,
 )
+from pyncette.store.hints import Hint, SupportsWakeUp
 from pyncette.store.history import Entry, Position, SupportsHistory, table_of_history
 from pyncette.store.joining import SupportsTransactions
 from pyncette.store.paging import pages
@@ -35,6 +36,7 @@ __all__ = [
     "Entry",
     "Extend",
     "Fail",
+    "Hint",
     "Key",
     "Outcome",
     "Page",
@@ -52,6 +54,7 @@ __all__ = [
     "SupportsServerTime",
     "SupportsStats",
     "SupportsTransactions",
+    "SupportsWakeUp",
     "Target",
     "pages",
     "table_of_history",

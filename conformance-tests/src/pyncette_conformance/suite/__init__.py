@@ -24,6 +24,7 @@ from pyncette_conformance.suite.test_settle import TestSettle
 from pyncette_conformance.suite.test_transactions import TestTransactions
 from pyncette_conformance.suite.test_unregister import TestUnregister
 from pyncette_conformance.suite.test_values import TestValues
+from pyncette_conformance.suite.test_wake_up import TestWakeUp
 
 __all__ = [
     "TestCancellation",
@@ -48,6 +49,7 @@ __all__ = [
     "TestTransactions",
     "TestUnregister",
     "TestValues",
+    "TestWakeUp",
 ]
 
 #: In which a store is written, and its tests are run: what fails first is what to mend first.
@@ -70,6 +72,7 @@ ORDER: Sequence[type] = (
     TestPartitions,
     TestServerTime,
     TestTransactions,
+    TestWakeUp,
     TestDurability,
     TestSharing,
     TestCancellation,

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from pyncette.announcing import Announcer
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, PyncetteError, RepositoryError
 from pyncette.store.contract import Key, Repository, SupportsServerTime
@@ -21,7 +22,14 @@ _ALIGN_AFTER = 30.0
 class Opened:
     """The tasks of one application, and its open store."""
 
-    def __init__(self, repository: Repository, clock: AlignedClock, tasks: Sequence[Task]) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        clock: AlignedClock,
+        tasks: Sequence[Task],
+        *,
+        poll_interval: timedelta = timedelta(seconds=1),
+    ) -> None:
         #: The open store.
         self.repository = repository
         #: The clock of the process, aligned with the store's.
@@ -34,9 +42,11 @@ class Opened:
         self._aligning: asyncio.Task[None] | None = None
         # Once, for to look whether somebody has the methods of a protocol costs more than all else in a call.
         self._server_time = repository.server_time if isinstance(repository, SupportsServerTime) else None
+        self._announcer = Announcer(repository, clock, poll_interval)
 
-    def _announce(self, partition: str, ready_at: datetime) -> None:
-        """A row of ``partition`` is known to be ready at ``ready_at``: for those who also run."""
+    def _announce(self, partition: str, ready_at: datetime, count: int = 1) -> None:
+        """``count`` rows of ``partition`` are stored, and the first is ready at ``ready_at``: for those who run them, here or elsewhere."""
+        self._announcer.announce(partition, ready_at)
 
     def _key(self, task: Task | TaskInstance, instance_name: str | None) -> Key:
         if isinstance(task, StaticTask):

@@ -10,7 +10,7 @@ from pyncette.checks import check_free_arguments
 from pyncette.client.base import Opened
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError
-from pyncette.registering import Registrar
+from pyncette.registering import Registrar, earliest
 from pyncette.store.contract import Key, Registration, Repository
 from pyncette.tasks import TEMPLATE_OPTIONS, Instance, Task, TaskInstance
 
@@ -25,17 +25,22 @@ _SLICE = 200
 class Scheduling(Opened):
     """The calls that make and remove instances."""
 
-    def __init__(self, repository: Repository, clock: AlignedClock, tasks: Sequence[Task]) -> None:
-        super().__init__(repository, clock, tasks)
+    def __init__(self, repository: Repository, clock: AlignedClock, tasks: Sequence[Task], **options: Any) -> None:
+        super().__init__(repository, clock, tasks, **options)
         self._registrar = Registrar(repository, clock, self._stored)
 
     async def close_registrar(self) -> None:
         """Refuse what waits to be registered, and wait for what is on its way: the store is about to be closed."""
         self._closed = True
         await self._registrar.close()
+        await self._announcer.close()
 
-    def _stored(self, registration: Registration) -> None:
-        self._announce(registration.key.partition, registration.target.execute_after)
+    def _stored(self, registrations: Sequence[Registration]) -> None:
+        if len(registrations) == 1:  # as most are
+            self._announce(registrations[0].key.partition, registrations[0].target.execute_after)
+            return
+        for partition, ready_at, count in earliest(registrations):
+            self._announce(partition, ready_at, count)
 
     async def schedule_task(
         self,

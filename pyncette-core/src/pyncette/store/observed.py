@@ -1,11 +1,12 @@
 """A repository whose calls are watched."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from pyncette.store.contract import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement
+from pyncette.store.hints import Hint
 from pyncette.store.joining import SupportsTransactions
 
 __all__ = ["ObservedRepository", "Observer"]
@@ -23,6 +24,12 @@ class Observer(Protocol):
     def unreadable(self, count: int) -> None:
         """A claim has met so many rows that can't be read."""
 
+    def hints_sent(self, count: int) -> None:
+        """So many hints were told to other processes."""
+
+    def hints_received(self, count: int) -> None:
+        """So many hints of other processes were heard."""
+
 
 class ObservedRepository(Repository):
     """A repository whose calls are told to an :class:`Observer`. It has the optional protocols that the other one has."""
@@ -37,6 +44,8 @@ class ObservedRepository(Repository):
                 setattr(self, name, self._observed(name, getattr(repository, name)))
         if isinstance(repository, SupportsTransactions):
             self.within = self._within
+        if hasattr(repository, "wakeups"):
+            self.wake, self.wakeups = self._wake, self._wakeups
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         with self._observer.call("register", len(registrations)):
@@ -71,6 +80,18 @@ class ObservedRepository(Repository):
     def _within(self, connection: object) -> Repository:
         assert isinstance(self._repository, SupportsTransactions)
         return ObservedRepository(self._repository.within(connection), self._observer)
+
+    async def _wake(self, hints: Sequence[Hint]) -> None:
+        with self._observer.call("wake", len(hints)):
+            await self._repository.wake(hints)  # type: ignore[attr-defined]
+        self._observer.hints_sent(len(hints))
+
+    async def _wakeups(self) -> AsyncGenerator[Sequence[Hint], None]:
+        async with aclosing(self._repository.wakeups()) as wakeups:  # type: ignore[attr-defined]
+            async for hints in wakeups:
+                if hints:
+                    self._observer.hints_received(len(hints))
+                yield hints
 
     def _observed(self, name: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def observed(*args: Any, **options: Any) -> Any:

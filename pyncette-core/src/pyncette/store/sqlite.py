@@ -10,7 +10,7 @@ import copy
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +20,14 @@ from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingErr
 from pyncette.store import lifecycle
 from pyncette.store.codec import name_in_bytes
 from pyncette.store.contract import ClaimResult, Key, Page, Repository, Row, State, Stats
+from pyncette.store.hints import Hint
 from pyncette.store.joining import JoinedRepository
 from pyncette.store.lifecycle import Settled
 from pyncette.store.rowwise import Change, RowwiseRepository
 from pyncette.store.sqlite_connection import Connection
 from pyncette.store.sqlite_history import SQLiteHistory
 from pyncette.store.sqlite_joining import JoinedConnection, user_connection
+from pyncette.store.sqlite_looking import looking
 from pyncette.store.sqlite_rows import (
     ADVANCE,
     CLAIM,
@@ -43,6 +45,7 @@ from pyncette.store.sqlite_rows import (
     PEEK_NAMED,
     PUT,
     PUT_OFF,
+    READY,
     READY_AT,
     ROWS,
     SCHEMA,
@@ -68,12 +71,20 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
     """Rows in a table of a SQLite database. Opened by :func:`sqlite_repository`."""
 
     def __init__(
-        self, connection: Connection, counting: Connection, where: str, table: str, names: Mapping[str, str], timeout: float
+        self,
+        connection: Connection,
+        counting: Connection,
+        address: str,
+        where: str,
+        table: str,
+        names: Mapping[str, str],
+        timeout: float,
     ) -> None:
         self.shared = counting is not connection
         self._connection = connection
         # Of a million rows, it takes a tenth of a second, for which nothing else is to wait.
         self._counting = counting
+        self._address = address
         self._where = where
         self._table = table
         self._sql = _Statements(names)
@@ -211,6 +222,12 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
         joined._connection = JoinedConnection(user, self._file, self._where, self._table, self._sql[LOCK], self._timeout)
         return JoinedRepository(joined, user, self)
 
+    async def wake(self, hints: Sequence[Hint]) -> None:
+        """Does nothing: whoever listens sees that something was written."""
+
+    def wakeups(self) -> AsyncGenerator[Sequence[Hint], None]:
+        return looking(self._address if self.shared else None, self._sql[READY], self._where, self._table)
+
     async def _fetch(self, statement: str, parameters: Any = ()) -> Any:
         return await self._connection.run(lambda db: db.execute(self._sql[statement], parameters).fetchall())
 
@@ -281,7 +298,7 @@ async def sqlite_repository(
         first = connection()
         # Each connection to :memory: has a database of its own.
         counting = first if database == ":memory:" else connection()
-        repository = SQLiteRepository(first, counting, where, sqlite_table_name, names, sqlite_timeout)
+        repository = SQLiteRepository(first, counting, address, where, sqlite_table_name, names, sqlite_timeout)
         await repository._open(create=not sqlite_skip_table_create)
         yield repository
 

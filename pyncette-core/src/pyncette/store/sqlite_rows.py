@@ -102,6 +102,10 @@ PARTITIONS = """WITH RECURSIVE p (partition) AS (SELECT min(partition) FROM {tab
 UNION ALL SELECT (SELECT min(t.partition) FROM {table} AS t WHERE t.partition > p.partition) FROM p WHERE p.partition IS NOT NULL)
 SELECT partition FROM p WHERE partition IS NOT NULL"""
 
+#: When the first row of each partition is ready.
+READY = f"""{PARTITIONS.partition("SELECT partition FROM p")[0]}SELECT partition, (SELECT min(t.ready_at) FROM {{table}} AS t
+WHERE t.partition = p.partition AND t.ready_at <= {_LATEST}) FROM p WHERE partition IS NOT NULL"""
+
 
 def schema(table: str) -> Sequence[str]:
     """The statements that create the table called ``table`` and what belongs to it, for those who use ``sqlite_skip_table_create``.

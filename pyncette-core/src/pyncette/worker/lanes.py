@@ -24,6 +24,9 @@ _TIMER_SLACK = 0.0005
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0
 #: How many polls are under way at once; those that last longer than a poll interval do not count.
 _MOST_POLLS = 8
+#: For so long (seconds) after a hint that brought nothing a lane is deaf to the next, then twice as long, up to the limit: where many
+#: processes are woken for one row, those that are too late for it stop competing.
+_FIRST_DEAF, _LAST_DEAF = 0.025, 0.4
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +49,11 @@ class Lane:
     #: The next poll comes no sooner than this (seconds) after the last, unless that brought all it could.
     pause: float = _FLOOR
     backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE, _LAST_PAUSE))
+    #: When the poll comes that a hint asks for, whether the last was such a one, and from when on the next hint counts.
+    hinted: float = float("inf")
+    on_hint: bool = False
+    deaf_until: float = float("-inf")
+    deafness: Backoff = field(default_factory=lambda: Backoff(_FIRST_DEAF, _LAST_DEAF))
 
     @property
     def names(self) -> Sequence[str] | None:
@@ -184,6 +192,7 @@ class Lanes:
         """A poll is sent. If it fails, it may still have been applied: its rows come back when the lease ends."""
         self._polling.add(lane)
         lane.polled, lane.due = now, now + (float("inf") if lane.watched else lane.every or poll_every)
+        lane.on_hint, lane.hinted = lane.hinted <= now, float("inf")
 
     def end(self, lane: Lane) -> None:
         """The poll is over."""
@@ -193,6 +202,10 @@ class Lanes:
         """The poll has brought ``claimed`` rows of at most ``limit``; the next is ready in ``ready_in`` seconds, as far as known."""
         self._failing.discard(lane)
         lane.backoff.reset()
+        if claimed:
+            lane.deafness.reset()
+        elif lane.on_hint and not lane.looks:
+            lane.deaf_until = lane.polled + lane.deafness.next()
         if claimed >= limit > 0:
             lane.due, lane.pause = lane.polled, _FLOOR
             return
@@ -208,11 +221,19 @@ class Lanes:
         self._failing.add(lane)
         lane.due = now + lane.backoff.next()
 
-    def expect(self, lane: Lane, now: float, ready_in: float) -> bool:
-        """A row can be claimed in ``ready_in`` seconds: poll no later than that; whether that is sooner than was planned."""
+    def expect(self, lane: Lane, now: float, ready_in: float, *, hinted: bool = False) -> bool:
+        """A row can be claimed in ``ready_in`` seconds: poll no later than that; whether that is sooner than was planned.
+
+        :param hinted: another process says so, and others may have heard it.
+        """
         due = max(now + (ready_in + _TIMER_SLACK if ready_in > 0 else 0.0), lane.polled + _FLOOR)
         if lane.due <= now or due >= lane.due or lane in self._failing:
             return False
+        if hinted:
+            due = max(due, lane.deaf_until)
+            if due >= lane.due:
+                return False
+            lane.hinted = due
         lane.due = due
         return True
 

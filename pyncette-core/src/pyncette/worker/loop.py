@@ -4,32 +4,29 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from pyncette.batches import cut
 from pyncette.clock import AlignedClock
 from pyncette.errors import TransientRepositoryError
-from pyncette.hooks import Instrumentation
-from pyncette.store.contract import ClaimResult, Repository, SupportsServerTime
+from pyncette.store.contract import ClaimResult, Repository
 from pyncette.tasks import STATIC_PARTITION, StaticTask, Task
 from pyncette.waiting import finished
 from pyncette.worker.attempt import Lease
 from pyncette.worker.ending import GRACE, Ending
 from pyncette.worker.execution import Execution, Runner
-from pyncette.worker.executors import Executor
 from pyncette.worker.lanes import Lane, Lanes
+from pyncette.worker.listening import Listening
 from pyncette.worker.looking import Looking
+from pyncette.worker.settings import Settings
 from pyncette.worker.settlement import Settler
 from pyncette.worker.watch import Watch
 
-__all__ = ["Engine", "Settings"]
+__all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 
-#: How often the offset to the store's clock is measured (seconds).
-_ALIGN_EVERY = 30.0
 #: How often a store that nobody else writes is polled (seconds): its changes are known, but not those of the wall clock.
 _POLL_UNSHARED_EVERY = 10.0
 #: How often it is looked who is paused, and who has extra runs (seconds): as often as the rest is polled, within these bounds.
@@ -38,18 +35,6 @@ _LOOK_EVERY, _LOOK_AT_LEAST = 5.0, 9.0
 
 class _PassFailed(Exception):
     """An error of the store, which has been dealt with: for those who measure."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How an application runs; the parameters of :class:`~pyncette.Pyncette`."""
-
-    poll_interval: timedelta
-    batch_size: int
-    concurrency_limit: int
-    shutdown_timeout: timedelta | None
-    executor_cls: Callable[[int, Callable[[], None]], Executor]
-    instrumentation: Instrumentation
 
 
 class Engine:
@@ -64,7 +49,9 @@ class Engine:
         *,
         tasks: Sequence[Task],
         worker_id: str,
+        tell: Callable[[str, datetime], None],
     ) -> None:
+        """``tell`` is called with a partition and when a row of it is ready that was held here, and is left to other workers."""
         self._repository = repository
         self._clock = clock
         self._settler = Settler(repository, clock, settings.batch_size, self._wake)
@@ -77,6 +64,8 @@ class Engine:
             expect=self.expect,
             lease_lost=settings.instrumentation.lease_lost,
         )
+        self._leave = tell
+        self._listening = Listening(repository, clock, self.expect)
         self._instrumentation = settings.instrumentation
         self._executor = settings.executor_cls(settings.concurrency_limit, self._wake)
         self._poll_interval = settings.poll_interval.total_seconds()
@@ -122,18 +111,24 @@ class Engine:
     def stop(self) -> None:
         """Claim nothing more; :meth:`run` returns when the bodies have ended, or ``shutdown_timeout`` has."""
         self._ending.begin()
+        self._runner.expect = self._leave  # what is given back from now on
         self._wake()
 
-    def expect(self, partition: str, ready_at: datetime) -> None:
-        """A row of ``partition`` can be claimed at ``ready_at``, as is known here: poll no later than that."""
-        for lane in self._lanes.of(partition):
-            self._expect(lane, ready_at)
+    def expect(self, partition: str | None, ready_at: datetime, *, hinted: bool = False) -> None:
+        """A row of ``partition``, or of any, can be claimed at ``ready_at``, as is known here, or by a hint: poll no later than that."""
+        for lane in self._lanes if partition is None else self._lanes.of(partition):
+            self._expect(lane, ready_at, hinted=hinted)
 
-    def _expect(self, lane: Lane, ready_at: datetime) -> None:
+    def takes(self, partition: str, count: int) -> bool:
+        """Whether ``count`` rows of ``partition`` that are ready will be run here: there is no use in waking others for them."""
+        lanes = self._lanes.of(partition)
+        return any(not lane.looks and not lane.paused for lane in lanes) and not self.stopping and count <= self._free()
+
+    def _expect(self, lane: Lane, ready_at: datetime, *, hinted: bool = False) -> None:
         now = self._clock.monotonic()
         if lane.due > now:  # otherwise it is polled anyway
             ready_in = (ready_at - self._clock.now()).total_seconds()
-            if self._lanes.expect(lane, now, ready_in):
+            if self._lanes.expect(lane, now, ready_in, hinted=hinted):
                 self._wake()
 
     async def run(self) -> None:
@@ -166,7 +161,7 @@ class Engine:
     async def _work(self) -> None:
         settling = asyncio.create_task(self._settler.run(), name="pyncette-settler")
         settling.add_done_callback(lambda _: self.stop())  # it ends before it is closed only by a bug: don't hang, raise
-        aligning = asyncio.create_task(self._keep_aligned(), name="pyncette-clock")
+        self._listening.start()
         try:
             try:
                 await self._register(self._static_tasks)
@@ -184,18 +179,7 @@ class Engine:
                 settling.result()
         finally:
             settling.cancel()
-            aligning.cancel()
-            await asyncio.wait([settling, aligning], timeout=GRACE)
-
-    async def _keep_aligned(self) -> None:
-        if not isinstance(self._repository, SupportsServerTime):
-            return
-        while True:
-            await asyncio.sleep(_ALIGN_EVERY)
-            try:
-                await self._clock.align(self._repository.server_time)
-            except Exception as error:
-                logger.debug("The store's clock could not be read: %s", error)
+            await asyncio.gather(asyncio.wait([settling], timeout=GRACE), self._listening.stop(GRACE))
 
     # --- one pass ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,106 @@
+"""Telling other processes that something of theirs is ready: behind the calls, and seldom, however much there is to tell."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from pyncette.clock import AlignedClock
+from pyncette.errors import RepositoryError, TransientRepositoryError
+from pyncette.store.contract import Repository
+from pyncette.store.hints import Hint, SupportsWakeUp
+from pyncette.waiting import Backoff
+
+__all__ = ["Announcer"]
+
+logger = logging.getLogger(__name__)
+
+#: Two hints about one partition are so far apart (seconds), then twice as far, up to the limit, as long as more is to be told meanwhile.
+#: So the first of a burst goes out at once, and a burst of any size is told a few times a second.
+_FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.25
+#: Where the store refuses to tell hints, it is asked again after so long (seconds).
+_REFUSED_FOR = 60.0
+#: What waits at the end is told within so long (seconds), or not at all.
+_LAST_CHANCE = 0.3
+
+
+@dataclass(slots=True)
+class _Pause:
+    """A partition that others were told about a moment ago."""
+
+    backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE, _LAST_PAUSE))
+    #: What they are to be told when it is over: the earliest.
+    ready_at: datetime | None = None
+
+
+class Announcer:
+    """Tells hints for one application. Whatever becomes of them, nothing waits for it and nothing fails with it.
+
+    :param poll_interval: what is ready later need not be told: others will have looked by then.
+    """
+
+    def __init__(self, repository: Repository, clock: AlignedClock, poll_interval: timedelta) -> None:
+        self._wake = repository.wake if repository.shared and isinstance(repository, SupportsWakeUp) else None
+        #: Whether anybody is ever told anything.
+        self.tells = self._wake is not None
+        self._clock = clock
+        self._poll_interval = poll_interval
+        #: What is to be told now, and the partitions for which it is too soon.
+        self._hints: dict[str, datetime] = {}
+        self._pauses: dict[str, _Pause] = {}
+        self._telling: asyncio.Task[None] | None = None
+        self._silent_until = float("-inf")
+
+    def announce(self, partition: str, ready_at: datetime) -> None:
+        """Something of ``partition`` is stored, and ready at ``ready_at``: tell others if that can change when they poll."""
+        if self._wake is None or ready_at - self._clock.now() >= self._poll_interval:
+            return
+        pause = self._pauses.get(partition)
+        if pause is None:
+            self._pauses[partition] = _Pause()
+            self._tell(partition, ready_at)
+        elif pause.ready_at is None or ready_at < pause.ready_at:
+            pause.ready_at = ready_at
+
+    def _tell(self, partition: str, ready_at: datetime) -> None:
+        self._hints[partition] = min(ready_at, self._hints.get(partition, ready_at))
+        if self._telling is None and self._wake is not None:
+            self._telling = asyncio.create_task(self._tell_all(self._wake), name="pyncette-hints")
+        asyncio.get_running_loop().call_later(self._pauses[partition].backoff.next(), self._pause_over, partition)
+
+    def _pause_over(self, partition: str) -> None:
+        pause = self._pauses.get(partition)
+        if pause is None or pause.ready_at is None:
+            self._pauses.pop(partition, None)
+        else:
+            ready_at, pause.ready_at = pause.ready_at, None
+            self._tell(partition, ready_at)
+
+    async def _tell_all(self, wake: Callable[[Sequence[Hint]], Awaitable[None]]) -> None:
+        try:
+            while self._hints and self._clock.monotonic() >= self._silent_until:
+                hints = [Hint(partition, ready_at) for partition, ready_at in self._hints.items()]
+                self._hints.clear()
+                try:
+                    await wake(hints)
+                except Exception as error:
+                    logger.debug("Other processes could not be told what is ready; they find it when they poll: %s", error)
+                    if isinstance(error, RepositoryError) and not isinstance(error, TransientRepositoryError):
+                        self._silent_until = self._clock.monotonic() + _REFUSED_FOR
+        finally:
+            self._hints.clear()
+            self._telling = None
+
+    async def close(self) -> None:
+        """Tell what waits, if that takes but a moment: the store is about to be closed."""
+        for partition, pause in self._pauses.items():
+            if pause.ready_at is not None:
+                self._tell(partition, pause.ready_at)
+        self._wake = None
+        self._pauses.clear()
+        if self._telling is not None:
+            telling = self._telling
+            await asyncio.wait([telling], timeout=_LAST_CHANCE)
+            telling.cancel()
+            await asyncio.wait([telling], timeout=_LAST_CHANCE)

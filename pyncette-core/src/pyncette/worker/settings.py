@@ -1,0 +1,22 @@
+"""How an application runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pyncette.hooks import Instrumentation
+from pyncette.worker.executors import Executor
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The parameters of :class:`~pyncette.Pyncette`."""
+
+    poll_interval: timedelta
+    batch_size: int
+    concurrency_limit: int
+    shutdown_timeout: timedelta | None
+    executor_cls: Callable[[int, Callable[[], None]], Executor]
+    instrumentation: Instrumentation
