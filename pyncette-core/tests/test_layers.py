@@ -11,7 +11,7 @@ CORE = ROOT / "pyncette-core" / "src" / "pyncette"
 #: Modules that re-export, for short public paths.
 DOORS = {
     *("backends", "codec", "compare_and_set", "executors", "instrumentation", "lifecycle", "memory", "repository", "rowwise"),
-    *("joining", "schedule", "sqlite", "task", "timezones"),
+    *("joining", "looks", "schedule", "sqlite", "task", "timezones"),
 }
 SOURCES = sorted(path for folder in ROOT.glob("*/src") for path in folder.rglob("*.py"))
 

@@ -10,6 +10,7 @@ import pytest
 from pyncette import Pyncette
 from pyncette.backends import from_url
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
+from pyncette.looks import Looks
 from pyncette.mysql import mysql_repository, schema
 from pyncette.mysql.transactions import BEGIN, Statement
 from pyncette.repository import Commit, Entry, Fail, Key, Outcome, Position, Registration, Release, Target, table_of_history
@@ -201,6 +202,40 @@ class TestClaims:
                 async with asyncio.timeout(10):
                     while not (await claim(repository)).claims:
                         await asyncio.sleep(0.05)
+
+        asyncio.run(test())
+
+    def test_what_is_passed_by_where_everything_takes_long_is_found_in_the_end(self, server, table):
+        """What old snapshots keep is not walked through by each claim, see pyncette.looks."""
+
+        async def test():
+            elapsed = [0.0]
+            here = mysql_repository(**server, mysql_table_name=table)
+            there = mysql_repository(**server, mysql_table_name=table)
+            async with here as repository, there as other:
+                repository._looks = Looks(clock=lambda: elapsed[0], expensive=0.0)
+                later = NOW + 60 * MINUTE
+
+                async def claimed():
+                    result = await repository.claim(later, "p", lease_duration=MINUTE, limit=10)
+                    return [each.key.name for each in result.claims], result.next_ready_at
+
+                await repository.register(NOW, [registration("first"), registration("far", later + 60 * MINUTE)])
+                assert await claimed() == (["first"], later + 60 * MINUTE)
+                await repository.unregister(NOW, [Key("p", "first")])
+                assert await claimed() == ([], later + 60 * MINUTE)
+                assert await claimed() == ([], later + timedelta(seconds=1))
+                await other.register(NOW, [registration("late"), registration("paused")])
+                await other.pause(NOW, [Key("p", "paused")])
+                assert (await claimed())[0] == []
+                await repository.resume(NOW, [Key("p", "paused")])
+                assert (await claimed())[0] == ["late", "paused"]
+                await other.register(NOW, [registration("too late")])
+                assert (await claimed())[0] == []
+                elapsed[0] = 60.0
+                assert (await claimed())[0] == ["too late"]
+                await repository.register(NOW, [registration("own")])
+                assert (await claimed())[0] == ["own"]
 
         asyncio.run(test())
 

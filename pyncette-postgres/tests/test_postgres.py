@@ -120,7 +120,7 @@ class TestRoundTrips:
         statement = asyncio.run(test())
         sql(f"ANALYZE {table}")
         now = to_microseconds(NOW)
-        arguments = {"$1": "'p'", "$2": str(now), "$3": "10", "$4": "'l'", "$5": str(now + 1)}
+        arguments = {"$1": "'p'", "$2": str(now), "$3": "10", "$4": "'l'", "$5": str(now + 1), "$6": "0", "$7": str(now * 2)}
         for parameter, value in arguments.items():
             statement = statement.replace(parameter, value)
         [[plan]] = sql(f"EXPLAIN (FORMAT JSON) {statement}")

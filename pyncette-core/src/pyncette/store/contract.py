@@ -140,7 +140,8 @@ class ClaimResult:
     """What one claim brought."""
 
     claims: Sequence[Claim]
-    #: The earliest ``ready_at`` among the rows asked for that were neither claimed nor put off; None if there is no such row.
+    #: The earliest ``ready_at`` among the rows asked for that were neither claimed nor put off; None if there is no such row. Earlier
+    #: where it has become expensive to look that far.
     next_ready_at: datetime | None
     #: Those of the ``names`` asked for that have no row.
     missing: Sequence[str] = ()
@@ -250,7 +251,9 @@ class Repository(abc.ABC):
 
         With ``names``, only those rows. Each gets a new random lease, a raised epoch and one more attempt, and is locked until
         ``now + lease_duration``. Two callers never both get a row; a caller that meets another may get fewer than are due.
-        A claim whose answer is lost is not undone: its rows come back when the lease ends. A row that can't be read is skipped,
+        A claim whose answer is lost is not undone: its rows come back when the lease ends. Where it has become expensive to look at
+        everything, rows that another process registered or resumed with a time in the past may be passed over, for a minute at
+        most, see :mod:`pyncette.looks`. A row that can't be read is skipped,
         see :attr:`ClaimResult.unreadable`, and so is junk in an index.
         """
 

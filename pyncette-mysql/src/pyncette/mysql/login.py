@@ -2,13 +2,14 @@
 
 import math
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pyncette.backends import BackendURL
 from pyncette.errors import ConfigurationError
 
-__all__ = ["TLS_MODES", "login", "tls"]
+__all__ = ["TLS_MODES", "URL_OPTIONS", "from_url", "login", "tls"]
 
 # Once for each connection, in one round trip. A connection that died without a word would keep its locks, and every claim pass its
 # rows by, until the server's wait_timeout, which is eight hours by default; and a statement that waits for a lock would go on to do so
@@ -19,6 +20,9 @@ SESSION completion_type = 'NO_CHAIN', SESSION sql_big_selects = 1, SESSION sql_s
 
 #: The modes of MySQL's own programs, but for PREFERRED.
 TLS_MODES = ("DISABLED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY")
+
+#: As MySQL's own programs spell them, and hosts hand them out.
+URL_OPTIONS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key")
 
 
 def login(
@@ -111,3 +115,16 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def from_url(url: BackendURL) -> Mapping[str, Any]:
+    if len(url.path) < 2:
+        raise ConfigurationError(f"The URL {url} names no database; write {url.scheme}://HOST/DATABASE")
+    return {
+        "mysql_host": url.hostname(),
+        "mysql_port": url.port(3306),
+        "mysql_user": url.username,
+        "mysql_password": url.password or "",
+        "mysql_database": url.path[1:],
+        **{f"mysql_{name.replace('-', '_')}": url.options[name] for name in URL_OPTIONS if name in url.options},
+    }

@@ -10,7 +10,7 @@ import copy
 import random
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -18,20 +18,21 @@ from typing import Any, TypeVar
 import aiomysql
 
 from pyncette import lifecycle
-from pyncette.backends import Backend, BackendURL
+from pyncette.backends import Backend
 from pyncette.clock import to_microseconds
 from pyncette.codec import name_in_bytes
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError
 from pyncette.joining import JoinedRepository
 from pyncette.lifecycle import Settled
+from pyncette.looks import Looks
 from pyncette.mysql import statements
 from pyncette.mysql.batches import parts, selects, settled, written
 from pyncette.mysql.connections import Connections
 from pyncette.mysql.faults import OtherRowsError
 from pyncette.mysql.history import MySQLHistory
 from pyncette.mysql.joining import JoinedTransactions, user_connection
-from pyncette.mysql.login import login, tls
-from pyncette.mysql.statements import brief, due_row_of, instant, is_time, quoted, row_of, schema
+from pyncette.mysql.login import URL_OPTIONS, from_url, login, tls
+from pyncette.mysql.statements import brief, due_row_of, instant, is_time, quoted, row_of, schema, seconds_of
 from pyncette.mysql.transactions import BEGIN, COMMIT, Run, Statement, Transactions, exactly
 from pyncette.repository import (
     ClaimResult,
@@ -66,6 +67,7 @@ class MySQLRepository(MySQLHistory, RowwiseRepository):
         self._name = table
         self._timeout = timeout
         self._transactions = Transactions(connections, where, quoted(table), table, timeout)
+        self._looks = Looks()
         self._joined: JoinedTransactions | None = None
         self._database = ""
 
@@ -108,18 +110,22 @@ class MySQLRepository(MySQLHistory, RowwiseRepository):
     ) -> ClaimResult:
         at = to_microseconds(now)
         until = to_microseconds(lifecycle.lease_end(now, lease_duration))
-        among = [partition] if names is None else [partition, *names]
         peek, take, following = statements.CLAIMS if names is None else statements.claims_among(len(names))
 
         async def claim(run: Run) -> ClaimResult:
+            look = (self._looks if names is None else Looks()).begin(partition, now)
+            since = statements.EVER if look.since is None else to_microseconds(look.since)
+            among, ahead = ([partition, since], [to_microseconds(look.until)]) if names is None else ([partition, *names], [])
             # An idle poll ends here, with nothing locked.
-            [seen] = await run(Statement(peek, among)) if names is None or names else [[]]
-            known = {name.decode() for name, _ in seen} if names is not None else set()
+            [seen] = await run(Statement(peek, [*among, *ahead])) if names is None or names else [[]]
+            took = seen[0][1] / 1e6 if names is None else 0
+            known = {name.decode() for _, name in seen} if names is not None else set()
             missing = [name for name in names or () if name not in known]
-            ready = sorted(ready_at for _, ready_at in seen if is_time(ready_at))
+            ready = sorted(ready_at for ready_at, _ in seen if is_time(ready_at))
             if not ready or ready[0] > at:
-                return ClaimResult([], instant(ready[0] if ready else None), missing)
+                return ClaimResult([], look.end(instant(ready[0] if ready else None), took), missing)
             _, found = await run(BEGIN, Statement(take, [*among, at, limit]))
+            took = seconds_of(found[0]) if found else took
             rows = [due_row_of(partition, values) for values in found]
             claims = [taken[1] for row in rows if (taken := lifecycle.claim(row, now, lease_duration, lease)) is not None]
             unreadable = [lifecycle.put_off(row, now, lease_duration) for row in rows if row.state is State.UNREADABLE]
@@ -132,8 +138,8 @@ class MySQLRepository(MySQLHistory, RowwiseRepository):
             if put_off:
                 writes.append(Statement(statements.PUT_OFF.replace("{some}", some), [until, partition, *put_off]))
             but = following.replace("{but}", f" AND name NOT IN ({some})" if put_off else "")
-            *_, next_ready_at, _ = await run(*writes, Statement(but, [*among, lease, *put_off]), COMMIT)
-            return ClaimResult(claims, instant(next_ready_at[0][0] if next_ready_at else None), missing, unreadable)
+            *_, rest, _ = await run(*writes, Statement(but, [*among, *ahead, lease, *put_off]), COMMIT)
+            return ClaimResult(claims, look.end(instant(rest[0][0] if rest else None), took), missing, unreadable)
 
         return await self._transactions.run(claim, urgent=True)
 
@@ -215,7 +221,7 @@ class MySQLRepository(MySQLHistory, RowwiseRepository):
             if alone is not None and alone[0] is not None:
                 with contextlib.suppress(aiomysql.IntegrityError):  # there is such a row
                     insert, *_ = written((), (), [alone[0]], self._transactions.largest)
-                    await run(insert, COMMIT)
+                    await self._written(run(insert, COMMIT), [alone[0]])
                     return [alone[1]]
             locking = selects(statements.BRIEF, [key for key, _ in changes], self._transactions.largest, " FOR UPDATE")
             before = _by_key(await run(BEGIN, *locking))
@@ -235,10 +241,19 @@ class MySQLRepository(MySQLHistory, RowwiseRepository):
                     removed.append(key)  # rare, and so not worth a statement that would send the arguments every time
                 if row is not None:
                     (inserted if replaced else updated).append(row)
-            await run(*written(updated, removed, inserted, self._transactions.largest), COMMIT)
+            write = run(*written(updated, removed, inserted, self._transactions.largest), COMMIT)
+            await self._written(write, [*updated, *inserted])
             return answers
 
         return await self._transactions.run(update, urgent=_URGENT.get())
+
+    async def _written(self, writing: Awaitable[Any], rows: Sequence[Row]) -> None:
+        try:
+            await writing
+        finally:
+            for row in rows:
+                if row.ready_at is not None:
+                    self._looks.written(row.key.partition, row.ready_at)
 
     async def _fetch(self, sql: str, parameters: Any = (), *, urgent: bool = False) -> Sequence[Any]:
         async def fetch(run: Run) -> Sequence[Any]:
@@ -352,20 +367,4 @@ def _is_text(raw: bytes) -> bool:
     return True
 
 
-def _from_url(url: BackendURL) -> Mapping[str, Any]:
-    if len(url.path) < 2:
-        raise ConfigurationError(f"The URL {url} names no database; write {url.scheme}://HOST/DATABASE")
-    return {
-        "mysql_host": url.hostname(),
-        "mysql_port": url.port(3306),
-        "mysql_user": url.username,
-        "mysql_password": url.password or "",
-        "mysql_database": url.path[1:],
-        **{f"mysql_{name.replace('-', '_')}": url.options[name] for name in _URL_OPTIONS if name in url.options},
-    }
-
-
-#: As MySQL's own programs spell them, and hosts hand them out.
-_URL_OPTIONS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key")
-
-backend = Backend(contract_version=1, factory=mysql_repository, prefix="mysql_", from_url=_from_url, url_options=_URL_OPTIONS)
+backend = Backend(contract_version=1, factory=mysql_repository, prefix="mysql_", from_url=from_url, url_options=URL_OPTIONS)

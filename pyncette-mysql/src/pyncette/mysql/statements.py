@@ -14,6 +14,8 @@ from pyncette.errors import ConfigurationError
 from pyncette.lifecycle import Settled
 from pyncette.repository import Key, Row, table_of_history
 
+#: Before the calendar, for rows that are damaged.
+EVER = -(2**63)
 _EARLIEST = to_microseconds(datetime.min.replace(tzinfo=UTC))
 _LATEST = to_microseconds(datetime.max.replace(tzinfo=UTC))
 
@@ -64,6 +66,8 @@ FIELDS = (
 COLUMNS = ", ".join(f"t.{field}" for field in FIELDS)
 # What is ready beyond the calendar never is.
 _READY = f"`partition` = %s AND ready_at <= {_LATEST}"
+# From where on to where a claim looks, see pyncette.looks.
+_WITHIN = "`partition` = %s AND ready_at BETWEEN %s AND %s"
 # Rows that are named have to be sought by their names. On the other index a row may move, while that is read, from what comes
 # to what has been, and be missed: READ COMMITTED allows it, and the optimiser likes that index for small tables.
 BY_NAME = "{table} AS t FORCE INDEX (PRIMARY)"
@@ -72,19 +76,21 @@ SELECT = f"SELECT {COLUMNS} FROM"
 # Without large arguments, which are neither looked at nor changed but by a registration: their digest says whether they are others.
 _LARGE, _DIGEST = 1000, "sha256:"
 BRIEF = SELECT.replace("t.spec", f"IF(LENGTH(t.spec) > {_LARGE}, CONCAT('{_DIGEST}', SHA2(t.spec, 256)), t.spec)")
-PEEK = f"SELECT NULL, ready_at FROM {BY_TIME} WHERE {_READY} ORDER BY ready_at LIMIT 1"
-PEEK_NAMED = f"SELECT name, ready_at FROM {BY_NAME} WHERE `partition` = %s AND name IN ({{names}})"
+# How many microseconds it has taken the server to get so far: SYSDATE() is the time of its call, NOW() that of the statement.
+_TOOK = "TIMESTAMPDIFF(MICROSECOND, NOW(6), SYSDATE(6))"
+PEEK = f"SELECT (SELECT ready_at FROM {BY_TIME} WHERE {_WITHIN} ORDER BY ready_at LIMIT 1), {_TOOK}"
+PEEK_NAMED = f"SELECT ready_at, name FROM {BY_NAME} WHERE `partition` = %s AND name IN ({{names}})"
 # What a claim needs, in few columns: each takes the driver as long as the conversion of a number. The state comes last, whatever is in it.
-_NUMBERS = ("occurrence", "execute_after", "ready_at", "COALESCE(locked_until, '')", "epoch", "revision", "attempt", "state")
+_NUMBERS = (_TOOK, "occurrence", "execute_after", "ready_at", "COALESCE(locked_until, '')", "epoch", "revision", "attempt", "state")
 _TAKE = f"SELECT name, spec, schedule, memo, CONCAT_WS(' ', {', '.join(_NUMBERS)}) FROM"
 _DUE = " AND ready_at <= %s ORDER BY ready_at LIMIT %s FOR UPDATE SKIP LOCKED"
-TAKE = f"{_TAKE} {BY_TIME} WHERE `partition` = %s{_DUE}"
+TAKE = f"{_TAKE} {BY_TIME} WHERE `partition` = %s AND ready_at >= %s{_DUE}"
 TAKE_NAMED = f"{_TAKE} {BY_NAME} WHERE `partition` = %s AND name IN ({{names}}){_DUE}"
 CLAIM = (
     f"UPDATE {BY_NAME} SET lease = %s, locked_until = %s, ready_at = %s, epoch = GREATEST(epoch + 1, %s), attempt = attempt + 1 "
     "WHERE `partition` = %s AND name IN ({names})"
 )
-NEXT = f"SELECT ready_at FROM {BY_TIME} WHERE {_READY} AND NOT lease <=> %s{{but}} ORDER BY ready_at LIMIT 1"
+NEXT = f"SELECT ready_at FROM {BY_TIME} WHERE {_WITHIN} AND NOT lease <=> %s{{but}} ORDER BY ready_at LIMIT 1"
 NEXT_NAMED = (
     f"SELECT ready_at FROM {BY_NAME} WHERE {_READY} AND name IN ({{names}}) AND NOT lease <=> %s{{but}} ORDER BY ready_at LIMIT 1"
 )
@@ -211,7 +217,7 @@ def brief(spec: str) -> str:
 def due_row_of(partition: str, values: Sequence[Any]) -> Row:
     """The row of these values, which are those of :data:`TAKE`: without its lease, which a claim replaces, and without an error."""
     name, spec, schedule, memo, numbers = values
-    at, after, ready, locked, epoch, revision, attempt, state = numbers.split(" ", 7)
+    _, at, after, ready, locked, epoch, revision, attempt, state = numbers.split(" ", 8)
     until = int(locked) if locked else None
     try:
         key = Key(partition, name.decode())
@@ -219,6 +225,11 @@ def due_row_of(partition: str, values: Sequence[Any]) -> Row:
         return unreadable(Key(partition, name_of_bytes(name)), "the name is no text", int(ready))
     counts = int(epoch), int(revision), int(attempt)
     return decode(key, spec, schedule, int(at), int(after), int(ready), None, until, *counts, state, None, memo)
+
+
+def seconds_of(values: Sequence[Any]) -> float:
+    """How long it has taken the server to get to the row of these values of :data:`TAKE`."""
+    return int(values[-1].split(" ", 1)[0]) / 1e6
 
 
 def row_of(values: Sequence[Any]) -> Row:

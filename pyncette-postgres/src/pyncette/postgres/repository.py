@@ -17,6 +17,7 @@ from pyncette.codec import decode
 from pyncette.codec import unreadable as damaged
 from pyncette.errors import ConfigurationError, RepositoryError, StoreMissingError, TransientRepositoryError
 from pyncette.joining import JoinedRepository
+from pyncette.looks import Looks
 from pyncette.postgres import statements, tables
 from pyncette.postgres.connecting import OPTIONS, Connecting
 from pyncette.postgres.connections import Connections, opened
@@ -47,6 +48,8 @@ __all__ = ["PostgresRepository", "backend", "postgres_repository"]
 
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _EARLIEST = to_microseconds(datetime.min.replace(tzinfo=UTC))
+#: Before the calendar, for rows that are damaged.
+_EVER = -(2**63)
 #: The partition and the name of what SETTLE_EXPECTED is given.
 _KEY = operator.itemgetter(1, 2)
 #: More rows than so are not counted but estimated.
@@ -58,6 +61,7 @@ class PostgresRepository(PostgresHistory, Repository):
 
     def __init__(self, connections: Connections, table: str) -> None:
         self._connections = connections
+        self._looks = Looks()
         self._name_table(table)
 
     def _name_table(self, table: str) -> None:
@@ -74,7 +78,12 @@ class PostgresRepository(PostgresHistory, Repository):
                 if r.keep_overdue is keep_overdue
             ]
             if batch:
-                await self._fetch("REGISTER", to_microseconds(now), force, keep_overdue, *_columns(batch))
+                try:
+                    await self._fetch("REGISTER", to_microseconds(now), force, keep_overdue, *_columns(batch))
+                finally:
+                    for partition, *_, execute_after in batch:
+                        # One that keeps what is due may be ready whenever it was before.
+                        self._looks.written(partition, *(() if keep_overdue else (from_microseconds(execute_after),)))
 
     async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
         return await self._change("UNREGISTER", keys)
@@ -83,11 +92,13 @@ class PostgresRepository(PostgresHistory, Repository):
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
     ) -> ClaimResult:
         lease, until = lifecycle.new_lease(), to_microseconds(lifecycle.lease_end(now, lease_duration))
-        statement, among = ("CLAIM", ()) if names is None else ("CLAIM_NAMED", (list(names),))
-        rows = await self._fetch(statement, partition, to_microseconds(now), limit, lease, until, *among, urgent=True)
+        statement, among, looks = ("CLAIM", (), self._looks) if names is None else ("CLAIM_NAMED", (list(names),), Looks())
+        look = looks.begin(partition, now)
+        span = _EVER if look.since is None else to_microseconds(look.since), to_microseconds(look.until)
+        rows = await self._fetch(statement, partition, to_microseconds(now), limit, lease, until, *span, *among, urgent=True)
         claims = []
         unreadable = []
-        for _, _, _, name, spec, schedule, occurrence, execute_after, epoch, attempt, revision, memo, state, locked in rows:
+        for _, _, _, _, name, spec, schedule, occurrence, execute_after, epoch, attempt, revision, memo, state, locked in rows:
             if name is None:  # nothing was due
                 continue
             key = Key(partition, name)
@@ -99,8 +110,8 @@ class PostgresRepository(PostgresHistory, Repository):
                 at = from_microseconds(occurrence)
                 after = at if execute_after == occurrence else from_microseconds(execute_after)
                 claims.append(Claim(key, spec, schedule, at, after, lease, epoch, attempt, revision, memo or ""))
-        next_ready_at, missing = rows[0][:2]
-        return ClaimResult(claims, _instant(next_ready_at), missing or (), unreadable)
+        next_ready_at, seconds, missing = rows[0][:3]
+        return ClaimResult(claims, look.end(_instant(next_ready_at), seconds), missing or (), unreadable)
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(settlements)
@@ -160,7 +171,11 @@ class PostgresRepository(PostgresHistory, Repository):
         return await self._change("PAUSE", keys, [(memos or {}).get(key) for key in keys])
 
     async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
-        return await self._change("RESUME", keys, [(memos or {}).get(key) for key in keys])
+        try:
+            return await self._change("RESUME", keys, [(memos or {}).get(key) for key in keys])
+        finally:
+            for key in keys:
+                self._looks.written(key.partition)
 
     def within(self, connection: object) -> Repository:
         """On a connection of asyncpg, psycopg 3, SQLAlchemy or Django to the same database."""

@@ -85,13 +85,15 @@ WITH k AS MATERIALIZED (
 DELETE FROM {table} AS t USING k WHERE t.partition = k.partition AND t.name = k.name RETURNING t.partition, t.name
 """
 
+# $1 partition, $2 now, $3 limit, $4 lease, $5 its end, $6 and $7 the times that are looked at, see pyncette.looks.
 # The CTE is materialised: a plain subquery with LIMIT and SKIP LOCKED may be run more than once, and lock more than it returns.
 # What others hold locked at this moment is passed over, but counts for next_ready_at: it may become free without being claimed.
+# Told is also how long it has taken to get to the first row, past what an old snapshot keeps.
 # A row that was changed between the look at it and its lock has another place, and is left to the next claim.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
-    SELECT t.ctid AS place, t.name, t.ready_at, {_READABLE} AS readable FROM {{table}} AS t
-    WHERE t.partition = $1 AND t.ready_at <= $2 {{among}} ORDER BY t.ready_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    SELECT t.ctid AS place, t.name, t.ready_at, {_READABLE} AS readable, clock_timestamp() AS reached FROM {{table}} AS t
+    WHERE t.partition = $1 AND t.ready_at BETWEEN $6 AND $2 {{among}} ORDER BY t.ready_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE {{table}} AS t
     SET ready_at = $5, lease = $4, locked_until = $5, epoch = greatest(t.epoch + 1, $2), attempt = t.attempt + 1
@@ -107,14 +109,15 @@ WITH due AS MATERIALIZED (
 )
 SELECT (
     SELECT t.ready_at FROM {{table}} AS t
-    WHERE t.partition = $1 AND t.ready_at <= {_LAST} {{among}} AND t.name NOT IN (SELECT name FROM taken)
+    WHERE t.partition = $1 AND t.ready_at BETWEEN $6 AND $7 {{among}} AND t.name NOT IN (SELECT name FROM taken)
     ORDER BY t.ready_at LIMIT 1
-), {{missing}}, taken.* FROM (SELECT) AS always LEFT JOIN taken ON true ORDER BY taken.since
+), extract(epoch FROM coalesce((SELECT reached FROM due LIMIT 1), clock_timestamp()) - statement_timestamp())::float8, {{missing}}, taken.*
+FROM (SELECT) AS always LEFT JOIN taken ON true ORDER BY taken.since
 """
 CLAIM = _CLAIM.replace("{among}", "").replace("{missing}", "NULL")
-CLAIM_NAMED = _CLAIM.replace("{among}", "AND t.name = ANY($6::text[])").replace(
+CLAIM_NAMED = _CLAIM.replace("{among}", "AND t.name = ANY($8::text[])").replace(
     "{missing}",
-    """ARRAY(SELECT asked.name FROM unnest($6::text[]) AS asked (name)
+    """ARRAY(SELECT asked.name FROM unnest($8::text[]) AS asked (name)
         WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE t.partition = $1 AND t.name = asked.name))""",
 )
 
