@@ -302,7 +302,7 @@ def test_list_as_json_is_an_object_a_line(pyncette, stored):
         "failed": 0,
         "states": {"scheduled": 4},
         "extra_runs": 0,
-        "paused": False,
+        "paused": None,
         "layout": "dynamic_task()",
         "layout_differs": False,
     }

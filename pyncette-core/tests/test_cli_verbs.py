@@ -1,6 +1,7 @@
 """The verbs of the command line: pause, resume, trigger, backfill, retry, reschedule, and what they do in bulk."""
 
 import asyncio
+import re
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -80,7 +81,8 @@ def test_a_task_is_paused_and_resumed(pyncette, store):  # noqa: F811
     assert pyncette("pause", "shop:app", "report").code == 0
     assert pyncette("show", "shop:app", "report", "--json").objects[0]["state"] == "paused"
     assert pyncette("resume", "shop:app", "report", "--json").objects == [{"task": "report", "instance": None, "resumed": True}]
-    assert pyncette("pause", "shop:app", "mail", "ada").code == 0
+    assert pyncette("pause", "shop:app", "mail", "ada", "--note", "moved house", "--by", "bob").code == 0
+    assert store(noted) == ("moved house", "bob")
     assert instances(pyncette("list", "shop:app", "mail", "--state", "paused", "--json")) == {"ada": "paused"}
     one_line_error(pyncette("pause", "shop:app", "mail", "bob"), "'bob' of 'mail'", "nothing is changed")
     one_line_error(pyncette("pause", "shop:app", "report", "bob"), "static")
@@ -89,9 +91,12 @@ def test_a_task_is_paused_and_resumed(pyncette, store):  # noqa: F811
 
 def test_a_whole_template_is_paused_and_list_show_and_check_say_so(pyncette, store):  # noqa: F811
     store(fill)
-    assert pyncette("pause", "shop:app", "deliver").code == 0
-    assert "paused as a whole" in next(line for line in pyncette("list", "shop:app").lines if line.startswith("deliver"))
-    assert pyncette("show", "shop:app", "deliver", "--json").objects[0]["paused"] is True
+    assert pyncette("pause", "shop:app", "deliver", "--note", "too loud", "--by", "ada").code == 0
+    assert re.search(
+        "paused as a whole since .* by ada: too loud$",
+        next(line for line in pyncette("list", "shop:app").lines if line.startswith("deliver")),
+    )
+    assert pyncette("show", "shop:app", "deliver", "--json").objects[0]["paused"].endswith("by ada: too loud")
     assert "'deliver' is paused as a whole" in pyncette("check", "shop:app").stdout
     assert "paused as a whole" in pyncette("trigger", "shop:app", "deliver", "eu-1").stderr
     assert pyncette("resume", "shop:app", "deliver").code == 0
@@ -207,6 +212,11 @@ def test_a_batch_that_the_store_refuses_is_named_and_the_others_are_done(pyncett
     assert pyncette("pause", "shop:app", "mail", "--prefix", "user", "--yes").code == 0
     states = instances(pyncette("list", "shop:app", "mail", "--prefix", "user", "--limit", "0", "--json"))
     assert set(states.values()) == {"paused"}
+
+
+async def noted(app_context, report, deliver, mail):
+    note = (await app_context.get_task(mail, "ada")).note
+    return note.text, note.by
 
 
 async def many(app_context, report, deliver, mail):

@@ -6,6 +6,7 @@ import pytest
 
 from pyncette import ConfigurationError, FailureMode, Instance, RepositoryError, State
 from pyncette.layout import stored_layout
+from pyncette.memo import Memo
 from pyncette.moving import move
 from pyncette.repository import Key, Repository
 from pyncette.testing import running
@@ -184,6 +185,38 @@ def test_a_store_that_can_not_pause_says_so(make_app, clock, store):
             assert shop.ran == ["a", "a"]
 
     clock.run(main())
+
+
+def test_who_did_it_is_in_the_audit_log_and_who_paused_a_template_is_stored(app, clock, store, caplog):
+    caplog.set_level("INFO", "pyncette.audit")
+    shop = Shop(app, max_attempts=1)
+    shop.fails = True
+    report = app.task(name="report", interval=HOUR)(shop.body)
+
+    async def main():
+        async with running(app) as app_context:
+            await app_context.schedule_task(shop.task, "a", execute_at=START)
+            await clock.advance(SECOND)
+            caplog.clear()
+            await app_context.retry_task(shop.task, "a", by="ada")
+            await clock.advance(SECOND)
+            await app_context.retry_tasks(shop.task, by="ada")
+            await app_context.reschedule_task(shop.task, "a", interval=HOUR, by="ada")
+            await app_context.trigger_task(shop.task, "a", by="ada")
+            await app_context.backfill_task(report, start=START - 2 * HOUR, end=START, by="ada")
+            await app_context.pause_template(shop.task, note="too loud", by="ada")
+            note = Memo.read(store._get(Key("layouts", "task")).memo).note
+            assert (note.text, note.by, note.at) == ("too loud", "ada", clock.now())
+            await app_context.resume_template(shop.task, by="ada")
+            assert Memo.read(store._get(Key("layouts", "task")).memo).note is None
+
+    clock.run(main())
+    records = [record for record in caplog.records if record.name == "pyncette.audit"]
+    assert {record.by for record in records} == {"ada"}
+    assert [record.action for record in records] == [
+        *("retry", "retry", "reschedule", "trigger", "backfill", "pause template", "resume template"),
+    ]
+    assert [record.task for record in records] == [*["task"] * 4, "report", *["task"] * 2]
 
 
 # --- retrying -----------------------------------------------------------------------------------------------------------

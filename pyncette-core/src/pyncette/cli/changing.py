@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
+from pyncette.audit import audit
 from pyncette.cli.bulk import in_bulk
 from pyncette.cli.filters import Filter
 from pyncette.cli.output import note, print_json
@@ -42,7 +43,7 @@ async def unschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
     async with opened(app) as app_context:
         known = await groups(app_context)
         if wanted.given:
-            remove = functools.partial(_remove_all, app_context)
+            remove = functools.partial(_remove_all, app_context, arguments)
             group = find(known, name, instances=not wanted.extra)
             return await in_bulk(app_context, group, wanted, "unscheduled", remove, arguments, confirmed=arguments.yes)
         if instance is not None:
@@ -57,6 +58,7 @@ async def unschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
             removed, forgotten = await _remove_undeclared(app_context, name, find_all(known, name), confirmed=arguments.all)
     if not removed and not forgotten:
         raise ConfigurationError(f"The store has no {what}; nothing is changed")
+    audit("unschedule", name, instance, by=arguments.by, count=None if instance is not None else removed)
     if arguments.json:
         print_json({"task": name, "instance": instance, "unscheduled": True, "count": removed})
     else:
@@ -104,8 +106,10 @@ async def _remove_rows(app_context: PyncetteContext, group: Group, *, unreadable
     return removed + await _remove(app_context, batch)
 
 
-async def _remove_all(app_context: PyncetteContext, found: Sequence[Row]) -> int:
-    return await _remove(app_context, [row.key for row in found])
+async def _remove_all(app_context: PyncetteContext, arguments: argparse.Namespace, found: Sequence[Row]) -> int:
+    count = await _remove(app_context, [row.key for row in found])
+    audit("unschedule", arguments.name, by=arguments.by, count=count)
+    return count
 
 
 async def _remove(app_context: PyncetteContext, keys: Sequence[Key]) -> int:

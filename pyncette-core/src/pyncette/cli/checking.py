@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import json
+import shlex
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -135,7 +136,7 @@ async def _rows(app_context: PyncetteContext) -> Sequence[_Finding]:
     if len(undeclared) > _EXAMPLES:
         found.append(f"{len(undeclared) - _EXAMPLES} more names are stored but not declared by the app; see: pyncette list")
     found += [
-        f"{group.name!r} is paused as a whole, so nobody runs its instances; see: pyncette resume --help"
+        f"{group.name!r} is {group.pause}; nobody runs its instances until: pyncette resume APP {shlex.quote(group.name)}"
         for group in known
         if group.paused is not None
     ]

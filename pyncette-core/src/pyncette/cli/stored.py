@@ -15,6 +15,7 @@ from pyncette.cli.output import note
 from pyncette.errors import ConfigurationError, ScheduleError, StoreMissingError
 from pyncette.extra import is_extra
 from pyncette.layout import Layout, paused_templates, stored_layouts
+from pyncette.memo import Memo
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Cron, Extra, Interval, Schedule
 from pyncette.store.contract import Key, Repository, Row, State, SupportsPartitions, SupportsStats
@@ -59,6 +60,17 @@ class Group:
     layout: Layout | None = None
     #: What is stored of the layout, if the template is paused as a whole.
     paused: Row | None = None
+
+    @property
+    def pause(self) -> str | None:
+        """That the template is paused as a whole, since when, by whom and why; None if it is not."""
+        if self.paused is None:
+            return None
+        note = Memo.read(self.paused.memo).note
+        if note is None:
+            return "paused as a whole"
+        by = "" if note.by is None else f" by {note.by}"
+        return f"paused as a whole since {note.at:%Y-%m-%d %H:%M:%S}Z{by}" + ("" if note.text is None else f": {note.text}")
 
     @property
     def mismatch(self) -> str | None:

@@ -109,8 +109,8 @@ async def show(app: Pyncette, arguments: argparse.Namespace) -> int:
 
 
 def _note_paused(group: Group) -> None:
-    if group.paused is not None:
-        note(f"{group.name!r} is paused as a whole; see: pyncette resume --help")
+    if group.pause is not None:
+        note(f"{group.name!r} is {group.pause}; see: pyncette resume --help")
 
 
 def _note_mismatch(group: Group) -> None:
@@ -138,7 +138,7 @@ async def _describe(app_context: PyncetteContext, group: Group, budget: Budget) 
         described |= {"instances": totals.instances, "due": totals.due, "oldest_due": oldest_due, "failed": totals.failed}
         described |= {"next": when(totals.ready), "states": totals.states, "extra_runs": totals.extra}
     return described | {
-        "paused": group.paused is not None,
+        "paused": group.pause,
         "layout": None if group.layout is None else str(group.layout),
         "layout_differs": group.mismatch is not None,
     }
@@ -170,7 +170,7 @@ def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
     elif not described["enabled"]:
         remarks.append("disabled")
     if described.get("paused"):
-        remarks.append("paused as a whole")
+        remarks.append(described["paused"])
     if described.get("layout_differs"):
         remarks.append(f"stored as {described['layout']}")
     return described["task"], described["kind"], schedule, following, "; ".join(remark for remark in remarks if remark)

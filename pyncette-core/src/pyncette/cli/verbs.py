@@ -5,20 +5,22 @@ import getpass
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
+from pyncette.audit import audit
 from pyncette.cli.arguments import Add, add_app, add_json, in_loop, zone
 from pyncette.cli.bulk import in_bulk
 from pyncette.cli.filters import Filter, add_filters
 from pyncette.cli.output import note, print_json, say
 from pyncette.cli.stored import Group, find, groups, opened
 from pyncette.cli.upcoming import Moment, duration, instant_meant, parse_moment
+from pyncette.client.changing import memo_of_pause, memo_of_resumption
 from pyncette.errors import ConfigurationError, RepositoryError
-from pyncette.store.contract import Row, SupportsPause
+from pyncette.store.contract import Row, State, SupportsPause
 from pyncette.tasks import StaticTask, Task, Template
 
 __all__ = ["add_by", "add_verbs", "who"]
@@ -51,6 +53,7 @@ def add_verbs(add: Add) -> None:
         "shop.py:app deliver",
         "shop.py:app deliver --prefix test- --yes",
     )
+    parser.add_argument("--note", metavar="TEXT", help="why, for whoever looks at what is paused")
     _add_bulk(parser)
     parser = _add(
         add,
@@ -134,7 +137,6 @@ def _add(add: Add, name: str, command: Any, what: str, more: str, *lines: str) -
 
 
 def _add_bulk(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--note", metavar="TEXT", help="why")
     add_filters(parser)
     parser.add_argument("--yes", action="store_true", help="do it to all that the filters meet")
     parser.add_argument("--dry-run", action="store_true", help="only show them")
@@ -205,33 +207,52 @@ async def _pause_or_resume(app: Pyncette, arguments: argparse.Namespace, done: s
         group, task = await _declared(app_context, arguments)
         pausing = done == "paused"
         if wanted.given:
-            act = _changer(app_context, done)
+            act = _changer(app_context, done, arguments)
             return await in_bulk(app_context, group, wanted, done, act, arguments, confirmed=arguments.yes)
         if arguments.dry_run or arguments.yes:
             raise ConfigurationError("--yes and --dry-run are for what filters meet; give one, or leave them out")
         if isinstance(task, Template) and arguments.instance is None:
             if pausing:
-                await app_context.pause_template(task, by=arguments.by)
+                await app_context.pause_template(task, note=arguments.note, by=arguments.by)
                 return _done(arguments, done, f"{group.name!r} is paused as a whole; processes that run notice within ten seconds")
             if not await app_context.resume_template(task, by=arguments.by):
                 raise ConfigurationError(
                     f"{group.name!r} is not paused as a whole; name an instance, or see: pyncette resume --help"
                 )
             return _done(arguments, done, f"{group.name!r} is resumed")
-        found = await (app_context.pause_task if pausing else app_context.resume_task)(*_named(group, task, arguments))
-        if not found:
+        named = _named(group, task, arguments)
+        if not await (
+            app_context.pause_task(*named, note=arguments.note, by=arguments.by)
+            if pausing
+            else app_context.resume_task(*named, by=arguments.by)
+        ):
             raise _absent(arguments)
         return _done(arguments, done, f"{_what(arguments)} is {done}")
 
 
-def _changer(app_context: PyncetteContext, done: str) -> Any:
+def _changer(app_context: PyncetteContext, done: str, arguments: argparse.Namespace) -> Callable[[Sequence[Row]], Awaitable[int]]:
     repository = app_context.repository
     if not isinstance(repository, SupportsPause):
         raise RepositoryError(f"{type(repository).__name__} can't pause tasks")
-    call = repository.pause if done == "paused" else repository.resume
 
     async def act(rows: Sequence[Row]) -> int:
-        return sum(await call(app_context.clock.now(), [row.key for row in rows]))
+        now, keys = app_context.clock.now(), [row.key for row in rows]
+        if done == "paused":
+            why = arguments.note
+            memos = {row.key: memo_of_pause(row, why, arguments.by, now) for row in rows}
+            count = sum(await repository.pause(now, keys, memos))
+        else:
+            why = None
+            memos = {row.key: memo_of_resumption(row) for row in rows if row.state is State.PAUSED}
+            count = sum(await repository.resume(now, keys, memos))
+        audit(
+            {"paused": "pause", "resumed": "resume", "retried": "retry"}[done],
+            arguments.name,
+            by=arguments.by,
+            count=count,
+            note=why,
+        )
+        return count
 
     return act
 
@@ -291,7 +312,7 @@ async def _retry(app: Pyncette, arguments: argparse.Namespace) -> int:
         group, task = await _declared(app_context, arguments)
         if arguments.instance is None and (isinstance(task, Template) or arguments.prefix or arguments.dry_run):
             wanted = Filter(("failed",), arguments.prefix or "", extra=None)
-            return await in_bulk(app_context, group, wanted, "retried", _changer(app_context, "retried"), arguments)
+            return await in_bulk(app_context, group, wanted, "retried", _changer(app_context, "retried", arguments), arguments)
         if arguments.prefix or arguments.dry_run:
             raise ConfigurationError("--prefix and --dry-run are for many; leave out the instance")
         if isinstance(task, StaticTask):

@@ -1,13 +1,15 @@
 """Changing what is stored of a task, whatever its schedule: pausing and resuming."""
 
+from datetime import datetime
+
 from pyncette.audit import audit, check_by
 from pyncette.client.base import Opened
 from pyncette.errors import RepositoryError
 from pyncette.memo import Memo, Note
-from pyncette.store.contract import Key, State, SupportsPause
+from pyncette.store.contract import Key, Row, State, SupportsPause
 from pyncette.tasks import StaticTask, Task, TaskInstance
 
-__all__ = ["Changing"]
+__all__ = ["Changing", "memo_of_pause", "memo_of_resumption", "names"]
 
 
 class Changing(Opened):
@@ -31,10 +33,10 @@ class Changing(Opened):
         note, by = check_by(note, "note"), check_by(by)
         key, pausable, now = self._key(task, instance_name), self._pausable(), await self._now()
         [row] = await self.repository.get([key])
-        memos = {} if row is None else {key: Memo.read(row.memo).paused(Note(text=note, by=by, at=now)).text()}
+        memos = {} if row is None else {key: memo_of_pause(row, note, by, now)}
         [found] = await pausable.pause(now, [key], memos)
         if found:
-            audit("pause", *_names(task, key), by=by, note=note)
+            audit("pause", *names(task, key), by=by, note=note)
         return found
 
     async def resume_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
@@ -44,13 +46,11 @@ class Changing(Opened):
         """
         by, key, pausable, now = check_by(by), self._key(task, instance_name), self._pausable(), await self._now()
         [row] = await self.repository.get([key])
-        memos = {}
-        if row is not None and row.state is State.PAUSED:
-            memos = {key: Memo.read(row.memo).resumed(row.attempt - (row.locked_until is not None)).text()}
+        memos = {} if row is None or row.state is not State.PAUSED else {key: memo_of_resumption(row)}
         [found] = await pausable.resume(now, [key], memos)
         self._announce(key.partition, self.clock.now())
         if found:
-            audit("resume", *_names(task, key), by=by)
+            audit("resume", *names(task, key), by=by)
         return found
 
     def _pausable(self) -> SupportsPause:
@@ -59,5 +59,16 @@ class Changing(Opened):
         return self.repository
 
 
-def _names(task: Task | TaskInstance, key: Key) -> tuple[str, str | None]:
+def memo_of_pause(row: Row, note: str | None, by: str | None, now: datetime) -> str:
+    """What is remembered of ``row`` while it is paused."""
+    return Memo.read(row.memo).paused(Note(text=note, by=by, at=now)).text()
+
+
+def memo_of_resumption(row: Row) -> str:
+    """What is remembered of the paused ``row`` when it is resumed."""
+    return Memo.read(row.memo).resumed(row.attempt - (row.locked_until is not None)).text()
+
+
+def names(task: Task | TaskInstance, key: Key) -> tuple[str, str | None]:
+    """What goes into the audit log of the row ``key``: the task, and the instance if it is one."""
     return task.template.name, None if isinstance(task, StaticTask) else key.name

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from pyncette import partitions
-from pyncette.client.changing import Changing
+from pyncette.audit import audit, check_by
+from pyncette.client.changing import Changing, memo_of_pause, memo_of_resumption, names
 from pyncette.client.scheduling import Scheduling
 from pyncette.errors import ConfigurationError
 from pyncette.layout import agree_on_layouts
@@ -20,10 +21,17 @@ class Operating(Scheduling, Changing):
     """The calls of operators."""
 
     async def retry_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
-        """Let a task that was given up run again, at once, with all its attempts; whether it had failed. Any other is left alone."""
-        key = self._key(task, instance_name)
+        """Let a task that was given up run again, at once, with all its attempts; whether it had failed. Any other is left alone.
+
+        :param by: who asked for it, for the log ``pyncette.audit``.
+        """
+        key, by, pausable = self._key(task, instance_name), check_by(by), self._pausable()
         row = (await self.repository.get([key]))[0]
-        return row is not None and row.state is State.FAILED and await self.resume_task(task, instance_name)
+        if row is None or row.state is not State.FAILED or not (await pausable.resume(await self._now(), [key]))[0]:
+            return False
+        self._announce(key.partition, self.clock.now())
+        audit("retry", *names(task, key), by=by)
+        return True
 
     async def retry_tasks(
         self, task: Task, *, progress: Callable[[int], None] = lambda retried: None, by: str | None = None
@@ -33,17 +41,21 @@ class Operating(Scheduling, Changing):
         Page by page: what an interrupted call has not reached stays as it is, so that it can be repeated.
 
         :param progress: called after each page with how many there are so far.
-        :param by: who asked for it; kept in the audit log.
+        :param by: who asked for it; for the log ``pyncette.audit``.
         """
         among = [partitions.extra_runs(task.name)] if isinstance(task, StaticTask) else self._template(task).all_partitions()
-        pausable, retried = self._pausable(), 0
-        for partition in among:
-            async for rows in pages(self.repository, partition):
-                failed = [row.key for row in rows if row.state is State.FAILED]
-                if failed:
-                    retried += sum(await pausable.resume(await self._now(), failed))
-                    self._announce(partition, self.clock.now())
-                progress(retried)
+        by, pausable, retried = check_by(by), self._pausable(), 0
+        try:
+            for partition in among:
+                async for rows in pages(self.repository, partition):
+                    failed = [row.key for row in rows if row.state is State.FAILED]
+                    if failed:
+                        retried += sum(await pausable.resume(await self._now(), failed))
+                        self._announce(partition, self.clock.now())
+                    progress(retried)
+        finally:
+            if retried:
+                audit("retry", task.name, by=by, count=retried)
         return retried
 
     async def reschedule_task(
@@ -60,12 +72,12 @@ class Operating(Scheduling, Changing):
         """Give an instance another schedule and leave its arguments; whether there is one. The options are those of :meth:`schedule_task`.
 
         :param timezone: that of the stored schedule by default.
-        :param by: who asked for it; kept in the audit log.
+        :param by: who asked for it; for the log ``pyncette.audit``.
 
         What somebody else schedules under this name at the same moment may be overwritten. Raises ConfigurationError if what is stored
         can't be read.
         """
-        template, name = self._instance(task, instance_name)
+        (template, name), by = self._instance(task, instance_name), check_by(by)
         row = (await self.repository.get([template.key(name)]))[0]
         if row is None:
             return False
@@ -81,30 +93,41 @@ class Operating(Scheduling, Changing):
             timezone=timezone,
             args=stored_arguments(row.spec),
         )
-        await self.schedule_tasks(template, [instance])
+        await self._registrar.register([template.registration(instance, await self._now())])
+        audit("reschedule", template.name, name, by=by)
         return True
 
     # --- a whole template -------------------------------------------------------------------------------------------------
 
-    async def pause_template(self, task: Task, *, by: str | None = None) -> None:
+    async def pause_template(self, task: Task, *, note: str | None = None, by: str | None = None) -> None:
         """Start no more runs of any instance of the template ``task``, in any process, until :meth:`resume_template`.
 
         Processes that run notice within ten seconds, new ones at their start, this one at once. Runs on their way go on. Instances can be
         scheduled and changed as ever. Raises RepositoryError where the store can't pause.
+
+        :param note: why, for whoever looks at the template.
+        :param by: who pauses it, for the same, and for the log ``pyncette.audit``.
         """
-        template = self._template(task)
+        note, by, template = check_by(note, "note"), check_by(by), self._template(task)
         pausable = self._pausable()
         await agree_on_layouts(self.repository, self.clock, [template])  # a layout that nobody has decided on can't be paused
-        await pausable.pause(await self._now(), [Key(partitions.LAYOUTS, template.name)])
-        self._announce(partitions.LAYOUTS, self.clock.now())
+        key, now = Key(partitions.LAYOUTS, template.name), await self._now()
+        [row] = await self.repository.get([key])
+        await pausable.pause(now, [key], {} if row is None else {key: memo_of_pause(row, note, by, now)})
+        self._announce(partitions.LAYOUTS, now)
+        audit("pause template", template.name, by=by, note=note)
 
     async def resume_template(self, task: Task, *, by: str | None = None) -> bool:
-        """Let the instances of the template ``task`` run again; whether it was paused. What became due meanwhile runs at once."""
-        template, now = self._template(task), await self._now()
+        """Let the instances of the template ``task`` run again; whether it was paused. What became due meanwhile runs at once.
+
+        :param by: who resumes it, for the log ``pyncette.audit``.
+        """
+        template, now, by = self._template(task), await self._now(), check_by(by)
         key = Key(partitions.LAYOUTS, template.name)
         row = (await self.repository.get([key]))[0]
         if row is None or row.state is not State.PAUSED:
             return False
-        await self._pausable().resume(now, [key])
-        self._announce(partitions.LAYOUTS, self.clock.now())
+        await self._pausable().resume(now, [key], {key: memo_of_resumption(row)})
+        self._announce(partitions.LAYOUTS, now)
+        audit("resume template", template.name, by=by)
         return True

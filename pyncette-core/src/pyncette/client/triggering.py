@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from pyncette import partitions
+from pyncette.audit import audit, check_by
+from pyncette.client.changing import names
 from pyncette.client.scheduling import Scheduling
 from pyncette.clock import to_microseconds
 from pyncette.errors import ConfigurationError
@@ -42,9 +44,9 @@ class Triggering(Scheduling):
         paused, or removed meanwhile; only a template that is paused as a whole keeps it waiting. Called twice, it runs twice.
 
         :param idempotency_key: as long as the run of an earlier call with this key is not done, nothing is added.
-        :param by: who asked for it; kept in the audit log.
+        :param by: who asked for it; for the log ``pyncette.audit``.
         """
-        key = self._origin_key(task, instance_name)
+        key, by = self._origin_key(task, instance_name), check_by(by)
         found = await self._origin(task, key)
         if found is None:
             return False
@@ -52,6 +54,7 @@ class Triggering(Scheduling):
         now = self.clock.now()
         spec = "{}" if row is None else row.spec
         await self._add(task, [extra_run(key, "trigger", schedule.timezone, spec, now, now, idempotency_key)])
+        audit("trigger", *names(task, key), by=by)
         return True
 
     async def backfill_task(
@@ -74,12 +77,12 @@ class Triggering(Scheduling):
         :param start: aware, as ``end`` is.
         :param end: not in the future.
         :param again: run them also if they were backfilled before.
-        :param by: who asked for it; kept in the audit log.
+        :param by: who asked for it; for the log ``pyncette.audit``.
 
         Raises ConfigurationError if there is no such instance, or for more than 10,000 runs; nothing is changed then. Safe to repeat if
         it raised a RepositoryError.
         """
-        key = self._origin_key(task, instance_name)
+        key, by = self._origin_key(task, instance_name), check_by(by)
         schedule, row, times = await self._times(task, key, start, end)
         record = record_of_backfill(key, schedule.text, plain_instant(start), plain_instant(end))
         if not again and (await self.repository.get([record.key]))[0] is not None:
@@ -94,6 +97,7 @@ class Triggering(Scheduling):
             await self._add(task, runs)
             await self._registrar.register([record])
             await self._forget_backfills(now)
+            audit("backfill", *names(task, key), by=by, count=len(runs), start=plain_instant(start), end=plain_instant(end))
         return len(runs)
 
     async def backfill_times(
