@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pyncette import program
 from pyncette.app_context import PyncetteContext
+from pyncette.blocking import BlockingClient
 from pyncette.checks import check_count, check_duration, one_slip_from
 from pyncette.client import Client
 from pyncette.clock import AlignedClock, Clock, SystemClock
@@ -188,6 +189,18 @@ class Pyncette(Declarations):
                 yield client
             finally:
                 await client.close_registrar()
+
+    def blocking(self, *, timeout: timedelta | None = None) -> BlockingClient:
+        """The same as :meth:`client` for code that is not asynchronous: threads, WSGI applications, scripts.
+
+        To be used in a ``with``, or made once for a process and its children, whose threads all may use it; it is closed at exit. Nothing is
+        connected to before the first call.
+
+        :param timeout: how long any call may take; None: as long as the store lets it, whose own calls have timeouts.
+        """
+        if timeout is not None:
+            check_duration(timeout, "timeout")
+        return BlockingClient(self.client, timeout)
 
     @contextlib.asynccontextmanager
     async def _opened(

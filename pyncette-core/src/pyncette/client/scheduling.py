@@ -44,6 +44,7 @@ class Scheduling(Opened):
 
     async def schedule_task(
         self,
+        /,
         task: Task | TaskInstance,
         instance_name: str | None = None,
         *,

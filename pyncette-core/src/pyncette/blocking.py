@@ -1,0 +1,185 @@
+"""The client for code that is not asynchronous: every call of the asynchronous one, made from any thread."""
+
+import asyncio
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from pyncette.background import Background, NotBegunError, starting
+from pyncette.client import Client, JoinedClient, driven, repository_within
+from pyncette.errors import PyncetteError
+from pyncette.tasks import Instance, Task
+
+__all__ = ["BlockingCalls"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _blocking(
+    method: Callable[Concatenate[Client, _P], Coroutine[Any, Any, _R]],
+) -> "Callable[Concatenate[BlockingCalls, _P], _R]":
+    """``method`` as one that returns when it is done."""
+
+    @functools.wraps(method)
+    def call(self: "BlockingCalls", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return self._call(lambda client: method(client, *args, **kwargs))
+
+    call.__qualname__ = f"BlockingClient.{method.__name__}"
+    return call
+
+
+class BlockingCalls:
+    """Each call of :class:`~pyncette.Client`; a test looks whether one is missing."""
+
+    def schedule_tasks(self, task: Task, instances: Iterable[Instance], *, force: bool = False, by: str | None = None) -> None:
+        instances = list(instances)  # in this thread, to which what a generator uses may be bound
+        self._call(lambda client: client.schedule_tasks(task, instances, force=force, by=by))
+
+    schedule_tasks.__doc__ = Client.schedule_tasks.__doc__
+
+    schedule_task = _blocking(Client.schedule_task)
+    unschedule_task = _blocking(Client.unschedule_task)
+    reschedule_task = _blocking(Client.reschedule_task)
+    get_task = _blocking(Client.get_task)
+    list_tasks = _blocking(Client.list_tasks)
+    pause_task = _blocking(Client.pause_task)
+    resume_task = _blocking(Client.resume_task)
+    pause_template = _blocking(Client.pause_template)
+    resume_template = _blocking(Client.resume_template)
+    trigger_task = _blocking(Client.trigger_task)
+    backfill_task = _blocking(Client.backfill_task)
+    backfill_times = _blocking(Client.backfill_times)
+    retry_task = _blocking(Client.retry_task)
+    retry_tasks = _blocking(Client.retry_tasks)
+
+    def _call(self, function: Callable[[Client], Coroutine[Any, Any, _R]]) -> _R:
+        """What the coroutine function ``function`` makes of the asynchronous client."""
+        raise NotImplementedError
+
+
+class BlockingClient(BlockingCalls):
+    """Schedules and looks up the tasks of one application, for threads; see :meth:`Pyncette.blocking`.
+
+    All threads of a process share a connection to the store, and what they register at once goes there together. It is connected to at the
+    first call, in each process anew: a client that was made before a fork works in the child as well.
+
+    A call that is interrupted, as by Ctrl-C, or that takes longer than the timeout is cancelled, and may have been carried out.
+    """
+
+    def __init__(self, opened: Callable[[], AbstractAsyncContextManager[Client]], timeout: timedelta | None = None) -> None:
+        self._open = opened
+        self._timeout = None if timeout is None else timeout.total_seconds()
+        self._closed = False
+        self._background: Background[Client] | None = None
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._background is not None and self._background.usable:
+            warnings.warn(f"unclosed {self!r}; use it in a `with`, or call its close()", ResourceWarning, source=self, stacklevel=2)
+            self._background.begin_to_end()
+
+    def open(self) -> None:
+        """Connect to the store now instead of at the first call, to see at once whether that can be done."""
+        self._call(_nothing)
+
+    def close(self) -> None:
+        """Close the connection to the store; calls that other threads have on their way are waited for, for some seconds.
+
+        May be repeated. Any other call raises PyncetteError from now on.
+        """
+        self._closed = True
+        with starting():
+            background = self._background
+        if background is not None and background.usable:
+            background.begin_to_end()
+            background.join()
+
+    def within(self, connection: object) -> "BlockingJoinedClient":
+        """The client whose calls are part of the transaction that is open on ``connection``, as :meth:`Client.within` says.
+
+        They are made in the thread that calls, as statements on the connection, and may be used where that may be.
+
+        :param connection: a synchronous one to the database of the tasks: of psycopg 3, PyMySQL or sqlite3, Connection or Session of SQLAlchemy
+            on any of these, or ``django.db.connection``.
+        """
+        client = self._call(_itself)
+        repository = repository_within(client.repository, connection, blocking=True)
+
+        async def ask(function: Callable[[Any], Coroutine[Any, Any, _R]]) -> _R:
+            return self._call(function)
+
+        return BlockingJoinedClient(JoinedClient(client, repository, ask))
+
+    def _call(self, function: Callable[[Client], Coroutine[Any, Any, _R]]) -> _R:
+        _check_no_loop()
+        while True:
+            background = self._background
+            if background is None or self._closed or not background.usable:
+                background = self._start()
+            try:
+                return background.call(function, self._timeout)
+            except NotBegunError:  # since it ended at this moment, before a fork or for good
+                continue
+
+    def _start(self) -> Background[Client]:
+        _check_threads()
+        with starting():
+            self._check_open()
+            if self._background is None or not self._background.usable:
+                background = Background(self._open)
+                background.start()
+                self._background = background
+            return self._background
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PyncetteError("The client was closed; make another with app.blocking()")
+
+
+class BlockingJoinedClient(BlockingCalls):
+    """A client within a transaction of yours, see :meth:`BlockingClient.within`."""
+
+    def __init__(self, client: JoinedClient) -> None:
+        self._client = client
+
+    def _call(self, function: Callable[[Client], Coroutine[Any, Any, _R]]) -> _R:
+        return driven(function(self._client))
+
+
+async def _nothing(client: Client) -> None: ...
+
+
+async def _itself(client: Client) -> Client:
+    return client
+
+
+def _check_no_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise PyncetteError(
+        "A blocking client would hold up the event loop that runs in this thread; await the same call of app.client(), or of "
+        "context.app_context in the body of a task, or make this one with asyncio.to_thread()"
+    )
+
+
+def _check_threads() -> None:
+    """Raise PyncetteError where threads are none: an event loop in one of them would stop all others, or be stopped by them."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if (gevent is not None and gevent.is_module_patched("threading")) or (
+        eventlet is not None and eventlet.is_monkey_patched("thread")
+    ):
+        raise PyncetteError("A blocking client needs real threads, which gevent and eventlet replace; use workers of threads")
