@@ -276,7 +276,7 @@ def test_list_names_each_task_and_what_the_store_has_of_it(pyncette, stored):
     ended = pyncette("list", "shop:app")
     assert ended.code == 0
     rows = {line.split()[0]: line for line in ended.lines}
-    assert ended.lines[0].split() == ["TASK", "KIND", "SCHEDULE", "NEXT", "STATE"]
+    assert ended.lines[0].split() == ["TASK", "KIND", "SCHEDULE", "NEXT", "LAST", "STATE"]
     assert re.search(r"static +0 7 \* \* MON Europe/London +\d{4}-\d\d-\d\d 07:00:00\+0\d:00 +scheduled$", rows["weekly_report"])
     assert re.search(r"dynamic +\d{4}-\d\d-\d\d 0\d:\d\d:00\+00:00 +4 instances$", rows["deliver"])
     assert re.search(
@@ -312,7 +312,7 @@ def test_list_as_json_is_an_object_a_line(pyncette, stored):
 
 def test_list_of_a_template_lists_its_instances(pyncette, stored):
     lines = pyncette("list", "shop:app", "deliver").lines
-    assert lines[0].split() == ["INSTANCE", "SCHEDULE", "NEXT", "STATE"]
+    assert lines[0].split() == ["INSTANCE", "SCHEDULE", "NEXT", "LAST", "STATE"]
     assert re.match(r"order 1 .* 1 9 \* \* \* Europe/Berlin +\d{4}-\d\d-\d\d 09:01:00\+0\d:00 +scheduled$", lines[2])
     assert {line.split()[0]: line.split()[-1] for line in pyncette("list", "shop:app", "mail").lines[1:]} == {
         "bill": "failed",

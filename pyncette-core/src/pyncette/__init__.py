@@ -19,6 +19,7 @@ from pyncette.errors import (
 )
 from pyncette.heartbeat import with_heartbeat
 from pyncette.hooks import Instrumentation
+from pyncette.runs import Run, RunOutcome
 from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State
 from pyncette.tasks import ExecutionMode, FailureMode, Instance, Task, TaskInstance
@@ -40,6 +41,8 @@ __all__ = [
     "PyncetteContext",
     "PyncetteError",
     "RepositoryError",
+    "Run",
+    "RunOutcome",
     "ScheduleError",
     "ScheduledTask",
     "State",

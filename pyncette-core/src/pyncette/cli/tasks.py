@@ -11,6 +11,7 @@ from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.cli.filters import Filter, instance_of
 from pyncette.cli.output import note, print_json, print_pairs, print_table
+from pyncette.cli.remembered import last_of, remembered, shown, state_in_words, told
 from pyncette.cli.stored import Budget, Group, count, describe_schedule, find, groups, in_words, locate, opened, state_of, when
 from pyncette.errors import ConfigurationError, PyncetteError
 from pyncette.extra import is_extra
@@ -39,7 +40,7 @@ async def list_tasks(app: Pyncette, arguments: argparse.Namespace) -> int:
         for values in described:
             print_json(values)
     else:
-        print_table(["task", "kind", "schedule", "next", "state"], map(_task_cells, described))
+        print_table(["task", "kind", "schedule", "next", "last", "state"], map(_task_cells, described))
     return 0
 
 
@@ -59,7 +60,7 @@ async def _list_instances(app_context: PyncetteContext, group: Group, arguments:
         else:
             cells.append((instance_of(row), *_row_cells(values)))
     if not arguments.json:
-        print_table(["instance", "schedule", "next", "state"], cells)
+        print_table(["instance", "schedule", "next", "last", "state"], cells)
         if arguments.limit and seen > arguments.limit:
             note(f"there are more than these {arguments.limit}; --limit 0 lists all")
         _note_mismatch(group)
@@ -99,7 +100,9 @@ async def show(app: Pyncette, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(values)
     else:
-        values |= {name: _shown(values[name]) for name in ("next", "ready", "locked_until", "oldest_due") if values.get(name)}
+        if "last_run" in values:
+            values |= {"state": state_in_words(values)} | told(values)
+        values |= {name: shown(values[name]) for name in ("next", "ready", "locked_until", "oldest_due") if values.get(name)}
         if values["arguments"] is not None:
             values["arguments"] = json.dumps(values["arguments"], ensure_ascii=False)
         print_pairs({name.replace("_", " "): value for name, value in values.items()})
@@ -145,15 +148,15 @@ async def _describe(app_context: PyncetteContext, group: Group, budget: Budget) 
 
 
 def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
-    schedule = following = None
+    schedule = following = last = None
     remarks: list[str] = []
     if "state" in described:
-        schedule, following, state = _row_cells(described)
+        schedule, following, last, state = _row_cells(described)
         remarks.append(str(state))
     elif described.get("instances") or described["layout"] is not None:
         counts = []
         if described.get("instances") is not None:
-            following = _shown(described["next"])
+            following = shown(described["next"])
             counts.append(f"{described['instances']} instance{'' if described['instances'] == 1 else 's'}")
             if described["due"]:
                 counts.append(f"{described['due']} due since {following}")
@@ -173,7 +176,7 @@ def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
         remarks.append(described["paused"])
     if described.get("layout_differs"):
         remarks.append(f"stored as {described['layout']}")
-    return described["task"], described["kind"], schedule, following, "; ".join(remark for remark in remarks if remark)
+    return described["task"], described["kind"], schedule, following, last, "; ".join(remark for remark in remarks if remark)
 
 
 def _options(task: Task | None) -> dict[str, Any]:
@@ -216,13 +219,12 @@ def _stored(row: Row, now: datetime) -> dict[str, Any]:
         "locked_until": when(row.locked_until),
         "attempt": row.attempt,
         "error": row.error,
+        **remembered(row),
     }
 
 
 def _row_cells(values: Mapping[str, Any]) -> Sequence[object]:
     zone, schedule = values["timezone"], values["schedule"]
-    return schedule if zone in (None, "UTC") else f"{schedule} {zone}", _shown(values.get("next")), values["state"]
-
-
-def _shown(instant: str | None) -> str | None:
-    return None if instant is None else datetime.fromisoformat(instant).isoformat(sep=" ", timespec="seconds")
+    schedule = schedule if zone in (None, "UTC") else f"{schedule} {zone}"
+    state = state_in_words(values) if "last_run" in values else values["state"]
+    return schedule, shown(values.get("next")), last_of(values), state
