@@ -210,6 +210,17 @@ class DamagedRows(Conformance):
         assert await settle(store.repository, T0, *[commit(claims[key]) for key in keys]) == [Outcome.APPLIED] * len(keys)
 
     @scenario()
+    async def test_a_plain_registration_leaves_it_as_it_is(self, store: Store, damage_row: Writer) -> None:
+        """Also one that is sent alone, for which a store may have a way of its own. A later release may be able to read the row."""
+        key = store.key()
+        await store.repository.register(T0, [registration(key, spec='{"x": "' + "y" * 2_000 + '"}')])
+        assert await write(damage_row, store, key, "state", "archived"), "a state that nobody knows can be written at least"
+        before = await store.row(key)
+        assert before.state is State.UNREADABLE
+        await store.repository.register(T0, [registration(key, 60, schedule="new", spec="{}")])
+        assert await store.row(key) == before
+
+    @scenario()
     async def test_what_replaces_it_remembers_nothing(self, store: Store, damage_row: Writer) -> None:
         """Nobody could tell what it had remembered."""
         damaged, other = store.keys(2)
