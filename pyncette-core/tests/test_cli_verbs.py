@@ -1,8 +1,11 @@
 """The verbs of the command line: pause, resume, trigger, backfill, retry, reschedule, and what they do in bulk."""
 
 import asyncio
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -221,3 +224,51 @@ async def noted(app_context, report, deliver, mail):
 
 async def many(app_context, report, deliver, mail):
     await app_context.schedule_tasks(mail, [Instance(name=f"user{number}", interval=HOUR) for number in range(30)])
+
+
+# --- completion ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def completed(shop):  # noqa: F811
+    """What bash would offer for a line that ends where the cursor is."""
+    (shop / "shop.py").write_text(APP)
+
+    def completed(line):
+        environment = {
+            **os.environ,
+            "_ARGCOMPLETE": "1",
+            "COMP_LINE": line,
+            "COMP_POINT": str(len(line)),
+            "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+            "_ARGCOMPLETE_IFS": "\n",
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(shop / "offered"),
+            "COMP_TYPE": "9",
+        }
+        ended = subprocess.run(
+            [sys.executable, "-m", "pyncette"], cwd=shop, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.stdout == ended.stderr == ""
+        return [word.strip() for word in (shop / "offered").read_text().split("\n")]
+
+    return completed
+
+
+def test_commands_options_and_names_of_tasks_are_completed(completed):
+    assert completed("pyncette re") == ["resume", "retry", "reschedule"]
+    assert completed("pyncette pause shop:app ") == ["report", "deliver", "mail"]
+    assert completed("pyncette show shop.py:app de") == ["deliver"]
+    assert completed("pyncette pause nowhere:app ") == [""]
+    assert completed("pyncette list shop:app deliver --state fa") == ["failed"]
+    assert "--dry-run" in completed("pyncette unschedule shop:app deliver --")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_is_told_how_to_complete(pyncette, monkeypatch, shell):  # noqa: F811
+    ended = pyncette("completion", shell)
+    assert ended.code == 0
+    assert "pyncette" in ended.stdout
+    if shell == "bash":
+        subprocess.run(["bash", "-euc", f"{ended.stdout}\ncomplete -p pyncette"], check=True, capture_output=True)
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    one_line_error(pyncette("completion", shell), "pip install 'pyncette-core[completion]'")

@@ -13,6 +13,7 @@ from pathlib import Path
 from pyncette.cli.arguments import APP, Add, Parser, add_app, add_json, add_limit, adding, examples, in_loop, whole_number, zone
 from pyncette.cli.changing import move_instances, unschedule
 from pyncette.cli.checking import check, list_backends
+from pyncette.cli.completion import ASKED, add_completion, complete, complete_names
 from pyncette.cli.filters import add_filters
 from pyncette.cli.output import OutputError, flush, note, say
 from pyncette.cli.running import run
@@ -33,7 +34,10 @@ def run_command(argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may be in any script, the terminal need not be
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    if ASKED in os.environ:  # by a shell
+        complete(parser)
+    arguments = parser.parse_args(argv)
     try:
         code = int(arguments.command(arguments))
         flush()
@@ -75,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add_verbs(add)
     _add_next(add)
     _add_checks(add)
+    add_completion(add)
     return parser
 
 
@@ -111,7 +116,7 @@ def _add_tasks(add: Add) -> None:
         "shop.py:app deliver --state failed --prefix eu-",
     )
     add_app(parser)
-    parser.add_argument("template", nargs="?", metavar="TEMPLATE", help="list its instances, and extra runs")
+    complete_names(parser.add_argument("template", nargs="?", metavar="TEMPLATE", help="list its instances, and extra runs"))
     add_filters(parser)
     add_limit(parser)
     add_json(parser)
@@ -125,7 +130,7 @@ def _add_tasks(add: Add) -> None:
         "shop.py:app deliver 'order 17'",
     )
     add_app(parser)
-    parser.add_argument("name", metavar="NAME", help="the task or template")
+    complete_names(parser.add_argument("name", metavar="NAME", help="the task or template"))
     parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="the instance of the template")
     add_json(parser)
 
@@ -144,7 +149,7 @@ def _add_changes(add: Add) -> None:
         "shop.py:app weekly_report --extra --yes",
     )
     add_app(parser)
-    parser.add_argument("name", metavar="NAME", help="the template, or whatever the application does not declare")
+    complete_names(parser.add_argument("name", metavar="NAME", help="the template, or whatever the application does not declare"))
     parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="the instance of the template")
     parser.add_argument("--all", action="store_true", help="all instances of a template that the application does not declare")
     parser.add_argument("--unreadable", action="store_true", help="the rows of NAME that can't be read")
@@ -183,7 +188,7 @@ def _add_next(add: Add) -> None:
         "shop.py:app --from 2026-07-01 --to 2026-07-02 --json",
     )
     add_app(parser)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="only this task or template")
+    complete_names(parser.add_argument("name", nargs="?", metavar="NAME", help="only this task or template"))
     parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="only this instance of the template")
     for option, name, default, meaning in (
         ("--from", "start", timedelta(), "from then on (default: now)"),

@@ -14,6 +14,7 @@ from pyncette.app_context import PyncetteContext
 from pyncette.audit import audit
 from pyncette.cli.arguments import Add, add_app, add_json, in_loop, zone
 from pyncette.cli.bulk import in_bulk
+from pyncette.cli.completion import complete_names
 from pyncette.cli.filters import Filter, add_filters
 from pyncette.cli.output import note, print_json, say
 from pyncette.cli.stored import Group, find, groups, opened
@@ -127,7 +128,7 @@ def add_verbs(add: Add) -> None:
 def _add(add: Add, name: str, command: Any, what: str, more: str, *lines: str) -> argparse.ArgumentParser:
     parser = add(name, in_loop(command), what, more, *lines)
     add_app(parser)
-    parser.add_argument("name", metavar="TASK", help="the task or template")
+    complete_names(parser.add_argument("name", metavar="TASK", help="the task or template"))
     parser.add_argument(
         "instance", nargs=None if name == "reschedule" else "?", metavar="INSTANCE", help="the instance of the template"
     )
