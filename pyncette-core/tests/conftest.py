@@ -31,7 +31,7 @@ class Store(MemoryRepository):
         return {
             name: row
             for partition, rows in self._partitions.items()
-            if partition != "layouts"  # what is remembered of templates, not of tasks
+            if partition not in ("layouts", "workers")  # what is remembered of templates and processes, not of tasks
             for name, row in rows.items()
         }
 

@@ -283,7 +283,7 @@ def test_list_names_each_task_and_what_the_store_has_of_it(pyncette, stored):
         r"partitioned +2020-01-01 00:00:00\+00:00 +2 instances, 1 due since 2020-01-01 00:00:00\+00:00, 1 failed$", rows["mail"]
     )
     assert re.search(r"static +every 5:00:00 +not stored; disabled$", rows["off"])
-    assert ended.stderr == ""
+    assert ended.stderr == "pyncette: no worker is alive, so nothing is run; start one with: pyncette run APP\n"
 
 
 def test_list_as_json_is_an_object_a_line(pyncette, stored):
@@ -305,6 +305,7 @@ def test_list_as_json_is_an_object_a_line(pyncette, stored):
         "paused": None,
         "layout": "dynamic_task()",
         "layout_differs": False,
+        "unpolled": "nobody polls it",
     }
     assert found["mail"] | {"instances": 2, "due": 1, "failed": 1, "oldest_due": "2020-01-01T00:00:00+00:00"} == found["mail"]
     assert (found["off"]["state"], found["off"]["enabled"]) == ("not stored", False)
@@ -525,10 +526,18 @@ def rows(path):
 def test_check_creates_the_tables_and_leaves_no_row(pyncette, tmp_path):
     ended = pyncette("check", "shop:app")
     assert ended.code == 0
-    assert [line.split("  ")[0] for line in ended.lines] == ["packages", "store", "round trip", "clock", "layouts", "rows"]
+    assert [line.split("  ")[0] for line in ended.lines] == [
+        "packages",
+        "store",
+        "round trip",
+        "clock",
+        "layouts",
+        "rows",
+        "workers",
+    ]
     assert rows(tmp_path / "shop.db") == []
     found = pyncette("check", "--url", "sqlite:///other.db", "--json").objects
-    assert [each["result"] for each in found] == ["ok"] * 6
+    assert [each["result"] for each in found] == ["ok"] * 7
     assert rows(tmp_path / "other.db") == []
 
 

@@ -52,6 +52,8 @@ def wait_until_stored(path, count):
     while True:
         assert time.monotonic() < deadline
         with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(path)) as database:
-            if database.execute("SELECT count(*) FROM pyncette_tasks WHERE partition != 'layouts'").fetchone() == (count,):
+            if database.execute("SELECT count(*) FROM pyncette_tasks WHERE partition NOT IN ('layouts', 'workers')").fetchone() == (
+                count,
+            ):
                 return
         time.sleep(0.05)

@@ -24,6 +24,7 @@ from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State
 from pyncette.tasks import ExecutionMode, FailureMode, Instance, Task, TaskInstance
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
+from pyncette.workers import Incident, Worker
 
 __all__ = [
     "Client",
@@ -33,6 +34,7 @@ __all__ = [
     "ExecutionMode",
     "Executor",
     "FailureMode",
+    "Incident",
     "Instance",
     "Instrumentation",
     "LeaseLostException",
@@ -51,6 +53,7 @@ __all__ = [
     "TaskInstance",
     "TaskPage",
     "TransientRepositoryError",
+    "Worker",
     "with_heartbeat",
 ]
 

@@ -21,6 +21,7 @@ from pyncette.worker.execution import Execution
 from pyncette.worker.garbage import seldom_collected
 from pyncette.worker.loop import Engine
 from pyncette.worker.settings import Settings
+from pyncette.workers import Worker
 
 __all__ = ["PyncetteContext"]
 
@@ -153,6 +154,10 @@ class PyncetteContext(Client):
     def running_bodies(self) -> Sequence[str]:
         """The runs on their way, the oldest first, each as a line for people: which, and for how long."""
         return [f"{execution} for {execution.elapsed:.0f} s" for execution in self._engine.running()]
+
+    async def list_workers(self) -> Sequence[Worker]:
+        others = [worker for worker in await super().list_workers() if worker.id != self.worker_id]
+        return [*([self._engine.presence.worker()] if self.running else []), *others]
 
     @property
     def poll_interval(self) -> timedelta:

@@ -8,6 +8,7 @@ __all__ = [
     "LAYOUTS",
     "NO_TASKS",
     "STATIC",
+    "WORKERS",
     "Owner",
     "dynamic",
     "extra_of",
@@ -24,8 +25,10 @@ LAYOUTS = "layouts"
 #: there were. Nothing in them is ever claimed.
 BELLS = "bells"
 BACKFILLS = "backfills"
+#: The partition of the rows that workers keep of themselves, see :mod:`pyncette.workers`. Nothing in it is ever due.
+WORKERS = "workers"
 #: Beginnings of partitions that have no tasks: those, and what `pyncette check` leaves where it is killed.
-NO_TASKS = (LAYOUTS, BELLS, BACKFILLS, "check:")
+NO_TASKS = (LAYOUTS, BELLS, BACKFILLS, WORKERS, "check:")
 
 
 class Owner(NamedTuple):

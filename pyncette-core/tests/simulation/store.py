@@ -10,7 +10,7 @@ from typing import TypeVar
 from pyncette.clock import Clock
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.memory import MemoryRepository
-from pyncette.partitions import LAYOUTS
+from pyncette.partitions import LAYOUTS, WORKERS
 from pyncette.repository import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement
 from pyncette.testing import VirtualClock
 from simulation.log import Changed, Delivered, Event, Failed, Run, Sent
@@ -185,8 +185,8 @@ class Store:
         settlement: Settlement | None = None,
         outcome: Outcome | None = None,
     ) -> None:
-        if key.partition == LAYOUTS:
-            return  # not a task: remembers how a template is laid out
+        if key.partition in (LAYOUTS, WORKERS):
+            return  # not a task: remembers how a template is laid out, or who runs
         before, after = self._known.get(key), self._memory._get(key)
         if after is None:
             self._known.pop(key, None)
@@ -210,6 +210,8 @@ class Remote(Repository):
         self._clock = clock
         self._distance = distance
         self._underway: set[asyncio.Task[None]] = set()
+        #: For the row that the worker keeps of itself: so that it changes nothing of what befalls tasks.
+        self._aside = Random(worker)
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         def carry_out(call: int, partly: bool) -> Awaitable[None]:
@@ -284,6 +286,11 @@ class Remote(Repository):
         log, random = self._store.log, self._random
         if log.closed:
             raise RepositoryError("the simulation is over")
+        if partition == WORKERS:
+            await asyncio.sleep(self._aside.choice((0, self._faults.timeout)))
+            if self._aside.random() < 0.5:
+                raise TransientRepositoryError("refused")
+            return await carry_out(0, False)
         self._store.calls += 1
         call = self._store.calls
         time = self._store.clock.now() if self._store.server_time else self._clock.now()

@@ -15,6 +15,7 @@ from pyncette.app_context import PyncetteContext
 from pyncette.cli.conflicts import conflict
 from pyncette.cli.output import flush, note, print_json, print_table, say
 from pyncette.cli.stored import count, groups, rows
+from pyncette.cli.workers import unpolled, workers_of
 from pyncette.errors import BackendNotInstalledError, ConfigurationError, PyncetteError, RepositoryError, TransientRepositoryError
 from pyncette.layout import agree_on_layouts
 from pyncette.partitions import STATIC
@@ -73,6 +74,8 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
             what = "rows"
             for finding in await _rows(app_context):
                 yield finding
+            what = "workers"
+            yield await _workers(app_context)
     except PyncetteError as error:
         yield _Finding(what, "failed", " ".join(str(error).split()))
 
@@ -151,6 +154,22 @@ async def _rows(app_context: PyncetteContext) -> Sequence[_Finding]:
     if len(unreadable) > _EXAMPLES:
         found.append(f"{len(unreadable) - _EXAMPLES} more rows can't be read; see: pyncette unschedule --help")
     return [_Finding("rows", "warning", each) for each in found] or [_Finding("rows", "ok", "all can be read, and are declared")]
+
+
+async def _workers(app_context: PyncetteContext) -> _Finding:
+    """Whether all that the application declares is polled by somebody who is alive."""
+    workers = await workers_of(app_context)
+    if workers is None:
+        return _Finding("workers", "ok", "the store is that of a single process")
+    alive = sum(worker.alive for worker in workers)
+    gone = f", {len(workers) - alive} went without a word within the last hour" if len(workers) > alive else ""
+    lacking = {task.name: why for task in app_context.tasks if (why := unpolled(task, workers)) is not None}
+    if not alive:
+        return _Finding("workers", "warning" if lacking else "ok", f"none is alive{gone}")
+    told = "; ".join(f"{name!r}: {why}" for name, why in [*lacking.items()][:_EXAMPLES])
+    if len(lacking) > _EXAMPLES:
+        told += f"; and {len(lacking) - _EXAMPLES} more"
+    return _Finding("workers", "warning" if lacking else "ok", f"{alive} alive{gone}" + (f"; {told}" if told else ""))
 
 
 def _problem(row: Row) -> str | None:

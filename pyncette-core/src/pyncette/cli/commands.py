@@ -20,6 +20,7 @@ from pyncette.cli.running import run
 from pyncette.cli.tasks import list_tasks, show
 from pyncette.cli.upcoming import next_occurrences, parse_moment
 from pyncette.cli.verbs import add_by, add_verbs
+from pyncette.cli.workers import list_workers
 from pyncette.errors import PyncetteError
 
 __all__ = ["run_command"]
@@ -132,6 +133,18 @@ def _add_tasks(add: Add) -> None:
     add_app(parser)
     complete_names(parser.add_argument("name", metavar="NAME", help="the task or template"))
     parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="the instance of the template")
+    add_json(parser)
+
+    parser = add(
+        "workers",
+        in_loop(list_workers),
+        "list the processes that run tasks",
+        "Each tells of itself every ten seconds. One that was killed is seen as gone for an hour; one that ended is not listed.",
+        "shop.py:app",
+        "shop.py:app web-3 --json",
+    )
+    add_app(parser)
+    parser.add_argument("worker", nargs="?", metavar="WORKER", help="all about this one; or its host, or its process id")
     add_json(parser)
 
 

@@ -13,6 +13,7 @@ from pyncette.cli.filters import Filter, instance_of
 from pyncette.cli.output import note, print_json, print_pairs, print_table
 from pyncette.cli.remembered import last_of, remembered, shown, state_in_words, told
 from pyncette.cli.stored import Budget, Group, count, describe_schedule, find, groups, in_words, locate, opened, state_of, when
+from pyncette.cli.workers import note_nobody_alive, unpolled, workers_of
 from pyncette.errors import ConfigurationError, PyncetteError
 from pyncette.extra import is_extra
 from pyncette.store.contract import Key, Row, State
@@ -36,11 +37,20 @@ async def list_tasks(app: Pyncette, arguments: argparse.Namespace) -> int:
             raise ConfigurationError("A filter is for the instances of a template; name one")
         budget = Budget()
         described = [await _describe(app_context, group, budget) for group in known]
+        workers = await workers_of(app_context)
+        if workers is not None:
+            for group, values in zip(known, described, strict=True):
+                if group.task is not None:
+                    values["unpolled"] = unpolled(group.task, workers)
     if arguments.json:
         for values in described:
             print_json(values)
     else:
+        if workers is None or not any(worker.alive for worker in workers):
+            described = [{**values, "unpolled": None} for values in described]  # one line says it of all
         print_table(["task", "kind", "schedule", "next", "last", "state"], map(_task_cells, described))
+        if workers is not None:
+            note_nobody_alive(workers)
     return 0
 
 
@@ -174,6 +184,8 @@ def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
         remarks.append("disabled")
     if described.get("paused"):
         remarks.append(described["paused"])
+    if described.get("unpolled"):
+        remarks.append(described["unpolled"])
     if described.get("layout_differs"):
         remarks.append(f"stored as {described['layout']}")
     return described["task"], described["kind"], schedule, following, last, "; ".join(remark for remark in remarks if remark)

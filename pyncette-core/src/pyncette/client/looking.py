@@ -10,6 +10,7 @@ from pyncette.errors import ConfigurationError
 from pyncette.extra import is_extra
 from pyncette.scheduled import ScheduledTask
 from pyncette.tasks import Task, TaskInstance
+from pyncette.workers import Worker, stored_workers
 
 __all__ = ["Looking", "TaskPage"]
 
@@ -59,6 +60,15 @@ class Looking(Opened):
                 return TaskPage(tasks, None)
             if len(tasks) >= limit:
                 return TaskPage(tasks, f"{index}:{token or ''}")
+
+    async def list_workers(self) -> Sequence[Worker]:
+        """The processes that run tasks in this store: those that are alive first, then those that ended without a word.
+
+        Each says what it is every ten seconds. One that was killed is not alive after half a minute, and forgotten after an hour; one that
+        ended is not on the list. A process that runs tasks itself is the first, and sees itself as it is now. A store that only
+        one process can see has no other.
+        """
+        return await stored_workers(self.repository, await self._now())
 
 
 def _parse_token(token: str | None, partition_count: int) -> tuple[int, str | None]:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 _CANCELLATION_GRACE = 5.0
 #: The same once ``shutdown_timeout`` is over: together with the fixtures they have a second.
 GRACE = 0.3
+#: How long what only tidies up is waited for then (seconds).
+_COURTESY = 0.1
 
 
 class Ending:
@@ -94,6 +96,12 @@ class Ending:
             logger.error("The store does not answer; %d outcomes are not stored", self._settler.pending)
             settling.cancel()
             await asyncio.wait([settling], timeout=grace)
+
+    async def take_leave(self, leaving: "asyncio.Task[None]") -> None:
+        """Wait for what only tidies up, while there is time for it."""
+        await self._unless_cancelled(leaving, min(self._left() + _COURTESY, _CANCELLATION_GRACE))
+        if self._cancelled.is_set():
+            await asyncio.wait([leaving], timeout=GRACE)
 
     def _left(self) -> float:
         """Seconds until everything is to have ended."""

@@ -57,6 +57,8 @@ class Runner(Worker):
         self.draining = False
         #: Set when bodies are being cancelled.
         self.cancelling = False
+        #: Bodies that ended by themselves so far, and those of them that failed.
+        self.runs = self.failures = 0
         #: All that are in a slot, in the order in which they were put there.
         self.executions: dict[Execution, None] = {}
         #: The runs that hold a lease, from the start of the body until the outcome is stored.
@@ -171,6 +173,8 @@ class Execution(Attempt):
                 error = raised
             else:
                 logger.debug("%s ran", self)
+            runner.runs += 1
+            runner.failures += error is not None
             if at_most_once:
                 if error is not None:
                     self._log_failure(error)

@@ -19,6 +19,7 @@ from pyncette.worker.execution import Execution, Runner
 from pyncette.worker.lanes import Lane, Lanes
 from pyncette.worker.listening import Listening
 from pyncette.worker.looking import Looking
+from pyncette.worker.presence import Outage, Presence
 from pyncette.worker.settings import Settings
 from pyncette.worker.settlement import Settler
 from pyncette.worker.watch import Watch
@@ -81,8 +82,9 @@ class Engine:
         self._reserved = 0
         #: What the polls of the present pass raised.
         self._errors: list[Exception] = []
-        #: The log says that the store can't be reached.
-        self._away = False
+        self._outage = Outage(clock)
+        #: What the store has of this worker.
+        self.presence = Presence(worker_id, repository, clock, self._runner, self._outage, slots=self._executor.free_slots)
         self._wakeup = asyncio.Event()
         self._ending = Ending(self._runner, self._executor, self._settler, clock, settings.shutdown_timeout)
         #: When the last pass ended well, or all slots were taken, on the store's clock.
@@ -142,6 +144,7 @@ class Engine:
         look_every = min(max(self._poll_every, _LOOK_EVERY), _LOOK_AT_LEAST) if self._repository.shared else float("inf")
         self._lanes = Lanes(tasks, look_every)
         self._looking = Looking(self._repository, self._clock, tasks, self._lanes, self._poll_every, self._expect)
+        self.presence.begin(tasks)
         work = asyncio.create_task(self._work(), name="pyncette-engine")
         if self._clock.is_system:  # and no virtual one, in which nothing takes time
             self._runner.watch = Watch(self._describe)
@@ -161,6 +164,7 @@ class Engine:
     async def _work(self) -> None:
         settling = asyncio.create_task(self._settler.run(), name="pyncette-settler")
         settling.add_done_callback(lambda _: self.stop())  # it ends before it is closed only by a bug: don't hang, raise
+        present = asyncio.create_task(self.presence.run(), name="pyncette-presence")
         self._listening.start()
         try:
             try:
@@ -174,12 +178,15 @@ class Engine:
             finally:
                 self.stop()
                 await self._ending.drain(self._polls, self._runner.executions)
+                self.presence.close()
                 await self._ending.settle(settling)
+                await self._ending.take_leave(present)
             if not settling.cancelled():
                 settling.result()
         finally:
             settling.cancel()
-            await asyncio.gather(asyncio.wait([settling], timeout=GRACE), self._listening.stop(GRACE))
+            present.cancel()
+            await asyncio.gather(asyncio.wait([settling, present], timeout=GRACE), self._listening.stop(GRACE))
 
     # --- one pass ---------------------------------------------------------------------------------------------------
 
@@ -303,14 +310,12 @@ class Engine:
         self._lanes.failed(lane, self._clock.monotonic())
         if not isinstance(error, TransientRepositoryError):
             logger.error("Partition %r can't be polled", lane.partition, exc_info=error)
-        elif not self._away:
-            self._away = True
-            logger.warning("The store can't be reached; trying again until it can: %s", error)
+        else:
+            self._outage.begin(error)
 
     def _recovered(self) -> None:
-        if self._away and not self._lanes.failing:
-            self._away = False
-            logger.warning("The store is back")
+        if not self._lanes.failing:
+            self._outage.end()
 
     # --- between passes -----------------------------------------------------------------------------------------------
 

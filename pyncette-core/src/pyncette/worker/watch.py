@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,9 @@ class Watch:
         self._alive = threading.Event()
         self._stopped = threading.Event()
         #: The last time it did not run: from when and until when at least (monotonic), and because of what.
-        self._last = (float("-inf"), float("-inf"), "")
+        self.last: tuple[float, float, str] | None = None
+        #: How long each of the last signs of life took (seconds).
+        self._lags: deque[float] = deque([0.0], maxlen=round(60 / _EVERY))
         threading.Thread(target=self._run, name="pyncette-watch", daemon=True).start()
 
     def stop(self) -> None:
@@ -41,8 +44,15 @@ class Watch:
 
     def excuse(self, seconds: float) -> str:
         """Why something that began so many seconds ago may have come late, as an addition to a line of the log; or nothing."""
-        since, until, why = self._last
-        return f"; {why} for {until - since:.1f} s meanwhile" if until >= time.monotonic() - seconds else ""
+        if self.last is None or self.last[1] < time.monotonic() - seconds:
+            return ""
+        since, until, why = self.last
+        return f"; {why} for {until - since:.1f} s meanwhile"
+
+    @property
+    def lag(self) -> float:
+        """The longest that anything waited for the event loop, within the last minute (seconds)."""
+        return max(self._lags.copy())  # at once: the thread may add one
 
     def _run(self) -> None:
         while not self._stopped.wait(_EVERY):
@@ -55,7 +65,7 @@ class Watch:
             pause, culprit = self._limit, ""
             while not self._alive.wait(pause):
                 culprit = self._culprit() or culprit
-                self._last = (
+                self.last = (
                     asked,
                     time.monotonic(),
                     f"{culprit or 'the process was paused and'} kept the event loop from running",
@@ -68,6 +78,9 @@ class Watch:
                         time.monotonic() - asked,
                     )
                 pause *= 2
+            self._lags.append(time.monotonic() - asked)
+            if self.last is not None and self.last[0] == asked:
+                self.last = (asked, time.monotonic(), self.last[2])
             if culprit and not self._stopped.is_set():
                 logger.warning("The event loop runs again, after %.1f s", time.monotonic() - asked)
 
