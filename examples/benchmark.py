@@ -5,7 +5,7 @@ Run it:      python examples/benchmark.py populate -n 20000
              python examples/benchmark.py run redis://localhost/0      any other store, for each command; without a URL: benchmark.db
              python examples/benchmark.py lateness --rate 200
              python examples/benchmark.py compare sqlite postgres --rounds 5
-             python examples/benchmark.py peers, claims postgres, writes, takeover redis, wakeup postgres
+             python examples/benchmark.py peers, claims postgres, writes, takeover redis, wakeup postgres, clients redis
 You see:     A progress bar while tasks are stored. Then, each second until all are executed, how many were in that second, and how far
              their starts were behind their time; at the end the same for all. `lateness` is about tasks whose time has not come: it
              shows how punctual they are. `compare` does the same work with Pyncette 1.1.0 from PyPI, in an environment of its own, on
@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks import figures
+from benchmarks.clients import clients
 from benchmarks.compare import COUNTS, STORES, compare
 from benchmarks.plots import plot
 from benchmarks.wakeup import wakeup
@@ -164,6 +165,11 @@ def main() -> None:
     command.add_argument("store", choices=("sqlite", "redis", "redis-cluster", "postgres"))
     command.add_argument("-n", type=int, default=300, help="how many tasks")
     command.add_argument("--processes", type=int, default=1, help="how many wait for them")
+    command = commands.add_parser("clients", help="what the blocking client of threads costs beside the asynchronous one")
+    command.add_argument("store", choices=STORES)
+    command.add_argument("-n", type=int, default=5_000, help="how many tasks each of them stores in a round")
+    command.add_argument("--callers", type=int, nargs="+", default=[1, 16, 100], help="threads, and coroutines")
+    command.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     match options.command:
         case "populate":
@@ -186,6 +192,9 @@ def main() -> None:
             peers(options.rounds)
         case "claims":
             asyncio.run(figures.claims(options.store, url_of(options.store), options.rows))
+        case "clients":
+            for line in clients(url_of(options.store), options.n, options.callers, options.rounds):
+                print(line, flush=True)
         case "writes":
             asyncio.run(figures.writes(url_of("postgres"), options.seconds))
         case "plot":

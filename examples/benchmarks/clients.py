@@ -9,7 +9,10 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+from benchmarks.figures import place_on
 from pyncette import Context, Pyncette, Task
+
+__all__ = ["clients"]
 
 #: Registrations a second, and the CPU of this process for each (microseconds).
 Figures = tuple[float, float]
@@ -17,26 +20,23 @@ Figures = tuple[float, float]
 
 def clients(url: str, count: int, callers: Sequence[int], rounds: int) -> Iterator[str]:
     """A table, line by line."""
-    app = Pyncette(url)
+    app = Pyncette(place_on(url))
 
     @app.dynamic_task(name="benchmark")
     async def benchmark(context: Context) -> None: ...
 
     yield "| callers | async: per second | CPU each | blocking: per second | CPU each | per second, blocking to async |"
     yield "|---|---|---|---|---|---|"
-    try:
-        for number in callers:
-            pairs = []
-            for _ in range(rounds):
-                coroutines = asyncio.run(asynchronous(app, benchmark, count, number))
-                pairs.append((coroutines, blocking(app, benchmark, count, number)))
-            (rate, cpu), (blocking_rate, blocking_cpu) = (
-                [statistics.median(each) for each in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
-            )
-            ratio = statistics.median(threads[0] / coroutines[0] for coroutines, threads in pairs)
-            yield f"| {number} | {rate:,.0f} | {cpu:.0f} µs | {blocking_rate:,.0f} | {blocking_cpu:.0f} µs | {ratio:.2f} |"
-    finally:
-        asyncio.run(remove(app, benchmark))
+    for number in callers:
+        pairs = []
+        for _ in range(rounds):
+            coroutines = asyncio.run(asynchronous(app, benchmark, count, number))
+            pairs.append((coroutines, blocking(app, benchmark, count, number)))
+        (rate, cpu), (blocking_rate, blocking_cpu) = (
+            [statistics.median(each) for each in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
+        )
+        ratio = statistics.median(threads[0] / coroutines[0] for coroutines, threads in pairs)
+        yield f"| {number} | {rate:,.0f} | {cpu:.0f} µs | {blocking_rate:,.0f} | {blocking_cpu:.0f} µs | {ratio:.2f} |"
 
 
 async def asynchronous(app: Pyncette, task: Task, count: int, callers: int) -> Figures:
@@ -79,9 +79,3 @@ def in_threads(target: Callable[[], None], count: int) -> None:
 def figures(begun: float, cpu: float, count: int) -> Figures:
     elapsed, cpu = time.perf_counter() - begun, time.process_time() - cpu
     return count / elapsed, cpu / count * 1e6
-
-
-async def remove(app: Pyncette, task: Task) -> None:
-    async with app.client() as client:
-        while tasks := (await client.list_tasks(task, limit=1000)).tasks:
-            await asyncio.gather(*(client.unschedule_task(task, each.name) for each in tasks))

@@ -80,3 +80,8 @@ def test_the_work_of_a_killed_worker_goes_on_when_its_lease_ends(tmp_path: Path)
     found = re.fullmatch(r"after (\d+\.\d\d) s \(median of 1\), .*\n", benchmark(tmp_path, "takeover", "sqlite", "--rounds", "1"))
     assert found is not None
     assert float(found[1]) > 0.5
+
+
+def test_threads_beside_coroutines(tmp_path: Path) -> None:
+    lines = benchmark(tmp_path, "clients", "sqlite", "-n", "60", "--callers", "1", "8", "--rounds", "1").splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| 1", "| 8"]

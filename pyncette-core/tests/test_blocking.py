@@ -95,7 +95,7 @@ def test_each_call_of_the_asynchronous_client_is_there_with_its_documentation():
         if name.startswith("_") or name == "close_registrar":  # which is what close() does
             continue
         blocking = getattr(BlockingClient, name, None)
-        assert blocking is not None, f"BlockingClient has no {name}(); add it to those at the end of the class"
+        assert blocking is not None, f"BlockingClient has no {name}(); add it to those of BlockingCalls"
         assert not inspect.iscoroutinefunction(blocking)
         if name == "within":
             continue

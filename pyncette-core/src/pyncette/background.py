@@ -16,6 +16,7 @@ import os
 import selectors
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
@@ -86,6 +87,8 @@ class Background(Generic[_T]):
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._ending = asyncio.Event()
         self._grace = _GRACE
+        self._queue: deque[_Call[_T, Any]] = deque()
+        self._woken = False
         self._calls: set[_Call[_T, Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._opened: asyncio.Future[_T] | None = None
@@ -100,9 +103,12 @@ class Background(Generic[_T]):
         _alive.add(self)
         try:
             self._thread.start()
-        except BaseException:
+        except RuntimeError:  # there are too many
             _alive.discard(self)
             self._loop.close()
+            raise
+        except BaseException:  # from the handler of a signal: whether it was started is not known
+            self.begin_to_end()
             raise
 
     def abandon(self) -> None:
@@ -124,7 +130,9 @@ class Background(Generic[_T]):
         call = _Call(function)
         self._calls.add(call)
         try:
-            self._soon(self._begin, call)
+            self._queue.append(call)
+            if not self._woken:
+                self._wake()
             if not call.answered.acquire(timeout=-1 if timeout is None else timeout):
                 raise TransientRepositoryError(
                     f"The call took longer than the timeout of {timeout:g} s, and may have been carried out; repeat it, or raise timeout="
@@ -132,7 +140,7 @@ class Background(Generic[_T]):
         except BaseException:  # also what the handler of a signal raises
             self._calls.discard(call)
             with contextlib.suppress(NotBegunError):
-                self._soon(_cancel, call)
+                self._soon(self._cancel, call)
             raise
         error, call.error = call.error, None  # or it would hold itself, by the frames of its traceback
         if error is None:
@@ -141,6 +149,19 @@ class Background(Generic[_T]):
             raise error
         finally:
             del error
+
+    def _wake(self) -> None:
+        """Have the queue emptied. Once for all that comes into it until then: it costs a write, in which other threads have their turn."""
+        self._woken = True
+        try:
+            self._soon(self._begin_all)
+        except NotBegunError:
+            self._refuse_all()  # others may rely on this one
+        except BaseException:  # from the handler of a signal
+            self._woken = False
+            with contextlib.suppress(NotBegunError):
+                self._soon(self._begin_all)
+            raise
 
     def _soon(self, callback: Callable[..., Any], *args: Any) -> None:
         try:
@@ -167,8 +188,13 @@ class Background(Generic[_T]):
                 runner.run(self._serve())
         finally:
             _alive.discard(self)
-            for call in list(self._calls):
-                call.answer(NotBegunError())
+            self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        """Answer all that waits for an event loop that is closed."""
+        self._woken = False  # first: who comes later finds that out by itself
+        for call in list(self._calls):
+            call.answer(NotBegunError())
 
     async def _serve(self) -> None:
         await self._ending.wait()
@@ -184,6 +210,11 @@ class Background(Generic[_T]):
         if self._holder is not None:
             await asyncio.wait([self._holder])
 
+    def _begin_all(self) -> None:
+        self._woken = False  # first: who comes later wakes anew
+        while self._queue:
+            self._begin(self._queue.popleft())
+
     def _begin(self, call: _Call[_T, Any]) -> None:
         if self._ending.is_set():
             call.answer(NotBegunError())
@@ -191,6 +222,12 @@ class Background(Generic[_T]):
             call.task = self._loop.create_task(self._answer(call), context=call.context)
             self._tasks.add(call.task)
             call.task.add_done_callback(self._tasks.discard)
+
+    def _cancel(self, call: _Call[_T, Any]) -> None:
+        if call.task is not None:
+            call.task.cancel()
+        elif call in self._queue:  # it was interrupted before anybody was woken
+            self._queue.remove(call)
 
     async def _answer(self, call: _Call[_T, Any]) -> None:
         try:
@@ -228,11 +265,6 @@ class Background(Generic[_T]):
                 logger.warning("The store was not closed in order: %s", error)
             else:
                 opened.set_exception(error)
-
-
-def _cancel(call: _Call[Any, Any]) -> None:
-    if call.task is not None:
-        call.task.cancel()
 
 
 def _end_all(grace: float, longest: float) -> None:
