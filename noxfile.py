@@ -69,6 +69,7 @@ TEST_REQUIREMENTS = [
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
     *("hypothesis>=6.140", "cronsim>=2.6", "trustme>=1.2", "argcomplete>=3.1", "uvloop; sys_platform != 'win32'"),
     *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk", "matplotlib"),  # of examples
+    *("sqlalchemy[asyncio]>=2", "psycopg[binary]>=3.1"),  # whose transactions stores join
 ]
 
 #: More than there are cores, on a machine of two: many tests wait, for processes, for servers, for time.

@@ -57,9 +57,7 @@ class JoinedConnections(Connections):
         again = "roll the transaction back, and repeat it as a whole"
         if isinstance(error, TimeoutError):
             return TransientRepositoryError(f"PostgreSQL did not answer within {self.timeout:g} s on this connection; {again}")
-        if isinstance(error, OSError) or (
-            isinstance(error, (asyncpg.InterfaceError, asyncpg.PostgresConnectionError)) and not code
-        ):
+        if isinstance(error, OSError) or (isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and not code):
             return TransientRepositoryError(f"The connection of this transaction can't be used ({line(error)}); {again}")
         if code is None:
             if type(error).__name__ in ("OperationalError", "InterfaceError"):  # of a driver that is not imported here
