@@ -33,7 +33,7 @@ def at_once(call):
 
 
 def login(server, **more):
-    return {name.removeprefix("mysql_"): value for name, value in server.items()} | more
+    return {name.removeprefix("mysql_").replace("database", "db"): value for name, value in server.items()} | more
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +49,8 @@ async def bare(server):
 
 @contextlib.asynccontextmanager
 async def pymysql_sync(server):
-    connection = pymysql.connect(**login(server, autocommit=True, cursorclass=pymysql.cursors.DictCursor))
+    options = login(server, autocommit=True, cursorclass=pymysql.cursors.DictCursor)
+    connection = pymysql.connect(database=options.pop("db"), **options)
     with connection:
         connection.begin()
         yield UserTransaction(connection, at_once(connection.commit), at_once(connection.rollback))
