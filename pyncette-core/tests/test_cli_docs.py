@@ -4,6 +4,7 @@ import contextlib
 import doctest
 import os
 import re
+import shlex
 import signal
 import sqlite3
 import sys
@@ -33,7 +34,7 @@ def test_every_command_of_the_page_prints_what_the_page_says(tmp_path):
     found = list(commands())
     assert len(found) == PAGE.count("\n$ ") > 5
     for command, expected in found:
-        name, *arguments = command.split()
+        name, *arguments = shlex.split(command)
         assert name == "pyncette"
         with Program([sys.executable, "-m", "pyncette", *arguments], tmp_path) as program:
             if arguments[0] == "run":
