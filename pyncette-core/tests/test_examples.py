@@ -54,6 +54,7 @@ EXPECTED = {
         r"span 'store settle' of trace \w+: ok",
     ],
     "fastapi_app": [r"Uvicorn running on"],
+    "fastapi_orders": [r"Uvicorn running on"],
 }
 
 SHUTTING_DOWN = "SIGTERM: shutting down"
@@ -117,10 +118,24 @@ def try_reminders(url: str, program: Program) -> None:
     assert curl(ada, "DELETE")[0] == 404
 
 
+def try_orders(url: str, program: Program) -> None:
+    orders = f"{url}/orders"
+    assert curl(orders, "POST", item="tea", quantity=1000) == (409, '{"detail":"There are not 1000 of tea"}')
+    assert curl(orders, "POST", item="tea", quantity=2) == (201, "1")
+    assert curl(orders, "POST", item="milk", quantity=1) == (201, "2")
+    assert curl(f"{orders}/2", "DELETE")[0] == 204
+    assert curl(f"{orders}/2", "DELETE")[0] == 404
+    assert curl(orders, "POST", item="cake", quantity=3) == (201, "2")
+    program.wait_for("remind: order 1, 2 of 'tea'(.*\n)*.*remind: order 2, 3 of 'cake'")
+    assert program.stdout.count("remind: order") == 2
+    assert "failed" not in program.stdout
+
+
 TRIED: dict[str, Callable[[str, Program], None]] = {
     "healthcheck": try_healthcheck,
     "prometheus_metrics": try_metrics,
     "fastapi_app": try_reminders,
+    "fastapi_orders": try_orders,
 }
 
 
@@ -147,7 +162,7 @@ def test_example(name: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PORT": str(port)}
     # A web server has its own ways to end.
     last_signal, last_words = (
-        (signal.SIGINT, "Finished server process") if name == "fastapi_app" else (signal.SIGTERM, SHUTTING_DOWN)
+        (signal.SIGINT, "Finished server process") if name.startswith("fastapi") else (signal.SIGTERM, SHUTTING_DOWN)
     )
     with Program([sys.executable, str(EXAMPLES / f"{name}.py")], tmp_path, environment) as program:
         program.wait_for(*EXPECTED[name])
