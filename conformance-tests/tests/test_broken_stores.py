@@ -11,17 +11,19 @@ from pathlib import Path
 import broken_batches
 import broken_histories
 import broken_memos
+import broken_transactions
 import broken_values
 
 from broken_stores import CAUGHT_BY, MODEL
 
 HERE = Path(__file__).parent
-MISTAKES = [broken_batches, broken_histories, broken_memos, broken_values]  # which register what they hold
+MISTAKES = [broken_batches, broken_histories, broken_memos, broken_transactions, broken_values]  # which register what they hold
 #: How a backend adopts the suite; and a selection, so that of broken stores only those tests are run that have to fail.
 CONFTEST = """
 import broken_batches
 import broken_histories
 import broken_memos
+import broken_transactions
 import broken_values
 import pytest
 from broken_stores import CAUGHT_BY, STORES
@@ -37,8 +39,12 @@ def repository_factory(request):
     return STORES[request.param].open
 
 @pytest.fixture
-def repository_capabilities():
-    return Capabilities(durable=False, shared=False)
+def user_transactions(repository_factory):
+    return getattr(repository_factory.__self__, "begin", None)
+
+@pytest.fixture
+def repository_capabilities(user_transactions):
+    return Capabilities(durable=False, shared=user_transactions is not None)
 
 def pytest_collection_modifyitems(items):
     def wanted(item):
@@ -87,7 +93,13 @@ def test_a_right_store_passes(tmp_path: Path) -> None:
     assert len(found) > 150
     # Skipped is only what is declared to be lacking, or optional.
     skipped = {test.partition("::")[0] for test, outcome in found.items() if outcome == "skipped"}
-    assert skipped == {"TestDurability", "TestSharing", "TestServerTime", "TestWakeUp"}
+    assert skipped == {"TestDurability", "TestSharing", "TestServerTime", "TestTransactions", "TestWakeUp"}
+
+
+def test_a_right_store_passes_that_joins_transactions(tmp_path: Path) -> None:
+    found = outcomes(tmp_path, "JoinsTransactions", only="TestTransactions")["JoinsTransactions"]
+    assert len(found) > 10
+    assert set(found.values()) == {"passed"}
 
 
 def test_a_right_store_passes_whatever_arrives_after_its_caller_has_gone(tmp_path: Path) -> None:
