@@ -82,7 +82,8 @@ EXAMPLE_TESTS = [str(CORE_TESTS / f"test_{what}.py") for what in ("examples", "b
 WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
 
 OLDEST_MINOR, NEWEST_MINOR = 11, 15
-THIRD_PARTY = ROOT / "examples" / "third_party_backend"
+#: Backends that are not ours, by their packages: the folder, and the server of tools/servers.py that it is tested on.
+THIRD_PARTY = {"acme_pyncette_lmdb": ("third_party_backend", ""), "acme_pyncette_etcd": ("etcd_backend", "etcd")}
 REPORTS = ROOT / ".nox" / "reports"
 
 
@@ -361,20 +362,31 @@ def faults(session: nox.Session) -> None:
 
 @session()
 def third_party(session: nox.Session) -> None:
-    """A backend that is not ours, built, installed and put through the suite as its author would: from wheels, away from this tree."""
+    """Backends that are not ours, built, installed and put through the suite as their authors would: from wheels, away from this tree."""
+    for _, server in THIRD_PARTY.values():
+        if server:
+            _starting(server)
     session.install(*BUILDERS, *MYPY, "pytest-xdist>=3.6", "pytest-timeout>=2.3")
     away = Path(session.create_tmp()).resolve()
     for name in ("dist", "tests"):
         shutil.rmtree(away / name, ignore_errors=True)
-    for folder in (ROOT / "pyncette-core", ROOT / "conformance-tests", THIRD_PARTY):
+    folders = {package: ROOT / "examples" / folder for package, (folder, _) in THIRD_PARTY.items()}
+    for folder in (ROOT / "pyncette-core", ROOT / "conformance-tests", *folders.values()):
         session.run("python", "-m", "build", "--no-isolation", "--outdir", str(away / "dist"), str(folder), silent=True)
     wheels = list(map(str, (away / "dist").glob("*.whl")))
     session.install("--force-reinstall", "--no-deps", *wheels)
     session.install(*wheels)  # what they depend on
-    shutil.copytree(THIRD_PARTY / "tests", away / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for package, folder in folders.items():
+        shutil.copytree(folder / "tests", away / "tests" / package, ignore=shutil.ignore_patterns("__pycache__"))
     with session.chdir(away):
-        session.run("mypy", "--strict", "--config-file=", "-p", "acme_pyncette_lmdb")
-        _pytest(session, *_parallel(WORKERS), "tests", *session.posargs)
+        for package, (_, server) in THIRD_PARTY.items():
+            session.run("mypy", "--strict", "--config-file=", "-p", package)
+            environment = _server(server) if server else {}
+            if server and not environment:
+                (session.error if os.environ.get("CI") else session.skip)(f"There is no {server}; see above")
+            quick = ["--pyncette-quick"] if server else []
+            tests = [*_parallel(WORKERS), *quick, f"tests/{package}"]
+            _pytest(session, *tests, *session.posargs, report=package, env={**environment})
 
 
 @session(venv_backend="none")

@@ -505,6 +505,19 @@ def dynamodb(data: Path) -> Server:
     return Server(url, [Process(command, ready, data / "log")], environment=CREDENTIALS)
 
 
+def etcd(data: Path) -> Server:
+    """For the example of a backend that keeps tasks there."""
+    home = CACHE / "etcd"
+    (program,) = programs(home, ["etcd-server"], "etcd")
+    port, peers = free_port(), f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{port}"
+    addresses = ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peers]
+    cluster = ["--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"]
+    ready = functools.partial(answers, port, b"GET /health HTTP/1.0\r\n\r\n", lambda answer: b'"true"' in answer)
+    process = Process([program, "--data-dir", str(data / "data"), *addresses, *cluster], ready, data / "log", libraries(home))
+    return Server(f"etcd://127.0.0.1:{port}", [process])
+
+
 def _dynamodb_local() -> Path | None:
     """The folder of its jars; None without Java and Maven, or out of reach of Maven Central."""
     jars = CACHE / "dynamodb"
@@ -531,6 +544,7 @@ NATIVE: Mapping[str, Callable[[Path], Server]] = {
     "mysql": mysql,
     "mariadb": mariadb,
     "dynamodb": dynamodb,
+    "etcd": etcd,
 }
 
 
