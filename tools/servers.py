@@ -536,6 +536,12 @@ def _dynamodb_local() -> Path | None:
     return jars
 
 
+def prometheus() -> Sequence[str]:
+    """The paths of ``prometheus`` and ``promtool``: no server of this list, but what judges and draws what is measured."""
+    with _alone():
+        return programs(CACHE / "prometheus", ["prometheus"], "prometheus", "promtool")
+
+
 NATIVE: Mapping[str, Callable[[Path], Server]] = {
     "redis": redis,
     "redis-cluster": redis_cluster,

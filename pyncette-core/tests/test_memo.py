@@ -38,6 +38,7 @@ memos = st.builds(
     st.integers(0, 2**40),
     st.none() | st.builds(Note, text=st.none() | texts, by=st.none() | st.text("ab:@", max_size=50), at=instants),
     st.integers(0, 2**40),
+    st.none() | instants,
 )
 
 
@@ -349,5 +350,31 @@ def test_whatever_stands_in_a_memo_a_task_runs(clock, memo):
         async with running(stored.app):
             await clock.advance(HOUR + 10 * SECOND)
         assert (await stored.task()).last_run.outcome is RunOutcome.SUCCEEDED
+
+    clock.run(main())
+
+
+def test_the_last_success_is_remembered_while_later_runs_fail(clock):
+    app, fails = Pyncette(repository_factory=ScriptedStore().open, clock=clock), False
+
+    @app.task(interval=SECOND, failure_mode=FailureMode.COMMIT)
+    async def task(context):
+        if fails:
+            raise ValueError
+
+    async def main():
+        nonlocal fails
+        async with running(app) as app_context:
+            await clock.advance(0.5 * SECOND)
+            assert (await app_context.get_task(task)).last_success is None
+            await clock.advance(3 * SECOND)
+            fails = True
+            await clock.advance(3 * SECOND)
+            stored = await app_context.get_task(task)
+            assert (stored.failures, stored.last_run.outcome) == (3, RunOutcome.FAILED)
+            assert stored.last_success == START + 3 * SECOND
+            fails = False
+            await clock.advance(SECOND)
+            assert (await app_context.get_task(task)).last_success == START + 7 * SECOND
 
     clock.run(main())

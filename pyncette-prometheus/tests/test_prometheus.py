@@ -785,3 +785,62 @@ def test_the_queries_of_the_documentation_are_about_metrics_that_exist():
     used = set(re.findall(r"\bpyncette_[a-z_]+", (ROOT / "docs" / "observability.md").read_text()))
     assert len(used) > 10
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in used} <= metrics
+
+
+# --- who runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_workers_and_what_they_poll_are_counted(make_app, clock, registry, scrape):
+    watching, elsewhere = make_app(), make_app()
+    use_prometheus(watching, registry=registry)
+    for app, names in ((watching, ["static", "alone"]), (elsewhere, ["static"])):
+        for name in names:
+            app.task(interval=SECOND, name=name)(nothing)
+        app.partitioned_task(name="spread", partition_count=2, enabled_partitions=[0])(nothing)
+
+    async def main():
+        async with running(watching):
+            async with running(elsewhere):
+                await clock.advance(40 * SECOND)
+                counts = scrape()
+                assert counts["pyncette_workers",] == 2
+                assert counts.of("pyncette_task_workers") == {("static",): 2, ("alone",): 1, ("spread",): 0}
+                assert counts["pyncette_event_loop_lag_seconds",] == 0
+            await clock.advance(40 * SECOND)
+            assert scrape()["pyncette_workers",] == 1
+
+    clock.run(main())
+
+
+def test_the_age_of_the_last_success_grows_while_a_task_fails(make_app, clock, registry, scrape):
+    app, fails = make_app(), False
+    use_prometheus(app, registry=registry)
+
+    @app.task(interval=10 * SECOND, name="task", failure_mode=FailureMode.COMMIT)
+    async def task(context):
+        if fails:
+            raise ValueError
+
+    async def main():
+        nonlocal fails
+        async with running(app):
+            await clock.advance(5 * SECOND)
+            assert scrape().of("pyncette_last_success_age_seconds") == {}
+            await clock.advance(30 * SECOND)
+            assert scrape()["pyncette_last_success_age_seconds", "task"] <= 15
+            fails, before = True, clock.now()
+            await clock.advance(60 * SECOND)
+            counts = scrape()
+            assert counts["pyncette_task_failures_in_a_row", "task"] in (5, 6)
+            assert counts["pyncette_last_success_age_seconds", "task"] >= 60
+            fails = False
+            await clock.advance(30 * SECOND)
+            counts = scrape()
+            assert counts["pyncette_task_failures_in_a_row", "task"] == 0
+            assert counts["pyncette_last_success_age_seconds", "task"] <= 20
+            assert clock.now() > before
+
+    clock.run(main())
+
+
+async def nothing(context): ...

@@ -39,6 +39,14 @@ class Memo:
     note: Note | None = None
     #: How many claims of the occurrence are accounted for, if that is more than the last run tells.
     seen: int = 0
+    #: When the last run ended that succeeded, if that is not the last run.
+    succeeded: datetime | None = None
+
+    @property
+    def last_success(self) -> datetime | None:
+        """When a run last ended well; None if that is not known."""
+        run = self.last_run
+        return run.ended if run is not None and run.outcome is RunOutcome.SUCCEEDED else self.succeeded
 
     def unreported(self, occurrence: datetime, attempt: int) -> int:
         """How many attempts at ``occurrence`` before ``attempt`` never reported an end: their worker died, or overran its lease."""
@@ -78,6 +86,8 @@ class Memo:
             members.append(f'"failures":{_count(self.failures)}')
         if self.seen:
             members.append(f'"seen":{_count(self.seen)}')
+        if self.succeeded is not None:
+            members.append(f'"succeeded":{to_microseconds(self.succeeded)}')
         if (note := self.note) is not None:
             values = [_text(note.text, _MOST_OF_NOTE), _text(note.by, _MOST_OF_NAME), _microseconds(note.at)]
             members.append(f'"note":[{",".join(values)}]')
@@ -99,6 +109,7 @@ class Memo:
             _read_count(values.get("failures")),
             _read_note(values.get("note")),
             _read_count(values.get("seen")),
+            _read_instant(values.get("succeeded")),
         )
 
 
@@ -172,6 +183,13 @@ def _instant(value: Any) -> datetime:
     if type(value) is not int:
         raise TypeError(value)
     return from_microseconds(value)
+
+
+def _read_instant(value: Any) -> datetime | None:
+    try:
+        return _instant(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _read_text(value: Any) -> str | None:

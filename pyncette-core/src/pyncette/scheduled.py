@@ -89,6 +89,11 @@ class ScheduledTask:
         return self._memo.last_run
 
     @property
+    def last_success(self) -> datetime | None:
+        """When a run last ended well, also if later ones failed; None if none did, and with AT_MOST_ONCE, where that is not known."""
+        return self._memo.last_success
+
+    @property
     def failures(self) -> int:
         """How many attempts in a row did not succeed; not known with AT_MOST_ONCE."""
         return self._memo.failures

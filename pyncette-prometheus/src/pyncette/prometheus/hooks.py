@@ -7,9 +7,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from types import TracebackType
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 from pyncette import ConfigurationError, Context, Instrumentation, Middleware, Pyncette, PyncetteContext, Task
 from pyncette.prometheus.metrics import Metrics, TaskMetrics, metrics_of
@@ -22,7 +23,7 @@ __all__ = ["use_prometheus"]
 logger = logging.getLogger(__name__)
 
 #: The operations whose size is how many rows they are about. A claim tells apart how many it brought.
-_BATCHED = frozenset({"register", "unregister", "settle", "get", "pause", "resume"})
+_BATCHED = frozenset({"register", "unregister", "settle", "get", "pause", "resume", "append"})
 
 _numbers = itertools.count(1)
 
@@ -82,6 +83,8 @@ class _Hooks(Instrumentation):
         self._batches: Histogram | None = metrics.batches if calls else None
         self._claimed = metrics.batches.labels("claim") if calls else None
         self._unreadable = metrics.unreadable if calls else None
+        self._hints = (metrics.hints_sent, metrics.hints_received) if calls else None
+        self._history = metrics.history if calls else None
         self._tasks = metrics.tasks if tasks else None
 
     def tick(self) -> AbstractContextManager[Any]:
@@ -92,7 +95,10 @@ class _Hooks(Instrumentation):
             return contextlib.nullcontext()
         if operation in _BATCHED:
             self._batches.labels(operation).observe(size)
-        return Measurement(self._calls.of(operation))
+        measurement = Measurement(self._calls.of(operation))
+        if operation == "append" and self._history is not None:
+            return _Written(measurement, self._history, size)
+        return measurement
 
     def claimed(self, count: int) -> None:
         if self._claimed is not None:
@@ -102,9 +108,34 @@ class _Hooks(Instrumentation):
         if self._unreadable is not None:
             self._unreadable.inc(count)
 
+    def hints_sent(self, count: int) -> None:
+        if self._hints is not None:
+            self._hints[0].inc(count)
+
+    def hints_received(self, count: int) -> None:
+        if self._hints is not None:
+            self._hints[1].inc(count)
+
     def lease_lost(self, task: Task) -> None:
         if self._tasks is not None:
             self._tasks.leases_lost.labels(task.name).inc()
+
+
+class _Written:
+    """A call that writes entries to the history: they count if it succeeds."""
+
+    def __init__(self, measurement: Measurement, written: Counter, count: int) -> None:
+        self._measurement = measurement
+        self._written = written
+        self._count = count
+
+    def __enter__(self) -> None:
+        self._measurement.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._measurement.__exit__(kind, error, traceback)
+        if error is None:
+            self._written.inc(self._count)
 
 
 def _middleware(metrics: TaskMetrics) -> Middleware:

@@ -78,6 +78,22 @@ class Metrics:
         )
 
     @cached_property
+    def hints_sent(self) -> Counter:
+        return Counter(
+            "pyncette_hints_sent",
+            "Hints to other processes that something is ready before their next poll.",
+            registry=self._registry,
+        )
+
+    @cached_property
+    def hints_received(self) -> Counter:
+        return Counter("pyncette_hints_received", "Hints of other processes that were heard.", registry=self._registry)
+
+    @cached_property
+    def history(self) -> Counter:
+        return Counter("pyncette_history_entries", "Entries that were written to the history.", registry=self._registry)
+
+    @cached_property
     def tasks(self) -> TaskMetrics:
         return TaskMetrics(self._registry)
 

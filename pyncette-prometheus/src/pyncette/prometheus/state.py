@@ -2,18 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from pyncette import PyncetteContext
+from pyncette import PyncetteContext, ScheduledTask, Worker
 from pyncette.repository import State, SupportsStats
-from pyncette.task import StaticTask, Template
+from pyncette.task import PartitionedTask, StaticTask, Template
 
-__all__ = ["Source", "StateCollector", "Waiting"]
+__all__ = ["Seen", "Source", "StateCollector", "Waiting"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,23 @@ class Waiting:
     #: How long the longest due has been so (seconds); 0 if none is.
     oldest_due_age: float
     given_up: int
+    #: How many workers poll it: of a partitioned task, the partition that the fewest poll.
+    workers: int
+    #: When a run last ended well, for a static task; None if that is not known.
+    last_success: datetime | None = None
+    #: How many of its attempts in a row did not succeed.
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the store has of all."""
+
+    tasks: Mapping[str, Waiting]
+    #: How many workers are alive.
+    workers: int
+    #: How long something waited for the event loop of this process (seconds), within a minute; None if it does not run.
+    loop_lag: float | None
 
 
 class Source:
@@ -41,26 +58,27 @@ class Source:
         self.app_context = app_context
         self.slots = slots
         self.skew = skew
-        #: By task, as of the last look; replaced as a whole, since scrapes are answered in other threads.
-        self.waiting: Mapping[str, Waiting] = {}
+        #: As of the last look; replaced as a whole, since scrapes are answered in other threads. None: it is not known.
+        self.seen: Seen | None = None
 
     async def keep_looking(self, interval: timedelta) -> None:
-        """Refresh :attr:`waiting` for ever."""
+        """Refresh :attr:`seen` for ever."""
         pause = min(_FIRST_LOOK, interval.total_seconds())
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(pause)
             began = loop.time()
             try:
-                self.waiting = await _look(self.app_context)
+                self.seen = await _look(self.app_context)
             except Exception as error:
-                self.waiting = {}  # rather none than old ones
+                self.seen = None  # rather none than old ones
                 logger.debug("What is due could not be counted: %s", error)
             pause = max(interval.total_seconds(), (loop.time() - began) / _SHARE)
 
 
-async def _look(app_context: PyncetteContext) -> Mapping[str, Waiting]:
+async def _look(app_context: PyncetteContext) -> Seen:
     found: dict[str, Waiting] = {}
+    workers = await app_context.list_workers()
     repository = app_context.repository
     tasks = [task for task in app_context.tasks if isinstance(task, StaticTask) and task.enabled]
     rows = await repository.get([task.key for task in tasks]) if tasks else []
@@ -68,15 +86,25 @@ async def _look(app_context: PyncetteContext) -> Mapping[str, Waiting]:
     for task, row in zip(tasks, rows, strict=True):
         if row is not None:
             due = row.ready_at is not None and row.ready_at <= now
-            found[task.name] = Waiting(1, int(due), _age(now, row.ready_at if due else None), int(row.state is State.FAILED))
+            stored = ScheduledTask(task, row)
+            found[task.name] = Waiting(
+                stored=1,
+                due=int(due),
+                oldest_due_age=_age(now, row.ready_at if due else None),
+                given_up=int(row.state is State.FAILED),
+                workers=sum(worker.can_run(task.name) for worker in workers),
+                last_success=stored.last_success,
+                failures=stored.failures,
+            )
     # Also those that are disabled here: this may be a web application that has its tasks run elsewhere.
     for template in app_context.tasks:
         if isinstance(template, Template) and isinstance(repository, SupportsStats):
-            found[template.name] = await _count(repository, template, app_context)
-    return found
+            found[template.name] = await _count(repository, template, app_context, workers)
+    lag = next((worker.loop_lag.total_seconds() for worker in workers if worker.id == app_context.worker_id), None)
+    return Seen(found, sum(worker.alive for worker in workers), lag)
 
 
-async def _count(repository: SupportsStats, template: Template, app_context: PyncetteContext) -> Waiting:
+async def _count(repository: SupportsStats, template: Template, app_context: PyncetteContext, workers: Sequence[Worker]) -> Waiting:
     stored = due = given_up = 0
     age = 0.0
     for partition in template.all_partitions():
@@ -84,7 +112,9 @@ async def _count(repository: SupportsStats, template: Template, app_context: Pyn
         stats = await repository.stats(now, partition)
         stored, due, given_up = stored + stats.rows, due + stats.due, given_up + stats.failed
         age = max(age, _age(now, stats.oldest_due))
-    return Waiting(stored, due, age, given_up)
+    numbers = range(template.partition_count) if isinstance(template, PartitionedTask) else [None]
+    polling = min(sum(worker.can_run(template.name, number) for worker in workers) for number in numbers)
+    return Waiting(stored, due, age, given_up, polling)
 
 
 def _age(now: datetime, since: datetime | None) -> float:
@@ -119,11 +149,31 @@ class StateCollector(Collector):
         if skews := [source.app_context.clock.skew.total_seconds() for source in sources if source.skew]:
             skew.add_metric([], max(skews, key=abs))
         yield skew
-        waiting = [item for source in sources for item in source.waiting.items()]
+        # Of two applications the larger number counts: most likely they share a store.
+        seen = [(source, source.seen) for source in sources if source.seen is not None]
+        workers = GaugeMetricFamily("pyncette_workers", "Workers that are alive.")
+        lag = GaugeMetricFamily(
+            "pyncette_event_loop_lag_seconds", "The longest that something waited for the event loop within the last minute."
+        )
+        if seen:
+            workers.add_metric([], max(each.workers for _, each in seen))
+        if lags := [each.loop_lag for _, each in seen if each.loop_lag is not None]:
+            lag.add_metric([], max(lags))
+        yield workers
+        yield lag
+        age = GaugeMetricFamily("pyncette_last_success_age_seconds", "How long ago a static task last succeeded.", labels=["task"])
+        ages: dict[str, float] = {}
+        for source, each in seen:
+            for task, waiting in each.tasks.items():
+                if waiting.last_success is not None:
+                    passed = _age(source.app_context.clock.now(), waiting.last_success)
+                    ages[task] = min(passed, ages.get(task, passed))
+        for task, passed in ages.items():
+            age.add_metric([task], passed)
+        yield age
         for name, documentation, value in _WAITING:
-            # Of two applications with the same task the larger number counts: most likely they share a store.
             most: dict[str, float] = {}
-            for task, counts in waiting:
+            for task, counts in (item for _, each in seen for item in each.tasks.items()):
                 most[task] = max(most.get(task, 0.0), value(counts))
             family = GaugeMetricFamily(name, documentation, labels=["task"])
             for task, number in most.items():
@@ -135,5 +185,15 @@ _WAITING: tuple[tuple[str, str, Callable[[Waiting], float]], ...] = (
     ("pyncette_tasks_stored", "Tasks and instances that are in the store.", lambda counts: counts.stored),
     ("pyncette_tasks_due", "Tasks and instances whose time has come, and which nobody runs.", lambda counts: counts.due),
     ("pyncette_oldest_due_age_seconds", "How long the longest due has been so.", lambda counts: counts.oldest_due_age),
+    (
+        "pyncette_task_failures_in_a_row",
+        "Attempts of a static task that did not succeed, since one did.",
+        lambda counts: counts.failures,
+    ),
+    (
+        "pyncette_task_workers",
+        "Workers that are alive and poll the task; the fewest, of its partitions.",
+        lambda counts: counts.workers,
+    ),
     ("pyncette_tasks_given_up", "Tasks and instances that were given up after their last attempt.", lambda counts: counts.given_up),
 )

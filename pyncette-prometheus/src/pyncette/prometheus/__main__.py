@@ -1,0 +1,18 @@
+"""Print what comes with this package for those around it: ``python -m pyncette.prometheus dashboard`` and ``... alerts``."""
+
+import sys
+from importlib.resources import files
+
+_FILES = {"dashboard": "dashboard.json", "alerts": "alerts.yaml"}
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in _FILES:
+        sys.stderr.write("usage: python -m pyncette.prometheus {dashboard,alerts} > FILE\n")
+        return 2
+    sys.stdout.write(files("pyncette.prometheus").joinpath(_FILES[arguments[0]]).read_text(encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
