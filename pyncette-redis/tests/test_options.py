@@ -176,10 +176,14 @@ class TestServers:
         server = servers.start()
         raw(server.url).execute_command("ACL", "SETUSER", "worker", "on", ">s3cret", "~*", "+@all", "-evalsha")
         message = refused(RepositoryError, f"redis://worker:s3cret@127.0.0.1:{server.port}")
-        assert message.startswith(f"Redis at redis://worker:***@127.0.0.1:{server.port} denies its user a command or a key (")
+        assert message.startswith(
+            f"Redis at redis://worker:***@127.0.0.1:{server.port} denies its user a command, a key or a channel ("
+        )
         assert message.endswith("); allow it with ACL SETUSER")
         raw(server.url).execute_command("ACL", "SETUSER", "worker", "+evalsha", "-zadd")
-        with pytest.raises(RepositoryError, match=r"denies its user a command or a key \(.*\); allow it with ACL SETUSER"):
+        with pytest.raises(
+            RepositoryError, match=r"denies its user a command, a key or a channel \(.*\); allow it with ACL SETUSER"
+        ):
             asyncio.run(used(redis_repository(redis_url=f"redis://worker:s3cret@127.0.0.1:{server.port}")))
 
     def test_that_allow_no_more_than_is_needed_will_do(self, servers, raw):

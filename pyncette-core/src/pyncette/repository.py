@@ -23,7 +23,7 @@ from pyncette.store.contract import (
     SupportsStats,
     Target,
 )
-from pyncette.store.hints import Hint, SupportsWakeUp
+from pyncette.store.hints import Hint, SupportsWakeUp, hints_of, texts_of
 from pyncette.store.history import Entry, Position, SupportsHistory, table_of_history
 from pyncette.store.joining import SupportsTransactions
 from pyncette.store.paging import pages
@@ -56,6 +56,8 @@ __all__ = [
     "SupportsTransactions",
     "SupportsWakeUp",
     "Target",
+    "hints_of",
     "pages",
     "table_of_history",
+    "texts_of",
 ]

@@ -1,10 +1,13 @@
-"""Hints: how processes wake each other through the store, where it has a way to."""
+"""Hints: how processes wake each other through the store, where it has a way to; and hints as text, for those that send text."""
 
-from collections.abc import AsyncGenerator, Sequence
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["Hint", "SupportsWakeUp"]
+from pyncette.clock import from_microseconds, to_microseconds
+
+__all__ = ["Hint", "SupportsWakeUp", "hints_of", "texts_of"]
 
 
 class Hint(NamedTuple):
@@ -37,3 +40,27 @@ class SupportsWakeUp(Protocol):
         there is no use in calling it again. What is told and makes no sense is passed over. Closing it takes no longer than a moment.
         """
         ...
+
+
+def texts_of(hints: Sequence[Hint], sender: str, longest: int = 100_000) -> Iterator[str]:
+    """Texts that tell ``hints``, in ASCII and of up to ``longest`` characters; ``sender`` is for :func:`hints_of`."""
+    parts: list[str] = []
+    length = 0
+    for hint in hints:
+        part = json.dumps([hint.partition, to_microseconds(hint.ready_at)])
+        if parts and length + len(part) > longest - len(sender) - 10:
+            yield f'["{sender}",{",".join(parts)}]'
+            parts, length = [], 0
+        parts.append(part)
+        length += len(part) + 1
+    if parts:
+        yield f'["{sender}",{",".join(parts)}]'
+
+
+def hints_of(text: str | bytes, listener: str) -> Sequence[Hint]:
+    """The hints in such a text; none if the listener has sent it, or if it makes no sense: others may write to where it is read."""
+    try:
+        sender, *hints = json.loads(text)
+        return [] if sender == listener else [Hint(str(name), from_microseconds(int(at))) for name, at in hints]
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return []

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pyncette.errors import ConfigurationError, PyncetteError, RepositoryError
 from pyncette.store.contract import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement, SupportsPause
+from pyncette.store.hints import Hint, SupportsWakeUp
 
 __all__ = [
     "JoinedRepository",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+#: What is ready later than that is found by polls.
+_SOON = timedelta(minutes=1)
 
 
 @runtime_checkable
@@ -167,6 +171,11 @@ class JoinedRepository(Repository):
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         async with self._call():
             await self._joined.register(now, registrations, force=force)
+            ready: dict[str, datetime] = {}
+            for each in registrations:
+                at = each.target.execute_after
+                ready[each.key.partition] = min(at, ready.get(each.key.partition, at))
+            await self._tell(now, ready)
 
     async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
         async with self._call():
@@ -186,7 +195,15 @@ class JoinedRepository(Repository):
 
     async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
         async with self._call():
-            return await self._pausing.resume(now, keys, memos)
+            found = await self._pausing.resume(now, keys, memos)
+            await self._tell(now, {key.partition: now for key in keys})
+            return found
+
+    async def _tell(self, now: datetime, ready: Mapping[str, datetime]) -> None:
+        """Tell other processes, once the transaction is committed, when something of these partitions is ready."""
+        hints = [Hint(partition, at) for partition, at in ready.items() if at - now < _SOON]
+        if hints and isinstance(self._joined, SupportsWakeUp):
+            await self._joined.wake(hints)
 
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None

@@ -55,6 +55,8 @@ class Way:
     arguments: Mapping[str, Any]
     #: What has to come before each statement, if anything has.
     begin: str | None = None
+    #: Whether the next statement may meet another session.
+    pooled: bool = False
 
 
 class Connecting:
@@ -114,7 +116,7 @@ class Connecting:
     def pooled(self, isolation: str = "read committed") -> Way:
         """How to connect to a pooler. The next statement may meet another session, so nothing is prepared, and nothing set."""
         begin = None if isolation == "read committed" else "BEGIN ISOLATION LEVEL READ COMMITTED"
-        return Way({**self._arguments, "statement_cache_size": 0}, begin)
+        return Way({**self._arguments, "statement_cache_size": 0}, begin, pooled=True)
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:

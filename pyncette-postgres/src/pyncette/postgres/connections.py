@@ -52,6 +52,26 @@ class Connections:
             await connection.execute(script)
 
     @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[Any]:
+        """A connection beside those that statements share, for as long as somebody listens on it; None where none would hear anything.
+
+        :raises RepositoryError: or :class:`TransientRepositoryError`, also for what goes wrong with the connection later.
+        """
+        if self._way.pooled:  # the session that listens may be another than the one that is told
+            yield None
+            return
+        with self._connecting.explained():
+            connection = await _connect(**self._way.arguments)
+        try:
+            yield connection
+        except TRANSIENT as error:
+            raise TransientRepositoryError(f"The connection to PostgreSQL at {self.where} was lost: {line(error)}") from error
+        except asyncpg.PostgresError as error:
+            raise RepositoryError(f"PostgreSQL at {self.where} refused: {line(error)}") from error
+        finally:
+            connection.terminate()
+
+    @contextlib.asynccontextmanager
     async def _connection(self, urgent: bool) -> AsyncIterator[Any]:
         """A connection. One that was left in the middle of an answer or a transaction is thrown away, not given back."""
         waits = True

@@ -5,8 +5,9 @@ import copy
 import json
 import logging
 import operator
+import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyncette.looks import Looks
 from pyncette.postgres import statements, tables
 from pyncette.postgres.connecting import OPTIONS, Connecting
 from pyncette.postgres.connections import Connections, opened
+from pyncette.postgres.hints import LONGEST, NOTIFY, channel_of, listening
 from pyncette.postgres.history import PostgresHistory, statements_for
 from pyncette.postgres.joining import JoinedConnections, user_connection
 from pyncette.repository import (
@@ -29,6 +31,7 @@ from pyncette.repository import (
     Commit,
     Extend,
     Fail,
+    Hint,
     Key,
     Outcome,
     Page,
@@ -40,6 +43,7 @@ from pyncette.repository import (
     State,
     Stats,
     Target,
+    texts_of,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -62,6 +66,8 @@ class PostgresRepository(PostgresHistory, Repository):
     def __init__(self, connections: Connections, table: str) -> None:
         self._connections = connections
         self._looks = Looks()
+        #: By which hints of its own are known.
+        self._sender = secrets.token_hex(4)
         self._name_table(table)
 
     def _name_table(self, table: str) -> None:
@@ -183,7 +189,19 @@ class PostgresRepository(PostgresHistory, Repository):
         user = user_connection(connection, where)
         joined = copy.copy(self)
         joined._connections = JoinedConnections(user, where, self._table, self._connections.timeout)
+        joined._sender = ""  # what it tells is news for this process, too
         return JoinedRepository(joined, user, self)
+
+    async def wake(self, hints: Sequence[Hint]) -> None:
+        if hints:
+            await self._connections.fetch(NOTIFY, channel_of(self._table), list(texts_of(hints, self._sender, LONGEST)))
+
+    async def wakeups(self) -> AsyncGenerator[Sequence[Hint], None]:
+        async with contextlib.aclosing(listening(self._connections, channel_of(self._table), self._sender)) as heard:
+            async for hints in heard:
+                for hint in hints:
+                    self._looks.written(*hint)
+                yield hints
 
     async def _change(self, statement: str, keys: Sequence[Key], *more: Sequence[Any]) -> Sequence[bool]:
         if not keys:

@@ -77,6 +77,17 @@ class Cluster:
         self._stale = self._stale or any(isinstance(reply, driver.ClusterDownError) for reply in replies)
         return replies
 
+    async def alone(self, key: str) -> Any:
+        """A connection beside the others to the node that has ``key``, to be disconnected by the caller."""
+        if self._stale:
+            await self._look()
+        node = self._owners.get(key_slot(key.encode()) % REDIS_CLUSTER_HASH_SLOTS)
+        # Whatever comes of it: when it is asked for once more, something has changed.
+        self._stale = True
+        if node is None:
+            raise driver.ClusterDownError(f"no node has {key!r}")
+        return await self._node(node).alone()
+
     async def _look(self) -> None:
         """Learn who has which slot; all who need it wait for one look. While nobody answers, what was known before has to do."""
         if self._looking is None:

@@ -3,12 +3,13 @@
 Nothing is sent twice: only the caller knows what may be repeated, so all of the driver's own retries are off.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from pyncette.backends import BackendURL
@@ -26,8 +27,8 @@ __all__ = ["Command", "Connections"]
 #: By a code, that errors begin with or that is ours: whether the call may be repeated, what is wrong and what to do.
 _MEANINGS: Mapping[str, tuple[bool, str]] = {
     "AUTH": (False, "refuses the user or the password ({error}); check both in redis_url"),
-    "NOPERM": (False, "denies its user a command or a key ({error}); allow it with ACL SETUSER"),
-    "user executing the script": (False, "denies its user a command or a key ({error}); allow it with ACL SETUSER"),
+    "NOPERM": (False, "denies its user a command, a key or a channel ({error}); allow it with ACL SETUSER"),
+    "user executing the script": (False, "denies its user a command, a key or a channel ({error}); allow it with ACL SETUSER"),
     "DB index": (False, "has no such database ({error}); choose a lower number, or raise its setting 'databases'"),
     "MOVED": (False, "is a node of a Redis Cluster ({error}); write redis+cluster://, or pass redis_cluster=True"),
     "cluster support": (False, "is no Redis Cluster ({error}); write redis:// or rediss://, and no redis_cluster=True"),
@@ -114,7 +115,7 @@ class Connections:
         # Waiting for an answer is bounded by the timeout of the whole exchange. What is left after connecting is for the error of that.
         self._options = {"socket_timeout": None, "username": url.username, "password": url.password, **common}
         self._options["socket_connect_timeout"] = timeout * 0.8
-        self._options["db"] = _database(url, self._kind, database)
+        self.database = self._options["db"] = _database(url, self._kind, database)
         # There may be another sentinel to ask.
         self._sentinel_options = {
             "socket_timeout": timeout / 3,
@@ -169,6 +170,21 @@ class Connections:
             raise RepositoryError(f"The repository of {self.where} is closed; use it within its context") from None
         except (driver.RedisError, OSError) as error:
             raise self._failed(error) from error
+
+    @contextlib.asynccontextmanager
+    async def alone(self, key: str) -> AsyncIterator[Any]:
+        """A connection beside those that commands share, to where ``key`` is; with our errors for what the driver raises within."""
+        connection = None
+        try:
+            connection = await (self._target.alone(key) if isinstance(self._target, Cluster) else self._target.alone())
+            yield connection
+        except ClosedError:
+            raise RepositoryError(f"The repository of {self.where} is closed; use it within its context") from None
+        except (driver.RedisError, OSError) as error:
+            raise self._failed(error) from error
+        finally:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
 
     def _failed(self, error: Exception) -> RepositoryError:
         """What ``error`` means to the caller."""

@@ -31,6 +31,10 @@ class Keys:
         """The sets of partitions that have rows; or, with "histories", that have a history."""
         return [f"{self.prefix}{{pyncette:{group}}}:{what}" for group in range(_GROUPS)]
 
+    def hints(self, database: int) -> str:
+        """The channel of hints. Channels are not of one database, as keys are."""
+        return f"{self.prefix}pyncette:hints:{database}"
+
     def _of(self, partition: str) -> tuple[str, str]:
         group = f"{self.prefix}{{pyncette:{zlib.crc32(partition.encode()) % _GROUPS}}}"
         return group, f"{group}:{_quote(partition)}"

@@ -4,9 +4,10 @@ import contextlib
 import importlib.resources
 import json
 import re
+import secrets
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from pyncette.backends import Backend, BackendURL
 from pyncette.codec import name_in_bytes
 from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.redis.connection import Command, Connections
+from pyncette.redis.hints import listening, publish
 from pyncette.redis.history import RedisHistory
 from pyncette.redis.keys import Keys
 from pyncette.redis.rows import (
@@ -32,6 +34,7 @@ from pyncette.redis.rows import (
 )
 from pyncette.repository import (
     ClaimResult,
+    Hint,
     Key,
     Outcome,
     Page,
@@ -40,6 +43,7 @@ from pyncette.repository import (
     Row,
     Settlement,
     Stats,
+    texts_of,
 )
 
 __all__ = ["RedisRepository", "backend", "redis_repository"]
@@ -70,6 +74,9 @@ class RedisRepository(RedisHistory, Repository):
         self._namespace = namespace
         self._keys = Keys(namespace)
         self._format: Sequence[Command] = ()
+        self._channel = self._keys.hints(connections.database)
+        #: By which hints of its own are known.
+        self._sender = secrets.token_hex(4)
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         keys = [registration.key for registration in registrations]
@@ -142,6 +149,13 @@ class RedisRepository(RedisHistory, Repository):
 
     async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
         return await self._each("resume", keys, [(key.name, (memos or {}).get(key)) for key in keys], columns)
+
+    async def wake(self, hints: Sequence[Hint]) -> None:
+        if hints:
+            await publish(self._connections, self._channel, list(texts_of(hints, self._sender)))
+
+    def wakeups(self) -> AsyncGenerator[Sequence[Hint], None]:
+        return listening(self._connections, self._channel, self._sender)
 
     async def _open(self) -> None:
         key = f"{self._keys.prefix}pyncette:format"

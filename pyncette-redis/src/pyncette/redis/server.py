@@ -53,6 +53,19 @@ class Server:
             self._renew(client)  # there may be another master by now
         return replies
 
+    async def alone(self) -> Any:
+        """A connection beside the others, to be disconnected by the caller. Raises as :meth:`exchange` does."""
+        if self._closed:
+            raise ClosedError
+        connection = self._client.connection_pool.make_connection()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
     def _renew(self, client: Any) -> None:
         """Use other connections from now on, if ``client`` is still the one in use; calls on their way may end on theirs."""
         if client is not self._client or self._closed:
