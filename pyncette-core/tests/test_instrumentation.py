@@ -265,7 +265,16 @@ def test_calls_of_the_optional_protocols_are_told(app, clock, recorder):
 
     clock.run(main())
     told = [(operation, size) for operation, size, error in recorder.calls if error is None]
-    assert told == [("register", 1), ("pause", 1), ("resume", 1), ("stats", 1), ("partitions", 1), ("get", 1)]
+    assert told == [
+        ("register", 1),
+        ("get", 1),
+        ("pause", 1),
+        ("get", 1),
+        ("resume", 1),
+        ("stats", 1),
+        ("partitions", 1),
+        ("get", 1),
+    ]
 
 
 def test_the_clock_is_aligned_with_a_store_that_is_observed(app, clock, store, recorder):

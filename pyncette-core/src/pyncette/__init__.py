@@ -19,6 +19,7 @@ from pyncette.errors import (
 )
 from pyncette.heartbeat import with_heartbeat
 from pyncette.hooks import Instrumentation
+from pyncette.listeners import Listener, RunEvent
 from pyncette.runs import Run, RunOutcome
 from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State
@@ -38,12 +39,14 @@ __all__ = [
     "Instance",
     "Instrumentation",
     "LeaseLostException",
+    "Listener",
     "Middleware",
     "Pyncette",
     "PyncetteContext",
     "PyncetteError",
     "RepositoryError",
     "Run",
+    "RunEvent",
     "RunOutcome",
     "ScheduleError",
     "ScheduledTask",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pyncette import program
 from pyncette.app_context import PyncetteContext
 from pyncette.blocking import BlockingClient
-from pyncette.checks import check_count, check_duration, one_slip_from
+from pyncette.checks import check_count, check_duration, check_type, one_slip_from
 from pyncette.client import Client
 from pyncette.clock import AlignedClock, Clock, SystemClock
 from pyncette.context import RESERVED, chained
@@ -44,6 +44,7 @@ class Pyncette(Declarations):
     :param batch_size: how many rows are claimed or settled in one call to the store.
     :param shutdown_timeout: how long running bodies are waited for at shutdown before they are cancelled; None: to their end.
     :param executor_cls: where bodies run; :class:`~pyncette.SynchronousExecutor` runs them one after another.
+    :param log_runs: a line at INFO for each run that has ended, by the logger ``pyncette.runs``.
     :param clock: where time comes from; see :mod:`pyncette.testing`.
 
     Raises :class:`~pyncette.errors.ConfigurationError`, or another :class:`~pyncette.errors.PyncetteError` if the backend
@@ -60,6 +61,7 @@ class Pyncette(Declarations):
         batch_size: int = 500,
         shutdown_timeout: timedelta | None = None,
         executor_cls: Callable[[int, Callable[[], None]], Executor] = ConcurrentExecutor,
+        log_runs: bool = False,
         clock: Clock | None = None,
         **repository_options: Any,
     ) -> None:
@@ -72,6 +74,7 @@ class Pyncette(Declarations):
             raise ConfigurationError(
                 f"The executor_cls is {shown(executor_cls)}; pass a class such as pyncette.SynchronousExecutor"
             )
+        check_type(log_runs, bool, "log_runs")
         if clock is not None and (isinstance(clock, type) or not hasattr(clock, "monotonic")):
             raise ConfigurationError(f"The clock is {shown(clock)}; pass an object such as pyncette.testing.VirtualClock()")
         for name in repository_options:
@@ -85,6 +88,8 @@ class Pyncette(Declarations):
             shutdown_timeout=None if shutdown_timeout is None else plain_duration(shutdown_timeout),
             executor_cls=executor_cls,
             instrumentation=Instruments(self._instrumentations),
+            listeners=self._listeners,
+            log_runs=log_runs,
         )
         self._clock: Clock = SystemClock() if clock is None else clock
         self._open: Callable[[], AbstractAsyncContextManager[Repository]]

@@ -1,7 +1,6 @@
 """What a body is given of its run, and what is wrapped around it."""
 
 import functools
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,8 +15,6 @@ __all__ = ["RESERVED", "Body", "Context", "Middleware", "chained"]
 Middleware: TypeAlias = Callable[["Context", Callable[[], Awaitable[None]]], Awaitable[None]]
 #: What is scheduled: an asynchronous function of one :class:`Context`.
 Body: TypeAlias = Callable[["Context"], Awaitable[Any]]
-
-_EXECUTION_NAMESPACE = uuid.UUID("5cbbd8f2-6e66-4d5c-8f3e-8a5a3f6f0f0b")
 
 
 class Context:
@@ -69,9 +66,7 @@ class Context:
     @property
     def execution_id(self) -> str:
         """A UUID of task and ``scheduled_at``: the same at every attempt, so that side effects can be made idempotent."""
-        claim = self._execution.claim
-        partition, name = claim.key
-        return str(uuid.uuid5(_EXECUTION_NAMESPACE, f"{len(partition)}:{partition}{name}@{claim.occurrence.isoformat()}"))
+        return self._execution.execution_id
 
     @property
     def lease_expires_at(self) -> datetime:

@@ -10,6 +10,7 @@ from pyncette.checks import check_attribute_name, free_arguments
 from pyncette.context import RESERVED, Body, Middleware
 from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.hooks import Instrumentation
+from pyncette.listeners import Listener, check_listener
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.signatures import check_async_generator_function, check_coroutine_function
@@ -43,6 +44,7 @@ class Declarations:
         self._fixtures: dict[str, Fixture] = {}
         self._middlewares: list[Middleware] = []
         self._instrumentations: list[Instrumentation] = []
+        self._listeners: list[Listener] = []
         self._used_by = 0
 
     @contextlib.contextmanager
@@ -227,6 +229,11 @@ class Declarations:
             raise ConfigurationError(f"{shown(instrumentation)} is not a pyncette.Instrumentation; derive from that")
         self._check_in_time("The instrumentation")
         self._instrumentations.append(instrumentation)
+
+    def use_listener(self, listener: Listener) -> None:
+        """Tell ``listener`` what becomes of runs, in a thread of its own. Several may be used."""
+        self._check_in_time("The listener")
+        self._listeners.append(check_listener(listener))
 
 
 _PARTITIONED = dict.fromkeys(

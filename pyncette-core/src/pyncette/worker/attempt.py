@@ -1,8 +1,9 @@
 """One claim on its way, as it is known: what it is called, when it started and ended, and what is to be remembered of it. Decides nothing."""
 
 import dataclasses
+import uuid
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyncette.clock import AlignedClock, from_microseconds, to_microseconds
 from pyncette.memo import Memo, of_start, of_success, quoted
@@ -10,10 +11,12 @@ from pyncette.runs import Run, RunOutcome
 from pyncette.schedules.kinds import EXTRA_KINDS
 from pyncette.schedules.text import origin_of
 from pyncette.store.contract import Claim
-from pyncette.tasks import Task
+from pyncette.tasks import StaticTask, Task
 from pyncette.worker.outcomes import text_of
 
 __all__ = ["Attempt", "Lease", "Worker"]
+
+_EXECUTION_NAMESPACE = uuid.UUID("5cbbd8f2-6e66-4d5c-8f3e-8a5a3f6f0f0b")
 
 
 class Worker:
@@ -119,6 +122,28 @@ class Attempt:
             worker=None,
             error=f"given up: attempt {attempt} of {most} did not end in its lease",
         )
+
+    # --- what others are told ---------------------------------------------------------------------------------------
+
+    def fields(self) -> dict[str, Any]:
+        """What records of the log have of the run."""
+        return {
+            "task": self.task.name,
+            "instance": self.instance,
+            "scheduled_at": self.claim.occurrence.isoformat(),
+            "attempt": self.attempt,
+        }
+
+    @property
+    def instance(self) -> str | None:
+        """The name of the instance; None for a static task."""
+        return None if isinstance(self.task, StaticTask) else self.name
+
+    @property
+    def execution_id(self) -> str:
+        """See :attr:`Context.execution_id`."""
+        partition, name = self.claim.key
+        return str(uuid.uuid5(_EXECUTION_NAMESPACE, f"{len(partition)}:{partition}{name}@{self.claim.occurrence.isoformat()}"))
 
     # --- memos ------------------------------------------------------------------------------------------------------
 

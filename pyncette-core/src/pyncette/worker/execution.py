@@ -9,15 +9,17 @@ from typing import Any
 
 from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
+from pyncette.listeners import Telling
+from pyncette.logs import CURRENT
 from pyncette.runs import Run, RunOutcome
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Commit, Extend, Key, Outcome, Release, Settlement
 from pyncette.tasks import ExecutionMode, Task, stored_arguments
-from pyncette.worker.attempt import Attempt, Lease, Worker
+from pyncette.worker.attempt import Lease
 from pyncette.worker.outcomes import give_up, ready_again_at, retry, target
 from pyncette.worker.settlement import Answer, Settler
-from pyncette.worker.watch import Watch
+from pyncette.worker.told import Teller, ToldAttempt
 
 __all__ = ["Execution", "Runner"]
 
@@ -27,7 +29,7 @@ logger = logging.getLogger(__name__)
 _MOST_REMEMBERED = 10_000
 
 
-class Runner(Worker):
+class Runner(Teller):
     """What all executions of one application share."""
 
     def __init__(
@@ -35,13 +37,14 @@ class Runner(Worker):
         invoke: "Callable[[Execution], Awaitable[Any]]",
         clock: AlignedClock,
         worker_id: str,
+        telling: Telling,
         *,
         settler: Settler,
         poll_interval: timedelta,
         expect: Callable[[str, datetime], None],
         lease_lost: Callable[[Task], None],
     ) -> None:
-        super().__init__(clock, worker_id)
+        super().__init__(clock, worker_id, telling, lease_lost)
         #: Runs the body of an execution, within whatever belongs around it.
         self.invoke = invoke
         self.settler = settler
@@ -49,10 +52,6 @@ class Runner(Worker):
         self.poll_interval = poll_interval
         #: Called with a partition, and when a row of it can be claimed next.
         self.expect = expect
-        #: Called with the task whose run was overtaken.
-        self.lease_lost = lease_lost
-        #: Tells what blocked the event loop; None where time is virtual.
-        self.watch: Watch | None = None
         #: Set when no new body is to be started.
         self.draining = False
         #: Set when bodies are being cancelled.
@@ -87,10 +86,10 @@ class Runner(Worker):
         return True
 
 
-class Execution(Attempt):
+class Execution(ToldAttempt):
     """One claim on its way."""
 
-    __slots__ = ("_ended", "_lost", "_schedule", "_stored")
+    __slots__ = ("_ended", "_schedule", "_stored")
 
     def __init__(self, runner: Runner, task: Task, claim: Claim, lease: Lease) -> None:
         self._runner: Runner = runner
@@ -113,7 +112,11 @@ class Execution(Attempt):
     def adopt(self, claim: Claim, lease: Lease) -> None:
         """Go on under ``claim``, which this process made after the lease had ended."""
         if self._ended:
-            logger.warning("%s has ended, but its lease did before that could be stored; it is stored under a new one", self)
+            logger.warning(
+                "%s has ended, but its lease did before that could be stored; it is stored under a new one",
+                self,
+                extra=self.fields(),
+            )
         else:
             logger.warning(
                 "%s has run for %.0f s, longer than its lease of %g s; it goes on under a new one. Send heartbeats, give it a longer "
@@ -121,6 +124,7 @@ class Execution(Attempt):
                 self,
                 self.elapsed,
                 self.task.lease_duration.total_seconds(),
+                extra=self.fields(),
             )
         self.claim, self.lease = claim, lease
         self._lost = False
@@ -139,7 +143,7 @@ class Execution(Attempt):
             except Exception:
                 # A newer version of the code may understand the row, so it stays as it is, and is looked at again after a lease.
                 if runner.is_news(claim.key):
-                    logger.exception("%s can't be run: what is stored of it can't be understood", self)
+                    logger.exception("%s can't be run: what is stored of it can't be understood", self, extra=self.fields())
                 self._settle(Release(claim, self.lease.expires_at, started=False))
                 return
             if task.max_attempts is not None and claim.attempt > task.max_attempts:
@@ -147,7 +151,8 @@ class Execution(Attempt):
                 self._give_up(self.over(), schedule)
                 return
             at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
-            if at_most_once and not await self._commit(schedule):
+            commit = await self._commit(schedule) if at_most_once else None
+            if at_most_once and commit is None:
                 return
             self.started_at = runner.clock.monotonic()
             if not at_most_once:
@@ -157,14 +162,16 @@ class Execution(Attempt):
                     self.release_unstarted()
                     return
                 runner.holding[claim.key] = self
+            if runner.telling.active:
+                self.tell_begin()
+            CURRENT.set(self)
             error: BaseException | None = None
             try:
                 await (runner.invoke(self) if task.timeout is None else self._invoke_within(task.timeout))
             except asyncio.CancelledError as cancelled:
                 if runner.cancelling:
                     if not at_most_once:
-                        memo = self.memo_of(self.ended_as(RunOutcome.INTERRUPTED), failures=0)
-                        self._settle(Release(self.claim, runner.clock.now(), memo=memo))
+                        self._interrupted(schedule)
                     return
                 error = cancelled
             except BaseException as raised:
@@ -172,32 +179,38 @@ class Execution(Attempt):
                     raise
                 error = raised
             else:
-                logger.debug("%s ran", self)
+                if logger.isEnabledFor(logging.DEBUG):
+                    logger.debug("%s ran", self, extra=self.fields())
             runner.runs += 1
             runner.failures += error is not None
-            if at_most_once:
+            if commit is not None:
+                outcome, hook = (RunOutcome.SUCCEEDED, "end") if error is None else (RunOutcome.FAILED, "failure")
+                if runner.telling.active:
+                    self.report(self.ended_as(outcome, error), commit, schedule, hook)
                 if error is not None:
-                    self._log_failure(error)
+                    self.log_failure(error)
             elif error is None:
                 self._succeeded(schedule)
             elif self.is_last:
                 self._give_up(self.ended_as(RunOutcome.GIVEN_UP, error), schedule, error)
             else:
-                self._log_failure(error)
+                self.log_failure(error)
                 self._failed(schedule, error)
         finally:
             runner.executions.pop(self, None)
 
-    async def _commit(self, schedule: Schedule) -> bool:
-        """Commit before the body is started; whether it may be."""
+    async def _commit(self, schedule: Schedule) -> Commit | None:
+        """Commit before the body is started; None if it must not be."""
         runner, claim = self._runner, self.claim
         following = target(self.task, claim, schedule, runner.clock.now)
         memo = None if following is None else self.memo_of_start()  # a row that goes away takes its memo along
         commit = Commit(claim, following, memo)
         answer = await self._runner.settler.submit(commit, self.lease.deadline)
-        self._log(answer)
+        if answer.outcome is not Outcome.APPLIED:
+            self.log_answer(answer)
         self._expect_after(answer, commit)
-        return answer.outcome is Outcome.APPLIED or (answer.outcome is Outcome.ALREADY and answer.resent)
+        stored = answer.outcome is Outcome.APPLIED or (answer.outcome is Outcome.ALREADY and answer.resent)
+        return commit if stored else None
 
     async def _invoke_within(self, timeout: timedelta) -> None:
         """Run the body, and cancel it when ``timeout`` is over: then it has failed, also if it does not mind."""
@@ -218,10 +231,6 @@ class Execution(Attempt):
     def is_late(self) -> bool:
         """Whether the lease is over before the body was started, which then must not be."""
         return self.task.execution_mode is ExecutionMode.AT_LEAST_ONCE and self.remaining() <= 0
-
-    def report_late(self) -> None:
-        logger.warning("%s is not started: its lease ended before%s", self, self._excuse())
-        self._runner.lease_lost(self.task)
 
     async def return_late(self) -> None:
         """Give a claim back whose answer came after its lease, and wait until that is stored: or the next claim would count again."""
@@ -244,7 +253,7 @@ class Execution(Attempt):
                 self.lease = lease
                 return
             self._lost = True
-            logger.warning("%s lost its lease: %s%s", self, answer.error or answer.outcome, self._excuse())
+            logger.warning("%s lost its lease: %s%s", self, answer.error or answer.outcome, self.excuse(), extra=self.fields())
             self._runner.lease_lost(self.task)
         raise LeaseLostException(f"The lease of {self} is over; another worker may run it now")
 
@@ -253,14 +262,25 @@ class Execution(Attempt):
     def _succeeded(self, schedule: Schedule) -> None:
         runner, claim = self._runner, self.claim
         following = target(self.task, claim, schedule, runner.clock.now)
-        self._settle(Commit(claim, following, None if following is None else self.memo_of_success()))
+        commit = Commit(claim, following, None if following is None else self.memo_of_success())
+        if runner.telling.active:
+            self.report(self.ended_as(RunOutcome.SUCCEEDED), commit, schedule, "end")
+        self._settle(commit)
+
+    def _interrupted(self, schedule: Schedule) -> None:
+        """The process ends before the body does."""
+        run = self.ended_as(RunOutcome.INTERRUPTED)
+        release = Release(self.claim, self._runner.clock.now(), memo=self.memo_of(run, failures=0))
+        self.report(run, release, schedule, "retry")
+        self._settle(release)
 
     def _failed(self, schedule: Schedule, error: BaseException) -> None:
         """What becomes of an occurrence that has attempts left."""
-        runner, expires = self._runner, self.lease.expires_at
-        memo = self.memo_of(self.ended_as(RunOutcome.FAILED, error))
-        now, poll_interval = runner.clock.now, runner.poll_interval
-        self._settle(retry(self.task, self.claim, schedule, now, memo, lease_expires_at=expires, poll_interval=poll_interval))
+        runner, expires, run = self._runner, self.lease.expires_at, self.ended_as(RunOutcome.FAILED, error)
+        now, poll_interval, memo = runner.clock.now, runner.poll_interval, self.memo_of(run)
+        settlement = retry(self.task, self.claim, schedule, now, memo, lease_expires_at=expires, poll_interval=poll_interval)
+        self.report(run, settlement, schedule, "failure", *(("retry",) if isinstance(settlement, Release) else ()))
+        self._settle(settlement)
 
     def _give_up(self, run: Run, schedule: Schedule, error: BaseException | None = None) -> None:
         why = run.error or ""
@@ -268,7 +288,8 @@ class Execution(Attempt):
         settlement = give_up(self.task, self.claim, schedule, self._runner.clock.now, why, memo)
         following = ready_again_at(settlement)
         what = "it is kept as failed" if following is None else f"the next occurrence is {following.isoformat()}"
-        logger.error("%s is given up; %s: %s", self, what, why, exc_info=error)
+        logger.error("%s is given up; %s: %s", self, what, why, exc_info=error, extra=self.fields())
+        self.report(run, settlement, schedule, *(("failure",) if error is not None else ()), "given_up")
         self._settle(settlement)
 
     def _settle(self, settlement: Settlement) -> None:
@@ -285,7 +306,7 @@ class Execution(Attempt):
             if adopted:  # the outcome was stored before, and the claim is to a further attempt, which nobody runs
                 self.release_unstarted()
             if answer.outcome is not Outcome.APPLIED:
-                self._log(answer)
+                self.log_answer(answer)
             self._expect_after(answer, settlement)
 
         self._runner.settler.put(settlement, self.lease.deadline, done)
@@ -298,28 +319,6 @@ class Execution(Attempt):
             self._runner.expect(partition, self._runner.clock.now())
         elif again is not None and answer.outcome in (Outcome.APPLIED, Outcome.ALREADY):
             self._runner.expect(partition, again)
-
-    # --- the log ------------------------------------------------------------------------------------------------------
-
-    def _log_failure(self, error: BaseException) -> None:
-        level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
-        logger.log(level, "%s failed: %s", self, type(error).__name__, exc_info=error)
-
-    def _log(self, answer: Answer) -> None:
-        if answer.outcome is Outcome.APPLIED or answer.outcome is Outcome.ALREADY:
-            return
-        if answer.outcome is Outcome.LOST:
-            logger.warning("%s ended after its lease was taken over; it may have run twice%s", self, self._excuse())
-            if not self._lost:
-                self._runner.lease_lost(self.task)
-        elif answer.outcome is None:
-            logger.error("The outcome of %s could not be stored; it may run again: %s", self, answer.error)
-        else:
-            logger.debug("%s was %s meanwhile", self, "unscheduled" if answer.outcome is Outcome.GONE else "re-scheduled")
-
-    def _excuse(self) -> str:
-        watch, lease = self._runner.watch, self.task.lease_duration.total_seconds()
-        return "" if watch is None else watch.excuse(max(self.elapsed, lease) - min(0.0, self.remaining()))
 
 
 def _is_being_closed() -> bool:

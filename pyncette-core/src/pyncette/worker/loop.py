@@ -10,6 +10,7 @@ from typing import Any
 from pyncette.batches import cut
 from pyncette.clock import AlignedClock
 from pyncette.errors import TransientRepositoryError
+from pyncette.listeners import Telling
 from pyncette.store.contract import ClaimResult, Repository
 from pyncette.tasks import STATIC_PARTITION, StaticTask, Task
 from pyncette.waiting import finished
@@ -56,10 +57,14 @@ class Engine:
         self._repository = repository
         self._clock = clock
         self._settler = Settler(repository, clock, settings.batch_size, self._wake)
+        self._telling = Telling(settings.listeners, log_runs=settings.log_runs)
+        #: How long listeners are waited for at the end (seconds).
+        self._grace = 5.0 if settings.shutdown_timeout is None else GRACE
         self._runner = Runner(
             invoke,
             clock,
             worker_id,
+            self._telling,
             settler=self._settler,
             poll_interval=settings.poll_interval,
             expect=self.expect,
@@ -145,6 +150,7 @@ class Engine:
         self._lanes = Lanes(tasks, look_every)
         self._looking = Looking(self._repository, self._clock, tasks, self._lanes, self._poll_every, self._expect)
         self.presence.begin(tasks)
+        self._telling.start()
         work = asyncio.create_task(self._work(), name="pyncette-engine")
         if self._clock.is_system:  # and no virtual one, in which nothing takes time
             self._runner.watch = Watch(self._describe)
@@ -158,6 +164,7 @@ class Engine:
                 logger.error("The worker failed while it was being cancelled", exc_info=error)  # noqa: TRY400
             raise
         finally:
+            await self._telling.end(self._grace, virtual=not self._clock.is_system)
             if self._runner.watch is not None:
                 self._runner.watch.stop()
 

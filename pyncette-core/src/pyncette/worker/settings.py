@@ -1,10 +1,11 @@
 """How an application runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from pyncette.hooks import Instrumentation
+from pyncette.listeners import Listener
 from pyncette.worker.executors import Executor
 
 __all__ = ["Settings"]
@@ -20,3 +21,5 @@ class Settings:
     shutdown_timeout: timedelta | None
     executor_cls: Callable[[int, Callable[[], None]], Executor]
     instrumentation: Instrumentation
+    listeners: Sequence[Listener] = ()
+    log_runs: bool = False

@@ -1,0 +1,218 @@
+"""Telling whoever wants to know what becomes of runs: each listener in a thread of its own, so that no run waits for any."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyncette.errors import ConfigurationError
+from pyncette.runs import Run, RunOutcome
+from pyncette.tasks import Task
+from pyncette.values import shown
+
+__all__ = ["Listener", "RunEvent", "Telling", "check_listener"]
+
+logger = logging.getLogger(__name__)
+#: Where there is a line for each run, if asked for.
+runs = logging.getLogger("pyncette.runs")
+
+#: So many events may wait for a listener; what comes then is left out.
+_MOST_WAITING = 10_000
+#: How often it is looked whether the listeners have ended (seconds).
+_LOOK_EVERY = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """What a listener is told."""
+
+    #: The static task, or the template.
+    task: Task
+    #: The name of the instance; None for a static task.
+    instance: str | None
+    run: Run
+    #: Whether it is an extra run, and none of the task's own schedule.
+    triggered: bool
+    #: The same at each attempt, see :attr:`Context.execution_id`.
+    execution_id: str
+    #: When the task runs next, at the earliest and as far as this run decides: again after a failure, or its next occurrence; None: not.
+    next_at: datetime | None = None
+    #: Of ``skipped``: the first of the occurrences before ``next_at`` that are not run.
+    skipped_from: datetime | None = None
+
+
+class Listener:
+    """Derive from it, override what you want to know, and pass it to :meth:`pyncette.Pyncette.use_listener`.
+
+    All is called in a thread of the listener's own, one event after another, in the order in which things happened. So it may take its
+    time and block, as an HTTP request does. What it raises is logged, once for each hook, and stops nothing. If 10,000 events wait for
+    it, what comes is left out, and that is logged. At the end of the application what waits is told, for up to five seconds, or a third of
+    a second with a ``shutdown_timeout``.
+    """
+
+    def begin(self, event: RunEvent) -> None:
+        """A body is started; the run's outcome is ``STARTED``."""
+
+    def end(self, event: RunEvent) -> None:
+        """A body has ended well. Its outcome is about to be stored."""
+
+    def failure(self, event: RunEvent) -> None:
+        """A body raised, or ran longer than its timeout, also in the last attempt; ``event.run.error`` says what went wrong."""
+
+    def retry(self, event: RunEvent) -> None:
+        """After a failure, or since its process ended first: the occurrence is run again at ``event.next_at``."""
+
+    def given_up(self, event: RunEvent) -> None:
+        """The occurrence had its last attempt; with the outcome ``DIED`` that of a worker which died or overran its lease."""
+
+    def takeover(self, event: RunEvent) -> None:
+        """The occurrence is run by this worker since another one, that had it, died or overran its lease; the run is that of the other."""
+
+    def skipped(self, event: RunEvent) -> None:
+        """With ``fast_forward``: after this run, occurrences that were missed are left out, from ``event.skipped_from`` on until ``event.next_at``."""
+
+
+_HOOKS = tuple(name for name in vars(Listener) if not name.startswith("_"))
+
+
+def check_listener(listener: Listener) -> Listener:
+    """``listener``; raises ConfigurationError if it is none, or would never be called."""
+    if not isinstance(listener, Listener):
+        raise ConfigurationError(f"{shown(listener)} is not a pyncette.Listener; derive from that")
+    for name in _HOOKS:
+        if inspect.iscoroutinefunction(getattr(listener, name)):
+            raise ConfigurationError(
+                f"{type(listener).__name__}.{name}() is asynchronous; make it a plain function, which may block"
+            )
+    return listener
+
+
+class Telling:
+    """Tells all listeners of one application, and the log."""
+
+    def __init__(self, listeners: Sequence[Listener], *, log_runs: bool) -> None:
+        self._log_runs = log_runs
+        self._threads = [_Thread(listener) for listener in listeners]
+        self._of = {hook: [thread for thread in self._threads if thread.wants(hook)] for hook in _HOOKS}
+        #: Whether anybody listens: otherwise events need not be made.
+        self.active = bool(listeners) or log_runs
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def tell(self, hook: str, event: RunEvent) -> None:
+        if self._log_runs:
+            _log(hook, event)
+        for thread in self._of.get(hook, ()):
+            thread.put(hook, event)
+
+    async def end(self, grace: float, *, virtual: bool) -> None:
+        """Nothing more comes: let the listeners hear what waits, for ``grace`` seconds at most, whatever time it is for others."""
+        end = time.monotonic() + grace
+        for thread in self._threads:
+            thread.stop()
+        while any(thread.is_alive for thread in self._threads) and (left := end - time.monotonic()) > 0:
+            if virtual:
+                self._threads[0].join(min(left, _LOOK_EVERY))
+            else:
+                await asyncio.sleep(min(left, _LOOK_EVERY))
+        for thread in self._threads:
+            thread.leave()
+
+
+class _Thread:
+    """The thread of a listener, and what it has not heard yet."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._waiting: queue.SimpleQueue[tuple[str, RunEvent] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"pyncette-{type(listener).__name__}", daemon=True)
+        self._left_out = 0
+        self._failed: set[str] = set()
+        self._stopped = False
+
+    def wants(self, hook: str) -> bool:
+        return getattr(type(self._listener), hook) is not getattr(Listener, hook) or hook in vars(self._listener)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, hook: str, event: RunEvent) -> None:
+        if self._stopped:
+            return
+        if self._waiting.qsize() >= _MOST_WAITING:
+            if not self._left_out:
+                logger.warning("%s is %d events behind; what comes now is left out", self._name, _MOST_WAITING)
+            self._left_out += 1
+            return
+        if self._left_out and self._waiting.qsize() < _MOST_WAITING // 2:
+            logger.warning("%s is told again; %d events were left out", self._name, self._left_out)
+            self._left_out = 0
+        self._waiting.put((hook, event))
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._waiting.put(None)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def leave(self) -> None:
+        if self.is_alive:
+            logger.warning(
+                "%s does not end; it is left behind, with %d events untold", self._name, max(0, self._waiting.qsize() - 1)
+            )
+
+    @property
+    def _name(self) -> str:
+        return f"The listener {type(self._listener).__qualname__}"
+
+    def _run(self) -> None:
+        while (told := self._waiting.get()) is not None:
+            hook, event = told
+            try:
+                getattr(self._listener, hook)(event)
+            except BaseException as error:
+                if hook not in self._failed:
+                    self._failed.add(hook)
+                    with contextlib.suppress(Exception):
+                        logger.exception(
+                            "%s raised %s in %s(); that stops nothing, and is logged once",
+                            self._name,
+                            type(error).__name__,
+                            hook,
+                        )
+
+
+def _log(hook: str, event: RunEvent) -> None:
+    """One line for a run that has ended, whichever hook tells it first."""
+    run = event.run
+    first = {RunOutcome.INTERRUPTED: "retry", RunOutcome.DIED: "given_up", RunOutcome.SUCCEEDED: "end"}.get(run.outcome, "failure")
+    if hook != first:
+        return
+    lateness = "" if run.lateness is None else f", {run.lateness.total_seconds():.3f} s late"
+    took = "" if run.duration is None else f", took {run.duration.total_seconds():.3f} s"
+    instance = "" if event.instance is None else f" {event.instance!r}"
+    occurrence = run.scheduled_at.isoformat()
+    extra = {
+        "task": event.task.name,
+        "instance": event.instance,
+        "scheduled_at": occurrence,
+        "attempt": run.attempt,
+        "outcome": run.outcome.value,
+        "lateness": None if run.lateness is None else run.lateness.total_seconds(),
+        "duration": None if run.duration is None else run.duration.total_seconds(),
+    }
+    told = f"attempt {run.attempt}{', extra run' if event.triggered else ''}{lateness}{took}"
+    runs.info("task %r%s of %s: %s, %s", event.task.name, instance, occurrence, run.outcome.value, told, extra=extra)

@@ -1,0 +1,39 @@
+"""Fields of records of the log: which run they are about, for those who search logs by more than words."""
+
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+__all__ = ["CURRENT", "RunFields", "fields_of"]
+
+#: What every record has, whatever is passed as ``extra``.
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _Run(Protocol):
+    def fields(self) -> Mapping[str, Any]: ...
+
+
+#: The run within which code runs; also in what it starts, such as tasks of the event loop and ``asyncio.to_thread()``.
+CURRENT: ContextVar[_Run] = ContextVar("pyncette_run")
+
+
+class RunFields(logging.Filter):
+    """Gives each record that is logged within a body ``task``, ``instance``, ``scheduled_at`` and ``attempt``.
+
+    Pyncette's own records about runs have them anyway. Add it to a handler: ``handler.addFilter(RunFields())``. Nothing is left out.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        run = CURRENT.get(None)
+        if run is not None:
+            for name, value in run.fields().items():
+                if name not in record.__dict__:
+                    setattr(record, name, value)
+        return True
+
+
+def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
+    """What a record has as fields of its own, beyond those that all have; what is None is left out."""
+    return {name: value for name, value in vars(record).items() if name not in _USUAL and value is not None}

@@ -1,0 +1,116 @@
+"""What others are told of one claim on its way: the log, and listeners."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from pyncette.clock import AlignedClock
+from pyncette.errors import LeaseLostException
+from pyncette.listeners import RunEvent, Telling
+from pyncette.memo import Memo
+from pyncette.runs import Run, RunOutcome
+from pyncette.schedules.kinds import Schedule
+from pyncette.store.contract import Commit, Outcome, Settlement
+from pyncette.tasks import Task
+from pyncette.worker.attempt import Attempt, Worker
+from pyncette.worker.outcomes import ready_again_at
+from pyncette.worker.settlement import Answer
+from pyncette.worker.watch import Watch
+
+__all__ = ["Teller", "ToldAttempt"]
+
+logger = logging.getLogger("pyncette.worker.execution")
+
+
+class Teller(Worker):
+    """A worker, and whom it tells what it does."""
+
+    def __init__(self, clock: AlignedClock, worker_id: str, telling: Telling, lease_lost: Callable[[Task], None]) -> None:
+        super().__init__(clock, worker_id)
+        self.telling = telling
+        #: Called with the task whose run was overtaken.
+        self.lease_lost = lease_lost
+        #: Tells what blocked the event loop; None where time is virtual.
+        self.watch: Watch | None = None
+
+
+class ToldAttempt(Attempt):
+    """An attempt that is told of."""
+
+    __slots__ = ("_lost",)
+
+    _runner: Teller
+    #: Whether it is told already that the lease was lost.
+    _lost: bool
+
+    # --- listeners --------------------------------------------------------------------------------------------------
+
+    def tell(self, hook: str, run: Run, next_at: datetime | None = None, skipped_from: datetime | None = None) -> None:
+        """Call ``hook`` of the listeners."""
+        event = RunEvent(
+            task=self.task,
+            instance=self.instance,
+            run=run,
+            triggered=self.triggered,
+            execution_id=self.execution_id,
+            next_at=next_at,
+            skipped_from=skipped_from,
+        )
+        self._runner.telling.tell(hook, event)
+
+    def report(self, run: Run, settlement: Settlement, schedule: Schedule, *hooks: str) -> None:
+        """Call ``hooks`` of the listeners: the run has ended, and ``settlement`` is what comes of it."""
+        if not self._runner.telling.active:
+            return
+        for hook in hooks:
+            self.tell(hook, run, ready_again_at(settlement))
+        if self.task.fast_forward and isinstance(settlement, Commit) and settlement.next is not None:
+            first, following = schedule.next(self.claim.occurrence), settlement.next.occurrence
+            if first != following:
+                self.tell("skipped", run, following, first)
+
+    def tell_begin(self) -> None:
+        """The body is started; and if that is since another worker has not ended it, this, too."""
+        started = dataclasses.replace(self.ended_as(RunOutcome.STARTED), ended=None)
+        if self.claim.attempt > 1 and (unreported := Memo.read(self.claim.memo).unreported(self.claim.occurrence, self.attempt)):
+            error = f"{unreported} attempt{'' if unreported == 1 else 's'} did not end in the lease"
+            died = dataclasses.replace(
+                started,
+                started=None,
+                ended=started.started,
+                outcome=RunOutcome.DIED,
+                attempt=self.attempt - 1,
+                worker=None,
+                error=error,
+            )
+            self.tell("takeover", died)
+        self.tell("begin", started)
+
+    # --- the log ----------------------------------------------------------------------------------------------------
+
+    def report_late(self) -> None:
+        logger.warning("%s is not started: its lease ended before%s", self, self.excuse(), extra=self.fields())
+        self._runner.lease_lost(self.task)
+
+    def log_failure(self, error: BaseException) -> None:
+        level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
+        logger.log(level, "%s failed: %s", self, type(error).__name__, exc_info=error, extra=self.fields())
+
+    def log_answer(self, answer: Answer) -> None:
+        outcome, extra = answer.outcome, self.fields()
+        if outcome is Outcome.ALREADY:
+            return
+        if outcome is Outcome.LOST:
+            logger.warning("%s ended after its lease was taken over; it may have run twice%s", self, self.excuse(), extra=extra)
+            if not self._lost:
+                self._runner.lease_lost(self.task)
+        elif outcome is None:
+            logger.error("The outcome of %s could not be stored; it may run again: %s", self, answer.error, extra=extra)
+        else:
+            what = "unscheduled" if outcome is Outcome.GONE else "re-scheduled"
+            logger.debug("%s was %s meanwhile", self, what, extra=extra)
+
+    def excuse(self) -> str:
+        watch, lease = self._runner.watch, self.task.lease_duration.total_seconds()
+        return "" if watch is None else watch.excuse(max(self.elapsed, lease) - min(0.0, self.remaining()))
