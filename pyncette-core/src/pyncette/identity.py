@@ -1,7 +1,6 @@
 """Who works here: the name of one running application, for what is stored and told of its runs."""
 
 import os
-import secrets
 import socket
 
 __all__ = ["new_worker_id"]
@@ -12,4 +11,4 @@ _MOST_CHARACTERS = 64
 
 def new_worker_id() -> str:
     """An id for a worker, ``host:pid:4 hexadecimal digits``: people find the process by it, and no two applications share it."""
-    return f"{socket.gethostname()[:_MOST_CHARACTERS]}:{os.getpid()}:{secrets.token_hex(2)}"
+    return f"{socket.gethostname()[:_MOST_CHARACTERS]}:{os.getpid()}:{os.urandom(2).hex()}"
