@@ -102,6 +102,8 @@ def test_a_whole_template_is_paused_and_list_show_and_check_say_so(pyncette, sto
     assert pyncette("show", "shop:app", "deliver", "--json").objects[0]["paused"].endswith("by ada: too loud")
     assert "'deliver' is paused as a whole" in pyncette("check", "shop:app").stdout
     assert "paused as a whole" in pyncette("trigger", "shop:app", "deliver", "eu-1").stderr
+    assert pyncette("next", "shop:app", "deliver", "--to", "2036-01-01").lines == ["AT  DAY  TASK  INSTANCE"]
+    one_line_error(pyncette("move", "shop:app", "deliver", "mail"), "pyncette pause APP mail")
     assert pyncette("resume", "shop:app", "deliver").code == 0
     assert "paused" not in pyncette("list", "shop:app").stdout
     one_line_error(pyncette("resume", "shop:app", "deliver"), "not paused")

@@ -24,7 +24,7 @@ from pyncette import (
     app_context,
 )
 from pyncette.clock import to_microseconds
-from pyncette.errors import LeaseLostException, RepositoryError, TransientRepositoryError
+from pyncette.errors import LeaseLostException, PyncetteError, RepositoryError, TransientRepositoryError
 from pyncette.repository import Key, Repository, State
 from pyncette.testing import VirtualClock
 from simulation.checker import Rules, TaskRules
@@ -62,6 +62,16 @@ _TEMPLATES = [
     _Declaration("limited", "dynamic", {"failure_mode": FailureMode.UNLOCK, "max_attempts": 3, "retry_delay": _SECOND / 3}),
     _Declaration("parts", "partitioned", {"partition_count": 3}),
 ]
+
+
+@contextlib.contextmanager
+def _unless_closed() -> Iterator[None]:
+    """Users go on with a context whose application has ended meanwhile; they are told so."""
+    try:
+        yield
+    except PyncetteError as error:
+        if "store was closed" not in str(error):
+            raise
 
 
 @dataclass(slots=True)
@@ -440,7 +450,7 @@ class _Scenario:
         self.markers += 1
         marker = self.markers
         action = random.randrange(20)
-        with contextlib.suppress(RepositoryError):
+        with contextlib.suppress(RepositoryError), _unless_closed():
             if action < 12:
                 options: dict[str, Any] = {"interval": random.choice((0.3, 0.7, 1, 3)) * _SECOND, "force": random.random() < 0.1}
                 if random.random() < 0.4:

@@ -1,7 +1,7 @@
 """The store that all workers share, which logs what becomes of every row, and each worker's unreliable way to it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -154,8 +154,10 @@ class Store:
             self._changed(worker, call, "settle", now, settlement.claim.key, settlement, outcomes[-1])
         return outcomes
 
-    async def pause(self, worker: str, call: int, now: datetime, keys: Sequence[Key], *, resume: bool) -> list[bool]:
-        found = list(await (self._memory.resume if resume else self._memory.pause)(now, keys))
+    async def pause(
+        self, worker: str, call: int, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None, *, resume: bool
+    ) -> list[bool]:
+        found = list(await (self._memory.resume if resume else self._memory.pause)(now, keys, memos))
         for key in keys:
             self._changed(worker, call, "resume" if resume else "pause", now, key)
         return found
@@ -246,15 +248,15 @@ class Remote(Repository):
         runs = tuple((each.claim.key, each.claim.lease) for each in settlements if each.claim.key.partition != LAYOUTS)
         return await self._call("settle", now, settlements[0].claim.key.partition, carry_out, runs)
 
-    async def pause(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+    async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
         def carry_out(call: int, partly: bool) -> Awaitable[list[bool]]:
-            return self._store.pause(self._worker, call, now, keys, resume=False)
+            return self._store.pause(self._worker, call, now, keys, memos, resume=False)
 
         return await self._call("pause", now, keys[0].partition, carry_out, never="late doubled part")
 
-    async def resume(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
+    async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
         def carry_out(call: int, partly: bool) -> Awaitable[list[bool]]:
-            return self._store.pause(self._worker, call, now, keys, resume=True)
+            return self._store.pause(self._worker, call, now, keys, memos, resume=True)
 
         return await self._call("resume", now, keys[0].partition, carry_out, never="late doubled part")
 

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import shlex
 from collections.abc import Sequence
 
 from pyncette.app import Pyncette
@@ -125,6 +126,7 @@ async def move_instances(app: Pyncette, arguments: argparse.Namespace) -> int:
     async with opened(app) as app_context:
         known = await groups(app_context)
         source = _source(known, arguments.source)
+        _check_pauses(find(known, source, instances=True), find(known, destination.name, instances=True))
         if arguments.dry_run:
             moved = await _would_move(app_context, find(known, source, instances=True), destination)
         else:
@@ -145,6 +147,14 @@ async def move_instances(app: Pyncette, arguments: argparse.Namespace) -> int:
     else:
         _tell(source, destination, moved, dry_run=arguments.dry_run)
     return 0 if moved.complete or arguments.dry_run else 1
+
+
+def _check_pauses(source: Group, destination: Group) -> None:
+    if source.paused is not None and destination.paused is None:
+        raise ConfigurationError(
+            f"{source.name!r} is {source.pause}, and {destination.name!r} is not, so what is moved would run; "
+            f"pause that first with: pyncette pause APP {shlex.quote(destination.name)}, or resume the other"
+        )
 
 
 class _Progress:

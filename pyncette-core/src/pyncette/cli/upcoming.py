@@ -13,6 +13,7 @@ from pyncette.app_context import PyncetteContext
 from pyncette.cli.output import note, print_json, print_table
 from pyncette.cli.stored import Group, find, groups, locate, opened, rows
 from pyncette.errors import ConfigurationError, ScheduleError
+from pyncette.extra import is_extra
 from pyncette.schedules.kinds import Schedule
 from pyncette.schedules.text import parse
 from pyncette.schedules.zones import instant_of
@@ -131,12 +132,15 @@ async def _firsts(
     due = 0
     left_out: list[str] = []
     for group in asked:
+        if group.pause is not None:
+            note(f"{group.name!r} is {group.pause}; its instances are left out")
+            continue
         missing = True
         async for row in _rows(app_context, group, arguments.instance):
             missing = False
             if row.state is State.UNREADABLE:
                 left_out.append(f"{row.key.name!r} of {group.name!r} is left out: {row.error}")
-            if row.state is not State.SCHEDULED:
+            if row.state is not State.SCHEDULED or is_extra(row):
                 continue
             due += row.ready_at is not None and row.ready_at <= now
             try:

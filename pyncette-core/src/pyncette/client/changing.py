@@ -31,8 +31,9 @@ class Changing(Opened):
         :param by: who pauses it, for the same, and for the log ``pyncette.audit``.
         """
         note, by = check_by(note, "note"), check_by(by)
-        key, pausable, now = self._key(task, instance_name), self._pausable(), await self._now()
+        key, pausable = self._key(task, instance_name), self._pausable()
         [row] = await self.repository.get([key])
+        now = await self._now()
         memos = {} if row is None else {key: memo_of_pause(row, note, by, now)}
         [found] = await pausable.pause(now, [key], memos)
         if found:
@@ -44,10 +45,10 @@ class Changing(Opened):
 
         :param by: who resumes it, for the log ``pyncette.audit``.
         """
-        by, key, pausable, now = check_by(by), self._key(task, instance_name), self._pausable(), await self._now()
+        by, key, pausable = check_by(by), self._key(task, instance_name), self._pausable()
         [row] = await self.repository.get([key])
         memos = {} if row is None or row.state is not State.PAUSED else {key: memo_of_resumption(row)}
-        [found] = await pausable.resume(now, [key], memos)
+        [found] = await pausable.resume(await self._now(), [key], memos)
         self._announce(key.partition, self.clock.now())
         if found:
             audit("resume", *names(task, key), by=by)

@@ -111,8 +111,9 @@ class Operating(Scheduling, Changing):
         note, by, template = check_by(note, "note"), check_by(by), self._template(task)
         pausable = self._pausable()
         await agree_on_layouts(self.repository, self.clock, [template])  # a layout that nobody has decided on can't be paused
-        key, now = Key(partitions.LAYOUTS, template.name), await self._now()
+        key = Key(partitions.LAYOUTS, template.name)
         [row] = await self.repository.get([key])
+        now = await self._now()
         await pausable.pause(now, [key], {} if row is None else {key: memo_of_pause(row, note, by, now)})
         self._announce(partitions.LAYOUTS, now)
         audit("pause template", template.name, by=by, note=note)
@@ -122,11 +123,12 @@ class Operating(Scheduling, Changing):
 
         :param by: who resumes it, for the log ``pyncette.audit``.
         """
-        template, now, by = self._template(task), await self._now(), check_by(by)
+        template, by = self._template(task), check_by(by)
         key = Key(partitions.LAYOUTS, template.name)
         row = (await self.repository.get([key]))[0]
         if row is None or row.state is not State.PAUSED:
             return False
+        now = await self._now()
         await self._pausable().resume(now, [key], {key: memo_of_resumption(row)})
         self._announce(partitions.LAYOUTS, now)
         audit("resume template", template.name, by=by)

@@ -82,6 +82,11 @@ class Lanes:
                 self._dynamic.extend(
                     Lane(partition, task.lease_duration, task, paused=look_every is not None) for partition in task.partitions()
                 )
+        #: The lanes of each template.
+        self._lanes_of: dict[Task, list[Lane]] = {}
+        for lane in self._dynamic:
+            if isinstance(lane.tasks, Task):
+                self._lanes_of.setdefault(lane.tasks, []).append(lane)
         # A claim has one lease duration. So where there are several, somebody has to look for all: an idle process makes one call.
         several = len(static) > 1
         self._static = [Lane(STATIC_PARTITION, lease, names, watched=several) for lease, names in static.items()]
@@ -121,9 +126,8 @@ class Lanes:
 
     def pause(self, task: Task, paused: bool) -> None:
         """Claim nothing more of ``task``, or go on with it."""
-        for lane in self._dynamic:
-            if lane.tasks is task:
-                lane.paused = paused
+        for lane in self._lanes_of.get(task, ()):
+            lane.paused = paused
 
     def of_static(self, task: StaticTask) -> Lane:
         """The lane that claims the row of a static task."""
