@@ -245,6 +245,17 @@ def test_a_connection_in_no_transaction_is_refused(stored_app, connection):
         client.within(connection).schedule_task(template, "ada", interval=HOUR)
 
 
+def test_a_store_that_is_there_is_opened_also_while_the_caller_has_it_locked(stored_app, connection):
+    template = stored_app.dynamic_task(name="template")(body)
+    with stored_app.blocking() as client:
+        client.open()  # tables and layouts are made here
+    with stored_app.blocking(timeout=timedelta(seconds=PATIENCE)) as client:
+        connection.execute("BEGIN IMMEDIATE")
+        client.within(connection).schedule_task(template, "ada", interval=HOUR)
+        connection.commit()
+        assert client.get_task(template, "ada") is not None
+
+
 # --- where it may not be used -------------------------------------------------------------------------------------------
 
 

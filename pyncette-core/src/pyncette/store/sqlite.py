@@ -240,17 +240,23 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
                     f"The table {self._table!r} in {self._where} is of Pyncette 1, whose tasks are not read; "
                     "choose another sqlite_table_name, and schedule them anew"
                 )
-            if not create:
+            if not create or self._is_there(db):
                 self._check_table(db)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            if create:
+            if create and not self._is_there(db):
                 with self._connection.transaction(db):
                     for statement in SCHEMA:
                         db.execute(self._sql[statement])
                     self._check_table(db)
 
         await self._connection.run(work)
+
+    def _is_there(self, db: sqlite3.Connection) -> bool:
+        """Whether nothing is missing. To write all the same would wait for who writes at this moment, who may wait for us."""
+        names = {name[1:-1].replace('""', '"') for name in identifiers(self._table).values()}
+        stored = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'index')")}
+        return names <= stored and bool(db.execute(self._sql["SELECT 1 FROM {format}"]).fetchall())
 
     def _check_table(self, db: sqlite3.Connection) -> None:
         [version] = db.execute(self._sql["SELECT max(version) FROM {format}"]).fetchone()

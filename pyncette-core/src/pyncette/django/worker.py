@@ -1,0 +1,26 @@
+"""The application of the settings, for processes that run it: ``pyncette run pyncette.django.worker:app``."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import django
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
+
+from pyncette.django import application
+
+__all__ = ["app"]
+
+
+async def close_connections(context: Any, next: Callable[[], Awaitable[None]]) -> None:
+    """Close connections around each run that are too old or broken, as Django does around each request."""
+    await sync_to_async(close_old_connections)()
+    try:
+        await next()
+    finally:
+        await sync_to_async(close_old_connections)()
+
+
+django.setup()
+app = application()
+app.use_middleware(close_connections)
