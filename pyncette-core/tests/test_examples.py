@@ -60,7 +60,7 @@ EXPECTED = {
 SHUTTING_DOWN = "SIGTERM: shutting down"
 
 #: Tested in a file of its own.
-ELSEWHERE = {"benchmark"}
+ELSEWHERE = {"benchmark", "fastapi_client", "wsgi_app"}
 
 
 # --- what the docstrings say to try with curl -----------------------------------------------------------------------------
@@ -188,3 +188,24 @@ def test_persistence_goes_on_after_a_restart(tmp_path: Path) -> None:
             counted += [int(second) for second in re.findall(r"count: meant for \d\d:\d\d:(\d\d)", program.stdout)]
     # Each run has its turn, however long the restart took.
     assert all((following - previous) % 60 == 5 for previous, following in pairwise(counted))
+
+
+@pytest.mark.parametrize(("name", "ready"), [("wsgi_app", "Serving on port"), ("fastapi_client", "Uvicorn running on")])
+def test_what_a_web_server_schedules_runs_in_a_worker(name: str, ready: str, tmp_path: Path) -> None:
+    port = free_port()
+    script, web, worker = str(EXAMPLES / f"{name}.py"), tmp_path / "web", tmp_path / "worker"
+    for directory in (web, worker):
+        directory.mkdir()
+    url = f"http://127.0.0.1:{port}"
+    run = [sys.executable, "-m", "pyncette", "run", f"{script}:scheduler", "--url", f"sqlite:///{web / name}.db"]
+    with (
+        Program([sys.executable, script], web, {**os.environ, "PORT": str(port)}) as server,
+        Program(run, worker) as program,
+    ):
+        server.wait_for(ready)
+        assert curl(f"{url}/ada?text=tea", "PUT")[0] == 200
+        assert "ada" in curl(f"{url}/")[1]
+        program.wait_for("remind: 'ada', ")
+        assert curl(f"{url}/ada", "DELETE")[0] in (404, 405)
+        server.signal(signal.SIGINT)
+        assert server.wait() == 0
