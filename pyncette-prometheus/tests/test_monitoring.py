@@ -191,6 +191,13 @@ def test_the_documentation_has_a_line_for_each_alert():
     ) == re.findall(r"alert: (\w+)", ALERTS)
 
 
+def test_the_picture_in_the_documentation_is_of_this_dashboard_and_has_lines_in_each_panel():
+    text = (ROOT / "docs" / "dashboard.svg").read_text()
+    titles = re.findall(r'font-weight="bold">([^<]*)<', text)
+    assert sorted(titles) == sorted(panel["title"] for panel in panels())
+    assert "no data" not in text
+
+
 @pytest.mark.parametrize("name", ["dashboard", "alerts"])
 def test_both_files_can_be_printed(name):
     ended = subprocess.run([sys.executable, "-m", "pyncette.prometheus", name], capture_output=True, text=True, check=True)
