@@ -64,6 +64,55 @@ def test_what_is_urgent_waits_for_one_at_most(clock, size):
     clock.run(main())
 
 
+def test_connections_are_dropped_once_for_all_the_calls_that_began_on_them(clock):
+    async def main():
+        dropped = []
+
+        async def drop():
+            dropped.append(clock.elapsed)
+
+        turns = Turns(9, TIMEOUT, drop)
+        silent = [asyncio.create_task(call(turns, 1000)) for _ in range(2)]
+        await asyncio.sleep(1)
+        later = asyncio.create_task(call(turns, 1000))
+        await asyncio.gather(*silent)
+        assert len(dropped) == 1
+        again = asyncio.create_task(call(turns, 1000))  # on a new connection
+        await later
+        assert len(dropped) == 1
+        await again
+        assert len(dropped) == 2
+
+    clock.run(main())
+
+
+def test_they_are_not_dropped_for_those_who_had_no_turn_or_another_fault(clock):
+    async def main():
+        dropped = []
+
+        async def drop():
+            dropped.append(clock.elapsed)
+
+        turns = Turns(1, TIMEOUT, drop)
+        with pytest.raises(ZeroDivisionError):
+            async with turns.turn(urgent=False):
+                raise ZeroDivisionError
+        task = asyncio.create_task(call(turns, 5))
+        await asyncio.sleep(1)
+        task.cancel()
+        assert not dropped
+        ended = await asyncio.gather(*(call(turns, 1000) for _ in range(5)))
+        assert {what for _, what in ended} == {"timeout"}
+        assert len(dropped) == 1
+        turns = Turns(1, TIMEOUT, drop, (TimeoutError, ZeroDivisionError))
+        with pytest.raises(ZeroDivisionError):
+            async with turns.turn(urgent=False):
+                raise ZeroDivisionError
+        assert len(dropped) == 2
+
+    clock.run(main())
+
+
 def test_one_that_is_cancelled_or_fails_gives_its_turn_back(clock):
     async def main():
         turns = Turns(2, TIMEOUT)

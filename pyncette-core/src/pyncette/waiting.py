@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 __all__ = ["Backoff", "Turns", "finished", "to_the_end"]
@@ -37,11 +37,23 @@ class Turns:
 
     Any number of calls may wait, and as long as the server answers others, that is no fault of anybody: a call has all of its time when its
     turn comes. If it answers nobody for that long, those who have waited as long fail as well, and not each after a timeout of its own.
+
+    Where one connection is dead and looks alive, the others are, too, and each would cost a call to find out. So ``drop`` is called, once
+    for all the calls that began before, when one that has had its turn fails with an error of ``dead``.
     """
 
-    def __init__(self, size: int, timeout: float) -> None:
+    def __init__(
+        self,
+        size: int,
+        timeout: float,
+        drop: Callable[[], Awaitable[object]] | None = None,
+        dead: tuple[type[BaseException], ...] = (TimeoutError,),
+    ) -> None:
         self._size = size
         self._timeout = timeout
+        self._drop, self._dead = drop, dead
+        #: How often the connections were dropped.
+        self._dropped = 0
         self._all = asyncio.Semaphore(size)
         # However many others wait: what is urgent waits for none of them, but at most for one that is on its way.
         self._others = asyncio.Semaphore(max(1, size - 1))
@@ -60,8 +72,15 @@ class Turns:
             now = time()
             if now - max(began, self._answered) >= self._timeout:
                 raise TimeoutError
-            async with asyncio.timeout_at((now if self._answered > began else began) + self._timeout):
-                yield
+            dropped = self._dropped
+            try:
+                async with asyncio.timeout_at((now if self._answered > began else began) + self._timeout):
+                    yield
+            except self._dead:
+                if self._drop is not None and dropped == self._dropped:
+                    self._dropped += 1
+                    await self._drop()
+                raise
             self._answered = time()
 
     async def ended(self) -> None:

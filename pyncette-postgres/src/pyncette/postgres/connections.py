@@ -16,6 +16,8 @@ __all__ = ["Connections", "opened"]
 
 #: A pooler stands between us and the server, since a while.
 _ANOTHER_SESSION = asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError
+#: A connection is no longer of use, and others are as old.
+_DEAD = tuple(kind for kind in TRANSIENT if kind is not asyncpg.TransactionRollbackError)
 
 
 class Connections:
@@ -29,7 +31,8 @@ class Connections:
         self._connecting = connecting
         self._way = way
         self.timeout = connecting.timeout
-        self._turns = Turns(size, connecting.timeout)
+        # The others are hardly better than one that has failed so.
+        self._turns = Turns(size, connecting.timeout, pool.expire_connections, _DEAD)
 
     async def fetch(self, sql: str, *arguments: Any, urgent: bool = False) -> Sequence[Any]:
         """The rows of one statement.
@@ -74,24 +77,19 @@ class Connections:
     @contextlib.asynccontextmanager
     async def _connection(self, urgent: bool) -> AsyncIterator[Any]:
         """A connection. One that was left in the middle of an answer or a transaction is thrown away, not given back."""
-        waits = True
         try:
-            async with self._turns.turn(urgent=urgent):
-                waits = False
-                async with self._pool.acquire() as connection:
-                    try:
-                        yield connection
-                    except BaseException as error:
-                        if self._way.begin is not None or isinstance(error, asyncio.CancelledError):
-                            # At once: to cancel the query politely takes a server that listens.
-                            connection.terminate()
-                        raise
+            async with self._turns.turn(urgent=urgent), self._pool.acquire() as connection:
+                try:
+                    yield connection
+                except BaseException as error:
+                    if self._way.begin is not None or isinstance(error, asyncio.CancelledError):
+                        # At once: to cancel the query politely takes a server that listens.
+                        connection.terminate()
+                    raise
         except TRANSIENT as error:
             if isinstance(error, _ANOTHER_SESSION):
                 self._way = self._connecting.pooled()
                 self._pool.set_connect_args(**self._way.arguments)
-            if not waits and not isinstance(error, asyncpg.TransactionRollbackError):
-                await self._pool.expire_connections()  # the others are hardly better; each would cost a call to find out
             what = f"did not answer within {self.timeout:g} s" if isinstance(error, TimeoutError) else f"failed: {line(error)}"
             raise TransientRepositoryError(f"PostgreSQL at {self.where} {what}") from error
         except asyncpg.UndefinedTableError as error:

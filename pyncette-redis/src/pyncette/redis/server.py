@@ -25,7 +25,8 @@ class Server:
         self._connect = connect
         self._timeout = timeout
         # Some pools of the driver raise where they should wait for a connection to come back.
-        self._turns = Turns(limit, timeout)
+        # Another sentinel may know better.
+        self._turns = Turns(limit, timeout, self._renew, (TimeoutError, MasterNotFoundError))
         self._closed = False
         self._client = connect()
         self._retired: dict[Any, asyncio.Task[None]] = {}
@@ -35,22 +36,16 @@ class Server:
 
         Waiting for a connection is no fault of the server, as long as it answers others. Raises what the driver raises, or TimeoutError.
         """
-        client = self._client
-        try:
-            async with self._turns.turn(urgent=urgent):
-                if self._closed:
-                    raise ClosedError
-                client = self._client
-                pipeline = client.pipeline(transaction=False)
-                for command in commands:
-                    pipeline.execute_command(*command)
-                replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except (TimeoutError, MasterNotFoundError):
-            # Where one connection is dead and looks alive, the others are, too; another sentinel may know better.
-            self._renew(client)
-            raise
-        if any(isinstance(reply, driver.ReadOnlyError | driver.MasterDownError) for reply in replies):
-            self._renew(client)  # there may be another master by now
+        async with self._turns.turn(urgent=urgent):
+            if self._closed:
+                raise ClosedError
+            client = self._client
+            pipeline = client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        if client is self._client and any(isinstance(reply, driver.ReadOnlyError | driver.MasterDownError) for reply in replies):
+            await self._renew()  # there may be another master by now
         return replies
 
     async def alone(self) -> Any:
@@ -66,10 +61,11 @@ class Server:
             raise
         return connection
 
-    def _renew(self, client: Any) -> None:
-        """Use other connections from now on, if ``client`` is still the one in use; calls on their way may end on theirs."""
-        if client is not self._client or self._closed:
+    async def _renew(self) -> None:
+        """Use other connections from now on; calls on their way may end on theirs."""
+        if self._closed:
             return
+        client = self._client
         self._client = self._connect()
 
         async def retire() -> None:
