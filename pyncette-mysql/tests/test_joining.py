@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import aiomysql
 import pymysql
@@ -21,6 +21,7 @@ from pyncette_conformance.suite.test_transactions import TestTransactions as Sui
 from pyncette_conformance.transactions import UserTransaction
 
 HOUR = timedelta(hours=1)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def at_once(call):
@@ -226,3 +227,35 @@ def test_the_database_of_the_connection_may_be_another_one_of_the_server(play, s
         assert await app_context.get_task(remind, "a") is not None
 
     play(scenario)
+
+
+@pytest.mark.parametrize("begins_by_itself", [False, True])
+def test_what_is_committed_and_due_runs_at_once_though_polls_are_rare(server_url, server, table, begins_by_itself):
+    """And what is rolled back does not."""
+    app = Pyncette(f"{server_url}?table_name={table}", poll_interval=timedelta(seconds=60))
+    ran = asyncio.Queue()
+
+    @app.dynamic_task()
+    async def remind(context):
+        ran.put_nowait(context.name)
+
+    async def main():
+        async with app.create() as app_context, connected(server) as connection:
+            running = asyncio.create_task(app_context.run())
+            await app_context.schedule_task(remind, "first", execute_at=NOW)  # so that the first polls are over
+            assert await ran.get() == "first"
+            if begins_by_itself:
+                await connection.autocommit(False)
+            for end in (connection.rollback, connection.commit):
+                if not begins_by_itself:
+                    await connection.begin()
+                await app_context.within(connection).schedule_task(remind, f"{end.__name__} ed", execute_at=NOW)
+                assert ran.empty()
+                await end()
+            async with asyncio.timeout(20):
+                assert await ran.get() == "commit ed"
+            app_context.shutdown()
+            await running
+
+    asyncio.run(main())
+    assert ran.empty()

@@ -1,5 +1,6 @@
 """What is different for a client whose calls are part of a transaction of the user's."""
 
+import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
@@ -12,12 +13,17 @@ from pyncette.client.base import Opened
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, RepositoryError
 from pyncette.store.contract import Key, Registration, Repository
+from pyncette.store.hints import SupportsWakeUp
 from pyncette.store.joining import SupportsTransactions
 from pyncette.tasks import Template
+from pyncette.waiting import Backoff
 
 __all__ = ["Ask", "Joined", "asked", "driven", "repository_within"]
 
 _T = TypeVar("_T")
+
+#: How soon it is looked whether a transaction has ended (seconds), then twice as late, up to the limit; after how long no more.
+_FIRST_LOOK, _LAST_LOOK, _LONGEST = 0.002, 0.1, 60.0
 
 #: By which a database is told from others that have a table of the same name, for each open store. See :meth:`Joined._now`.
 _MARKS: "WeakKeyDictionary[Repository, int | None]" = WeakKeyDictionary()
@@ -32,19 +38,41 @@ class Ask(Protocol):
 class Joined(Opened):
     """The client ``outside``, but with ``repository``, which is joined to a transaction.
 
-    Nobody is told of what is stored before it is committed, which only the owner of the transaction knows.
+    Nobody is told of what is stored before it is committed. Others hear of it with the commit, where the store tells hints. Where it does not, the
+    engine of this process looks when the transaction has ended.
     """
 
     def __init__(self, outside: Opened, repository: Repository, ask: Ask) -> None:
-        vars(self).update(vars(outside), _registrar=_Registrar(repository, outside.clock))
+        vars(self).update(vars(outside), _registrar=_Registrar(repository, outside.clock, self._announce))
         self.repository = repository
         self._outside = outside
         self._ask = ask
         self._blocking: bool = getattr(repository, "blocking", False)
-        self._checked = False
+        #: Whether it is known to be the database of the tasks; a store may have looked by itself.
+        self._checked: bool = getattr(repository, "in_same_database", False)
+        self._in_transaction: Callable[[], bool] | None = getattr(repository, "in_transaction", None)
+        if self._blocking or isinstance(outside.repository, SupportsWakeUp):
+            self._in_transaction = None
+        #: What is to be told when the transaction has ended, and who waits for that.
+        self._ready: dict[str, datetime] = {}
+        self._waiting: asyncio.Task[None] | None = None
 
-    def _announce(self, *what: Any) -> None:
-        """Tells nobody."""
+    def _announce(self, partition: str, ready_at: datetime, count: int = 1) -> None:
+        if self._in_transaction is not None:
+            self._ready[partition] = min(ready_at, self._ready.get(partition, ready_at))
+            if self._waiting is None:
+                self._waiting = asyncio.create_task(self._announce_at_end(self._in_transaction), name="pyncette-transaction")
+
+    async def _announce_at_end(self, in_transaction: Callable[[], bool]) -> None:
+        """No driver tells when a transaction ends, but each knows whether it is in one. A look that was for nothing does no harm."""
+        pauses = Backoff(_FIRST_LOOK, _LAST_LOOK)
+        until = self.clock.monotonic() + _LONGEST
+        while in_transaction() and self.clock.monotonic() < until:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(pauses.next())
+        self._waiting = None
+        for partition, ready_at in self._ready.items():
+            self._outside._announce(partition, ready_at)
+        self._ready.clear()
 
     def _check_open(self) -> None:
         if not self._blocking:
@@ -59,8 +87,9 @@ class Joined(Opened):
         template = next((task for task in self.tasks if isinstance(task, Template)), None)
         if template is not None and not self._checked:
             key = Key(partitions.LAYOUTS, template.name)
-            found = await _mark(self.repository, key)
+            # In this order: once our rows are locked here, a call outside might have to wait for one that waits for them.
             known = await self._ask(functools.partial(_known_mark, key=key, anew=False))
+            found = await _mark(self.repository, key)
             if found != known and found != await self._ask(functools.partial(_known_mark, key=key, anew=True)):
                 raise ConfigurationError(
                     "This connection leads to another database than that of the tasks, where nobody would run them; "
@@ -73,13 +102,16 @@ class Joined(Opened):
 class _Registrar:
     """Registers at once, and alone: what others register has no part in the transaction."""
 
-    def __init__(self, repository: Repository, clock: AlignedClock) -> None:
+    def __init__(self, repository: Repository, clock: AlignedClock, announce: Callable[[str, datetime], None]) -> None:
         self._repository = repository
         self._clock = clock
+        self._announce = announce
 
     async def register(self, registrations: Sequence[Registration], *, force: bool = False) -> None:
         for batch in cut(registrations):
             await self._repository.register(self._clock.now(), batch, force=force)
+            for registration in batch:
+                self._announce(registration.key.partition, registration.target.execute_after)
 
     async def close(self) -> None:
         """Nothing waits."""

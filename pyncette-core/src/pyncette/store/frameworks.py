@@ -16,9 +16,11 @@ _T = TypeVar("_T")
 def of_a_framework(connection: Any, *, dialects: Sequence[str]) -> UserConnection | None:
     """A connection of SQLAlchemy or Django to a database of one of ``dialects``; None if it is none."""
     found: UserConnection | None = None
-    if is_a(connection, "sqlalchemy.ext.asyncio", "AsyncConnection", "AsyncSession", "async_scoped_session"):
+    if is_a(connection, "sqlalchemy.ext.asyncio", "async_scoped_session") or is_a(connection, "sqlalchemy.orm", "scoped_session"):
+        connection = connection()  # that of this task or thread
+    if is_a(connection, "sqlalchemy.ext.asyncio", "AsyncConnection", "AsyncSession"):
         found = _AsyncSQLAlchemy(connection, dialects)
-    elif is_a(connection, "sqlalchemy.engine", "Connection") or is_a(connection, "sqlalchemy.orm", "Session", "scoped_session"):
+    elif is_a(connection, "sqlalchemy.engine", "Connection") or is_a(connection, "sqlalchemy.orm", "Session"):
         found = _SQLAlchemy(connection, dialects)
     elif is_a(connection, "django.db.backends.base.base", "BaseDatabaseWrapper"):
         found = _Django(connection, dialects)
@@ -71,6 +73,9 @@ class _SQLAlchemy(UserConnection):
 
 class _AsyncSQLAlchemy(_SQLAlchemy):
     blocking = False
+
+    def in_transaction(self) -> bool:
+        return bool(self.connection.in_transaction())
 
     async def run(self, work: Callable[[Statements], _T]) -> _T:
         result: _T = await self.connection.run_sync(functools.partial(self._worked, work))

@@ -91,6 +91,14 @@ class UserConnection(abc.ABC):
     def check(self) -> None:
         """Raise :class:`ConfigurationError` if it is closed, or if what is written would be committed at once. Sends nothing."""
 
+    def in_transaction(self) -> bool:
+        """Whether the transaction in which something was written has not ended yet."""
+        try:
+            self.check()
+        except ConfigurationError:
+            return False
+        return True
+
     async def pause(self, seconds: float) -> None:
         """Wait before something is tried again."""
         if self.blocking:
@@ -157,14 +165,22 @@ _TOKENS = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\$\d+|\?|%""")
 class JoinedRepository(Repository):
     """What of a repository makes sense within a user's transaction."""
 
-    def __init__(self, joined: Repository, user: UserConnection, outside: Repository) -> None:
-        """``joined``: all calls run on the ``user``'s connection; ``outside``: the repository with connections of its own."""
+    def __init__(self, joined: Repository, user: UserConnection, outside: Repository, *, in_same_database: bool = False) -> None:
+        """A part of ``joined``.
+
+        :param joined: all of its calls run on the ``user``'s connection.
+        :param outside: the repository with connections of its own.
+        :param in_same_database: each call makes sure of that. Otherwise core compares what both have of a template.
+        """
         assert isinstance(joined, SupportsPause)
+        self.in_same_database = in_same_database
         self.blocking = user.blocking
         self.shared = outside.shared
         self._joined = joined
         self._pausing: SupportsPause = joined
         self._user = user
+        #: Whether the transaction goes on.
+        self.in_transaction = user.in_transaction
         # One after the other: no driver runs two statements of a transaction at a time.
         self._turn: AbstractAsyncContextManager[Any] = contextlib.nullcontext() if user.blocking else asyncio.Lock()
 

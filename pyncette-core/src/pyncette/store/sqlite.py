@@ -220,7 +220,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
         user = user_connection(connection, self._where)
         joined = copy.copy(self)
         joined._connection = JoinedConnection(user, self._file, self._where, self._table, self._sql[LOCK], self._timeout)
-        return JoinedRepository(joined, user, self)
+        return JoinedRepository(joined, user, self, in_same_database=True)
 
     async def wake(self, hints: Sequence[Hint]) -> None:
         """Does nothing: whoever listens sees that something was written."""

@@ -118,6 +118,9 @@ class _Aiomysql(UserConnection):
     def check(self) -> None:
         _check(self.connection, not self.connection.closed, "await connection.begin()")
 
+    def in_transaction(self) -> bool:
+        return not self.connection.closed and bool(self.connection.get_transaction_status())
+
     async def fetch(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
         from aiomysql import Cursor
 
