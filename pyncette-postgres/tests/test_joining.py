@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import functools
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import psycopg
@@ -22,6 +22,7 @@ from pyncette_conformance.suite.test_transactions import TestTransactions as Sui
 from pyncette_conformance.transactions import UserTransaction
 
 HOUR = timedelta(hours=1)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 async def nothing(context):
@@ -327,3 +328,34 @@ def test_a_savepoint_takes_back_what_came_after_it(app, server_url):
         assert [task.name for task in (await app_context.list_tasks(remind)).tasks] == ["kept"]
 
     play(app, scenario)
+
+
+@pytest.mark.parametrize("driver", ["psycopg-async", "sqlalchemy-asyncpg-session"])
+def test_what_is_committed_and_due_runs_at_once_though_polls_are_rare(server_url, table, driver):
+    """And what is rolled back does not."""
+    app = Pyncette(f"{server_url}?table_name={table}", poll_interval=timedelta(seconds=60))
+    ran = asyncio.Queue()
+
+    @app.dynamic_task()
+    async def remind(context):
+        ran.put_nowait(context.name)
+
+    async def main():
+        async with app.create() as app_context:
+            running = asyncio.create_task(app_context.run())
+            await app_context.schedule_task(remind, "first", execute_at=NOW)  # so that the first polls are over
+            assert await ran.get() == "first"
+            await app_context.schedule_task(remind, "second", execute_at=NOW)  # so that it listens
+            assert await ran.get() == "second"
+            for name in ("rolled back", "committed"):
+                async with DRIVERS[driver](server_url) as transaction:
+                    await app_context.within(transaction.connection).schedule_task(remind, name, execute_at=NOW)
+                    assert ran.empty()
+                    await (transaction.commit if name == "committed" else transaction.rollback)()
+            async with asyncio.timeout(20):
+                assert await ran.get() == "committed"
+            app_context.shutdown()
+            await running
+
+    asyncio.run(main())
+    assert ran.empty()
