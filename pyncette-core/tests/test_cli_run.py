@@ -177,12 +177,16 @@ def test_the_log_is_text_on_standard_output(run):
 
 
 def test_the_log_as_json_is_an_object_a_line(run):
-    with run(FAILING, "--log-format", "json") as running:
+    with run(FAILING, "--log-format", "json", "--log-runs") as running:
         assert running.wait() == 0
         records = [json.loads(line) for line in running.stdout.splitlines()]
+    [ended] = [record for record in records if record["logger"] == "pyncette.runs"]
+    assert (ended["level"], ended["task"], ended["attempt"], ended["outcome"]) == ("INFO", "fails", 1, "failed")
+    assert re.search("task 'fails' of .*: failed, attempt 1, .* late, took ", ended["message"])
     [failure] = [record for record in records if record["level"] == "ERROR"]
     assert failure["logger"] == "pyncette.worker.execution"
     assert failure["message"].startswith("task 'fails'")
+    assert (failure["task"], failure["attempt"], failure["scheduled_at"]) == ("fails", 1, ended["scheduled_at"])
     assert failure["exception"].endswith("LookupError: no such\nhost")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", failure["time"])
     assert isinstance(failure["process"], int)

@@ -1,6 +1,7 @@
 """Pyncette, the application: tasks, fixtures and middlewares are declared on it; it creates what runs them."""
 
 import contextlib
+import dataclasses
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -121,6 +122,10 @@ class Pyncette(Declarations):
 
                 repository_factory = sqlite_repository
         self._open = backends.from_factory(repository_factory, repository_options, _OPTIONS)
+
+    def log_each_run(self) -> None:
+        """Log a line for each run that has ended, as ``log_runs=True`` does; for command lines."""
+        self._settings = dataclasses.replace(self._settings, log_runs=True)
 
     @property
     def shutdown_timeout(self) -> timedelta | None:

@@ -101,6 +101,7 @@ def _add_run(add: Add) -> None:
     parser.add_argument("--uvloop", action="store_true", help="use the event loop of uvloop")
     parser.add_argument("--log-level", type=str.lower, choices=_LEVELS, help="what to log at least (default: LOG_LEVEL, or info)")
     parser.add_argument("--log-format", choices=("text", "json"), help="what a line of the log is (default: text)")
+    parser.add_argument("--log-runs", action="store_true", help="log a line for each run that has ended")
     parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # a pipe, for processes under supervision
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)  # another, for what they report
 

@@ -7,6 +7,7 @@ import textwrap
 from datetime import UTC, datetime
 
 from pyncette.cli.output import printable
+from pyncette.logs import RunFields, fields_of
 from pyncette.program import configure_logging
 
 __all__ = ["configure", "handler"]
@@ -27,6 +28,7 @@ def configure(level: str | None, style: str | None, *, several: bool) -> None:
 def handler(style: str | None, *, several: bool) -> logging.Handler:
     """What writes such lines; the parameters are those of :func:`configure`."""
     handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(RunFields())
     handler.setFormatter(_JSON() if style == "json" else _Text(_TEXT_OF_SEVERAL if several else _TEXT))
     return handler
 
@@ -52,10 +54,11 @@ def _indented(text: str) -> str:
 
 
 class _JSON(logging.Formatter):
-    """One object a line."""
+    """One object a line: what all have, and below it what a record has as fields of its own, such as the run that it is about."""
 
     def format(self, record: logging.LogRecord) -> str:
         values = {
+            **fields_of(record),
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
             "logger": record.name,
@@ -66,4 +69,4 @@ class _JSON(logging.Formatter):
             values["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             values["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(values)
+        return json.dumps(values, default=str, skipkeys=True)

@@ -38,6 +38,8 @@ def _run(arguments: argparse.Namespace) -> int:
     app = load_app(arguments.app, arguments.url)
     several = arguments.processes > 1 or arguments.lifeline is not None
     logs.configure(arguments.log_level, arguments.log_format, several=several)
+    if arguments.log_runs:
+        app.log_each_run()
     if arguments.uvloop:
         if importlib.util.find_spec("uvloop") is None:
             raise ConfigurationError("--uvloop needs a package that is not installed: pip install 'pyncette-core[uvloop]'")
@@ -62,6 +64,8 @@ def _run_several(app: Pyncette, arguments: argparse.Namespace) -> int:
         value = getattr(arguments, option)
         if value is not None:
             command.append(f"--{option.replace('_', '-')}={value}")
+    if arguments.log_runs:
+        command.append("--log-runs")
     return asyncio.run(supervise(command, arguments.processes, app.shutdown_timeout))
 
 
