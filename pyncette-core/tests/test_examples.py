@@ -6,12 +6,15 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from programs import Program
@@ -52,6 +55,7 @@ EXPECTED = {
         r"span 'charge' of trace (\w+): ok, .*\n(.*\n)*span 'run order' of trace \1: ok, \d{3,}\.\d ms\n",
         r"span 'run order' of trace \w+: failed",
         r"span 'store settle' of trace \w+: ok",
+        r"span 'run order' of trace (\w+): ok(.*\n)*span 'run ship' of trace (?!\1)\w+: ok, .* ms, linked to trace \1\n",
     ],
     "fastapi_app": [r"Uvicorn running on"],
     "fastapi_orders": [r"Uvicorn running on"],
@@ -137,6 +141,83 @@ TRIED: dict[str, Callable[[str, Program], None]] = {
     "fastapi_app": try_reminders,
     "fastapi_orders": try_orders,
 }
+
+
+# --- services that are told what becomes of runs --------------------------------------------------------------------------
+
+
+class Service(ThreadingHTTPServer):
+    """Answers 200 to whatever comes, and remembers it: method, path, query and body."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Remembering)
+        self.requests: list[tuple[str, str, dict[str, str], str]] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def wait_for(self, condition: Callable[[list[tuple[str, str, dict[str, str], str]]], object]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition(list(self.requests)):
+            assert time.monotonic() < deadline, self.requests
+            time.sleep(0.1)
+
+
+class _Remembering(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        url = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.server.requests.append((self.headers["Content-Type"], url.path, dict(parse_qsl(url.query)), body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as service:
+        yield service
+        service.shutdown()
+
+
+def end(program: Program) -> None:
+    program.signal(signal.SIGTERM)
+    assert program.wait() == 0
+    assert "raised" not in program.stdout
+
+
+def test_check_ins_are_opened_and_closed_as_sentry_expects(service: Service, tmp_path: Path) -> None:
+    dsn = f"http://public@127.0.0.1:{service.server_port}/42"
+    with Program([sys.executable, str(EXAMPLES / "checkins.py")], tmp_path, {**os.environ, "SENTRY_DSN": dsn}) as program:
+        service.wait_for(lambda requests: '"error"' in str(requests) and '"ok"' in str(requests))
+        end(program)
+    seen: dict[str, list[str]] = {}
+    for kind, path, _, body in service.requests:
+        check_in = json.loads(body)
+        assert kind == "application/json"
+        assert path in ("/api/42/cron/order/public/", "/api/42/cron/nightly/public/")
+        assert check_in["environment"] == "production"
+        assert ("monitor_config" in check_in) is ("nightly" in path)
+        assert ("duration" in check_in) is (check_in["status"] != "in_progress")
+        assert re.fullmatch("[0-9a-f]{32}", check_in["check_in_id"])
+        seen.setdefault(check_in["check_in_id"], []).append(check_in["status"])
+    assert {tuple(statuses) for statuses in seen.values()} == {("in_progress", "ok"), ("in_progress", "error")}
+
+
+def test_pings_have_the_form_of_healthchecks_io(service: Service, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{service.server_port}/key"
+    with Program([sys.executable, str(EXAMPLES / "dead_man_switch.py")], tmp_path, {**os.environ, "PING_URL": url}) as program:
+        service.wait_for(
+            lambda requests: {path for _, path, _, _ in requests} == {f"/key/backup{end}" for end in ("", "/start", "/fail")}
+        )
+        end(program)
+    pings: dict[str, list[str]] = {}
+    for _, path, query, body in service.requests:
+        assert query["create"] == "1"
+        assert (body == "OSError: the disk is full") is path.endswith("/fail")
+        pings.setdefault(query["rid"], []).append(path.removeprefix("/key/backup"))
+    assert {tuple(signals) for signals in pings.values()} == {("/start", ""), ("/start", "/fail")}
 
 
 def free_port() -> int:
