@@ -63,8 +63,8 @@ EXPECTED = {
 
 SHUTTING_DOWN = "SIGTERM: shutting down"
 
-#: Tested in a file of its own.
-ELSEWHERE = {"benchmark", "fastapi_client", "wsgi_app"}
+#: Tested by a test or in a file of its own.
+ELSEWHERE = {"benchmark", "checkins", "dead_man_switch", "fastapi_client", "wsgi_app"}
 
 
 # --- what the docstrings say to try with curl -----------------------------------------------------------------------------
