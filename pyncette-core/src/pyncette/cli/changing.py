@@ -131,6 +131,8 @@ async def move_instances(app: Pyncette, arguments: argparse.Namespace) -> int:
             moved = await _would_move(app_context, find(known, source, instances=True), destination)
         else:
             moved = await move(app_context.repository, app_context.clock, source, destination, progress=_Progress())
+            if moved.moved:
+                audit("move", source, by=arguments.by, count=moved.moved, to=destination.name)
     if arguments.json:
         print_json(
             {

@@ -188,6 +188,7 @@ def _add_changes(add: Add) -> None:
         "destination", metavar="DST", help="the template that the application declares; SRC, if only its layout changed"
     )
     parser.add_argument("--dry-run", action="store_true", help="only say how many rows would be moved")
+    add_by(parser)
     add_json(parser)
 
 
