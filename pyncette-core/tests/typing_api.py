@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from pyncette import (
+    BlockingClient,
+    Client,
     ConcurrentExecutor,
     ConfigurationError,
     Context,
@@ -286,3 +288,27 @@ errors: Sequence[type[PyncetteError]] = [
 value_errors: Sequence[type[ValueError]] = [ConfigurationError, ScheduleError, UnknownBackendError]
 import_errors: Sequence[type[ImportError]] = [BackendImportError, BackendNotInstalledError]
 connection_errors: Sequence[type[ConnectionError]] = [TransientRepositoryError]
+
+
+# --- clients ------------------------------------------------------------------------------------------------------------
+
+
+async def web_server() -> None:
+    async with app.client() as client:
+        assert_type(client, Client)
+        assert_type(await client.unschedule_task(dynamic, "name"), bool)
+
+
+def threads() -> None:
+    with app.blocking(timeout=timedelta(seconds=10)) as client:
+        assert_type(client, BlockingClient)
+        client.open()
+        client.schedule_task(dynamic, "name", interval=timedelta(hours=1), greeting="hello")
+        client.schedule_tasks(dynamic, [Instance(name="name", interval=timedelta(hours=1))])
+        client.schedule_task(dynamic, 17, interval=timedelta(hours=1))  # type: ignore[arg-type]
+        client.get_task()  # type: ignore[call-arg]
+        assert_type(client.unschedule_task(dynamic, "name"), bool)
+        assert_type(client.get_task(dynamic, "name"), ScheduledTask | None)
+        assert_type(client.list_tasks(dynamic, limit=10), TaskPage)
+        client.within(object()).schedule_task(dynamic, "name", interval=timedelta(hours=1))
+    client.close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
+from pyncette.blocking import BlockingClient
 from pyncette.client import Client, TaskPage
 from pyncette.context import Context, Middleware
 from pyncette.errors import (
@@ -28,6 +29,7 @@ from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousE
 from pyncette.workers import Incident, Worker
 
 __all__ = [
+    "BlockingClient",
     "Client",
     "ConcurrentExecutor",
     "ConfigurationError",

@@ -152,6 +152,8 @@ def _check(given: object, db: sqlite3.Connection | None) -> None:
             waits = autocommit is False or (autocommit is not True and db.isolation_level is not None)
             waits = waits or db.in_transaction
             db.total_changes  # noqa: B018 - raises if it is closed
-        except sqlite3.ProgrammingError:
+        except sqlite3.ProgrammingError as error:
+            if "thread" in str(error):
+                raise ConfigurationError("This sqlite3.Connection belongs to another thread; use within() in that one") from error
             is_open = False
     begun(given, is_open=is_open, in_transaction=waits, how="""await connection.execute("BEGIN IMMEDIATE")""")
