@@ -377,16 +377,18 @@ def test_looking_writes_nothing_into_a_store_that_is_there(pyncette, renamed):  
 
 
 @pytest.mark.parametrize("source", ["old", "spread", "dynamic:old", "partitioned:1:spread"])
-def test_move_gives_the_instances_of_a_template_to_another(pyncette, renamed, source):  # noqa: F811
+def test_move_gives_the_instances_of_a_template_to_another(pyncette, renamed, source, caplog):  # noqa: F811
+    caplog.set_level("INFO", "pyncette.audit")
     name = source.split(":")[-1]
     before = keys(renamed)
     ended = pyncette("move", "shop:app", source, "new", "--dry-run")
     assert (ended.code, ended.stdout) == (0, "")
     assert f"3 rows of {name!r} would be moved to where 'new' has its instances" in ended.stderr
     assert keys(renamed) == before
-    ended = pyncette("move", "shop:app", source, "new")
+    ended = pyncette("move", "shop:app", source, "new", "--by", "ann")
     assert (ended.code, ended.stdout) == (0, "")
     assert f"3 rows of {name!r} are moved" in ended.stderr
+    assert [record.message for record in caplog.records] == [f"move: task {name!r}, count 3, by 'ann', to 'new'"]
     assert {each["instance"]: each["next"] for each in pyncette("list", "shop:app", "new", "--json").objects} == {
         "a": "2035-01-02T00:00:00+00:00",
         "bb": "2035-01-03T00:00:00+00:00",

@@ -378,3 +378,44 @@ def test_the_last_success_is_remembered_while_later_runs_fail(clock):
             assert (await app_context.get_task(task)).last_success == START + 7 * SECOND
 
     clock.run(main())
+
+
+def test_a_run_that_went_on_under_further_leases_is_one_attempt_and_no_worker_died(clock):
+    stored = Stored(clock, failure_mode=FailureMode.UNLOCK, lease_duration=10 * SECOND)
+
+    async def long(context):
+        await asyncio.sleep(25)
+        raise ValueError("too long")
+
+    stored.bodies = [long, badly]
+
+    async def main():
+        await stored.schedule()
+        async with running(stored.app):
+            while stored.bodies:
+                await clock.advance(SECOND)
+            await clock.advance(2 * SECOND)
+        task = await stored.task()
+        assert task.last_run.started is not None
+        assert task.last_run.duration == 2 * SECOND
+        assert task.failures == 2
+
+    clock.run(main())
+
+
+def test_of_the_stored_format_nothing_changes():
+    at = 1767225600_000000
+    run = Run(
+        scheduled_at=START,
+        started=START,
+        ended=START + SECOND,
+        outcome=RunOutcome.FAILED,
+        attempt=2,
+        worker="web-1:4711:9f3a",
+        error='no "luck" é',
+    )
+    assert Memo(run, 3, Note(text="why", by=None, at=START), 4).text() == (
+        f'{{"run":[{at},{at},{at + 1000000},"failed",2,"web-1:4711:9f3a","no \\"luck\\" é"],"failures":3,"seen":4,"note":["why",null,{at}]}}'
+    )
+    assert of_success(at, at, at, 1, '"w"') == f'{{"run":[{at},{at},{at},"succeeded",1,"w"]}}'
+    assert [outcome.value for outcome in RunOutcome] == ["started", "succeeded", "failed", "given up", "died", "interrupted"]

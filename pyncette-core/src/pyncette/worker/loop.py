@@ -164,9 +164,9 @@ class Engine:
                 logger.error("The worker failed while it was being cancelled", exc_info=error)  # noqa: TRY400
             raise
         finally:
-            await self._telling.end(self._grace, virtual=not self._clock.is_system)
             if self._runner.watch is not None:
                 self._runner.watch.stop()
+            await self._telling.end(self._grace, virtual=not self._clock.is_system)
 
     async def _work(self) -> None:
         settling = asyncio.create_task(self._settler.run(), name="pyncette-settler")
