@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -432,15 +435,36 @@ class TestFault:
             ("settle=applied-then-error%30", Fault("settle", Action.APPLIED_THEN_ERROR, rate=0.3)),
             ("claim.after=stop@3", Fault("claim.after", Action.STOP, nth=3)),
             ("settle=duplicate-late%20:0.5", Fault("settle", Action.DUPLICATE_LATE, rate=0.2, seconds=0.5)),
+            ("driver=error%30", Fault("driver", Action.ERROR, rate=0.3)),
+            ("clock=ahead:-30", Fault("clock", Action.AHEAD, seconds=-30)),
+            ("clock=step@12.5:2", Fault("clock", Action.STEP, nth=12.5, seconds=2)),
         ],
     )
     def test_is_read(self, text: str, fault: Fault) -> None:
         assert Fault.parse(text) == fault
+        assert Fault.parse_all(f" {text}\n{text}") == [fault, fault]
 
-    @pytest.mark.parametrize("text", ["settle", "settle=nonsense", "nowhere=error", "settle=stop", "settle.before=duplicate"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("settle", "settle=nonsense", "nowhere=error", "settle=stop", "settle.before=duplicate", "settle.before=delay:-1"),
+            *("driver=delay:1", "driver.before=kill", "clock=error", "settle=ahead:1", "clock.before=step@1:1", "clock=stop"),
+        ],
+    )
     def test_nonsense_is_refused(self, text: str) -> None:
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=re.escape(repr(text))):
             Fault.parse(text)
+
+    @pytest.mark.parametrize("module", ["worker", "__main__"])
+    @pytest.mark.parametrize("by", ["option", "environment"])
+    def test_nonsense_is_one_line_wherever_it_stands(self, module: str, by: str) -> None:
+        command = [sys.executable, "-m", f"pyncette_conformance.faults.{module}", "--url", "memory://"]
+        command += ["--plan", "x", "--log", "x"] if module == "worker" else []
+        option = ["--fault", "settle=nonsense"] if by == "option" else []
+        environment = {**os.environ, **({} if option else {"PYNCETTE_FAULTS": "claim=error settle=nonsense"})}
+        ended = subprocess.run([*command, *option], env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 2
+        assert "settle=nonsense" in ended.stderr.splitlines()[-1]
 
 
 class TestRunLog:

@@ -1,4 +1,4 @@
-"""What DynamoDB answers when it is busy or fails, for the fault scenarios: ``--worker=--plugin=.../native_errors.py:offer --worker=--native=30``."""
+"""What DynamoDB answers when it is busy or fails, for the fault scenarios: ``--worker=--plugin=.../native_errors.py:offer --fault=driver=error%30``."""
 
 import itertools
 

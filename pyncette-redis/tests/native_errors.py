@@ -1,4 +1,4 @@
-"""What Redis and its driver raise, for the fault scenarios: ``--worker=--plugin=.../native_errors.py:offer --worker=--native=30``."""
+"""What Redis and its driver raise, for the fault scenarios: ``--worker=--plugin=.../native_errors.py:offer --fault=driver=error%30``."""
 
 import itertools
 

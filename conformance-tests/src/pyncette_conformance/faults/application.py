@@ -10,7 +10,7 @@ from pyncette import Context, ExecutionMode, Pyncette, Task, with_heartbeat
 from pyncette.backends import from_url
 from pyncette.clock import SystemClock, to_microseconds
 from pyncette.repository import Repository
-from pyncette_conformance.faults.failpoints import Failpoints, Fault
+from pyncette_conformance.faults.failpoints import Action, Failpoints, Fault
 from pyncette_conformance.faults.plan import GENERATION, Kind, Plan, TaskPlan
 from pyncette_conformance.faults.recorder import Recorder
 from pyncette_conformance.faults.runlog import RunLog, What, monotonic
@@ -19,15 +19,15 @@ __all__ = ["WrongClock", "build", "declare"]
 
 
 class WrongClock(SystemClock):
-    """The machine's clock, some time ahead, and stepped by ``(when on the shared monotonic clock, by how many seconds)``."""
+    """The machine's clock, with the ``faults`` of clocks."""
 
-    def __init__(self, ahead: float, steps: Sequence[tuple[float, float]] = ()) -> None:
-        self._ahead = ahead
-        self._steps = steps
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self._faults = [fault for fault in faults if fault.site == "clock"]
 
     def now(self) -> datetime:
         elapsed = monotonic()
-        ahead = self._ahead + sum(by for when, by in self._steps if when <= elapsed)
+        # One that is ahead was always so.
+        ahead = sum(fault.seconds for fault in self._faults if fault.action is Action.AHEAD or fault.nth <= elapsed)
         return datetime.now(UTC) + timedelta(seconds=ahead)
 
 
@@ -40,7 +40,7 @@ def build(url: str, plan: Plan, log: RunLog, *, faults: Sequence[Fault] = (), se
         async with opened() as inner, contextlib.aclosing(Failpoints(Recorder(inner, log), faults, log, seed)) as outer:
             yield outer
 
-    app = Pyncette(repository_factory=repository, **settings)
+    app = Pyncette(repository_factory=repository, clock=WrongClock(faults), **settings)
 
     @app.fixture()
     async def fixtures_close_last() -> AsyncIterator[None]:

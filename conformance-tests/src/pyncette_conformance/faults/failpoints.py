@@ -1,13 +1,17 @@
-"""Faults at named points of a worker's calls to its store.
+"""Faults at named points of a worker: of its calls to its store, of the driver below them, and of its clock.
 
 A fault is written ``SITE=ACTION``, then optionally ``%PERCENT`` (how often; always by default) or ``@N`` (only the N-th time),
-then optionally ``:SECONDS``. Sites are the methods of the repository for what happens to a call, and ``METHOD.before`` and
-``METHOD.after`` for what happens around it::
+then optionally ``:SECONDS``; several with blanks between. It is the same in code (:meth:`Fault.parse`, :meth:`Fault.parse_all`), after
+``--fault`` of a worker or of ``python -m pyncette_conformance.faults``, and in the environment of either, as ``PYNCETTE_FAULTS``. Sites are the methods
+of the repository for what happens to a call, ``METHOD.before`` and ``METHOD.after`` for what happens around it, ``driver`` and ``clock``::
 
     settle=applied-then-error%30     of ten settlements three are applied, but the caller is told that they failed
     register.before=stop@1           the process stops itself (SIGSTOP) before its first insert; somebody has to continue it
     claim.after=kill@3               the process dies with its third claim in hand
     settle=duplicate-late%20:0.5     the call is delivered once more half a second later
+    driver=error%30                  three of ten statements fail with an error of the store's own driver
+    clock=ahead:-30                  the clock is half a minute slow
+    clock=step@12.5:2                it is put 2 s forward when the monotonic clock that all processes share says 12.5
 """
 
 import asyncio
@@ -27,9 +31,12 @@ from pyncette.repository import ClaimResult, Repository, Settlement
 from pyncette_conformance.faults.recorder import Wrapper, claim_fields
 from pyncette_conformance.faults.runlog import RunLog, What
 
-__all__ = ["Action", "Failpoints", "Fault"]
+__all__ = ["VARIABLE", "Action", "Failpoints", "Fault"]
 
 T = TypeVar("T")
+
+#: The environment variable that has faults for all workers.
+VARIABLE = "PYNCETTE_FAULTS"
 
 _METHODS = ("register", "unregister", "claim", "settle", "get", "list")
 
@@ -52,7 +59,12 @@ class Action(enum.StrEnum):
     STOP = "stop"
     KILL = "kill"
 
+    # To the clock:
+    AHEAD = "ahead"
+    STEP = "step"
 
+
+_CLOCK = {Action.AHEAD, Action.STEP}
 _AROUND = {Action.DELAY, Action.STOP, Action.KILL}
 
 
@@ -64,27 +76,36 @@ class Fault:
     action: Action
     #: Between 0 and 1.
     rate: float = 1.0
-    #: Only this time that the site is passed, counted from 1; 0: any time.
-    nth: int = 0
+    #: Only this time that the site is passed, counted from 1; 0: any time. Of a step of the clock: when, in seconds.
+    nth: float = 0
     seconds: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
         """Read the notation that the module's docstring describes."""
-        match = re.fullmatch(r"([a-z]+)(\.before|\.after)?=([a-z-]+)(?:%([\d.]+)|@(\d+))?(?::([\d.]+))?", text)
-        if match is None:
+        match = re.fullmatch(r"([a-z]+)(\.before|\.after)?=([a-z-]+)(?:%([\d.]+)|@([\d.]+))?(?::(-?[\d.]+))?", text)
+        if match is None or match[3] not in set(Action):
             raise ValueError(f"{text!r} is not a fault; write for example 'settle=applied-then-error%30' or 'claim.after=stop@1'")
         method, around, action, percent, nth, seconds = match.groups()
         fault = cls(
             site=method + (around or ""),
             action=Action(action),
             rate=float(percent or 100) / 100,
-            nth=int(nth or 0),
+            nth=float(nth or 0),
             seconds=float(seconds or 0),
         )
-        if method not in _METHODS or (around is not None) != (fault.action in _AROUND):
+        if fault.action in _CLOCK or fault.site in ("clock", "driver"):
+            fits = fault.action in _CLOCK if fault.site == "clock" else (fault.site, fault.action) == ("driver", Action.ERROR)
+        else:
+            fits = method in _METHODS and (around is not None) == (fault.action in _AROUND) and fault.seconds >= 0
+        if not fits:
             raise ValueError(f"{text!r}: {action} can't be at {fault.site!r}")
         return fault
+
+    @classmethod
+    def parse_all(cls, text: str) -> "list[Fault]":
+        """Read several, with blanks between."""
+        return [cls.parse(word) for word in text.split()]
 
 
 class Failpoints(Wrapper):

@@ -310,10 +310,10 @@ async def unreliable_store(url: str, directory: Path, *, options: Sequence[str] 
     lost = ["settle=applied-then-error%30", "claim=applied-then-error%30"]
     twice = ["settle=duplicate%30", "settle=duplicate-late%30:0.4", "claim=duplicate%30", "register=duplicate%30"]
     failing = ["settle=error%30", "claim=error%30"]
-    native = ["--native", "30"] if url.partition("://")[0] in INJECTORS else []
+    native = ["driver=error%30"] if url.partition("://")[0] in INJECTORS else []
     async with Cluster(url, plan, directory, worker_options=options) as cluster:
         for faults in (lost, twice, failing):
-            cluster.spawn(*native, *(word for fault in faults for word in ("--fault", fault)))
+            cluster.spawn(*(word for fault in (*native, *faults) for word in ("--fault", fault)))
         await cluster.until_up(*cluster.workers)
         async with cluster.app() as driver:
             begin = microseconds()
@@ -458,7 +458,7 @@ async def poison_rows(url: str, directory: Path, *, options: Sequence[str] = (),
 async def clock_steps(url: str, directory: Path, *, options: Sequence[str] = (), patience: float = PATIENCE) -> Report:
     """The machine's clock, which all workers share, is put 2 s forward and then back while they run (I1, I5, I6)."""
     begin = monotonic() + 3.0
-    steps = ["--clock-step", f"{begin}:2", "--clock-step", f"{begin + 1.5}:-2"]
+    steps = ["--fault", f"clock=step@{begin:.3f}:2", "--fault", f"clock=step@{begin + 1.5:.3f}:-2"]
     plan = Plan(
         [
             TaskPlan(name="alo", kind=Kind.PARTITIONED, body=0.2),
@@ -495,7 +495,7 @@ async def skewed_clocks(url: str, directory: Path, *, options: Sequence[str] = (
         ]
     )
     async with Cluster(url, plan, directory, worker_options=options) as cluster:
-        workers = [cluster.spawn("--clock-ahead", str(ahead)) for ahead in (-30, 0, 30)]
+        workers = [cluster.spawn("--fault", f"clock=ahead:{ahead}") for ahead in (-30, 0, 30)]
         await cluster.until_up(*workers)
         async with cluster.app() as driver:
             begin = microseconds()

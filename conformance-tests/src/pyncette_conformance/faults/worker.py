@@ -6,6 +6,7 @@ It runs until it is told to stop by a signal, as any application with ``app.main
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from pyncette_conformance.faults import native
-from pyncette_conformance.faults.application import WrongClock, build
-from pyncette_conformance.faults.failpoints import Fault
+from pyncette_conformance.faults.application import build
+from pyncette_conformance.faults.failpoints import VARIABLE, Fault
 from pyncette_conformance.faults.plan import Plan
 from pyncette_conformance.faults.runlog import RunLog, What
 
-__all__ = ["main"]
+__all__ = ["FAULTS", "main"]
+
+#: The help of ``--fault``.
+FAULTS = f"see pyncette_conformance.faults.failpoints; besides those in the environment variable {VARIABLE}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,11 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--concurrency", type=int, default=50)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--shutdown-timeout", type=float, metavar="SECONDS")
-    parser.add_argument("--fault", type=Fault.parse, action="append", default=[], metavar="SITE=ACTION[%%PERCENT|@N][:SECONDS]")
-    parser.add_argument("--native", type=float, metavar="PERCENT", help="share of the driver's statements that fail")
+    parser.add_argument(
+        "--fault", type=Fault.parse, action="append", default=[], metavar="SITE=ACTION[%%PERCENT|@N][:SECONDS]", help=FAULTS
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything that is left to chance")
-    parser.add_argument("--clock-ahead", type=float, default=0.0, metavar="SECONDS")
-    parser.add_argument("--clock-step", type=_step, action="append", default=[], metavar="WHEN:SECONDS")
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE_OR_MODULE:FUNCTION", help="called first")
     parser.add_argument("--mutant", dest="plugin", action="append", metavar="FILE:FUNCTION", help="a plugin that breaks something")
     parser.add_argument("--gate", type=Path, metavar="FILE", help="open the store only when this exists")
@@ -44,32 +47,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     for plugin in options.plugin:
         _load(plugin)()
-    if options.native:
-        native.inject(options.url.partition("://")[0], options.native / 100, options.seed)
+    try:
+        faults = [*Fault.parse_all(os.environ.get(VARIABLE, "")), *options.fault]
+    except ValueError as error:
+        parser.error(f"{VARIABLE}: {error}")
+    for fault in faults:
+        if fault.site == "driver":
+            native.inject(options.url.partition("://")[0], fault.rate, options.seed)
     timeout = options.shutdown_timeout
     log = RunLog(options.log)
     app = build(
         options.url,
         Plan.read(options.plan),
         log,
-        faults=options.fault,
+        faults=faults,
         seed=options.seed,
         poll_interval=timedelta(seconds=options.poll_interval),
         concurrency_limit=options.concurrency,
         batch_size=options.batch,
         shutdown_timeout=None if timeout is None else timedelta(seconds=timeout),
-        clock=WrongClock(options.clock_ahead, options.clock_step),
     )
     if options.gate is not None:
         log.write(What.READY)
         while not options.gate.exists():
             time.sleep(0.002)
     app.main()
-
-
-def _step(text: str) -> tuple[float, float]:
-    when, _, seconds = text.partition(":")
-    return float(when), float(seconds)
 
 
 def _load(plugin: str) -> Callable[[], Any]:
