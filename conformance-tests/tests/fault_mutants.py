@@ -106,14 +106,14 @@ def claims_early() -> None:
 
 def skips_every_other() -> None:
     """The occurrence after the next one follows."""
-    original = execution.advance
+    original = execution.target
 
-    def advance(task: Any, claim: Any, schedule: Schedule, now: Callable[[], datetime]) -> Commit:
-        commit = original(task, claim, schedule, now)
-        after = None if commit.next is None else schedule.next(commit.next.occurrence)
-        return replace(commit, next=None if after is None else Target(after, after))
+    def target(task: Any, claim: Any, schedule: Schedule, now: Callable[[], datetime]) -> Target | None:
+        following = original(task, claim, schedule, now)
+        after = None if following is None else schedule.next(following.occurrence)
+        return None if after is None else Target(after, after)
 
-    execution.advance = advance
+    execution.target = target
 
 
 def runs_before_commit() -> None:
