@@ -45,7 +45,8 @@ def test_a_body_that_outlasts_its_lease_is_committed(make_app, clock, lasts, wor
     ended = []
     apps = [make_app(poll_interval=10 * SECOND) for _ in range(workers)]
     for app in apps:
-        declare_hourly(app, clock, lasts, ended)
+        # Without the history, whose own pauses decide here which of two workers that are due at the same instant comes first.
+        declare_hourly(app, clock, lasts, ended, history=None)
 
     async def main():
         async with running(apps[0]), running(apps[-1]) if workers > 1 else asyncio.timeout(None):

@@ -10,7 +10,7 @@ import pytest
 
 from pyncette import ConfigurationError, Instrumentation, Pyncette
 from pyncette.errors import TransientRepositoryError
-from pyncette.repository import Key, SupportsPartitions, SupportsPause, SupportsServerTime, SupportsStats
+from pyncette.repository import Key, SupportsHistory, SupportsPartitions, SupportsPause, SupportsServerTime, SupportsStats
 from pyncette.store.codec import unreadable
 from pyncette.store.observed import ObservedRepository
 from pyncette.testing import running
@@ -73,7 +73,7 @@ def recorder():
 def calls_of(store):
     """How often each method of the store is really called."""
     counts = Counter()
-    for name in ("register", "unregister", "claim", "settle", "get", "list", "partitions"):
+    for name in ("register", "unregister", "claim", "settle", "get", "list", "partitions", "append", "prune"):
 
         def counted(*args, _name=name, _method=getattr(store, name), **options):
             counts[_name] += 1
@@ -111,7 +111,17 @@ def test_each_call_to_the_store_is_told_once_with_its_size(app, clock, recorder,
 
     clock.run(main())
     assert recorder.operations == calls_of
-    assert recorder.operations.keys() == {"register", "unregister", "claim", "settle", "get", "list", "partitions"}
+    assert recorder.operations.keys() == {
+        "register",
+        "unregister",
+        "claim",
+        "settle",
+        "get",
+        "list",
+        "partitions",
+        "append",
+        "prune",
+    }
     assert ("list", 17, None) in recorder.calls
     assert ("get", 1, None) in recorder.calls
     assert recorder.depth == 0
@@ -241,7 +251,7 @@ def test_something_else_is_refused():
 
 def test_an_observed_store_has_the_optional_protocols_that_the_store_has(store, recorder):
     observed = ObservedRepository(store, recorder)
-    for protocol in (SupportsStats, SupportsPartitions, SupportsPause, SupportsServerTime):
+    for protocol in (SupportsStats, SupportsPartitions, SupportsPause, SupportsServerTime, SupportsHistory):
         assert isinstance(observed, protocol) == isinstance(store, protocol), protocol
     store.server_time = lambda: None
     assert isinstance(ObservedRepository(store, recorder), SupportsServerTime)

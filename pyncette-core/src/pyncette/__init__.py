@@ -19,6 +19,7 @@ from pyncette.errors import (
     TransientRepositoryError,
 )
 from pyncette.heartbeat import with_heartbeat
+from pyncette.history import RecordedChange, RecordedRun, RunPage
 from pyncette.hooks import Instrumentation
 from pyncette.listeners import Listener, RunEvent
 from pyncette.runs import Run, RunOutcome
@@ -46,10 +47,13 @@ __all__ = [
     "Pyncette",
     "PyncetteContext",
     "PyncetteError",
+    "RecordedChange",
+    "RecordedRun",
     "RepositoryError",
     "Run",
     "RunEvent",
     "RunOutcome",
+    "RunPage",
     "ScheduleError",
     "ScheduledTask",
     "State",

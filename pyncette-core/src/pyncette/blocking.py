@@ -48,6 +48,7 @@ class BlockingCalls:
     reschedule_task = _blocking(Client.reschedule_task)
     get_task = _blocking(Client.get_task)
     list_tasks = _blocking(Client.list_tasks)
+    list_runs = _blocking(Client.list_runs)
     list_workers = _blocking(Client.list_workers)
     pause_task = _blocking(Client.pause_task)
     resume_task = _blocking(Client.resume_task)

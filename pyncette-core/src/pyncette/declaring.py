@@ -15,6 +15,7 @@ from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.signatures import check_async_generator_function, check_coroutine_function
 from pyncette.tasks import (
+    HISTORY,
     DynamicTask,
     ExecutionMode,
     FailureMode,
@@ -87,6 +88,7 @@ class Declarations:
         fast_forward: bool = False,
         max_attempts: int | None = None,
         retry_delay: timedelta | None = None,
+        history: timedelta | None = HISTORY,
         args: Mapping[str, Any] | None = None,
         **further_args: Any,
     ) -> Callable[[Body | Task], StaticTask]:
@@ -104,6 +106,7 @@ class Declarations:
         :param fast_forward: when behind, skip the occurrences that were missed instead of running each.
         :param max_attempts: give an occurrence up after so many attempts; None: never.
         :param retry_delay: the pause before a retry under FailureMode.UNLOCK; one poll interval by default.
+        :param history: for how long the store remembers each run, for :meth:`Client.list_runs`; None: not at all.
         :param args: arguments for the body, serialisable as JSON, under any names.
         :param further_args: further ones. A name that looks like a misspelt option is refused here.
 
@@ -125,10 +128,14 @@ class Declarations:
         fast_forward: bool = False,
         max_attempts: int | None = None,
         retry_delay: timedelta | None = None,
+        history: timedelta | None = None,
         args: Mapping[str, Any] | None = None,
         **further_args: Any,
     ) -> Callable[[Body | Task], DynamicTask]:
-        """Declare a template, of which instances are scheduled at run time. The options are those of :meth:`task`."""
+        """Declare a template, of which instances are scheduled at run time. The options are those of :meth:`task`.
+
+        The runs of its instances are remembered only if ``history`` says for how long.
+        """
         return self._declaring(DynamicTask, locals())
 
     def partitioned_task(
@@ -148,6 +155,7 @@ class Declarations:
         fast_forward: bool = False,
         max_attempts: int | None = None,
         retry_delay: timedelta | None = None,
+        history: timedelta | None = None,
         args: Mapping[str, Any] | None = None,
         **further_args: Any,
     ) -> Callable[[Body | Task], PartitionedTask]:

@@ -1,5 +1,6 @@
 """The names of partitions: where rows are kept, and whose they are."""
 
+import zlib
 from typing import NamedTuple
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "STATIC",
     "WORKERS",
     "Owner",
+    "crc32_selector",
     "dynamic",
     "extra_of",
     "extra_runs",
@@ -70,3 +72,8 @@ def owner_of(partition: str) -> Owner | None:
     if kind == "partitioned" and index.isascii() and index.isdecimal() and str(int(index)) == index and name:
         return Owner(name, int(index))
     return None
+
+
+def crc32_selector(partition_count: int, name: str) -> int:
+    """The default partition selector: CRC-32 of the name in UTF-8. It is the same on every machine and in every release."""
+    return zlib.crc32(name.encode()) % partition_count

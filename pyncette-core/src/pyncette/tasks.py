@@ -5,7 +5,6 @@ import copy
 import enum
 import hashlib
 import json
-import zlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from pyncette import partitions
 from pyncette.arguments import dump_arguments, plain_arguments
 from pyncette.checks import check_count, check_duration, check_name, check_type
 from pyncette.errors import ConfigurationError, ScheduleError
+from pyncette.partitions import crc32_selector
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.signatures import check_coroutine_function
@@ -22,6 +22,7 @@ from pyncette.store.contract import Key, Registration, Target
 from pyncette.values import plain_duration, plain_text
 
 __all__ = [
+    "HISTORY",
     "STATIC_PARTITION",
     "TEMPLATE_OPTIONS",
     "DynamicTask",
@@ -43,6 +44,8 @@ __all__ = [
 PartitionSelector: TypeAlias = Callable[[int, str], int]
 
 STATIC_PARTITION = partitions.STATIC
+#: For how long the runs of static tasks are remembered unless they say otherwise.
+HISTORY = timedelta(days=7)
 
 #: Where a declared task counts the applications that run it. Not a field: it is no option.
 _RUNNING = "_running"
@@ -92,6 +95,8 @@ class Task:
     max_attempts: Final[int | None] = None
     #: The pause before a retry under FailureMode.UNLOCK. None: one poll interval.
     retry_delay: Final[timedelta | None] = None
+    #: For how long the store remembers each run. None: not at all.
+    history: timedelta | None = None
 
     def __post_init__(self) -> None:
         what = f"task {self.name!r}"
@@ -101,7 +106,8 @@ class Task:
         check_type(self.failure_mode, FailureMode, f"failure_mode of {what}")
         check_type(self.fast_forward, bool, f"fast_forward of {what}")
         check_type(self.enabled, bool, f"enabled of {what}")
-        for option in ("lease_duration", "timeout", "retry_delay"):
+        self.__dict__["history"] = self.history or None  # zero and False are as good a word for it
+        for option in ("lease_duration", "timeout", "retry_delay", "history"):
             duration = getattr(self, option)
             if duration is not None or option == "lease_duration":
                 check_duration(duration, f"{option} of {what}", zero=option == "retry_delay")
@@ -180,6 +186,7 @@ class StaticTask(Task):
     """A task with its schedule in code."""
 
     schedule: Final[Schedule]
+    history: timedelta | None = HISTORY
 
     def partitions(self) -> Sequence[str]:
         return [STATIC_PARTITION]
@@ -268,11 +275,6 @@ class TaskInstance:
 
     def __repr__(self) -> str:
         return f"TaskInstance({self.name!r} of {self.template.name!r})"
-
-
-def crc32_selector(partition_count: int, name: str) -> int:
-    """The default partition selector: CRC-32 of the name in UTF-8. It is the same on every machine and in every release."""
-    return zlib.crc32(name.encode()) % partition_count
 
 
 @dataclass(eq=False, kw_only=True)

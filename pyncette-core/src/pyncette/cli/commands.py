@@ -17,6 +17,7 @@ from pyncette.cli.completion import ASKED, add_completion, complete, complete_na
 from pyncette.cli.filters import add_filters
 from pyncette.cli.output import OutputError, flush, note, say
 from pyncette.cli.running import run
+from pyncette.cli.runs import add_runs
 from pyncette.cli.tasks import list_tasks, show
 from pyncette.cli.upcoming import next_occurrences, parse_moment
 from pyncette.cli.verbs import add_by, add_verbs
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(add)
     _add_tasks(add)
     _add_changes(add)
+    add_runs(add)
     add_verbs(add)
     _add_next(add)
     _add_checks(add)

@@ -9,6 +9,7 @@ from typing import Any
 from pyncette.clock import AlignedClock
 from pyncette.worker.execution import Execution, Runner
 from pyncette.worker.executors import Executor
+from pyncette.worker.recording import Recorder
 from pyncette.worker.settlement import Settler
 
 __all__ = ["GRACE", "Ending"]
@@ -21,6 +22,8 @@ _CANCELLATION_GRACE = 5.0
 GRACE = 0.3
 #: How long what only tidies up is waited for then (seconds).
 _COURTESY = 0.1
+#: How long the history is waited for at most (seconds).
+_HISTORY = 5.0
 
 
 class Ending:
@@ -102,6 +105,15 @@ class Ending:
         await self._unless_cancelled(leaving, min(self._left() + _COURTESY, _CANCELLATION_GRACE))
         if self._cancelled.is_set():
             await asyncio.wait([leaving], timeout=GRACE)
+
+    async def record(self, recorder: Recorder) -> None:
+        """Have the history written that is left, as far as there is time; it is worth no long wait."""
+        seconds = GRACE if self._cancelled.is_set() else min(self._left() + GRACE, _HISTORY)
+        closing = asyncio.create_task(recorder.close(seconds))
+        await self._unless_cancelled(closing, seconds)
+        if not closing.done():
+            closing.cancel()
+            await asyncio.wait([closing], timeout=GRACE)
 
     def _left(self) -> float:
         """Seconds until everything is to have ended."""

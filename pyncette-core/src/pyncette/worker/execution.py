@@ -18,6 +18,7 @@ from pyncette.store.contract import Claim, Commit, Extend, Key, Outcome, Release
 from pyncette.tasks import ExecutionMode, Task, stored_arguments
 from pyncette.worker.attempt import Lease
 from pyncette.worker.outcomes import give_up, ready_again_at, retry, target
+from pyncette.worker.recording import Recorder
 from pyncette.worker.settlement import Answer, Settler
 from pyncette.worker.told import Teller, ToldAttempt
 
@@ -38,13 +39,14 @@ class Runner(Teller):
         clock: AlignedClock,
         worker_id: str,
         telling: Telling,
+        recorder: Recorder,
         *,
         settler: Settler,
         poll_interval: timedelta,
         expect: Callable[[str, datetime], None],
         lease_lost: Callable[[Task], None],
     ) -> None:
-        super().__init__(clock, worker_id, telling, lease_lost)
+        super().__init__(clock, worker_id, telling, recorder, lease_lost)
         #: Runs the body of an execution, within whatever belongs around it.
         self.invoke = invoke
         self.settler = settler
@@ -170,8 +172,7 @@ class Execution(ToldAttempt):
                 await (runner.invoke(self) if task.timeout is None else self._invoke_within(task.timeout))
             except asyncio.CancelledError as cancelled:
                 if runner.cancelling:
-                    if not at_most_once:
-                        self._interrupted(schedule)
+                    self._interrupted(schedule, commit)
                     return
                 error = cancelled
             except BaseException as raised:
@@ -185,8 +186,9 @@ class Execution(ToldAttempt):
             runner.failures += error is not None
             if commit is not None:
                 outcome, hook = (RunOutcome.SUCCEEDED, "end") if error is None else (RunOutcome.FAILED, "failure")
-                if runner.telling.active:
-                    self.report(self.ended_as(outcome, error), commit, schedule, hook)
+                if runner.telling.active or task.history is not None:
+                    self.record(run := self.ended_as(outcome, error))
+                    self.report(run, commit, schedule, hook)
                 if error is not None:
                     self.log_failure(error)
             elif error is None:
@@ -262,14 +264,21 @@ class Execution(ToldAttempt):
     def _succeeded(self, schedule: Schedule) -> None:
         runner, claim = self._runner, self.claim
         following = target(self.task, claim, schedule, runner.clock.now)
-        commit = Commit(claim, following, None if following is None else self.memo_of_success())
+        kept = self.task.history is not None
+        # What the row and the history are to remember is the same, and written once.
+        memo = self.memo_of_success() if kept or following is not None else None
+        if kept and memo is not None:
+            self.record_text(memo)
+        commit = Commit(claim, following, None if following is None else memo)
         if runner.telling.active:
             self.report(self.ended_as(RunOutcome.SUCCEEDED), commit, schedule, "end")
         self._settle(commit)
 
-    def _interrupted(self, schedule: Schedule) -> None:
+    def _interrupted(self, schedule: Schedule, commit: Commit | None) -> None:
         """The process ends before the body does."""
-        run = self.ended_as(RunOutcome.INTERRUPTED)
+        self.record(run := self.ended_as(RunOutcome.INTERRUPTED))
+        if commit is not None:
+            return
         release = Release(self.claim, self._runner.clock.now(), memo=self.memo_of(run, failures=0))
         self.report(run, release, schedule, "retry")
         self._settle(release)
@@ -279,6 +288,7 @@ class Execution(ToldAttempt):
         runner, expires, run = self._runner, self.lease.expires_at, self.ended_as(RunOutcome.FAILED, error)
         now, poll_interval, memo = runner.clock.now, runner.poll_interval, self.memo_of(run)
         settlement = retry(self.task, self.claim, schedule, now, memo, lease_expires_at=expires, poll_interval=poll_interval)
+        self.record(run)
         self.report(run, settlement, schedule, "failure", *(("retry",) if isinstance(settlement, Release) else ()))
         self._settle(settlement)
 
@@ -289,6 +299,7 @@ class Execution(ToldAttempt):
         following = ready_again_at(settlement)
         what = "it is kept as failed" if following is None else f"the next occurrence is {following.isoformat()}"
         logger.error("%s is given up; %s: %s", self, what, why, exc_info=error, extra=self.fields())
+        self.record(run)
         self.report(run, settlement, schedule, *(("failure",) if error is not None else ()), "given_up")
         self._settle(settlement)
 

@@ -21,6 +21,7 @@ from pyncette.worker.lanes import Lane, Lanes
 from pyncette.worker.listening import Listening
 from pyncette.worker.looking import Looking
 from pyncette.worker.presence import Outage, Presence
+from pyncette.worker.recording import Recorder
 from pyncette.worker.settings import Settings
 from pyncette.worker.settlement import Settler
 from pyncette.worker.watch import Watch
@@ -57,6 +58,7 @@ class Engine:
         self._repository = repository
         self._clock = clock
         self._settler = Settler(repository, clock, settings.batch_size, self._wake)
+        self._recorder = Recorder(repository, clock)
         self._telling = Telling(settings.listeners, log_runs=settings.log_runs)
         #: How long listeners are waited for at the end (seconds).
         self._grace = 5.0 if settings.shutdown_timeout is None else GRACE
@@ -65,6 +67,7 @@ class Engine:
             clock,
             worker_id,
             self._telling,
+            self._recorder,
             settler=self._settler,
             poll_interval=settings.poll_interval,
             expect=self.expect,
@@ -187,6 +190,7 @@ class Engine:
                 await self._ending.drain(self._polls, self._runner.executions)
                 self.presence.close()
                 await self._ending.settle(settling)
+                await self._ending.record(self._recorder)
                 await self._ending.take_leave(present)
             if not settling.cancelled():
                 settling.result()

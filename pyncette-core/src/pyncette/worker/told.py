@@ -1,4 +1,4 @@
-"""What others are told of one claim on its way: the log, and listeners."""
+"""What others are told of one claim on its way: the history, listeners, and the log."""
 
 import dataclasses
 import logging
@@ -7,14 +7,16 @@ from datetime import datetime
 
 from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
+from pyncette.history import as_triggered, text_of_run
 from pyncette.listeners import RunEvent, Telling
 from pyncette.memo import Memo
 from pyncette.runs import Run, RunOutcome
 from pyncette.schedules.kinds import Schedule
-from pyncette.store.contract import Commit, Outcome, Settlement
-from pyncette.tasks import Task
+from pyncette.store.contract import Commit, Key, Outcome, Settlement
+from pyncette.tasks import StaticTask, Task
 from pyncette.worker.attempt import Attempt, Worker
 from pyncette.worker.outcomes import ready_again_at
+from pyncette.worker.recording import Recorder
 from pyncette.worker.settlement import Answer
 from pyncette.worker.watch import Watch
 
@@ -26,9 +28,13 @@ logger = logging.getLogger("pyncette.worker.execution")
 class Teller(Worker):
     """A worker, and whom it tells what it does."""
 
-    def __init__(self, clock: AlignedClock, worker_id: str, telling: Telling, lease_lost: Callable[[Task], None]) -> None:
+    def __init__(
+        self, clock: AlignedClock, worker_id: str, telling: Telling, recorder: Recorder, lease_lost: Callable[[Task], None]
+    ) -> None:
         super().__init__(clock, worker_id)
         self.telling = telling
+        #: Takes what the history is to have.
+        self.recorder = recorder
         #: Called with the task whose run was overtaken.
         self.lease_lost = lease_lost
         #: Tells what blocked the event loop; None where time is virtual.
@@ -43,6 +49,20 @@ class ToldAttempt(Attempt):
     _runner: Teller
     #: Whether it is told already that the lease was lost.
     _lost: bool
+
+    # --- the history ------------------------------------------------------------------------------------------------
+
+    def record(self, run: Run) -> None:
+        """Have the history remember ``run``, if that of the task is kept."""
+        if self.task.history is not None:
+            self.record_text(text_of_run(run))
+
+    def record_text(self, text: str) -> None:
+        """The same, of a run that has been written into a memo already. An extra run counts as one of its origin."""
+        task, keep = self.task, self.task.history
+        if keep is not None:
+            key = task.key if isinstance(task, StaticTask) else Key(self.claim.key.partition, self.name)
+            self._runner.recorder.put(task, key, as_triggered(text) if self.triggered else text, keep)
 
     # --- listeners --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,154 @@
+"""What is kept of runs, and of what was done to tasks: entries for the store's history, and back."""
+
+import asyncio
+import heapq
+import itertools
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pyncette.clock import from_microseconds, to_microseconds
+from pyncette.errors import ConfigurationError, RepositoryError
+from pyncette.memo import Memo
+from pyncette.runs import Run
+from pyncette.store.contract import Key, Repository
+from pyncette.store.history import Entry, Position, SupportsHistory
+
+__all__ = ["RecordedChange", "RecordedRun", "RunPage", "as_triggered", "entry_of", "page_of", "text_of_change", "text_of_run"]
+
+_LAST = datetime.max.replace(tzinfo=UTC)
+#: Partitions that are asked at the same time.
+_AT_ONCE = 16
+_TOKEN = re.compile(r"(-?[0-9]{1,18}):([A-Za-z0-9-]{1,64})")
+#: How ids begin that are of this process, and what follows: so those of one instant are in the order in which they were made.
+_ORIGIN = secrets.token_hex(8)
+_NUMBERS = itertools.count()
+#: What stores keep.
+_MOST_CHARACTERS = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRun(Run):
+    """One attempt at an occurrence, as the history has it."""
+
+    #: The name of the instance, or of the static task.
+    name: str
+    #: Whether it was an extra run, and none of the schedule.
+    triggered: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedChange:
+    """Something that was done to a task or an instance, as the history has it."""
+
+    name: str
+    #: Aware, UTC, on the store's clock.
+    at: datetime
+    #: A verb: "pause", "unschedule", ...
+    action: str
+    #: Who did it, as they call themselves; None if they did not say.
+    by: str | None
+    #: What else is known, such as "note".
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """A part of the history, the newest first."""
+
+    runs: Sequence[RecordedRun]
+    #: What was done to the task in the same time.
+    changes: Sequence[RecordedChange]
+    #: To be passed to the next call; None on the last page.
+    continuation_token: str | None
+
+
+def text_of_run(run: Run) -> str:
+    """What is kept of ``run``."""
+    return Memo(run).text()
+
+
+def as_triggered(text: str) -> str:
+    """``text``, which is that of a run, for an extra one."""
+    return f'{text[:-1]},"triggered":true}}'
+
+
+def text_of_change(action: str, by: str | None, details: Mapping[str, Any]) -> str:
+    """What is kept of something that was done. Long texts are cut."""
+    known = {name: value for name, value in details.items() if value is not None}
+    longest = _MOST_CHARACTERS
+    while True:
+        cut = {name: value if isinstance(value, int) else plain(str(value)[:longest]) for name, value in known.items()}
+        text = json.dumps({"change": [action, None if by is None else plain(by[:longest]), cut]}, ensure_ascii=False)
+        if len(text) <= _MOST_CHARACTERS or not longest:
+            return text if longest else json.dumps({"change": [action, None, {}]})
+        longest //= 2
+
+
+def plain(text: str) -> str:
+    """``text`` without the halves of pairs, which can't be stored."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def entry_of(key: Key, at: datetime, keep: timedelta, text: str) -> Entry:
+    """An entry with an id of its own."""
+    expires_at = at + keep if keep < _LAST - at else _LAST
+    return Entry(key, Position(at, f"{_ORIGIN}-{next(_NUMBERS):012x}"), expires_at, text)
+
+
+async def page_of(
+    repository: Repository, partitions: Sequence[str], name: str | None, *, limit: int, token: str | None, now: datetime
+) -> RunPage:
+    """The newest ``limit`` entries of some partitions, or of the one name in them, from where ``token`` left off.
+
+    Raises ConfigurationError for a token of something else, and RepositoryError if the store keeps no history.
+    """
+    if not isinstance(repository, SupportsHistory):
+        raise RepositoryError(f"{type(repository).__name__} keeps no history; use another store, or look at the log")
+    before = None if token is None else _position(token)
+    found: list[Sequence[Entry]] = []
+    for start in range(0, len(partitions), _AT_ONCE):
+        some = partitions[start : start + _AT_ONCE]
+        # One more, to know whether there are more.
+        found += await asyncio.gather(*(repository.runs(partition, name, limit=limit + 1, before=before) for partition in some))
+    merged = heapq.merge(*found, key=lambda entry: entry.position, reverse=True)
+    page = list(itertools.islice(merged, limit + 1))
+    last = page[limit - 1].position if len(page) > limit else None
+    entries = [entry for entry in page[:limit] if entry.expires_at > now]  # it may not have been removed yet
+    read = [_read(entry) for entry in entries]
+    return RunPage(
+        [each for each in read if isinstance(each, RecordedRun)],
+        [each for each in read if isinstance(each, RecordedChange)],
+        last and f"{to_microseconds(last.at)}:{last.id}",
+    )
+
+
+def _position(token: str) -> Position:
+    parts = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+    try:
+        if parts is not None:
+            return Position(from_microseconds(int(parts[1])), parts[2])
+    except OverflowError:
+        pass
+    raise ConfigurationError(f"{str(token)[:100]!r} is not a continuation token of a history; pass that of the page before")
+
+
+def _read(entry: Entry) -> RecordedRun | RecordedChange | None:
+    """What an entry tells; None if that is nothing that is known here."""
+    name, text = entry.key.name, entry.text
+    try:
+        values = json.loads(text)
+        if "change" in values:
+            action, by, details = values["change"]
+            return RecordedChange(name=name, at=entry.position.at, action=str(action), by=by, details=dict(details))
+        triggered = values.get("triggered") is True
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    run = Memo.read(text).last_run
+    if run is None:
+        return None
+    return RecordedRun(**{each.name: getattr(run, each.name) for each in fields(run)}, name=name, triggered=triggered)
