@@ -451,6 +451,33 @@ class TestTable:
 
         asyncio.run(test())
 
+    def test_those_who_ask_for_the_same_names_keep_apart_as_well(self, opened, wire):  # I2
+        """Static tasks are claimed so, by every worker at the same time."""
+        names = [f"task {i}" for i in range(24)]
+
+        async def work(repository, now):
+            claimed = 0
+            while True:
+                result = await claim(repository, now, names=names)
+                claimed += len(result.claims)
+                if result.next_ready_at is None or result.next_ready_at > now:
+                    return claimed
+                await asyncio.sleep(0.005)
+
+        async def test():
+            async with contextlib.AsyncExitStack() as stack:
+                repositories = [await stack.enter_async_context(opened()) for _ in range(4)]
+                await repositories[0].register(NOW, [registration(name) for name in names])
+                written = []
+                for number in range(12):  # each time the leases have ended
+                    wire.sent.clear()
+                    at = NOW + number * 10 * MINUTE
+                    assert sum(await asyncio.gather(*(work(each, at) for each in repositories))) == len(names)
+                    written.append(writes(wire))
+                assert sum(written[4:]) <= 8 * len(names) * 1.2
+
+        asyncio.run(test())
+
     def test_an_emulator_that_does_not_report_broken_conditions_gets_each_row_by_itself(self, opened, wire):
         async def test(instead):
             wire.instead = lambda operation, body: instead if operation == "BatchExecuteStatement" else None

@@ -133,11 +133,8 @@ class CompareAndSetRepository(RowwiseRepository):
                     found.append(stored)
         ready = sorted(((each.row.ready_at, each) for each in found if each.row.ready_at is not None), key=lambda pair: pair[0])
         due = [each for at, each in ready if at <= now]
-        if names is None:
-            chosen = [due[place] for place in rivals.mine([each.row.key.name for each in due], limit)]
-        else:
-            chosen = due[:limit]
-        taken = await self._take(chosen, now, lease_duration, rivals if names is None else None)
+        chosen = [due[place] for place in rivals.mine([each.row.key.name for each in due], limit)]
+        taken = await self._take(chosen, now, lease_duration, rivals)
         left = {each.row.key: at for at, each in ready}
         claims: list[Claim] = []
         unreadable: list[Row] = []
@@ -185,7 +182,7 @@ class CompareAndSetRepository(RowwiseRepository):
         return await self.ready(partition, limit * rivals.reading + 1)  # the one more is what comes next
 
     async def _take(
-        self, due: Sequence[Stored], now: datetime, lease_duration: timedelta, rivals: Rivals | None
+        self, due: Sequence[Stored], now: datetime, lease_duration: timedelta, rivals: Rivals
     ) -> "Sequence[tuple[Row | None, Claim | None] | Exception]":
         """Claim rows; what became of those that were tried, which are the first of ``due``."""
         lease = (self._tag + lifecycle.new_lease())[:32]
@@ -204,9 +201,7 @@ class CompareAndSetRepository(RowwiseRepository):
             return change
 
         attempts = [_Attempt(each.row.key, take(), each) for each in due]
-        if rivals is None:
-            await self._apply(attempts)
-        elif attempts:
+        if attempts:
             first = rivals.first(len(attempts))
             lost = await self._apply(attempts[:first])
             if 8 * len(lost) <= first < len(attempts):
