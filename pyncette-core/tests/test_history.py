@@ -10,7 +10,7 @@ import pytest
 from pyncette import ConfigurationError, ExecutionMode, FailureMode, Instance, Pyncette, RepositoryError
 from pyncette.errors import TransientRepositoryError
 from pyncette.history import text_of_change
-from pyncette.repository import Entry, Key, Position, Repository, SupportsHistory
+from pyncette.repository import Entry, Key, Position, Repository, State, SupportsHistory
 from pyncette.runs import RunOutcome
 from pyncette.testing import running
 from pyncette.worker import recording
@@ -330,6 +330,74 @@ async def without_history(store):
 
     assert not isinstance(Plain(), SupportsHistory)
     yield Plain()
+
+
+class TestWhoDidIt:
+    def test_what_was_done_to_a_task_is_among_its_runs(self, app, clock):
+        task = app.task(interval=MINUTE)(nothing)
+        template = app.dynamic_task(name="template", history=DAY)(nothing)
+        plain = app.dynamic_task(name="plain")(nothing)
+
+        async def main():
+            async with running(app, clock) as context:
+                await clock.advance(SECOND)
+                await context.pause_task(task, note="until noon", by="ann")
+                await clock.advance(SECOND)
+                await context.resume_task(task, by="bob")
+                await context.trigger_task(task)
+                await context.schedule_task(template, "x", interval=HOUR)
+                await context.schedule_task(template, "y", interval=HOUR, by="ann")
+                await context.pause_template(template, by="bob")
+                await context.unschedule_task(template, "x", by="ann")
+                await context.unschedule_task(template, "y")
+                await context.schedule_task(plain, "x", interval=HOUR, by="ann")
+                await clock.advance(10 * SECOND)
+                return [await context.list_runs(each) for each in (task, template, plain)]
+
+        of_task, of_template, of_plain = clock.run(main())
+        assert [(change.action, change.by, change.details) for change in of_task.changes] == [
+            ("trigger", None, {}),
+            ("resume", "bob", {}),
+            ("pause", "ann", {"note": "until noon"}),
+        ]
+        assert of_task.changes[-1].at == START + SECOND
+        assert [(run.name, run.triggered) for run in of_task.runs] == [("nothing", True)]
+        assert [(change.name, change.action, change.by) for change in of_template.changes] == [
+            ("x", "unschedule", "ann"),
+            ("", "pause template", "bob"),
+            ("y", "schedule", "ann"),
+        ]
+        assert of_plain.changes == []
+
+    @pytest.mark.parametrize("hangs", [False, True])
+    def test_it_is_done_although_it_can_not_be_written(self, app, store, clock, hangs):
+        task = app.task(interval=MINUTE)(nothing)
+
+        async def refused():
+            raise RepositoryError("no table")
+
+        async def main():
+            async with running(app, clock) as context:
+                await clock.advance(SECOND)
+                store.failure = asyncio.Event().wait if hangs else refused
+                began = clock.elapsed
+                assert await context.pause_task(task, by="ann")
+                return clock.elapsed - began
+
+        assert clock.run(main()) <= 1
+        assert store.rows()["nothing"].state is State.PAUSED
+
+    def test_a_schedule_that_a_deploy_changed_is_told(self, store, clock):
+        def deployed(interval):
+            app = Pyncette(repository_factory=store.open, clock=clock)
+            return app, app.task(interval=interval)(nothing)
+
+        ran(deployed(MINUTE)[0], clock, SECOND)
+        app, task = deployed(HOUR)
+        ran(app, clock, SECOND)
+        [change] = listed(app, clock, task).changes
+        assert change.action == "replace"
+        assert change.details == {"was": "interval 60 @UTC", "now": "interval 3600 @UTC"}
 
 
 class TestLooking:

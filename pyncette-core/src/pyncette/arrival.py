@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from pyncette.audit import audit
 from pyncette.clock import AlignedClock
+from pyncette.history import remember
 from pyncette.schedules.kinds import Cron, Interval, Schedule
 from pyncette.store.contract import Registration, Repository, Row, State, Target
 from pyncette.tasks import StaticTask
@@ -36,6 +37,8 @@ async def compare_static_tasks(repository: Repository, clock: AlignedClock, task
             continue
         if row.schedule != task.schedule.text:
             audit("replace", task.name, by=by, was=row.schedule, now=task.schedule.text)
+            change = {"was": row.schedule, "now": task.schedule.text}
+            await remember(repository, task.key, now, task.history, "replace", by, **change)
         elif row.state is State.SCHEDULED and row.locked_until is None:
             if row.execute_after <= now:
                 _tell_backlog(task, row, now)

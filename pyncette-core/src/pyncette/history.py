@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import itertools
 import json
+import logging
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,19 @@ from pyncette.runs import Run
 from pyncette.store.contract import Key, Repository
 from pyncette.store.history import Entry, Position, SupportsHistory
 
-__all__ = ["RecordedChange", "RecordedRun", "RunPage", "as_triggered", "entry_of", "page_of", "text_of_change", "text_of_run"]
+__all__ = [
+    "RecordedChange",
+    "RecordedRun",
+    "RunPage",
+    "as_triggered",
+    "entry_of",
+    "page_of",
+    "remember",
+    "text_of_change",
+    "text_of_run",
+]
+
+logger = logging.getLogger(__name__)
 
 _LAST = datetime.max.replace(tzinfo=UTC)
 #: Partitions that are asked at the same time.
@@ -29,6 +42,8 @@ _ORIGIN = secrets.token_hex(8)
 _NUMBERS = itertools.count()
 #: What stores keep.
 _MOST_CHARACTERS = 4000
+#: For how long (seconds) who has changed something waits until that is in the history.
+_PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +60,7 @@ class RecordedRun(Run):
 class RecordedChange:
     """Something that was done to a task or an instance, as the history has it."""
 
+    #: The name of the instance, or of the static task; empty if it was done to several instances, or to the template.
     name: str
     #: Aware, UTC, on the store's clock.
     at: datetime
@@ -98,6 +114,23 @@ def entry_of(key: Key, at: datetime, keep: timedelta, text: str) -> Entry:
     """An entry with an id of its own."""
     expires_at = at + keep if keep < _LAST - at else _LAST
     return Entry(key, Position(at, f"{_ORIGIN}-{next(_NUMBERS):012x}"), expires_at, text)
+
+
+async def remember(
+    repository: Repository, key: Key, at: datetime, keep: timedelta | None, action: str, by: str | None, **details: Any
+) -> None:
+    """Keep that ``action`` was done, as well as it goes: it is done, whatever becomes of this.
+
+    :param key: of what it was done to; of one without a name, to several instances or the whole template.
+    :param keep: for how long; None: not at all.
+    """
+    if keep is None or not isinstance(repository, SupportsHistory):
+        return
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await repository.append([entry_of(key, at, keep, text_of_change(action, by, details))])
+    except Exception as error:
+        logger.debug("That %s was done is missing from the history: %s", action, error)
 
 
 async def page_of(

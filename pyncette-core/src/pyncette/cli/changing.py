@@ -14,6 +14,7 @@ from pyncette.cli.output import note, print_json
 from pyncette.cli.stored import Group, count, find, find_all, groups, locate, opened, rows
 from pyncette.errors import ConfigurationError
 from pyncette.extra import place
+from pyncette.history import remember
 from pyncette.layout import forget_layout
 from pyncette.moving import Moved, move
 from pyncette.partitions import owner_of
@@ -50,7 +51,11 @@ async def unschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
         if instance is not None:
             what = f"{instance!r} of {name!r}"
             group = find(known, name, instances=True)
-            removed = await _remove(app_context, [row.key for row in await locate(app_context.repository, group, instance)])
+            keys = [row.key for row in await locate(app_context.repository, group, instance)]
+            removed = await _remove(app_context, keys)
+            if removed and group.task is not None:
+                now, keep = app_context.clock.now(), group.task.history
+                await remember(app_context.repository, keys[0], now, keep, "unschedule", arguments.by)
         elif arguments.unreadable:
             what = f"rows of {name!r} that can't be read"
             removed = sum([await _remove_rows(app_context, group, unreadable=True) for group in find_all(known, name)])

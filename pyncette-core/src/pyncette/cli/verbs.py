@@ -21,7 +21,8 @@ from pyncette.cli.stored import Group, find, groups, opened
 from pyncette.cli.upcoming import Moment, duration, instant_meant, parse_moment
 from pyncette.client.changing import memo_of_pause, memo_of_resumption
 from pyncette.errors import ConfigurationError, RepositoryError
-from pyncette.store.contract import Row, State, SupportsPause
+from pyncette.history import remember
+from pyncette.store.contract import Key, Row, State, SupportsPause
 from pyncette.tasks import StaticTask, Task, Template
 
 __all__ = ["add_by", "add_verbs", "who"]
@@ -208,7 +209,7 @@ async def _pause_or_resume(app: Pyncette, arguments: argparse.Namespace, done: s
         group, task = await _declared(app_context, arguments)
         pausing = done == "paused"
         if wanted.given:
-            act = _changer(app_context, done, arguments)
+            act = _changer(app_context, group, done, arguments)
             return await in_bulk(app_context, group, wanted, done, act, arguments, confirmed=arguments.yes)
         if arguments.dry_run or arguments.yes:
             raise ConfigurationError("--yes and --dry-run are for what filters meet; give one, or leave them out")
@@ -231,7 +232,9 @@ async def _pause_or_resume(app: Pyncette, arguments: argparse.Namespace, done: s
         return _done(arguments, done, f"{_what(arguments)} is {done}")
 
 
-def _changer(app_context: PyncetteContext, done: str, arguments: argparse.Namespace) -> Callable[[Sequence[Row]], Awaitable[int]]:
+def _changer(
+    app_context: PyncetteContext, group: Group, done: str, arguments: argparse.Namespace
+) -> Callable[[Sequence[Row]], Awaitable[int]]:
     repository = app_context.repository
     if not isinstance(repository, SupportsPause):
         raise RepositoryError(f"{type(repository).__name__} can't pause tasks")
@@ -246,13 +249,10 @@ def _changer(app_context: PyncetteContext, done: str, arguments: argparse.Namesp
             why = None
             memos = {row.key: memo_of_resumption(row) for row in rows if row.state is State.PAUSED}
             count = sum(await repository.resume(now, keys, memos))
-        audit(
-            {"paused": "pause", "resumed": "resume", "retried": "retry"}[done],
-            arguments.name,
-            by=arguments.by,
-            count=count,
-            note=why,
-        )
+        action = {"paused": "pause", "resumed": "resume", "retried": "retry"}[done]
+        audit(action, arguments.name, by=arguments.by, count=count, note=why)
+        keep = group.task and group.task.history
+        await remember(repository, Key(group.partitions[0], ""), now, keep, action, arguments.by, count=count, note=why)
         return count
 
     return act
@@ -313,7 +313,9 @@ async def _retry(app: Pyncette, arguments: argparse.Namespace) -> int:
         group, task = await _declared(app_context, arguments)
         if arguments.instance is None and (isinstance(task, Template) or arguments.prefix or arguments.dry_run):
             wanted = Filter(("failed",), arguments.prefix or "", extra=None)
-            return await in_bulk(app_context, group, wanted, "retried", _changer(app_context, "retried", arguments), arguments)
+            return await in_bulk(
+                app_context, group, wanted, "retried", _changer(app_context, group, "retried", arguments), arguments
+            )
         if arguments.prefix or arguments.dry_run:
             raise ConfigurationError("--prefix and --dry-run are for many; leave out the instance")
         if isinstance(task, StaticTask):

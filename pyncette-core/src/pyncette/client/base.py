@@ -4,12 +4,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from pyncette.announcing import Announcer
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, PyncetteError, RepositoryError
+from pyncette.history import remember
+from pyncette.partitions import LAYOUTS
 from pyncette.store.contract import Key, Repository, SupportsServerTime
-from pyncette.tasks import StaticTask, Task, TaskInstance, Template
+from pyncette.tasks import STATIC_PARTITION, StaticTask, Task, TaskInstance, Template
 
 __all__ = ["Opened"]
 
@@ -84,6 +87,15 @@ class Opened:
             await self.clock.align(server_time)
         except RepositoryError as error:
             logger.debug("The store's clock could not be read; what is known of it is used: %s", error)
+
+    async def _remember(
+        self, action: str, task: Task | TaskInstance, key: Key | None = None, *, by: str | None, **more: Any
+    ) -> None:
+        """Have the history of ``task``, where it is kept, say what was done, to all if there is no ``key``."""
+        owner = task.template
+        if key is None or key.partition == LAYOUTS:
+            key = Key(owner.all_partitions()[0], "") if isinstance(owner, Template) else Key(STATIC_PARTITION, owner.name)
+        await remember(self.repository, key, self.clock.now(), owner.history, action, by, **more)
 
     def _check_open(self) -> None:
         """Raise PyncetteError if the store is closed, or was opened in another event loop: its connections work in no other."""

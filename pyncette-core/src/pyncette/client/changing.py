@@ -38,6 +38,7 @@ class Changing(Opened):
         [found] = await pausable.pause(now, [key], memos)
         if found:
             audit("pause", *names(task, key), by=by, note=note)
+            await self._remember("pause", task, key, by=by, note=note)
         return found
 
     async def resume_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
@@ -52,6 +53,7 @@ class Changing(Opened):
         self._announce(key.partition, self.clock.now())
         if found:
             audit("resume", *names(task, key), by=by)
+            await self._remember("resume", task, key, by=by)
         return found
 
     def _pausable(self) -> SupportsPause:

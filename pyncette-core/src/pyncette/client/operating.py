@@ -31,6 +31,7 @@ class Operating(Scheduling, Changing):
             return False
         self._announce(key.partition, self.clock.now())
         audit("retry", *names(task, key), by=by)
+        await self._remember("retry", task, key, by=by)
         return True
 
     async def retry_tasks(
@@ -56,6 +57,7 @@ class Operating(Scheduling, Changing):
         finally:
             if retried:
                 audit("retry", task.name, by=by, count=retried)
+                await self._remember("retry", task, by=by, count=retried)
         return retried
 
     async def reschedule_task(
@@ -95,6 +97,7 @@ class Operating(Scheduling, Changing):
         )
         await self._registrar.register([template.registration(instance, await self._now())])
         audit("reschedule", template.name, name, by=by)
+        await self._remember("reschedule", template, template.key(name), by=by)
         return True
 
     # --- a whole template -------------------------------------------------------------------------------------------------
@@ -117,6 +120,7 @@ class Operating(Scheduling, Changing):
         await pausable.pause(now, [key], {} if row is None else {key: memo_of_pause(row, note, by, now)})
         self._announce(partitions.LAYOUTS, now)
         audit("pause template", template.name, by=by, note=note)
+        await self._remember("pause template", template, by=by, note=note)
 
     async def resume_template(self, task: Task, *, by: str | None = None) -> bool:
         """Let the instances of the template ``task`` run again; whether it was paused. What became due meanwhile runs at once.
@@ -132,4 +136,5 @@ class Operating(Scheduling, Changing):
         await self._pausable().resume(now, [key], {key: memo_of_resumption(row)})
         self._announce(partitions.LAYOUTS, now)
         audit("resume template", template.name, by=by)
+        await self._remember("resume template", template, by=by)
         return True

@@ -117,6 +117,9 @@ class Scheduling(Opened):
             audit("schedule", owner.name, key.name, by=by)
         elif registrations:
             audit("schedule", owner.name, by=by, count=len(registrations))
+        if by is not None and registrations:  # what programs do by the thousand is no news
+            [key, *others] = registrations
+            await self._remember("schedule", owner, None if others else key, by=by, count=len(registrations))
 
     async def unschedule_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
         """Remove an instance; whether there was one. A run on its way goes on to its end.
@@ -127,4 +130,6 @@ class Scheduling(Opened):
         [found] = await self.repository.unregister(await self._now(), [template.key(name)])
         if found:
             audit("unschedule", template.name, name, by=by)
+            if by is not None:
+                await self._remember("unschedule", template, template.key(name), by=by)
         return found

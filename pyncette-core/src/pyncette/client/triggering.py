@@ -55,6 +55,7 @@ class Triggering(Scheduling):
         spec = "{}" if row is None else row.spec
         await self._add(task, [extra_run(key, "trigger", schedule.timezone, spec, now, now, idempotency_key)])
         audit("trigger", *names(task, key), by=by)
+        await self._remember("trigger", task, key, by=by)
         return True
 
     async def backfill_task(
@@ -98,6 +99,7 @@ class Triggering(Scheduling):
             await self._registrar.register([record])
             await self._forget_backfills(now)
             audit("backfill", *names(task, key), by=by, count=len(runs), start=plain_instant(start), end=plain_instant(end))
+            await self._remember("backfill", task, key, by=by, count=len(runs), start=start.isoformat(), end=end.isoformat())
         return len(runs)
 
     async def backfill_times(
