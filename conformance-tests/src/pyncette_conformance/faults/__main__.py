@@ -20,11 +20,13 @@ parser.add_argument("--url", required=True)
 parser.add_argument("--times", type=int, default=1)
 parser.add_argument("--patience", type=float, default=scenarios.PATIENCE, help="seconds that everything may take after the faults")
 parser.add_argument(
-    "--fault", action="append", default=[], metavar="SITE=ACTION[%%PERCENT|@N][:SECONDS]", help=f"for each worker; {FAULTS}"
+    "--fault", action="append", default=[], metavar="SITE=ACTION[%PERCENT|@N][:SECONDS]", help=f"for each worker; {FAULTS}"
 )
 parser.add_argument("--worker", action="append", default=[], help="an option for each worker, for example --worker=--batch=5")
 parser.add_argument("scenario", nargs="*", help=f"by default all of: {', '.join(scenarios.SCENARIOS)}")
 arguments = parser.parse_args()
+if unknown := [name for name in arguments.scenario if not hasattr(scenarios, name)]:
+    parser.error(f"there is no scenario {unknown[0]!r}; use some of {', '.join(scenarios.SCENARIOS)}")
 try:
     Fault.parse_all(os.environ.get(VARIABLE, ""))  # which the workers read themselves
     faults = [word for fault in arguments.fault if Fault.parse(fault) for word in ("--fault", fault)]

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--shutdown-timeout", type=float, metavar="SECONDS")
     parser.add_argument(
-        "--fault", type=Fault.parse, action="append", default=[], metavar="SITE=ACTION[%%PERCENT|@N][:SECONDS]", help=FAULTS
+        "--fault", type=Fault.parse, action="append", default=[], metavar="SITE=ACTION[%PERCENT|@N][:SECONDS]", help=FAULTS
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything that is left to chance")
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE_OR_MODULE:FUNCTION", help="called first")
