@@ -4,20 +4,17 @@ The rules of a row's life are :mod:`pyncette.lifecycle`: a call locks its rows, 
 transaction. READ COMMITTED, because the gap locks of InnoDB's default would make claims of neighbours wait for each other.
 """
 
-import asyncio
 import contextlib
 import copy
-import random
 import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import aiomysql
 
-from pyncette import lifecycle
 from pyncette.backends import Backend
 from pyncette.clock import to_microseconds
 from pyncette.codec import name_in_bytes
@@ -26,16 +23,16 @@ from pyncette.joining import JoinedRepository
 from pyncette.lifecycle import Settled
 from pyncette.looks import Looks
 from pyncette.mysql import statements
-from pyncette.mysql.batches import parts, selects, settled, written
+from pyncette.mysql.batches import selects, settled, written
+from pyncette.mysql.claims import MySQLClaims
 from pyncette.mysql.connections import Connections
 from pyncette.mysql.faults import OtherRowsError
 from pyncette.mysql.history import MySQLHistory
 from pyncette.mysql.joining import JoinedTransactions, user_connection
 from pyncette.mysql.login import URL_OPTIONS, from_url, login, tls
-from pyncette.mysql.statements import brief, due_row_of, instant, is_time, quoted, row_of, schema, seconds_of
+from pyncette.mysql.statements import brief, instant, quoted, row_of, schema
 from pyncette.mysql.transactions import BEGIN, COMMIT, Run, Statement, Transactions, exactly
 from pyncette.repository import (
-    ClaimResult,
     Key,
     Outcome,
     Page,
@@ -53,13 +50,11 @@ __all__ = ["MySQLRepository", "backend", "mysql_repository", "schema"]
 
 T = TypeVar("T")
 
-#: How often a claim looks once more for rows that are due but were locked.
-_LOOKS_AGAIN = 2
 #: Whether what goes on is one of the calls that the engine lives on, which wait for no others.
 _URGENT = ContextVar("pyncette_mysql_urgent", default=False)
 
 
-class MySQLRepository(MySQLHistory, RowwiseRepository):
+class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
     """Rows in a table of MySQL or MariaDB. Opened by :func:`mysql_repository`."""
 
     def __init__(self, connections: Connections, where: str, table: str, timeout: float) -> None:
@@ -85,63 +80,6 @@ class MySQLRepository(MySQLHistory, RowwiseRepository):
             await super().register(now, registrations, force=force)
         else:
             await self.update(await self._joined.inserted(now, registrations, force))
-
-    async def claim(
-        self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
-    ) -> ClaimResult:
-        lease = lifecycle.new_lease()
-        result = await self._claim(now, partition, lease_duration, lease, limit, names)
-        for _ in range(_LOOKS_AGAIN):
-            left = limit - len(result.claims) - len(result.unreadable)
-            if result.next_ready_at is None or result.next_ready_at > now or left < 1:
-                break
-            # What is due and was skipped is locked: by one who takes it, or by a neighbour in passing, who will be gone in a moment.
-            await asyncio.sleep(random.uniform(0, 0.002))
-            try:
-                more = await self._claim(now, partition, lease_duration, lease, left, names)
-            except RepositoryError:
-                break  # what has been claimed must not be lost
-            unreadable = [*result.unreadable, *more.unreadable]
-            result = ClaimResult([*result.claims, *more.claims], more.next_ready_at, more.missing, unreadable)
-        return result
-
-    async def _claim(
-        self, now: datetime, partition: str, lease_duration: timedelta, lease: str, limit: int, names: Sequence[str] | None
-    ) -> ClaimResult:
-        at = to_microseconds(now)
-        until = to_microseconds(lifecycle.lease_end(now, lease_duration))
-        peek, take, following = statements.CLAIMS if names is None else statements.claims_among(len(names))
-
-        async def claim(run: Run) -> ClaimResult:
-            look = (self._looks if names is None else Looks()).begin(partition, now)
-            since = statements.EVER if look.since is None else to_microseconds(look.since)
-            among, ahead = ([partition, since], [to_microseconds(look.until)]) if names is None else ([partition, *names], [])
-            # An idle poll ends here, with nothing locked.
-            [seen] = await run(Statement(peek, [*among, *ahead])) if names is None or names else [[]]
-            took = seen[0][1] / 1e6 if names is None else 0
-            known = {name.decode() for _, name in seen} if names is not None else set()
-            missing = [name for name in names or () if name not in known]
-            ready = sorted(ready_at for ready_at, _ in seen if is_time(ready_at))
-            if not ready or ready[0] > at:
-                return ClaimResult([], look.end(instant(ready[0] if ready else None), took), missing)
-            _, found = await run(BEGIN, Statement(take, [*among, at, limit]))
-            took = seconds_of(found[0]) if found else took
-            rows = [due_row_of(partition, values) for values in found]
-            claims = [taken[1] for row in rows if (taken := lifecycle.claim(row, now, lease_duration, lease)) is not None]
-            unreadable = [lifecycle.put_off(row, now, lease_duration) for row in rows if row.state is State.UNREADABLE]
-            writes: list[Statement] = []
-            for part in parts([claim.key.name for claim in claims], len, self._transactions.largest):
-                sql = statements.CLAIM.replace("{names}", statements.places(len(part)))
-                writes += [Statement(sql, [lease, until, until, at, partition, *part]), exactly(len(part))]
-            put_off = [name.hex() for (name, *_), row in zip(found, rows, strict=True) if row.state is State.UNREADABLE]
-            some = ", ".join(["UNHEX(%s)"] * len(put_off))
-            if put_off:
-                writes.append(Statement(statements.PUT_OFF.replace("{some}", some), [until, partition, *put_off]))
-            but = following.replace("{but}", f" AND name NOT IN ({some})" if put_off else "")
-            *_, rest, _ = await run(*writes, Statement(but, [*among, *ahead, lease, *put_off]), COMMIT)
-            return ClaimResult(claims, look.end(instant(rest[0][0] if rest else None), took), missing, unreadable)
-
-        return await self._transactions.run(claim, urgent=True)
 
     async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
         removed = list(await super().unregister(now, keys))
