@@ -39,12 +39,12 @@ BATCH = 1000
 DEFAULT_URL = "sqlite:///benchmark.db"
 
 
-def application(url: str) -> tuple[Pyncette, list[tuple[float, float]]]:
+def application(url: str, *, history: bool = False) -> tuple[Pyncette, list[tuple[float, float]]]:
     """An app with a body that does nothing but note when it was started, and by how many seconds that was too late."""
     app = Pyncette(url)
     started: list[tuple[float, float]] = []
 
-    @app.dynamic_task(name="benchmark")
+    @app.dynamic_task(name="benchmark", history=timedelta(days=1) if history else None)
     async def benchmark(context: Context) -> None:
         now = time.time()
         started.append((now, now - context.scheduled_at.timestamp()))
@@ -68,9 +68,9 @@ async def populate(url: str, count: int, over: timedelta = timedelta(), delay: t
             show_progress(numbers.stop, count)
 
 
-async def run(url: str) -> list[tuple[float, float]]:
+async def run(url: str, *, history: bool = False) -> list[tuple[float, float]]:
     """Run until no task is left: each runs once, and is gone then."""
-    app, started = application(url)
+    app, started = application(url, history=history)
     (template,) = app.tasks
     async with app.create() as app_context:
         running = asyncio.create_task(app_context.run())
@@ -99,9 +99,9 @@ async def measure_lateness(url: str, rate: int, seconds: int) -> list[tuple[floa
     return await run(url)
 
 
-def run_processes(url: str, count: int) -> list[tuple[float, float]]:
+def run_processes(url: str, count: int, *, history: bool = False) -> list[tuple[float, float]]:
     """The same in several processes."""
-    command = [sys.executable, __file__, "run", url, "--json"]
+    command = [sys.executable, __file__, "run", url, "--json", *(["--history"] if history else [])]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
     outputs = [process.communicate()[0] for process in processes]
     return sorted((started, late) for output in outputs for started, late in json.loads(output))
@@ -140,6 +140,7 @@ def main() -> None:
         command.add_argument("url", nargs="?", default=DEFAULT_URL, help=f"where tasks are kept (default: {DEFAULT_URL})")
     commands.choices["populate"].add_argument("-n", type=int, default=10_000, help="how many tasks")
     commands.choices["run"].add_argument("--processes", type=int, default=1)
+    commands.choices["run"].add_argument("--history", action="store_true", help="have the store remember each run")
     commands.choices["run"].add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     commands.choices["lateness"].add_argument("--rate", type=int, default=200, help="tasks a second")
     commands.choices["lateness"].add_argument("--seconds", type=int, default=20)
@@ -175,11 +176,12 @@ def main() -> None:
         case "populate":
             asyncio.run(populate(options.url, options.n))
         case "run" if options.json:
-            print(json.dumps(asyncio.run(run(options.url))))
+            print(json.dumps(asyncio.run(run(options.url, history=options.history))))
         case "run":
-            print(
-                report(asyncio.run(run(options.url)) if options.processes == 1 else run_processes(options.url, options.processes))
-            )
+            if options.processes == 1:
+                print(report(asyncio.run(run(options.url, history=options.history))))
+            else:
+                print(report(run_processes(options.url, options.processes, history=options.history)))
         case "lateness":
             print(report(asyncio.run(measure_lateness(options.url, options.rate, options.seconds))))
         case "compare":

@@ -251,7 +251,7 @@ def _changer(
             count = sum(await repository.resume(now, keys, memos))
         action = {"paused": "pause", "resumed": "resume", "retried": "retry"}[done]
         audit(action, arguments.name, by=arguments.by, count=count, note=why)
-        keep = group.task and group.task.history
+        keep = None if group.task is None else group.task.history
         await remember(repository, Key(group.partitions[0], ""), now, keep, action, arguments.by, count=count, note=why)
         return count
 
