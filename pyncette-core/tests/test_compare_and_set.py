@@ -290,6 +290,16 @@ class TestClaiming:
 
         run(test)
 
+    def test_who_asks_for_one_name_gets_it_whoever_else_was_met(self):
+        async def test(repository):
+            await claim(repository, names=["a"])  # which makes its rivals
+            for rivals in [repository._rivals_in("p", named=named) for named in (False, True)]:
+                rivals.ended([row_of(f"{tag:08x}") for tag in range(1, 40)], quiet=False)
+            for name in ("b", "c", "d"):
+                assert names_of((await claim(repository, names=[name])).claims) == [name]
+
+        run(test, ["a", "b", "c", "d"])
+
     def test_a_row_that_another_took_counts_with_its_new_time(self):
         async def test(repository):
             row = repository.rows[Key("p", "a")].row

@@ -67,7 +67,7 @@ class CompareAndSetRepository(RowwiseRepository):
     #: Times that a row is tried while others change it, with growing pauses; then the call fails as a transient error.
     attempts: ClassVar[int] = 30
 
-    _rivals: defaultdict[str, Rivals]
+    _rivals: defaultdict[tuple[str, bool], Rivals]
     _tag: str
 
     @abc.abstractmethod
@@ -120,7 +120,7 @@ class CompareAndSetRepository(RowwiseRepository):
         missing: set[str] = set()
         errors: list[Exception] = []
         found: list[Stored] = []
-        rivals = self._rivals_in(partition)
+        rivals = self._rivals_in(partition, named=names is not None)
         if names is None:
             found += await self._due(partition, now, limit, rivals)
         else:
@@ -133,7 +133,9 @@ class CompareAndSetRepository(RowwiseRepository):
                     found.append(stored)
         ready = sorted(((each.row.ready_at, each) for each in found if each.row.ready_at is not None), key=lambda pair: pair[0])
         due = [each for at, each in ready if at <= now]
-        chosen = [due[place] for place in rivals.mine([each.row.key.name for each in due], limit)]
+        # Who asks for a single name wants no other.
+        alone = names is not None and len(names) == 1
+        chosen = due[:limit] if alone else [due[place] for place in rivals.mine([each.row.key.name for each in due], limit)]
         taken = await self._take(chosen, now, lease_duration, rivals)
         left = {each.row.key: at for at, each in ready}
         claims: list[Claim] = []
@@ -168,11 +170,11 @@ class CompareAndSetRepository(RowwiseRepository):
         await self._apply(attempts)
         return [answer for _, answer in _all([attempt.result for attempt in attempts])]
 
-    def _rivals_in(self, partition: str) -> Rivals:
+    def _rivals_in(self, partition: str, *, named: bool) -> Rivals:
         if not hasattr(self, "_rivals"):  # no author is to have to call our __init__
             self._tag = lifecycle.new_lease()[:TAG]
             self._rivals = defaultdict(lambda: Rivals(self._tag))
-        return self._rivals[partition]
+        return self._rivals[partition, named]
 
     async def _due(self, partition: str, now: datetime, limit: int, rivals: Rivals) -> Sequence[Stored]:
         if not rivals.more:  # an idle poll reads no more than one
