@@ -46,9 +46,9 @@ async def list_workers(app: Pyncette, arguments: argparse.Namespace) -> int:
         [_cells(worker, now) for worker in found],
     )
     for worker in found:
-        for what, incident in (("", worker.blocked), ("the store was away: ", worker.store_away)):
+        for what, incident in (("the event loop was blocked", worker.blocked), ("the store was away", worker.store_away)):
             if incident is not None:
-                note(f"{worker.id}: {what}{_told(incident)}")
+                note(f"{worker.id}: {what} {_told(incident)}")
     if app_context.repository.shared:
         note_nobody_alive(found)
         if any(worker.alive for worker in found):
@@ -153,7 +153,7 @@ def _state(worker: Worker, now: datetime) -> str:
 
 
 def _told(incident: Incident) -> str:
-    return f"{incident.what} from {_instant(incident.since)} on, for {_rounded(incident.duration)}"
+    return f"from {_instant(incident.since)} on, for {_rounded(incident.duration)}: {incident.what}"
 
 
 def _instant(instant: datetime) -> str:
