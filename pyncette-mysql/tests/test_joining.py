@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from pyncette import Pyncette
-from pyncette.errors import ConfigurationError, TransientRepositoryError
+from pyncette.errors import ConfigurationError, RepositoryError, TransientRepositoryError
 from pyncette.mysql import mysql_repository
 from pyncette_conformance import Capabilities
 from pyncette_conformance.suite.base import Conformance
@@ -170,6 +170,9 @@ class TestWhatIsWrong:
         async def scenario(app_context, remind):
             async with connected(server) as connection, connect() as run:
                 await connection.begin()
+                await app_context.within(connection).schedule_task(remind, "a", interval=HOUR)
+                await connection.rollback()
+                await connection.begin()
                 await run(f"RENAME TABLE {table} TO {table}_gone")
                 with pytest.raises(ConfigurationError, match="no table .* where this connection leads to") as error:
                     await app_context.within(connection).schedule_task(remind, "a", interval=HOUR)
@@ -199,6 +202,21 @@ class TestWhatIsWrong:
             [error] = [result for result in results if result is not None]
             assert isinstance(error, TransientRepositoryError)
             assert "has rolled this transaction back" in str(error)
+
+        play(scenario)
+
+    def test_arguments_that_no_packet_can_hold_do_not_end_the_transaction(self, play, server):
+        async def scenario(app_context, remind):
+            async with connected(server) as connection:
+                await connection.begin()
+                within = app_context.within(connection)
+                await within.schedule_task(remind, "a", interval=HOUR)
+                within.repository._joined._transactions.largest = 100_000  # as a server may have it
+                with pytest.raises(RepositoryError, match="more than .* in one packet; raise its max_allowed_packet") as error:
+                    await within.schedule_task(remind, "b", interval=HOUR, text="'" * 60_000)
+                complaint(error)
+                await connection.commit()
+            assert [task.name for task in (await app_context.list_tasks(remind)).tasks] == ["a"]
 
         play(scenario)
 

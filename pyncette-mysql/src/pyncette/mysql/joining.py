@@ -13,7 +13,7 @@ from pyncette.joining import UserConnection, begun, cause_of, is_a, of_a_framewo
 from pyncette.mysql.batches import absent
 from pyncette.mysql.faults import code_of, translated
 from pyncette.mysql.statements import brief
-from pyncette.mysql.transactions import BEGIN, COMMIT, Run, Statement, Transactions
+from pyncette.mysql.transactions import BEGIN, COMMIT, Run, Statement, Transactions, too_large
 from pyncette.repository import Key, Registration, Row
 from pyncette.rowwise import Change
 
@@ -71,6 +71,10 @@ class JoinedTransactions(Transactions):
         for statement in statements:
             found: Sequence[Any] = ()
             if statement not in (BEGIN, COMMIT):
+                # One that is too large would cost the connection, and so the transaction.
+                size = len(statement.sql) + sum(_bytes(value) for value in statement.parameters)
+                if size > self.largest:
+                    raise too_large(statement, size, self._where, self.largest)
                 found = await self._user.fetch(statement.sql.replace("{table}", self._table), tuple(statement.parameters))
             results.append([_as_text(row) for row in found])
         return results
@@ -151,6 +155,13 @@ def _check(connection: Any, is_open: bool, how: str) -> None:
     begun(connection, is_open=is_open, in_transaction=in_transaction, how=how)
     if connection.charset != "utf8mb4":
         raise ConfigurationError(f"This connection has the charset {connection.charset!r}, which lacks characters; use utf8mb4")
+
+
+def _bytes(value: object) -> int:
+    """What a parameter takes in a packet: a text between quotes, with a backslash before some of its characters."""
+    if not isinstance(value, str):
+        return 20
+    return len(value.encode()) + 4 + sum(map(value.count, "\\'\"\0\n\r\x1a"))
 
 
 def _as_text(row: Sequence[Any]) -> Sequence[Any]:

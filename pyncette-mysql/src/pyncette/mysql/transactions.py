@@ -14,7 +14,7 @@ from pyncette.mysql.statements import LONGEST_NAME, quoted
 from pyncette.repository import table_of_history
 from pyncette.waiting import Backoff
 
-__all__ = ["BEGIN", "COMMIT", "Run", "Statement", "Transactions", "exactly"]
+__all__ = ["BEGIN", "COMMIT", "Run", "Statement", "Transactions", "exactly", "too_large"]
 
 _T = TypeVar("_T")
 
@@ -42,6 +42,14 @@ Run: TypeAlias = Callable[..., Awaitable[list[Sequence[Any]]]]
 def exactly(rows: int) -> Statement:
     """Ends with an error unless the statement before it has written so many rows: a COMMIT that follows is not executed then."""
     return Statement("SELECT IF(ROW_COUNT() = %s, 0, (SELECT 1 UNION SELECT 2))", [rows])
+
+
+def too_large(statement: Statement, size: int, where: str, largest: int) -> RepositoryError:
+    """The error for a statement of ``size`` bytes where ``largest`` are taken."""
+    return RepositoryError(
+        f"{statement.what} takes {size:,} bytes, more than MySQL at {where} takes in one packet; "
+        f"raise its max_allowed_packet, which is {largest:,}"
+    )
 
 
 class Transactions:
@@ -146,10 +154,7 @@ class _Exchange:
         for text, statement in zip(texts, statements, strict=True):
             size = len(text) + 2 if text.isascii() else len(text.encode()) + 2
             if size > self._largest:
-                raise RepositoryError(
-                    f"{statement.what} takes {size:,} bytes, more than MySQL at {self._where} takes in one packet; "
-                    f"raise its max_allowed_packet, which is {self._largest:,}"
-                )
+                raise too_large(statement, size, self._where, self._largest)
             if packet and size > left:
                 yield "; ".join(packet)
                 packet, left = [], self._largest
