@@ -65,6 +65,21 @@ class Runner(Teller):
         #: The runs that hold a lease, from the start of the body until the outcome is stored.
         self.holding: dict[Key, Execution] = {}
         self._reported: set[Key] = set()
+        #: When the first row of each partition can be claimed next, of those that were settled in this turn of the event loop.
+        self._ready_again: dict[str, datetime] = {}
+
+    def expect_soon(self, partition: str, ready_at: datetime) -> None:
+        """As :attr:`expect`, but once for all rows of a partition that are settled together."""
+        known = self._ready_again.get(partition)
+        if known is None or ready_at < known:
+            if not self._ready_again:
+                asyncio.get_running_loop().call_soon(self._tell)
+            self._ready_again[partition] = ready_at
+
+    def _tell(self) -> None:
+        told, self._ready_again = self._ready_again, {}
+        for partition, ready_at in told.items():
+            self.expect(partition, ready_at)
 
     def adopt(self, claim: Claim, lease: Lease) -> bool:
         """Hand ``claim`` to the run of the same occurrence that goes on here; False if there is none.
@@ -327,9 +342,9 @@ class Execution(ToldAttempt):
         again = ready_again_at(settlement)
         partition = self.claim.key.partition
         if answer.outcome is Outcome.SUPERSEDED:  # by a schedule whose time may have come while the row was held
-            self._runner.expect(partition, self._runner.clock.now())
+            self._runner.expect_soon(partition, self._runner.clock.now())
         elif again is not None and answer.outcome in (Outcome.APPLIED, Outcome.ALREADY):
-            self._runner.expect(partition, again)
+            self._runner.expect_soon(partition, again)
 
 
 def _is_being_closed() -> bool:
