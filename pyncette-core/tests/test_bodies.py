@@ -38,6 +38,26 @@ def no_log():
 # --- longer than the lease ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("lasts", "poll"), [(130, 25), (400, 10), (1000, 40)])
+def test_workers_that_take_it_from_each_other_come_to_an_end(make_app, clock, lasts, poll, caplog):
+    # I16: whoever's turn it is when a body ends, which hangs on how polls and leases fall, it is not run for ever.
+    ended = []
+    apps = [make_app(poll_interval=pause * SECOND) for pause in (poll, poll + 1)]
+    for app in apps:
+        declare_hourly(app, clock, lasts, ended)
+
+    async def main():
+        async with running(apps[0]):
+            await clock.advance(3 * SECOND)
+            async with running(apps[1]):
+                await clock.advance(3 * HOUR + 40 * MINUTE)
+
+    clock.run(main())
+    occurrences = [occurrence for occurrence, _, _ in ended]
+    assert set(occurrences) == {START + hours * HOUR for hours in range(1, 4)}
+    assert all(occurrences.count(each) <= 3 for each in set(occurrences))
+
+
 @pytest.mark.parametrize("lasts", [59, 61, 150, 1000])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_body_that_outlasts_its_lease_is_committed(make_app, clock, lasts, workers, caplog):
@@ -46,7 +66,7 @@ def test_a_body_that_outlasts_its_lease_is_committed(make_app, clock, lasts, wor
     apps = [make_app(poll_interval=10 * SECOND) for _ in range(workers)]
     for app in apps:
         # Without the history, whose own pauses decide here which of two workers that are due at the same instant comes first.
-        declare_hourly(app, clock, lasts, ended, history=None)
+        declare_hourly(app, clock, lasts, ended)
 
     async def main():
         async with running(apps[0]), running(apps[-1]) if workers > 1 else asyncio.timeout(None):

@@ -18,6 +18,7 @@ from pyncette.store.contract import Claim, Commit, Extend, Key, Outcome, Release
 from pyncette.tasks import ExecutionMode, Task, stored_arguments
 from pyncette.worker.attempt import Lease
 from pyncette.worker.outcomes import give_up, ready_again_at, retry, target
+from pyncette.worker.overtaken import Overtaken
 from pyncette.worker.recording import Recorder
 from pyncette.worker.settlement import Answer, Settler
 from pyncette.worker.told import Teller, ToldAttempt
@@ -25,9 +26,6 @@ from pyncette.worker.told import Teller, ToldAttempt
 __all__ = ["Execution", "Runner"]
 
 logger = logging.getLogger(__name__)
-
-#: How many rows that can't be understood are remembered, so that each is logged once.
-_MOST_REMEMBERED = 10_000
 
 
 class Runner(Teller):
@@ -64,7 +62,7 @@ class Runner(Teller):
         self.executions: dict[Execution, None] = {}
         #: The runs that hold a lease, from the start of the body until the outcome is stored.
         self.holding: dict[Key, Execution] = {}
-        self._reported: set[Key] = set()
+        self.overtaken = Overtaken()
         #: When the first row of each partition can be claimed next, of those that were settled in this turn of the event loop.
         self._ready_again: dict[str, datetime] = {}
 
@@ -91,15 +89,6 @@ class Runner(Teller):
         if execution is None or (execution.claim.occurrence, execution.claim.revision) != (claim.occurrence, claim.revision):
             return False
         execution.adopt(claim, lease)
-        return True
-
-    def is_news(self, key: Key) -> bool:
-        """Whether a row that can't be understood is met for the first time, and worth a line in the log."""
-        if key in self._reported:
-            return False
-        if len(self._reported) >= _MOST_REMEMBERED:
-            self._reported.clear()
-        self._reported.add(key)
         return True
 
 
@@ -162,6 +151,10 @@ class Execution(ToldAttempt):
                 if runner.is_news(claim.key):
                     logger.exception("%s can't be run: what is stored of it can't be understood", self, extra=self.fields())
                 self._settle(Release(claim, self.lease.expires_at, started=False))
+                return
+            if runner.overtaken and (ended := runner.overtaken.commit_of(claim)) is not None:
+                logger.warning("%s has ended before, but after its lease; that is stored now", self, extra=self.fields())
+                self._settle(ended)
                 return
             if task.max_attempts is not None and claim.attempt > task.max_attempts:
                 # Its last worker died, or overran its lease: nobody else will report that.
@@ -333,6 +326,8 @@ class Execution(ToldAttempt):
                 self.release_unstarted()
             if answer.outcome is not Outcome.APPLIED:
                 self.log_answer(answer)
+            if answer.outcome is Outcome.LOST and isinstance(settlement, Commit):
+                self._runner.overtaken.remember(settlement)
             self._expect_after(answer, settlement)
 
         self._runner.settler.put(settlement, self.lease.deadline, done)

@@ -24,6 +24,9 @@ __all__ = ["Teller", "ToldAttempt"]
 
 logger = logging.getLogger("pyncette.worker.execution")
 
+#: How many rows that can't be understood are remembered, so that each is logged once.
+_MOST_REMEMBERED = 10_000
+
 
 class Teller(Worker):
     """A worker, and whom it tells what it does."""
@@ -39,6 +42,16 @@ class Teller(Worker):
         self.lease_lost = lease_lost
         #: Tells what blocked the event loop; None where time is virtual.
         self.watch: Watch | None = None
+        self._reported: set[Key] = set()
+
+    def is_news(self, key: Key) -> bool:
+        """Whether a row that can't be understood is met for the first time, and worth a line in the log."""
+        if key in self._reported:
+            return False
+        if len(self._reported) >= _MOST_REMEMBERED:
+            self._reported.clear()
+        self._reported.add(key)
+        return True
 
 
 class ToldAttempt(Attempt):
