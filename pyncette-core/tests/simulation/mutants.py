@@ -243,7 +243,7 @@ MUTANTS: dict[Callable[[], Any], int] = {
     commits_any_revision: 3,
     extends_after_the_commit: 4,
     releases_any_lease: 0,
-    takes_gone_for_applied: 205,
+    takes_gone_for_applied: 767,
     takes_superseded_for_applied: 22,
     takes_lost_for_applied: 130,
     forgets_that_it_resends: 131,
