@@ -18,7 +18,7 @@ from test_cli import pyncette, shop  # noqa: F401 - fixtures
 from pyncette.repository import Registration, Target
 
 PAGE = (Path(__file__).parents[2] / "docs" / "why.md").read_text()
-[SOURCE] = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
+SOURCE, *_ = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
 SECTIONS = dict(re.findall(r"(?ms)^## (.*?)\n(.*?)(?=^## |\Z)", PAGE))
 PATIENCE = 30.0
 
@@ -177,6 +177,29 @@ async def rewritten(app_context):
 
 
 @contextlib.asynccontextmanager
+async def unscheduled(shop):  # noqa: F811
+    remind = shop.names["remind"]
+    async with shop.app.create(fixtures=False) as app_context:
+        await app_context.schedule_task(remind, "ada", schedule="0 2 * * *", by="shop-web")
+        await app_context.unschedule_task(remind, "ada", by="ann@ops-1")
+    yield
+
+
+@contextlib.asynccontextmanager
+async def changed_by_a_deploy(shop):  # noqa: F811
+    async with shop.ran():
+        pass
+    shop.declare(SOURCE.replace("0 2 * * *", "30 4 * * *"))
+    async with shop.running() as app_context:
+
+        async def changed():
+            return (await app_context.get_task(shop.nightly)).row.schedule == shop.nightly.schedule.text
+
+        await until(changed)
+    yield
+
+
+@contextlib.asynccontextmanager
 async def daylight_saving(shop):  # noqa: F811
     await shop.due()
     yield
@@ -191,6 +214,8 @@ SITUATIONS = {
     "Nobody polls it": polled_by_nobody,
     "The store was away": store_away,
     "The event loop was blocked": loop_blocked,
+    "It was unscheduled": unscheduled,
+    "Its schedule was changed": changed_by_a_deploy,
     "Daylight saving": daylight_saving,
 }
 
