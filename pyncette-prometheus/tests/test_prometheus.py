@@ -87,6 +87,14 @@ class Store(MemoryRepository):
         self._called("partitions")
         return await super().partitions()
 
+    async def append(self, entries):
+        self._called("append", len(entries))
+        await super().append(entries)
+
+    async def prune(self, now, *, limit):
+        self._called("prune")
+        return await super().prune(now, limit=limit)
+
 
 class StoreWithClock(Store):
     """Its clock is half a minute behind."""
@@ -232,17 +240,30 @@ def test_runs_failures_and_calls_add_up(app, clock, store, registry, scrape):
     assert scraped.total("pyncette_leases_lost_total") == 0
 
     assert scraped.of("pyncette_repository_calls_total") == {(operation,): count for operation, count in store.calls.items()}
-    assert {"register", "unregister", "claim", "settle", "get", "list", "partitions", "stats"} == store.calls.keys()
+    assert {
+        "register",
+        "unregister",
+        "claim",
+        "settle",
+        "get",
+        "list",
+        "partitions",
+        "stats",
+        "append",
+        "prune",
+    } == store.calls.keys()
     assert scraped.of("pyncette_repository_call_duration_seconds_count") == scraped.of("pyncette_repository_calls_total")
     assert scraped.total("pyncette_repository_call_failures_total") == 0
     assert set(scraped.of("pyncette_repository_calls_in_progress").values()) == {0}
     batches = scraped.of("pyncette_repository_batch_rows_sum")
     assert batches == {
-        (operation,): rows for operation, rows in store.rows.items() if operation not in ("list", "partitions", "stats")
+        (operation,): rows for operation, rows in store.rows.items() if operation not in ("list", "partitions", "stats", "prune")
     }
     # The layout of the template is decided by a claim and a commit, too.
     assert batches["claim",] == sum(ran.values()) + 1
     assert batches["settle",] == sum(ran.values()) + 1
+    # A history is kept of static tasks.
+    assert scraped["pyncette_history_entries_total",] == batches["append",] >= ran["one"] + ran["two"]
 
     assert scraped["pyncette_ticks_total",] >= 60
     assert scraped["pyncette_tick_duration_seconds_count",] == scraped["pyncette_ticks_total",]
