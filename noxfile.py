@@ -333,7 +333,7 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python", *EXAMPLES)
     # Several source folders contribute to one package, so mypy has to be told of all of them.
     sources = [str(ROOT / name / "src") for name in DISTRIBUTIONS]
-    found = {"MYPYPATH": os.pathsep.join([*sources, "examples"])}
+    found = {"MYPYPATH": os.pathsep.join([*sources, "examples", "tools"])}
     session.run("mypy", *sources, *EXAMPLES, "noxfile.py", "tools", "examples/benchmarks", env=found)
 
 

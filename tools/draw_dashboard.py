@@ -95,7 +95,7 @@ def measure(dashboard: Mapping[str, Any], prometheus: str, directory: Path, seco
 
 def _two_free_ports() -> int:
     while True:
-        port = servers.free_port()
+        port: int = servers.free_port()
         if not servers.answers(port + 1, b"\r\n", lambda _: True):
             return port
 
@@ -175,9 +175,9 @@ def _graph(panel: Mapping[str, Any], lines: Sequence[Line], x: float, y: float) 
 
         for part in range(3):
             value = low + (high - low) * part / 2
-            line = bottom - (bottom - top) * part / 2
-            parts.append(f'<path d="M{left},{line:.0f}H{right}" stroke="#ddd"/>')
-            parts.append(f'<text x="{left - 5}" y="{line + 3:.0f}" text-anchor="end" fill="#555">{_number(value, panel)}</text>')
+            height = bottom - (bottom - top) * part / 2
+            parts.append(f'<path d="M{left},{height:.0f}H{right}" stroke="#ddd"/>')
+            parts.append(f'<text x="{left - 5}" y="{height + 3:.0f}" text-anchor="end" fill="#555">{_number(value, panel)}</text>')
         for number, line in enumerate(drawn):
             points = " ".join(place(*point) for point in line.points)
             parts.append(
