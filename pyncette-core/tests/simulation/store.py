@@ -1,7 +1,8 @@
 """The store that all workers share, which logs what becomes of every row, and each worker's unreliable way to it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
@@ -11,7 +12,7 @@ from pyncette.clock import Clock
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.memory import MemoryRepository
 from pyncette.partitions import LAYOUTS, WORKERS
-from pyncette.repository import ClaimResult, Key, Outcome, Page, Registration, Repository, Row, Settlement
+from pyncette.repository import ClaimResult, Hint, Key, Outcome, Page, Registration, Repository, Row, Settlement
 from pyncette.testing import VirtualClock
 from simulation.log import Changed, Delivered, Event, Failed, Run, Sent
 from simulation.loop import OUTSIDE, ProcessLoop
@@ -118,6 +119,9 @@ class Store:
         self.shared = shared
         self.server_time = server_time
         self.calls = 0
+        #: Those who listen for hints, and how many were told.
+        self.listeners: list[asyncio.Queue[Sequence[Hint]]] = []
+        self.hints = 0
         self._memory = MemoryRepository()
         self._known: dict[Key, Row] = {}
 
@@ -214,6 +218,7 @@ class Remote(Repository):
         self._underway: set[asyncio.Task[None]] = set()
         #: For the row that the worker keeps of itself: so that it changes nothing of what befalls tasks.
         self._aside = Random(worker)
+        self._heard: asyncio.Queue[Sequence[Hint]] = asyncio.Queue()
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         def carry_out(call: int, partly: bool) -> Awaitable[None]:
@@ -265,6 +270,28 @@ class Remote(Repository):
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
         return await self._call("list", None, partition, lambda call, partly: self._store.list(partition, limit=limit, token=token))
+
+    async def wake(self, hints: Sequence[Hint]) -> None:
+        """Hints are lost, doubled, late or right, whatever becomes of calls."""
+        self._store.hints += len(hints)
+        for listener in self._store.listeners:
+            if listener is not self._heard:
+                for _ in range(self._aside.choice((0, 1, 1, 2))):
+                    late = self._aside.choice((0.0, 0.01, self._faults.delay)) * self._aside.random()
+                    self._deliver_later(0, functools.partial(_hear, listener, hints), late, 0.0)
+        if self._aside.random() < self._faults.rate:
+            raise TransientRepositoryError("no hints")
+
+    async def wakeups(self) -> AsyncGenerator[Sequence[Hint], None]:
+        self._store.listeners.append(self._heard)
+        try:
+            yield []
+            while True:
+                yield await self._heard.get()
+                if self._aside.random() < self._faults.rate:
+                    raise TransientRepositoryError("the connection was lost")
+        finally:
+            self._store.listeners.remove(self._heard)
 
     def _part(self, batch: Sequence[_T], partly: bool) -> Sequence[_T]:
         return [each for each in batch if self._random.random() < 0.5] if partly else batch
@@ -338,9 +365,11 @@ class Remote(Repository):
         if self._faults.failpoint is not None:
             self._faults.failpoint(self._worker, keys)
 
-    def _deliver_later(self, call: int, carry_out: Callable[[int, bool], Awaitable[object]], after: float = 0.0) -> None:
+    def _deliver_later(
+        self, call: int, carry_out: Callable[[int, bool], Awaitable[object]], after: float = 0.0, delay: float | None = None
+    ) -> None:
         async def deliver() -> None:
-            await asyncio.sleep(after + self._random.random() * self._faults.delay)
+            await asyncio.sleep(after + (self._random.random() * self._faults.delay if delay is None else delay))
             if not self._store.log.closed:
                 try:
                     await carry_out(call, False)
@@ -352,6 +381,10 @@ class Remote(Repository):
         task = loop.spawn(OUTSIDE, deliver())
         self._underway.add(task)
         task.add_done_callback(self._underway.discard)
+
+
+async def _hear(listener: asyncio.Queue[Sequence[Hint]], hints: Sequence[Hint], call: int, partly: bool) -> None:
+    listener.put_nowait(hints)
 
 
 class RemoteWithClock(Remote):
