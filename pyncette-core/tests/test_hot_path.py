@@ -79,6 +79,31 @@ def test_a_run_takes_few_calls_and_shares_those_of_the_store(clock, mode, most):
     assert len(store.called("claim")) <= RUNS / 500 + 4
 
 
+def test_the_next_claim_is_on_its_way_before_the_bodies_of_the_last_begin(clock):
+    """So the store works while they run, instead of both in turns."""
+    store, order = ScriptedStore(), []
+    app = Pyncette(repository_factory=store.open, clock=clock, batch_size=100, concurrency_limit=200)
+
+    @app.dynamic_task()
+    async def template(context):
+        order.append("body")
+
+    async def sent(call):
+        if call.method == "claim":
+            order.append("claim")
+
+    async def main():
+        async with app.create() as context:
+            await context.schedule_tasks(template, instances("once")[:300])
+            store.before = sent
+            async with running(app):
+                await clock.advance(SECOND)
+
+    clock.run(main())
+    assert order.count("body") == 300
+    assert order[: order.index("body")].count("claim") >= 2
+
+
 def test_a_registration_takes_few_calls(clock):
     app = Pyncette(clock=clock)
 

@@ -243,7 +243,7 @@ MUTANTS: dict[Callable[[], Any], int] = {
     commits_any_revision: 5,
     extends_after_the_commit: 10,
     releases_any_lease: 12,
-    takes_gone_for_applied: 47,
+    takes_gone_for_applied: 248,
     takes_superseded_for_applied: 5,
     takes_lost_for_applied: 5,
     forgets_that_it_resends: 25,

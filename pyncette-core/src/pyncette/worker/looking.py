@@ -9,7 +9,15 @@ from pyncette.store.contract import Key, Repository, State
 from pyncette.tasks import StaticTask, Task, Template
 from pyncette.worker.lanes import Lane, Lanes
 
-__all__ = ["Looking"]
+__all__ = ["Looking", "look_every"]
+
+#: How often it is looked who is paused, and who has extra runs (seconds).
+_LOOK_EVERY, _LOOK_AT_LEAST = 5.0, 9.0
+
+
+def look_every(poll_every: float) -> float:
+    """As often as the rest is polled, but no more often than people notice, and often enough for what the documentation promises of a pause."""
+    return min(max(poll_every, _LOOK_EVERY), _LOOK_AT_LEAST)
 
 
 class Looking:

@@ -19,11 +19,12 @@ from pyncette.worker.ending import GRACE, Ending
 from pyncette.worker.execution import Execution, Runner
 from pyncette.worker.lanes import Lane, Lanes
 from pyncette.worker.listening import Listening
-from pyncette.worker.looking import Looking
+from pyncette.worker.looking import Looking, look_every
 from pyncette.worker.presence import Outage, Presence
 from pyncette.worker.recording import Recorder
 from pyncette.worker.settings import Settings
 from pyncette.worker.settlement import Settler
+from pyncette.worker.told import described
 from pyncette.worker.watch import Watch
 
 __all__ = ["Engine"]
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 #: How often a store that nobody else writes is polled (seconds): its changes are known, but not those of the wall clock.
 _POLL_UNSHARED_EVERY = 10.0
-#: How often it is looked who is paused, and who has extra runs (seconds): as often as the rest is polled, within these bounds.
-_LOOK_EVERY, _LOOK_AT_LEAST = 5.0, 9.0
 
 
 class _PassFailed(Exception):
@@ -148,15 +147,13 @@ class Engine:
         """
         tasks = [task for task in self._tasks if task.enabled]  # by now
         self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
-        # At the speed of polls, but no more often than people notice, and often enough for what the documentation promises of a pause.
-        look_every = min(max(self._poll_every, _LOOK_EVERY), _LOOK_AT_LEAST) if self._repository.shared else float("inf")
-        self._lanes = Lanes(tasks, look_every)
+        self._lanes = Lanes(tasks, look_every(self._poll_every) if self._repository.shared else float("inf"))
         self._looking = Looking(self._repository, self._clock, tasks, self._lanes, self._poll_every, self._expect)
         self.presence.begin(tasks)
         self._telling.start()
         work = asyncio.create_task(self._work(), name="pyncette-engine")
         if self._clock.is_system:  # and no virtual one, in which nothing takes time
-            self._runner.watch = Watch(self._describe)
+            self._runner.watch = Watch(described)
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -211,8 +208,7 @@ class Engine:
         began = self._clock.monotonic()
         while not self.stopping:
             self._wakeup.clear()
-            while (turn := self._next()) is not None:
-                self._begin_poll(*turn)
+            self._begin_polls()
             now = self._clock.monotonic()
             left = began + self._poll_interval - now
             if not self._polls or left <= 0:
@@ -230,14 +226,19 @@ class Engine:
         if settles and not self._lanes.failing and not self._lanes.overdue(self._clock.monotonic(), self._poll_interval):
             self.last_tick = self._clock.now()
 
-    def _next(self) -> tuple[Lane, int] | None:
-        return None if self.stopping else self._lanes.next(self._clock.monotonic(), self._free(), self._poll_interval)
-
     def _free(self) -> int:
         """How much may be claimed: what can start at once, while one batch is settled and another waits for that."""
         if self._settler.pending >= 2 * self._batch_size:
             return 0
         return min(self._batch_size, self._executor.free_slots - self._reserved)
+
+    def _begin_polls(self) -> bool:
+        """Poll whatever is due, as far as there are slots; whether anything is."""
+        begun = False
+        while not self.stopping and (turn := self._lanes.next(self._clock.monotonic(), self._free(), self._poll_interval)):
+            self._begin_poll(*turn)
+            begun = True
+        return begun
 
     def _begin_poll(self, lane: Lane, limit: int) -> None:
         self._lanes.begin(lane, self._clock.monotonic(), self._poll_every)
@@ -248,7 +249,8 @@ class Engine:
         def ended(poll: "asyncio.Task[None]") -> None:
             self._polls.discard(poll)
             self._reserved -= limit
-            self._lanes.end(lane)
+            if lane.looks:
+                self._lanes.end(lane)
             self._wake()
 
         poll.add_done_callback(ended)
@@ -267,17 +269,25 @@ class Engine:
     async def _take(self, lane: Lane, limit: int) -> Collection[str]:
         """Claim and start what is due; returns the static tasks that are not there."""
         sent, now = self._clock.monotonic(), self._clock.now()
-        result = await self._claim(lane, now, limit)
-        ready_in = None if result.next_ready_at is None else (result.next_ready_at - now).total_seconds()
-        self._lanes.succeeded(lane, len(result.claims), limit, ready_in, self._poll_every)
-        self._report(result)
-        await self._start(lane, result, now, sent)
-        return set(result.missing)
+        try:
+            result = await self._claim(lane, now, limit)
+            ready_in = None if result.next_ready_at is None else (result.next_ready_at - now).total_seconds()
+            self._lanes.succeeded(lane, len(result.claims), limit, ready_in, self._poll_every)
+            self._report(result)
+            executions = await self._accept(lane, result, now, sent)
+        finally:
+            self._lanes.end(lane)
+        if executions and self._begin_polls():
+            await asyncio.sleep(0)  # until they are sent: so the store works on them while bodies run here
+        for execution in executions:
+            await self._executor.spawn(execution.run())
+        return result.missing
 
     async def _claim(self, lane: Lane, now: datetime, limit: int) -> ClaimResult:
         return await self._repository.claim(now, lane.partition, lease_duration=lane.lease_duration, limit=limit, names=lane.names)
 
-    async def _start(self, lane: Lane, result: ClaimResult, claimed_at: datetime, sent: float) -> None:
+    async def _accept(self, lane: Lane, result: ClaimResult, claimed_at: datetime, sent: float) -> Sequence[Execution]:
+        """What is to be started of what was claimed; the rest goes to runs under way, or back."""
         lease = Lease.of(claimed_at, sent, lane.lease_duration)
         executions, holding = [], self._runner.holding
         for claim in result.claims:
@@ -292,15 +302,7 @@ class Engine:
             await asyncio.gather(*(execution.return_late() for execution in late))
             executions = [execution for execution in executions if execution not in late]
         self._runner.executions.update(dict.fromkeys(executions))
-        for execution in executions:
-            await self._executor.spawn(execution.run())
-
-    def _describe(self, task: "asyncio.Task[Any]") -> str | None:
-        """What runs in ``task``; called from another thread."""
-        # From the frame of Execution.run(): to remember the task of each run would cost all runs for the sake of those that block.
-        frame = getattr(task.get_coro(), "cr_frame", None)
-        execution = frame.f_locals.get("self") if frame is not None else None
-        return str(execution) if isinstance(execution, Execution) else None
+        return executions
 
     async def _register(self, tasks: Sequence[StaticTask]) -> None:
         now = self._clock.now()

@@ -1,9 +1,11 @@
 """What others are told of one claim on its way: the history, listeners, and the log."""
 
+import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
@@ -20,7 +22,7 @@ from pyncette.worker.recording import Recorder
 from pyncette.worker.settlement import Answer
 from pyncette.worker.watch import Watch
 
-__all__ = ["Teller", "ToldAttempt"]
+__all__ = ["Teller", "ToldAttempt", "described"]
 
 logger = logging.getLogger("pyncette.worker.execution")
 
@@ -147,3 +149,11 @@ class ToldAttempt(Attempt):
     def excuse(self) -> str:
         watch, lease = self._runner.watch, self.task.lease_duration.total_seconds()
         return "" if watch is None else watch.excuse(max(self.elapsed, lease) - min(0.0, self.remaining()))
+
+
+def described(task: "asyncio.Task[Any]") -> str | None:
+    """What runs in ``task``; None if that is no execution. May be called from another thread."""
+    # From the frame of Execution.run(): to remember the task of each run would cost all runs for the sake of those that block.
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    execution = frame.f_locals.get("self") if frame is not None else None
+    return str(execution) if isinstance(execution, ToldAttempt) else None
