@@ -60,7 +60,6 @@ def _draw_executions(axes: Any, rows: Sequence[Row]) -> None:
     rows = [row for row in rows if row["tasks"] in ("recurring", "once") and row["options"] == "tuned"]
     bars = _bars(axes, [f"{row['store']}\n{row['tasks']}" for row in rows], rows, {"1.1.0, per second": "1.1.0", "this": "this"})
     axes.bar_label(bars["this"], [f"{_number(row['times']):.0f} x" for row in rows])
-    axes.set_yscale("log")
     axes.set_ylabel("executions a second")
 
 

@@ -25,6 +25,13 @@ class RunFields(logging.Filter):
     Pyncette's own records about runs have them anyway. Add it to a handler: ``handler.addFilter(RunFields())``. Nothing is left out.
     """
 
+    #: Whether there has been one: to note the run of each body costs a twentieth of it, and nobody else asks.
+    wanted = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        RunFields.wanted = True
+
     def filter(self, record: logging.LogRecord) -> bool:
         run = CURRENT.get(None)
         if run is not None:

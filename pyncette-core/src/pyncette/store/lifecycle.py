@@ -182,14 +182,25 @@ class Settled(NamedTuple):
         """``row`` after this: free, and to be claimed unless its state is against it."""
         if self.removed:
             return None
-        return row._replace(
-            occurrence=self.occurrence,
-            execute_after=self.execute_after,
-            ready_at=self.ready_at if row.state is State.SCHEDULED else None,
-            locked_until=None,
-            attempt=self.attempt,
+        # Made anew, as in _claimed().
+        key, spec, schedule, _, _, _, lease, _, epoch, revision, _, state, error, memo = row
+        scheduled = state is State.SCHEDULED
+        return Row(
+            key,
+            spec,
+            schedule,
+            self.occurrence,
+            self.execute_after,
+            self.ready_at if scheduled else None,
+            lease,
+            None,
+            epoch,
+            revision,
+            self.attempt,
+            state,
+            error,
             # The note of a pause is in the memo of a paused row, and the run knows nothing of it.
-            memo=row.memo if self.memo is None or row.state is State.PAUSED else self.memo,
+            memo if self.memo is None or state is State.PAUSED else self.memo,
         )
 
 

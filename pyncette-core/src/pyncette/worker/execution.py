@@ -10,7 +10,7 @@ from typing import Any
 from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
 from pyncette.listeners import Telling
-from pyncette.logs import CURRENT
+from pyncette.logs import CURRENT, RunFields
 from pyncette.runs import Run, RunOutcome
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
@@ -174,7 +174,8 @@ class Execution(ToldAttempt):
                 runner.holding[claim.key] = self
             if runner.telling.active:
                 self.tell_begin()
-            CURRENT.set(self)
+            if RunFields.wanted:
+                CURRENT.set(self)
             error: BaseException | None = None
             try:
                 await (runner.invoke(self) if task.timeout is None else self._invoke_within(task.timeout))
@@ -219,8 +220,7 @@ class Execution(ToldAttempt):
         if answer.outcome is not Outcome.APPLIED:
             self.log_answer(answer)
         self._expect_after(answer, commit)
-        stored = answer.outcome is Outcome.APPLIED or (answer.outcome is Outcome.ALREADY and answer.resent)
-        return commit if stored else None
+        return commit if answer.outcome is Outcome.APPLIED or (answer.outcome is Outcome.ALREADY and answer.resent) else None
 
     async def _invoke_within(self, timeout: timedelta) -> None:
         """Run the body, and cancel it when ``timeout`` is over: then it has failed, also if it does not mind."""
@@ -301,8 +301,7 @@ class Execution(ToldAttempt):
         self._settle(settlement)
 
     def _give_up(self, run: Run, schedule: Schedule, error: BaseException | None = None) -> None:
-        why = run.error or ""
-        memo = self.memo_of(run, failures=error is not None)
+        why, memo = run.error or "", self.memo_of(run, failures=error is not None)
         settlement = give_up(self.task, self.claim, schedule, self._runner.clock.now, why, memo)
         following = ready_again_at(settlement)
         what = "it is kept as failed" if following is None else f"the next occurrence is {following.isoformat()}"
@@ -334,12 +333,13 @@ class Execution(ToldAttempt):
 
     def _expect_after(self, answer: Answer, settlement: Settlement) -> None:
         """Say when the row can be claimed next, if that is known."""
-        again = ready_again_at(settlement)
-        partition = self.claim.key.partition
-        if answer.outcome is Outcome.SUPERSEDED:  # by a schedule whose time may have come while the row was held
-            self._runner.expect_soon(partition, self._runner.clock.now())
-        elif again is not None and answer.outcome in (Outcome.APPLIED, Outcome.ALREADY):
-            self._runner.expect_soon(partition, again)
+        again = None
+        if answer.outcome is Outcome.APPLIED or answer.outcome is Outcome.ALREADY:
+            again = ready_again_at(settlement)
+        elif answer.outcome is Outcome.SUPERSEDED:  # by a schedule whose time may have come while the row was held
+            again = self._runner.clock.now()
+        if again is not None:
+            self._runner.expect_soon(settlement.claim.key.partition, again)
 
 
 def _is_being_closed() -> bool:

@@ -10,27 +10,21 @@ __all__ = ["Overtaken"]
 _MOST = 1000
 
 
-class Overtaken:
+class Overtaken(dict[Key, Commit]):
     """What they would have committed, for the case that this worker has their turn again.
 
     Otherwise two workers whose bodies outlast the lease could go on taking it from each other at the wrong moment, and none would
     ever commit (I16).
     """
 
-    def __init__(self) -> None:
-        self._commits: dict[Key, Commit] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._commits)
-
     def remember(self, commit: Commit) -> None:
-        self._commits[commit.claim.key] = commit
-        if len(self._commits) > _MOST:
-            del self._commits[next(iter(self._commits))]
+        self[commit.claim.key] = commit
+        if len(self) > _MOST:
+            del self[next(iter(self))]
 
     def commit_of(self, claim: Claim) -> Commit | None:
         """What to commit of the occurrence of ``claim`` instead of running it once more, if it ended well here before."""
-        commit = self._commits.pop(claim.key, None)
+        commit = self.pop(claim.key, None)
         if commit is None or (commit.claim.occurrence, commit.claim.revision) != (claim.occurrence, claim.revision):
             return None
         return dataclasses.replace(commit, claim=claim)
