@@ -368,8 +368,8 @@ class TestRefusals:
             ("0 0 * * FRI-MON", "the range of day-of-week 'FRI-MON' must go up"),
             ("0 0 * * SUN-SUN", "the range of day-of-week 'SUN-SUN' must go up"),
             ("0 0 * * 1/2", "day-of-week '1/2' has a step without a range: write 1-6/2"),
-            ("H * * * *", "minute 'H' is not understood: write a number; a hashed or random one would differ"),
-            ("R(0-10) * * * *", "hashed or random"),
+            ("H * * * *", "minute 'H' is not understood: H is a number that the name of a task chooses"),
+            ("R(0-10) * * * *", "a random number would differ between workers; write H"),
             ("? * * * *", r"minute '\?'"),
             ("0 0 15W * *", "day-of-month '15W'"),
             ("0 0 LW * *", "day-of-month 'LW'"),
@@ -420,7 +420,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({}, "Give exactly one of schedule, interval and execute_at, not none of them"),
+            ({}, "Give exactly one of schedule, interval, execute_at and rrule, not none of them"),
             ({"timezone": "UTC"}, "not none of them"),
             ({"schedule": "@daily", "interval": timedelta(1)}, "not schedule and interval"),
             ({"interval": timedelta(0), "execute_at": NEW_YEAR}, "not interval and execute_at"),

@@ -21,11 +21,12 @@ from pyncette.errors import (
 from pyncette.heartbeat import with_heartbeat
 from pyncette.history import RecordedChange, RecordedRun, RunPage
 from pyncette.hooks import Instrumentation
+from pyncette.instances import Instance
 from pyncette.listeners import Listener, RunEvent
 from pyncette.runs import Run, RunOutcome
 from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State
-from pyncette.tasks import ExecutionMode, FailureMode, Instance, Task, TaskInstance
+from pyncette.tasks import ExecutionMode, FailureMode, Task, TaskInstance
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 from pyncette.workers import Incident, Worker
 

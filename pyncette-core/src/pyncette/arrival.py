@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from pyncette.audit import audit
 from pyncette.clock import AlignedClock
 from pyncette.history import remember
+from pyncette.instances import target_of
 from pyncette.schedules.kinds import Cron, Interval, Schedule
-from pyncette.store.contract import Registration, Repository, Row, State, Target
+from pyncette.schedules.rules import RRule
+from pyncette.store.contract import Key, Registration, Repository, Row, State
 from pyncette.tasks import StaticTask
 
 __all__ = ["compare_static_tasks"]
@@ -31,18 +33,28 @@ async def compare_static_tasks(repository: Repository, clock: AlignedClock, task
     if not tasks:
         return
     now = clock.now()
-    mended = []
+    mended: list[Registration] = []
+    over: list[Key] = []
     for task, row in zip(tasks, await repository.get([task.key for task in tasks]), strict=True):
+        if ended := task.has_ended(now):
+            logger.info(
+                "Task %r has no occurrence after %s by its schedule %r, and is not registered", task.name, now, task.schedule.text
+            )
         if row is None or row.state is State.UNREADABLE:
             continue
         if row.schedule != task.schedule.text:
             audit("replace", task.name, by=by, was=row.schedule, now=task.schedule.text)
             change = {"was": row.schedule, "now": task.schedule.text}
             await remember(repository, task.key, now, task.history, "replace", by, **change)
+            if ended:
+                over.append(task.key)  # or it would go on by the schedule that was replaced
         elif row.state is State.SCHEDULED and row.locked_until is None:
             if row.execute_after <= now:
                 _tell_backlog(task, row, now)
-            elif isinstance(task.schedule, Cron) and task.schedule.next(row.occurrence - _MICROSECOND) != row.occurrence:
+            elif (
+                isinstance(task.schedule.plain, Cron | RRule)
+                and task.schedule.next(row.occurrence - _MICROSECOND) != row.occurrence
+            ):
                 first = task.schedule.first(now)
                 if first is not None:
                     logger.warning(
@@ -53,15 +65,17 @@ async def compare_static_tasks(repository: Repository, clock: AlignedClock, task
                         task.schedule.text,
                         first,
                     )
-                    mended.append(Registration(task.key, row.spec, row.schedule, Target(first, first)))
+                    mended.append(Registration(task.key, row.spec, row.schedule, target_of(task.schedule, task.key, first)))
+    if over:
+        await repository.unregister(clock.now(), over)
     if mended:
         await repository.register(clock.now(), mended, force=True)  # nobody has it in hand: it is not due yet
 
 
 def _tell_backlog(task: StaticTask, row: Row, now: datetime) -> None:
-    schedule = task.schedule
-    if isinstance(schedule, Interval):
-        due, more = (now - row.occurrence) // schedule.duration + 1, ""
+    schedule, plain = task.schedule, task.schedule.plain
+    if isinstance(plain, Interval) and plain is schedule:
+        due, more = (now - row.occurrence) // plain.duration + 1, ""
     else:
         # A time that is no occurrence comes first all the same.
         due = sum(1 for _ in itertools.islice(_occurrences(schedule, row.occurrence, now), _MOST))

@@ -13,7 +13,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from pyncette.background import Background, NotBegunError, starting
 from pyncette.client import Client, JoinedClient, driven, repository_within
 from pyncette.errors import PyncetteError
-from pyncette.tasks import Instance, Task
+from pyncette.instances import Instance
+from pyncette.tasks import Task
 
 __all__ = ["BlockingCalls"]
 

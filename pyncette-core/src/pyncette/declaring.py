@@ -12,7 +12,7 @@ from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.hooks import Instrumentation
 from pyncette.listeners import Listener, check_listener
 from pyncette.schedules import text as schedules
-from pyncette.schedules.kinds import Schedule
+from pyncette.schedules.kinds import Cron, Interval, Schedule
 from pyncette.signatures import check_async_generator_function, check_coroutine_function
 from pyncette.tasks import (
     HISTORY,
@@ -78,7 +78,11 @@ class Declarations:
         *,
         schedule: str | None = None,
         interval: timedelta | None = None,
+        rrule: str | None = None,
         timezone: str | None = None,
+        jitter: timedelta | None = None,
+        start_at: datetime | None = None,
+        end_at: datetime | None = None,
         name: str | None = None,
         enabled: bool = True,
         execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE,
@@ -94,9 +98,13 @@ class Declarations:
     ) -> Callable[[Body | Task], StaticTask]:
         """Declare a coroutine function of one :class:`~pyncette.Context` as a task.
 
-        :param schedule: a cron expression of five fields, or six with seconds last; or else
-        :param interval: the time between two occurrences.
+        :param schedule: a cron expression of five fields, or six with seconds last; ``H`` is a number that the name chooses; or else
+        :param interval: the time between two occurrences; or else
+        :param rrule: a recurrence rule of RFC 5545, such as ``FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17``, see :class:`pyncette.schedule.RRule`.
         :param timezone: in which the expression is meant, and in which the body sees ``scheduled_at``; UTC by default.
+        :param jitter: each run is later than its occurrence by a part of this, which no attempt and no process changes.
+        :param start_at: no occurrence is before it. A naive one is what the clock of ``timezone`` shows then, or else that of the machine.
+        :param end_at: no occurrence is after it.
         :param name: under which the task is stored; the function's name by default. Needed if one function is several tasks.
         :param enabled: False: not run by this application.
         :param execution_mode: AT_LEAST_ONCE or AT_MOST_ONCE.
@@ -177,12 +185,16 @@ class Declarations:
             raise ConfigurationError(f"A decorator needs its parentheses, and takes options by name; write {decorator}")
         name = given.pop("name")
         args = free_arguments(given.pop("args"), given.pop("further_args"), _OPTIONS, f"{decorator.partition('(')[0]}()", elsewhere)
+        schedule = {option: given.pop(option) for option in _SCHEDULE if option in given}
         if kind is StaticTask:
-            given["schedule"] = _schedule(given.pop("schedule"), given.pop("interval"), given.pop("timezone"))
+            _schedule("", schedule)  # which raises where it is declared
 
         def declare(body: Body | Task) -> _TaskT:
             function = body.body if isinstance(body, Task) else body
-            return self._add(kind(name=_name(function) if name is None else name, body=function, args=args, **given))
+            called = _name(function) if name is None else name
+            if kind is StaticTask:
+                given["schedule"] = _schedule(called, schedule)
+            return self._add(kind(name=called, body=function, args=args, **given))
 
         return declare
 
@@ -247,10 +259,15 @@ class Declarations:
 _PARTITIONED = dict.fromkeys(
     ("partition_count", "partition_selector", "enabled_partitions"), "declare the template with @app.partitioned_task()"
 )
+#: The options of a schedule in code.
+_SCHEDULE = ("schedule", "interval", "rrule", "timezone", "jitter", "start_at", "end_at")
 _SCHEDULED_LATER = dict.fromkeys(
-    ("schedule", "interval", "timezone", "execute_at"), "pass it to schedule_task(), which gives each instance its own schedule"
+    (*_SCHEDULE, "execute_at", "max_runs"), "pass it to schedule_task(), which gives each instance its own schedule"
 )
-_ONCE = {"execute_at": "declare it with @app.dynamic_task(), and pass the time to schedule_task()"}
+_ONCE = {
+    "execute_at": "declare it with @app.dynamic_task(), and pass the time to schedule_task()",
+    "max_runs": "use end_at=, or schedule an instance of a template: what is in code would be counted anew at each start",
+}
 
 #: How each kind of task is declared, and the options that it does not have although others do.
 _DECORATORS: Mapping[type[Task], tuple[str, Mapping[str, str]]] = {
@@ -268,12 +285,12 @@ _OPTIONS = tuple(
 )
 
 
-def _schedule(schedule: str | None, interval: timedelta | None, timezone: str | None) -> Schedule:
-    if (schedule is None) == (interval is None):
-        given = "none" if schedule is None else "schedule and interval"
-        raise ScheduleError(f"A task needs exactly one of schedule and interval; given: {given}")
-    parsed = schedules.from_options(schedule=schedule, interval=interval, timezone=timezone)
-    if parsed.first(datetime.now(UTC)) is None:
+def _schedule(name: str, options: Mapping[str, Any]) -> Schedule:
+    given = [option for option in ("schedule", "interval", "rrule") if options[option] is not None]
+    if len(given) != 1:
+        raise ScheduleError(f"A task needs exactly one of schedule, interval and rrule; given: {' and '.join(given) or 'none'}")
+    parsed = schedules.from_options(**options, name=name)
+    if isinstance(parsed, Cron | Interval) and parsed.first(datetime.now(UTC)) is None:  # others may have had their time
         raise ScheduleError(f"The schedule {parsed.text!r} has no occurrence any more; nothing would ever run")
     return parsed
 

@@ -72,10 +72,13 @@ def record_of_backfill(origin: Key, schedule: str, start: datetime, end: datetim
 
 def occurrences(schedule: Schedule, current: datetime, start: datetime, end: datetime) -> Iterator[datetime]:
     """The times of ``schedule`` from ``start`` until before ``end`` and before ``current``, the time that its row has."""
-    end = min(end, current)
+    start, end = max(start, schedule.start_at or start), min(end, current)
+    if schedule.end_at is not None:
+        end = min(end, schedule.end_at + _MICROSECOND)
     at: datetime | None
-    if isinstance(schedule, Interval):
-        at = current - (current - start) // schedule.duration * schedule.duration
+    plain = schedule.plain
+    if isinstance(plain, Interval):
+        at = current - (current - start) // plain.duration * plain.duration
     else:
         at = schedule.next(start - _MICROSECOND)
     while at is not None and at < end:

@@ -7,12 +7,12 @@ an empty memo: a note that can't be read is no reason not to run a task.
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyncette.clock import from_microseconds, to_microseconds
 from pyncette.runs import Run, RunOutcome
 
-__all__ = ["Memo", "Note", "of_start", "of_success", "quoted"]
+__all__ = ["Counted", "Memo", "Note", "carried", "counted", "of_start", "of_success", "quoted"]
 
 #: Together, and with the numbers, well below the 4,000 characters that stores keep. Counted as they are written, escapes included.
 _MOST_OF_ERROR, _MOST_OF_NOTE, _MOST_OF_NAME = 1500, 1500, 300
@@ -28,6 +28,14 @@ class Note:
     at: datetime
 
 
+class Counted(NamedTuple):
+    """How many runs were committed, of a schedule that ends by their number."""
+
+    runs: int
+    #: Of which revision of the row: with another schedule they are counted anew. None: of the present one, since the row was moved.
+    revision: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Memo:
     """All that is remembered of a row."""
@@ -41,6 +49,12 @@ class Memo:
     seen: int = 0
     #: When the last run ended that succeeded, if that is not the last run.
     succeeded: datetime | None = None
+    #: Only where the schedule has ``max_runs``.
+    counted: Counted | None = None
+
+    def runs(self, revision: int) -> int:
+        """How many runs are counted of this revision of the row."""
+        return self.counted.runs if self.counted is not None and self.counted.revision in (revision, None) else 0
 
     @property
     def last_success(self) -> datetime | None:
@@ -88,6 +102,8 @@ class Memo:
             members.append(f'"seen":{_count(self.seen)}')
         if self.succeeded is not None:
             members.append(f'"succeeded":{to_microseconds(self.succeeded)}')
+        if self.counted is not None:
+            members.append(f'"runs":{json.dumps(self.counted, separators=(",", ":"))}')
         if (note := self.note) is not None:
             values = [_text(note.text, _MOST_OF_NOTE), _text(note.by, _MOST_OF_NAME), _microseconds(note.at)]
             members.append(f'"note":[{",".join(values)}]')
@@ -110,6 +126,7 @@ class Memo:
             _read_note(values.get("note")),
             _read_count(values.get("seen")),
             _read_instant(values.get("succeeded")),
+            _read_counted(values.get("runs")),
         )
 
 
@@ -128,6 +145,19 @@ def of_success(occurrence: int, started: int, ended: int, attempt: int, worker: 
 def of_start(occurrence: int, started: int, attempt: int, worker: str) -> str:
     """As :func:`of_success`, of a run whose end nobody will store."""
     return f'{{"run":[{occurrence},{started},null,"started",{attempt},{worker}]}}'
+
+
+def counted(text: str, before: str, revision: int) -> str:
+    """The text of a memo that counts one run more than ``before`` does."""
+    runs = Memo.read(before).runs(revision) + 1
+    return replace(Memo.read(text), counted=Counted(runs, revision)).text()
+
+
+def carried(text: str) -> str:
+    """The text of a memo for another row, which has revisions of its own."""
+    if '"runs"' not in text or (memo := Memo.read(text)).counted is None:
+        return text
+    return replace(memo, counted=memo.counted._replace(revision=None)).text()
 
 
 def quoted(text: str) -> str:
@@ -169,6 +199,13 @@ def _read_run(values: Any) -> Run | None:
         )
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _read_counted(values: Any) -> Counted | None:
+    match values:
+        case [int(runs), int() | None as revision] if runs >= 0:
+            return Counted(runs, revision)
+    return None
 
 
 def _read_note(values: Any) -> Note | None:

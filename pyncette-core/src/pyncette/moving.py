@@ -18,6 +18,7 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError
 from pyncette.extra import place
 from pyncette.layout import NEVER, Layout, agree_on_layouts, forget_layout, overwrite_layout, stored_layout
+from pyncette.memo import carried
 from pyncette.store.contract import (
     Claim,
     Commit,
@@ -220,7 +221,7 @@ async def _move_waiting(
     copies = {claim.key: _copy(claim, destination) for claim in claims if claim.key.name not in there}
     for batch in cut(copies.values()):
         await repository.register(clock.now(), batch)
-    memos = {copies[claim.key].key: claim.memo for claim in claims if claim.memo and claim.key in copies}
+    memos = {copies[claim.key].key: carried(claim.memo) for claim in claims if claim.memo and claim.key in copies}
     if memos and isinstance(repository, SupportsPause):
         await repository.resume(clock.now(), list(memos), memos)
     outcomes = await repository.settle(clock.now(), [Commit(claim, None) for claim in claims]) if claims else []
@@ -242,7 +243,7 @@ async def _copy_paused(repository: Repository, clock: AlignedClock, rows: Sequen
     far = [Registration(copy.key, copy.spec, copy.schedule, Target(NEVER, NEVER)) for copy in copies]
     for batch in cut(far):
         await repository.register(clock.now(), batch)
-    memos = {copy.key: row.memo for copy, row in zip(copies, paused, strict=True)}
+    memos = {copy.key: carried(row.memo) for copy, row in zip(copies, paused, strict=True)}
     await repository.pause(clock.now(), list(memos), memos)
     for batch in cut(copies):
         await repository.register(clock.now(), batch, force=True)
@@ -260,7 +261,7 @@ async def _copy_failed(repository: Repository, clock: AlignedClock, rows: Sequen
         now = max(clock.now(), copy.target.execute_after)
         claimed = await repository.claim(now, copy.key.partition, lease_duration=_LEASE, limit=1, names=[copy.key.name])
         for claim in claimed.claims:
-            await repository.settle(clock.now(), [Fail(claim, row.error or "", row.memo)])
+            await repository.settle(clock.now(), [Fail(claim, row.error or "", carried(row.memo))])
         if not claimed.claims:
             held.append(row)
     return held

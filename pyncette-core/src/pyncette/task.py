@@ -3,6 +3,7 @@
 from pyncette.arguments import dump_arguments
 from pyncette.checks import check_count, check_duration, check_free_arguments, check_name
 from pyncette.context import Body
+from pyncette.instances import Instance
 from pyncette.scheduled import ScheduledTask
 from pyncette.signatures import is_coroutine_function
 from pyncette.tasks import (
@@ -10,7 +11,6 @@ from pyncette.tasks import (
     DynamicTask,
     ExecutionMode,
     FailureMode,
-    Instance,
     PartitionedTask,
     PartitionSelector,
     StaticTask,

@@ -1,9 +1,8 @@
-"""What the user declares: tasks, templates of dynamic tasks, and the instances that are stored of them."""
+"""What the user declares: tasks, and templates of dynamic tasks."""
 
 import contextlib
 import copy
 import enum
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
@@ -11,14 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 from pyncette import partitions
-from pyncette.arguments import dump_arguments, plain_arguments
+from pyncette.arguments import plain_arguments
 from pyncette.checks import check_count, check_duration, check_name, check_type
-from pyncette.errors import ConfigurationError, ScheduleError
+from pyncette.errors import ConfigurationError
+from pyncette.instances import Instance, registration
 from pyncette.partitions import crc32_selector
-from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
 from pyncette.signatures import check_coroutine_function
-from pyncette.store.contract import Key, Registration, Target
+from pyncette.store.contract import Key, Registration
 from pyncette.values import plain_duration, plain_text
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "DynamicTask",
     "ExecutionMode",
     "FailureMode",
-    "Instance",
     "PartitionSelector",
     "PartitionedTask",
     "StaticTask",
@@ -195,9 +193,13 @@ class StaticTask(Task):
     def key(self) -> Key:
         return Key(STATIC_PARTITION, self.name)
 
+    def has_ended(self, now: datetime) -> bool:
+        """Whether the schedule has no occurrence after ``now``, so that nothing is to be registered."""
+        return self.schedule.first(now) is None
+
     def registration(self, now: datetime) -> Registration:
         """What is stored of the task. Its arguments are not: they are the code's."""
-        return _registration(self.key, "{}", self.schedule, now, keep_overdue=True)
+        return registration(self.key, "{}", self.schedule, now, keep_overdue=True)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -218,19 +220,9 @@ class Template(Task):
         name = plain_text(name)
         return Key(self.partition_of(name), name)
 
-    def registration(self, instance: "Instance", now: datetime) -> Registration:
+    def registration(self, instance: Instance, now: datetime) -> Registration:
         """What is stored of ``instance``; raises ConfigurationError for anything wrong with it."""
-        key = self.key(instance.name)
-        spec = dump_arguments(instance.args, f"instance {instance.name!r} of {self.name!r}")
-        schedule = schedules.from_options(
-            schedule=instance.schedule,
-            interval=instance.interval,
-            execute_at=instance.execute_at,
-            timezone=instance.timezone,
-            # Without it, new arguments for the same instant would be taken for the old occurrence.
-            digest=hashlib.sha256(spec.encode()).hexdigest()[:16] if instance.execute_at is not None else "",
-        )
-        return _registration(key, spec, schedule, now)
+        return instance.registration(self.key(instance.name), self.name, now)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -329,22 +321,3 @@ class PartitionedTask(Template):
 
 #: What belongs to all instances of a template, and is not said for each.
 TEMPLATE_OPTIONS = tuple(each.name for each in fields(PartitionedTask) if each.name not in ("name", "body", "args"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
-    """One instance of a template, for scheduling many at once; the same options as ``schedule_task`` takes."""
-
-    name: str
-    schedule: str | None = None
-    interval: timedelta | None = None
-    execute_at: datetime | None = None
-    timezone: str | None = None
-    args: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _registration(key: Key, spec: str, schedule: Schedule, now: datetime, *, keep_overdue: bool = False) -> Registration:
-    first = schedule.first(now)
-    if first is None:
-        raise ScheduleError(f"The schedule {schedule.text!r} of {key.name!r} has no occurrence after {now}; nothing would ever run")
-    return Registration(key, spec, schedule.text, Target(first, first), keep_overdue)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,9 @@ from pyncette.extra import is_extra
 from pyncette.layout import Layout, paused_templates, stored_layouts
 from pyncette.memo import Memo
 from pyncette.schedules import text as schedules
+from pyncette.schedules.bounds import Bounded
 from pyncette.schedules.kinds import Cron, Extra, Interval, Schedule
+from pyncette.schedules.rules import RRule
 from pyncette.store.contract import Key, Repository, Row, State, SupportsPartitions, SupportsStats
 from pyncette.store.paging import pages
 from pyncette.tasks import StaticTask, Task, Template
@@ -290,13 +292,26 @@ def describe_schedule(row: Row) -> dict[str, Any]:
 
 
 def in_words(schedule: Schedule) -> dict[str, Any]:
-    if isinstance(schedule, Cron):
-        text = schedule.expression
-    elif isinstance(schedule, Extra):
-        text = f"once, {schedule.kind}"
+    plain = schedule.plain
+    if isinstance(plain, Cron | RRule):
+        text = plain.expression
+    elif isinstance(plain, Extra):
+        text = f"once, {plain.kind}"
     else:
-        text = f"every {schedule.duration}" if isinstance(schedule, Interval) else "once"
+        text = f"every {plain.duration}" if isinstance(plain, Interval) else "once"
+    if isinstance(schedule, Bounded):
+        text += "".join(f", {words}" for words in _bounds(schedule))
     return {"schedule": text, "timezone": schedule.timezone}
+
+
+def _bounds(schedule: Bounded) -> Iterator[str]:
+    for word, instant in (("from", schedule.start_at), ("until", schedule.end_at)):
+        if instant is not None:
+            yield f"{word} {instant.astimezone(schedule.zone).isoformat(sep=' ')}"
+    if schedule.max_runs is not None:
+        yield f"{schedule.max_runs} run{'' if schedule.max_runs == 1 else 's'}"
+    if schedule.jitter:
+        yield f"jitter {schedule.jitter}"
 
 
 def state_of(row: Row, now: datetime) -> str:

@@ -8,11 +8,13 @@ from pyncette.audit import audit, check_by
 from pyncette.client.changing import Changing, memo_of_pause, memo_of_resumption, names
 from pyncette.client.scheduling import Scheduling
 from pyncette.errors import ConfigurationError
+from pyncette.instances import Instance
 from pyncette.layout import agree_on_layouts
+from pyncette.schedules.rulewords import zone_of
 from pyncette.schedules.text import parse
 from pyncette.store.contract import Key, State
 from pyncette.store.paging import pages
-from pyncette.tasks import Instance, StaticTask, Task, TaskInstance, stored_arguments
+from pyncette.tasks import StaticTask, Task, TaskInstance, stored_arguments
 
 __all__ = ["Operating"]
 
@@ -68,12 +70,17 @@ class Operating(Scheduling, Changing):
         schedule: str | None = None,
         interval: timedelta | None = None,
         execute_at: datetime | None = None,
+        rrule: str | None = None,
         timezone: str | None = None,
+        jitter: timedelta | None = None,
+        start_at: datetime | None = None,
+        end_at: datetime | None = None,
+        max_runs: int | None = None,
         by: str | None = None,
     ) -> bool:
         """Give an instance another schedule and leave its arguments; whether there is one. The options are those of :meth:`schedule_task`.
 
-        :param timezone: that of the stored schedule by default.
+        :param timezone: that of the stored schedule by default. Jitter and bounds are not kept.
         :param by: who asked for it; for the log ``pyncette.audit``.
 
         What somebody else schedules under this name at the same moment may be overwritten. Raises ConfigurationError if what is stored
@@ -85,14 +92,19 @@ class Operating(Scheduling, Changing):
             return False
         if row.state is State.UNREADABLE:
             raise ConfigurationError(f"What is stored of {name!r} {row.error}; schedule it anew, or remove it")
-        if timezone is None and not (execute_at is not None and execute_at.tzinfo is None):
+        if timezone is None and zone_of(rrule) is None and not (execute_at is not None and execute_at.tzinfo is None):
             timezone = parse(row.schedule).timezone
         instance = Instance(
             name=name,
             schedule=schedule,
             interval=interval,
             execute_at=execute_at,
+            rrule=rrule,
             timezone=timezone,
+            jitter=jitter,
+            start_at=start_at,
+            end_at=end_at,
+            max_runs=max_runs,
             args=stored_arguments(row.spec),
         )
         await self._registrar.register([template.registration(instance, await self._now())])

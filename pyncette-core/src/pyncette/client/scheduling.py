@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,13 +11,14 @@ from pyncette.checks import check_free_arguments
 from pyncette.client.base import Opened
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError
+from pyncette.instances import Instance
 from pyncette.registering import Registrar, earliest
 from pyncette.store.contract import Key, Registration, Repository
-from pyncette.tasks import TEMPLATE_OPTIONS, Instance, Task, TaskInstance
+from pyncette.tasks import TEMPLATE_OPTIONS, Task, TaskInstance
 
 __all__ = ["Scheduling"]
 
-_INSTANCE_OPTIONS = ("schedule", "interval", "execute_at", "timezone", "force", "by")
+_INSTANCE_OPTIONS = (*(each.name for each in fields(Instance) if each.name not in ("name", "args")), "force", "by")
 _OF_THE_TEMPLATE = dict.fromkeys(TEMPLATE_OPTIONS, "pass it where the template is declared")
 #: Instances that are checked before other coroutines have their turn.
 _SLICE = 200
@@ -51,18 +53,28 @@ class Scheduling(Opened):
         schedule: str | None = None,
         interval: timedelta | None = None,
         execute_at: datetime | None = None,
+        rrule: str | None = None,
         timezone: str | None = None,
+        jitter: timedelta | None = None,
+        start_at: datetime | None = None,
+        end_at: datetime | None = None,
+        max_runs: int | None = None,
         force: bool = False,
         args: Mapping[str, Any] | None = None,
         by: str | None = None,
         **more_args: Any,
     ) -> None:
-        """Store an instance of the template ``task`` under ``instance_name``, with exactly one of the three schedules.
+        """Store an instance of the template ``task`` under ``instance_name``, with exactly one of the four schedules.
 
-        :param schedule: a cron expression of five fields, or six with seconds last.
-        :param interval: the time between two occurrences; the first is one interval from now.
+        :param schedule: a cron expression of five fields, or six with seconds last. ``H`` is a number that the instance's name chooses.
+        :param interval: the time between two occurrences; the first is one interval from now, or at ``start_at``.
         :param execute_at: the only occurrence; in the past: at once. A naive one is local time, or wall time in ``timezone``.
+        :param rrule: a recurrence rule of RFC 5545, such as ``FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17``, see :class:`pyncette.schedule.RRule`.
         :param timezone: in which the expression is meant, and in which the body sees ``scheduled_at``; UTC by default.
+        :param jitter: each run is later than its occurrence by a part of this, which no attempt and no process changes.
+        :param start_at: no occurrence is before it. Naive as ``execute_at``.
+        :param end_at: no occurrence is after it. Naive as ``execute_at``.
+        :param max_runs: after so many runs the instance is removed. Runs are counted from when this schedule was stored.
         :param force: start the schedule anew even if it is the one stored, and let a run on its way lose its lease.
         :param args: arguments for the body, stored as JSON; they take precedence over the template's. Any name will do here.
         :param by: who schedules it, for the log ``pyncette.audit``.
@@ -84,7 +96,12 @@ class Scheduling(Opened):
             schedule=schedule,
             interval=interval,
             execute_at=execute_at,
+            rrule=rrule,
             timezone=timezone,
+            jitter=jitter,
+            start_at=start_at,
+            end_at=end_at,
+            max_runs=max_runs,
             args=more_args if args is None else args,
         )
         await self.schedule_tasks(template, [instance], force=force, by=by)

@@ -18,7 +18,7 @@ from croniter import croniter
 from pyncette.errors import ScheduleError
 from pyncette.values import plain_text, shown
 
-__all__ = ["Calendar", "normalise", "read"]
+__all__ = ["LIMITS", "Calendar", "normalise", "read"]
 
 
 class _Field(NamedTuple):
@@ -37,6 +37,9 @@ _DAY_OF_MONTH = _Field("day-of-month", 1, 31)
 _MONTH = _Field("month", 1, 12, _MONTHS)
 _WEEKDAY = _Field("day-of-week", 0, 7, _WEEKDAYS)
 _SECOND = _Field("second", 0, 59)
+
+#: What each field is called, and its lowest and highest number, in the order in which they are written.
+LIMITS = tuple((field.name, field.low, field.high) for field in (_MINUTE, _HOUR, _DAY_OF_MONTH, _MONTH, _WEEKDAY, _SECOND))
 
 _ALIASES = {
     "@yearly": "0 0 1 1 *",
@@ -257,7 +260,9 @@ def _number(field: _Field, text: str, term: str) -> int:
 
 def _refused(field: _Field, term: str) -> ScheduleError:
     what = f"{field.name} {shown(term)} is not understood"
-    if term[:1] in {"H", "R"}:
-        return ScheduleError(f"{what}: write a number; a hashed or random one would differ between workers")
+    if term[:1] == "H":
+        return ScheduleError(f"{what}: H is a number that the name of a task chooses; where there is no name, write a number")
+    if term[:1] == "R":
+        return ScheduleError(f"{what}: a random number would differ between workers; write H, which the task's name chooses")
     names = f" or {field.names[0]}-{field.names[-1]}" if field.names else ""
     return ScheduleError(f"{what}: write numbers {field.low}-{field.high}{names}, ranges, lists or steps")

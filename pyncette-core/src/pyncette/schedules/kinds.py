@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import count
+from typing import Protocol
 
 from pyncette.errors import ScheduleError
 from pyncette.schedules import cron as cronexpr
-from pyncette.schedules.cron import Calendar
 from pyncette.schedules.zones import find_zone, first_second, instant_of, set_back_at, wall_of
 from pyncette.values import EARLIEST, LATEST, plain_duration, plain_instant, plain_text, shown
 
-__all__ = ["EXTRA_KINDS", "Cron", "Extra", "Interval", "Once", "Schedule"]
+__all__ = ["EXTRA_KINDS", "Cron", "Extra", "Interval", "Once", "Schedule", "next_on_clock"]
 
 _SECOND = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -40,6 +40,30 @@ class Schedule(ABC):
     __slots__ = ()
 
     timezone: str
+
+    @property
+    def plain(self) -> "Schedule":
+        """The schedule itself, without bounds and jitter."""
+        return self
+
+    @property
+    def start_at(self) -> datetime | None:
+        """Before which there is no occurrence."""
+        return None
+
+    @property
+    def end_at(self) -> datetime | None:
+        """After which there is no occurrence."""
+        return None
+
+    @property
+    def max_runs(self) -> int | None:
+        """After how many runs it ends."""
+        return None
+
+    def execute_after(self, occurrence: datetime, key: tuple[str, str]) -> datetime:
+        """When the occurrence of the row with this ``key`` may run: then, or later by a part of the jitter."""
+        return occurrence
 
     @property
     def timezone_name(self) -> str:
@@ -259,13 +283,24 @@ def _check_zone(schedule: Schedule) -> None:
 @lru_cache(maxsize=1 << 14)
 def _next_cron(expression: str, timezone: str, last: datetime) -> datetime | None:
     """Cached, so that any number of tasks of one schedule cost one computation for each occurrence."""
-    calendar = cronexpr.read(expression)
-    zone = find_zone(timezone)
+    return next_on_clock(cronexpr.read(expression), find_zone(timezone), last)
+
+
+class _Calendar(Protocol):
+    """Which times of a clock match, see :class:`pyncette.schedules.cron.Calendar`."""
+
+    elapsed: bool
+
+    def after(self, wall: datetime, /) -> datetime | None: ...
+
+
+def next_on_clock(calendar: _Calendar, zone: tzinfo, last: datetime) -> datetime | None:
+    """The first instant after ``last`` at which the clock of ``zone`` shows what matches, by the rules of daylight saving."""
     found = (_next_elapsed if calendar.elapsed else _next_of_day)(calendar, zone, last)
     return found if found is not None and found <= LATEST else None
 
 
-def _next_of_day(calendar: Calendar, zone: tzinfo, last: datetime) -> datetime | None:
+def _next_of_day(calendar: _Calendar, zone: tzinfo, last: datetime) -> datetime | None:
     wall = wall_of(last, zone)
     for attempt in count():
         match = calendar.after(wall)
@@ -281,7 +316,7 @@ def _next_of_day(calendar: Calendar, zone: tzinfo, last: datetime) -> datetime |
     raise AssertionError  # pragma: no cover
 
 
-def _next_elapsed(calendar: Calendar, zone: tzinfo, last: datetime) -> datetime | None:
+def _next_elapsed(calendar: _Calendar, zone: tzinfo, last: datetime) -> datetime | None:
     found = _next_shown(calendar, zone, wall_of(last, zone), last)
     local = last.astimezone(zone)
     changed = None if local.fold else set_back_at(local)
@@ -293,7 +328,7 @@ def _next_elapsed(calendar: Calendar, zone: tzinfo, last: datetime) -> datetime 
     return found
 
 
-def _next_shown(calendar: Calendar, zone: tzinfo, wall: datetime, last: datetime) -> datetime | None:
+def _next_shown(calendar: _Calendar, zone: tzinfo, wall: datetime, last: datetime) -> datetime | None:
     """The first instant after ``last`` at which the clock shows a match that is later than ``wall``."""
     for attempt in range(_ATTEMPTS):
         match = calendar.after(wall)

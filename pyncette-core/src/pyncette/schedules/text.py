@@ -4,10 +4,14 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import cast
+from typing import Any
 
 from pyncette.errors import ScheduleError
+from pyncette.schedules.bounds import bounded, split
 from pyncette.schedules.kinds import EXTRA_KINDS, Cron, Extra, Interval, Once, Schedule
+from pyncette.schedules.rules import RRule
+from pyncette.schedules.rulewords import zone_of
+from pyncette.schedules.spread import spread
 from pyncette.schedules.zones import find_zone, instant_of
 from pyncette.values import plain_instant, shown
 
@@ -56,7 +60,8 @@ def _once(text: str) -> Schedule:
 
 @lru_cache(maxsize=1 << 14)
 def _parse(text: str) -> Schedule:
-    kind, _, rest = text.partition(" ")
+    plain, bounds = split(text)
+    kind, _, rest = plain.partition(" ")
     body, _, tail = rest.rpartition(" @")
     zone, _, digest = tail.partition(" #")
     schedule: Schedule
@@ -68,8 +73,11 @@ def _parse(text: str) -> Schedule:
             schedule = Interval(timedelta(seconds=int(seconds), microseconds=int(fraction.ljust(6, "0"))), zone)
         elif kind == "once":
             schedule = Once(datetime.fromisoformat(body), zone, digest)
+        elif kind == "rrule":
+            schedule = RRule(body, zone)
         else:
-            raise ScheduleError("It begins with neither 'cron', 'interval', 'once', 'trigger' nor 'backfill'")
+            raise ScheduleError("It begins with neither 'cron', 'interval', 'once', 'rrule', 'trigger' nor 'backfill'")
+        schedule = bounded(schedule, **bounds)
         if schedule.text != text:  # the store compares texts, so one schedule must not have two
             raise ScheduleError(f"Its canonical text would be {schedule.text!r}")
     except (ValueError, OverflowError) as error:
@@ -82,35 +90,61 @@ def from_options(
     schedule: str | None = None,
     interval: timedelta | None = None,
     execute_at: datetime | None = None,
+    rrule: str | None = None,
     timezone: str | None = None,
+    jitter: timedelta | None = None,
+    start_at: datetime | None = None,
+    end_at: datetime | None = None,
+    max_runs: int | None = None,
+    name: str = "",
     digest: str = "",
 ) -> Schedule:
-    """Make a schedule from what a user gives. Exactly one of the first three must be given.
+    """Make a schedule from what a user gives. Exactly one of the first four must be given.
 
-    :param schedule: a cron expression, see :class:`Cron`.
+    :param schedule: a cron expression, see :class:`Cron`; it may have ``H``, see :func:`spread`.
     :param interval: the time from one occurrence to the next, see :class:`Interval`.
     :param execute_at: the instant of the one occurrence, see :class:`Once`. A naive one is what the clock of
-        ``timezone`` shows then or, without ``timezone``, the clock of this machine.
-    :param timezone: the name of the time zone; UTC if not given.
+        ``timezone`` shows then or, without ``timezone``, the clock of this machine. So are ``start_at`` and ``end_at``.
+    :param rrule: a recurrence rule, see :class:`RRule`.
+    :param timezone: the name of the time zone; UTC if not given, or that which ``rrule`` names.
+    :param jitter: this and the three that follow: see :class:`Bounded`.
+    :param name: of the task or the instance: chooses the numbers for ``H``.
     :param digest: of the task's arguments; only the text of a :class:`Once` carries it.
     :raises ScheduleError: none or several are given, or one of them can't be understood.
     """
-    options = {"schedule": schedule, "interval": interval, "execute_at": execute_at}
+    options = {"schedule": schedule, "interval": interval, "execute_at": execute_at, "rrule": rrule}
     given = [name for name, value in options.items() if value is not None]
     if len(given) != 1:
-        raise ScheduleError(f"Give exactly one of schedule, interval and execute_at, not {' and '.join(given) or 'none of them'}")
+        raise ScheduleError(
+            f"Give exactly one of schedule, interval, execute_at and rrule, not {' and '.join(given) or 'none of them'}"
+        )
+    if timezone is None and rrule is not None:
+        timezone = zone_of(rrule)
     zone = "UTC" if timezone is None else timezone
+    plain: Schedule
     if schedule is not None:
-        return Cron(schedule, zone)
-    if interval is not None:
-        return Interval(interval, zone)
-    if isinstance(execute_at, datetime) and execute_at.tzinfo is None:
-        execute_at = _localised(plain_instant(execute_at), None if timezone is None else find_zone(timezone))
-    return Once(cast(datetime, execute_at), zone, digest)
+        plain = Cron(spread(schedule, name), zone)
+    elif interval is not None:
+        plain = Interval(interval, zone)
+    elif rrule is not None:
+        plain = RRule(rrule, zone)
+    else:
+        plain = Once(_aware(execute_at, "execute_at", timezone), zone, digest)
+    if (jitter, start_at, end_at, max_runs) == (None, None, None, None):
+        return plain
+    start_at, end_at = _aware(start_at, "start_at", timezone), _aware(end_at, "end_at", timezone)
+    return bounded(plain, jitter=jitter, start_at=start_at, end_at=end_at, max_runs=max_runs)
 
 
-def _localised(wall: datetime, zone: tzinfo | None) -> datetime:
+def _aware(instant: datetime | None, name: str, timezone: str | None) -> Any:
+    """The instant ``name``, of whatever type it is; a naive one as a clock of ``timezone`` shows it."""
+    if not isinstance(instant, datetime) or instant.tzinfo is not None:
+        return instant
+    return _localised(plain_instant(instant), None if timezone is None else find_zone(timezone), name)
+
+
+def _localised(wall: datetime, zone: tzinfo | None, name: str) -> datetime:
     try:
         return wall.astimezone(UTC) if zone is None else instant_of(wall, zone)
     except (OverflowError, OSError, ValueError) as error:  # before 1970, on some systems
-        raise ScheduleError(f"The instant execute_at {shown(wall)} has no local time here: give it a timezone") from error
+        raise ScheduleError(f"The instant {name} {shown(wall)} has no local time here: give it a timezone") from error

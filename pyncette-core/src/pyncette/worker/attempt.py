@@ -165,7 +165,9 @@ class Attempt:
         claim = self.claim
         memo = Memo.read(claim.memo)
         failures += memo.failures + memo.unreported(claim.occurrence, self.attempt)
-        return Memo(run, failures, seen=claim.attempt if self._adopted else 0, succeeded=memo.last_success).text()
+        return Memo(
+            run, failures, seen=claim.attempt if self._adopted else 0, succeeded=memo.last_success, counted=memo.counted
+        ).text()
 
     def _microseconds_at(self, moment: float) -> int:
         """When it is ``moment`` on the monotonic clock: microseconds on the store's."""

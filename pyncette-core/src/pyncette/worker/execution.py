@@ -17,7 +17,7 @@ from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Commit, Extend, Key, Outcome, Release, Settlement
 from pyncette.tasks import ExecutionMode, Task, stored_arguments
 from pyncette.worker.attempt import Lease
-from pyncette.worker.outcomes import give_up, ready_again_at, retry, target
+from pyncette.worker.outcomes import give_up, memo_of_commit, ready_again_at, retry, target
 from pyncette.worker.overtaken import Overtaken
 from pyncette.worker.recording import Recorder
 from pyncette.worker.settlement import Answer, Settler
@@ -214,7 +214,7 @@ class Execution(ToldAttempt):
         """Commit before the body is started; None if it must not be."""
         runner, claim = self._runner, self.claim
         following = target(self.task, claim, schedule, runner.clock.now)
-        memo = None if following is None else self.memo_of_start()  # a row that goes away takes its memo along
+        memo = following and memo_of_commit(claim, schedule, self.memo_of_start())  # a row that goes away takes its memo along
         commit = Commit(claim, following, memo)
         answer = await self._runner.settler.submit(commit, self.lease.deadline)
         if answer.outcome is not Outcome.APPLIED:
@@ -277,7 +277,7 @@ class Execution(ToldAttempt):
         memo = self.memo_of_success() if kept or following is not None else None
         if kept and memo is not None:
             self.record_text(memo)
-        commit = Commit(claim, following, None if following is None else memo)
+        commit = Commit(claim, following, memo and following and memo_of_commit(claim, schedule, memo))
         if runner.telling.active:
             self.report(self.ended_as(RunOutcome.SUCCEEDED), commit, schedule, "end")
         self._settle(commit)

@@ -306,7 +306,7 @@ class Engine:
 
     async def _register(self, tasks: Sequence[StaticTask]) -> None:
         now = self._clock.now()
-        for batch in cut(task.registration(now) for task in tasks):
+        for batch in cut(task.registration(now) for task in tasks if not task.has_ended(now)):
             await self._repository.register(now, batch)
             for registration in batch:
                 self.expect(STATIC_PARTITION, registration.target.execute_after)

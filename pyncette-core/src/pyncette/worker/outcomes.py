@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from pyncette.memo import Memo, counted
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Commit, Fail, Release, Settlement, Target
 from pyncette.tasks import FailureMode, Task
 
-__all__ = ["give_up", "ready_again_at", "retry", "target", "text_of"]
+__all__ = ["give_up", "memo_of_commit", "ready_again_at", "retry", "target", "text_of"]
 
 _MAX_ERROR_CHARACTERS = 2000
 
@@ -17,8 +18,15 @@ def target(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datet
 
     ``now`` is asked in the latter case only.
     """
+    if schedule.max_runs is not None and Memo.read(claim.memo).runs(claim.revision) + 1 >= schedule.max_runs:
+        return None
     following = schedule.next_after(claim.occurrence, now()) if task.fast_forward else schedule.next(claim.occurrence)
-    return None if following is None else Target(following, following)
+    return None if following is None else Target(following, schedule.execute_after(following, claim.key))
+
+
+def memo_of_commit(claim: Claim, schedule: Schedule, memo: str) -> str:
+    """``memo``, which counts the run where the schedule ends by their number."""
+    return memo if schedule.max_runs is None else counted(memo, claim.memo, claim.revision)
 
 
 def retry(
@@ -33,7 +41,7 @@ def retry(
 ) -> Settlement:
     """The body has failed, and the occurrence has attempts left: what the task's failure mode makes of that."""
     if task.failure_mode is FailureMode.COMMIT:
-        return Commit(claim, target(task, claim, schedule, now), memo)
+        return Commit(claim, target(task, claim, schedule, now), memo_of_commit(claim, schedule, memo))
     if task.failure_mode is FailureMode.UNLOCK:
         delay = poll_interval if task.retry_delay is None else task.retry_delay
         return Release(claim, now() + delay, memo=memo)
@@ -43,7 +51,9 @@ def retry(
 def give_up(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime], why: str, memo: str) -> Commit | Fail:
     """The occurrence has no attempts left. The schedule lives on; only what has no further occurrence is kept as failed."""
     following = target(task, claim, schedule, now)
-    return Fail(claim, why[:_MAX_ERROR_CHARACTERS], memo) if following is None else Commit(claim, following, memo)
+    if following is None:
+        return Fail(claim, why[:_MAX_ERROR_CHARACTERS], memo)
+    return Commit(claim, following, memo_of_commit(claim, schedule, memo))
 
 
 def ready_again_at(settlement: Settlement) -> datetime | None:
