@@ -34,6 +34,8 @@ class Counted(NamedTuple):
     runs: int
     #: Of which revision of the row: with another schedule they are counted anew. None: of the present one, since the row was moved.
     revision: int | None
+    #: Of which occurrence (microseconds) a run was on its way when the row was paused: what it commits leaves no trace in the memo.
+    running: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class Memo:
         """How many runs are counted of this revision of the row."""
         return self.counted.runs if self.counted is not None and self.counted.revision in (revision, None) else 0
 
+    def runs_left(self, max_runs: int | None, revision: int) -> int | None:
+        """How many runs are left of a schedule that ends by their number, the current one included; None for any other."""
+        return None if max_runs is None else max(max_runs - self.runs(revision), 1)
+
     @property
     def last_success(self) -> datetime | None:
         """When a run last ended well; None if that is not known."""
@@ -74,12 +80,19 @@ class Memo:
             return self
         return replace(self, note=note)
 
-    def resumed(self, attempts: int) -> "Memo":
+    def resumed(self, attempts: int, occurrence: datetime) -> "Memo":
         """The memo of a row that was paused. A run that ended meanwhile left no other trace.
 
-        :param attempts: how many at the present occurrence have ended.
+        :param attempts: how many at the present ``occurrence`` have ended.
         """
-        return replace(self, note=None, seen=attempts)
+        counted = self.counted
+        if counted is not None and counted.running is not None:
+            counted = Counted(counted.runs + (counted.running != to_microseconds(occurrence)), counted.revision)
+        return replace(self, note=None, seen=attempts, counted=counted)
+
+    def running(self, occurrence: datetime, revision: int) -> "Memo":
+        """The memo of a row that is about to be paused, whose runs are counted, and one of them is on its way."""
+        return replace(self, counted=Counted(self.runs(revision), revision, to_microseconds(occurrence)))
 
     def text(self) -> str:
         """What is stored."""
@@ -103,7 +116,9 @@ class Memo:
         if self.succeeded is not None:
             members.append(f'"succeeded":{to_microseconds(self.succeeded)}')
         if self.counted is not None:
-            members.append(f'"runs":{json.dumps(self.counted, separators=(",", ":"))}')
+            runs, revision, running = self.counted
+            values = [runs, revision] if running is None else [runs, revision, running]
+            members.append(f'"runs":{json.dumps(values, separators=(",", ":"))}')
         if (note := self.note) is not None:
             values = [_text(note.text, _MOST_OF_NOTE), _text(note.by, _MOST_OF_NAME), _microseconds(note.at)]
             members.append(f'"note":[{",".join(values)}]')
@@ -203,8 +218,8 @@ def _read_run(values: Any) -> Run | None:
 
 def _read_counted(values: Any) -> Counted | None:
     match values:
-        case [int(runs), int() | None as revision] if runs >= 0:
-            return Counted(runs, revision)
+        case [int(runs), int() | None as revision, *rest] if 0 <= runs <= _LARGEST:
+            return Counted(runs, revision, rest[0] if rest and type(rest[0]) is int else None)
     return None
 
 

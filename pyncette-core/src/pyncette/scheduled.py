@@ -105,6 +105,11 @@ class ScheduledTask:
         return row.ready_at if row.attempt and row.locked_until is None else None
 
     @property
+    def runs_left(self) -> int | None:
+        """How many runs there will be, with that of the current occurrence; None without ``max_runs``."""
+        return self._memo.runs_left(self.schedule.max_runs, self.row.revision)
+
+    @property
     def note(self) -> Note | None:
         """Who paused the task, when and why, if it is paused and that is known."""
         return self._memo.note if self.row.state is State.PAUSED else None

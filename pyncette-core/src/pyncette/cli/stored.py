@@ -288,7 +288,10 @@ def describe_schedule(row: Row) -> dict[str, Any]:
         occurrence = row.occurrence.astimezone(schedule.zone)
     except (OverflowError, ValueError):  # at either end of the calendar
         occurrence = row.occurrence
-    return {**in_words(schedule), "next": when(occurrence)}
+    described = {**in_words(schedule), "next": when(occurrence)}
+    if schedule.max_runs is not None:
+        described["runs_left"] = Memo.read(row.memo).runs_left(schedule.max_runs, row.revision)
+    return described
 
 
 def in_words(schedule: Schedule) -> dict[str, Any]:

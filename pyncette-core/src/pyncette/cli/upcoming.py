@@ -14,6 +14,7 @@ from pyncette.cli.output import note, print_json, print_table
 from pyncette.cli.stored import Group, find, groups, locate, opened, rows
 from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.extra import is_extra
+from pyncette.memo import Memo
 from pyncette.schedules.kinds import Schedule
 from pyncette.schedules.text import parse
 from pyncette.schedules.zones import instant_of
@@ -67,13 +68,23 @@ def instant_meant(moment: Moment, since: datetime, zone: tzinfo) -> datetime:
 class _Upcoming:
     """One occurrence, ordered by time; the next one of its task can be had from it."""
 
-    __slots__ = ("at", "instance", "schedule", "task")
+    __slots__ = ("at", "instance", "key", "left", "schedule", "task")
 
-    def __init__(self, at: datetime, task: str, instance: str | None, schedule: Schedule) -> None:
+    def __init__(
+        self, at: datetime, task: str, instance: str | None, schedule: Schedule, key: Key, left: int | None = None
+    ) -> None:
         self.at = at
         self.task = task
         self.instance = instance
         self.schedule = schedule
+        self.key = key
+        #: How many runs there will be, with this one, if that is limited.
+        self.left = left
+
+    def following(self) -> "_Upcoming | None":
+        at = None if self.left == 1 else _after(self.schedule.next, self.at)
+        left = self.left and self.left - 1
+        return None if at is None else _Upcoming(at, self.task, self.instance, self.schedule, self.key, left)
 
     def __lt__(self, other: "_Upcoming") -> bool:
         return (self.at, self.task, self.instance or "") < (other.at, other.task, other.instance or "")
@@ -95,27 +106,51 @@ async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
                 heapq.heappush(heap, first)
                 if keep is not None and len(heap) > 2 * keep:
                     heap = heapq.nsmallest(keep, heap)  # sorted, and so a heap; what is left out comes too late in any case
-    fired: list[tuple[datetime, str, str | None]] = []
+    fired: list[_Upcoming] = []
+    last: set[int] = set()
     while heap and len(fired) != keep:
         if len(fired) % _BREATH == 0:
             await asyncio.sleep(0)
         upcoming = heap[0]
-        fired.append((upcoming.at.astimezone(zone), upcoming.task, upcoming.instance))
-        following = _after(upcoming.schedule.next, upcoming.at)
-        if following is not None and following < end:
-            heapq.heapreplace(heap, _Upcoming(following, upcoming.task, upcoming.instance, upcoming.schedule))
+        fired.append(upcoming)
+        following = upcoming.following()
+        if following is not None and following.at < end:
+            heapq.heapreplace(heap, following)
         else:
             heapq.heappop(heap)
+        if following is None:
+            last.add(len(fired))
     shown = fired[: arguments.limit or None]
     if arguments.json:
-        for at, task, instance in shown:
-            print_json({"at": at.isoformat(), "task": task, "instance": instance})
+        for number, each in enumerate(shown, 1):
+            print_json(_described(each, zone, number in last))
     else:
-        cells = [(at.isoformat(sep=" ", timespec="seconds"), f"{at:%a}", task, instance) for at, task, instance in shown]
-        print_table(["at", "day", "task", "instance"], cells)
+        cells = [_cells(each, zone, number in last) for number, each in enumerate(shown, 1)]
+        # Where nothing is spread and nothing ends, there is nothing to say of it.
+        columns = 4 if not any(row[4] for row in cells) else 5
+        print_table(["at", "day", "task", "instance", "note"][:columns], [row[:columns] for row in cells])
     if len(shown) < len(fired):
         note(f"there are more than these {arguments.limit}; --limit 0 lists all")
     return 0
+
+
+def _described(upcoming: _Upcoming, zone: tzinfo, last: bool) -> dict[str, object]:
+    values: dict[str, object] = {
+        "at": upcoming.at.astimezone(zone).isoformat(),
+        "task": upcoming.task,
+        "instance": upcoming.instance,
+    }
+    if (runs_at := upcoming.schedule.execute_after(upcoming.at, upcoming.key)) != upcoming.at:
+        values["runs_at"] = runs_at.astimezone(zone).isoformat()
+    return values | {"last": True} if last else values
+
+
+def _cells(upcoming: _Upcoming, zone: tzinfo, last: bool) -> tuple[str | None, ...]:
+    at = upcoming.at.astimezone(zone)
+    notes = ["the last"] if last else []
+    if (runs_at := upcoming.schedule.execute_after(upcoming.at, upcoming.key)) != upcoming.at:
+        notes.insert(0, f"runs at {runs_at.astimezone(zone):%H:%M:%S}, for its jitter")
+    return at.isoformat(sep=" ", timespec="seconds"), f"{at:%a}", upcoming.task, upcoming.instance, ", ".join(notes)
 
 
 async def _firsts(
@@ -148,15 +183,22 @@ async def _firsts(
             except ScheduleError as error:
                 left_out.append(f"{row.key.name!r} of {group.name!r} is left out: {error}")
                 continue
-            later = functools.partial(schedule.next_after, row.occurrence)
-            at = row.occurrence if row.occurrence >= start else _after(later, start - _MICROSECOND)
-            if at is not None:
-                yield _Upcoming(at, group.name, None if group.kind == "static" else row.key.name, schedule)
+            instance = None if group.kind == "static" else row.key.name
+            left = Memo.read(row.memo).runs_left(schedule.max_runs, row.revision)
+            upcoming: _Upcoming | None = _Upcoming(row.occurrence, group.name, instance, schedule, row.key, left)
+            if left is None and row.occurrence < start:
+                later = functools.partial(schedule.next_after, row.occurrence)
+                at = _after(later, start - _MICROSECOND)
+                upcoming = None if at is None else _Upcoming(at, group.name, instance, schedule, row.key)
+            while upcoming is not None and upcoming.at < start:  # each counts
+                upcoming = upcoming.following()
+            if upcoming is not None:
+                yield upcoming
         if missing and isinstance(group.task, StaticTask) and group.task.enabled:
             # As if the app were started now.
             first = _after(group.task.schedule.first, max(now, start - _MICROSECOND))
             if first is not None:
-                yield _Upcoming(first, group.name, None, group.task.schedule)
+                yield _Upcoming(first, group.name, None, group.task.schedule, group.task.key)
         elif missing and arguments.instance is not None:
             raise ConfigurationError(f"Task {group.name!r} has no instance {arguments.instance!r} in the store")
     for text in left_out[:_EXAMPLES]:

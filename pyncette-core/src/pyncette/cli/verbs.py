@@ -17,8 +17,9 @@ from pyncette.cli.bulk import in_bulk
 from pyncette.cli.completion import complete_names
 from pyncette.cli.filters import Filter, add_filters
 from pyncette.cli.output import note, print_json, say
+from pyncette.cli.rescheduling import add_schedule_options, schedule_options
 from pyncette.cli.stored import Group, find, groups, opened
-from pyncette.cli.upcoming import Moment, duration, instant_meant, parse_moment
+from pyncette.cli.upcoming import Moment, instant_meant, parse_moment
 from pyncette.client.changing import memo_of_pause, memo_of_resumption
 from pyncette.errors import ConfigurationError, RepositoryError
 from pyncette.history import remember
@@ -118,12 +119,9 @@ def add_verbs(add: Add) -> None:
         "shop.py:app remind ada --schedule '0 18 * * FRI' --timezone Europe/London",
         "shop.py:app remind ada --interval 90m",
         "shop.py:app remind ada --at +2h",
+        "shop.py:app remind ada --rrule 'FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17' --max-runs 12",
     )
-    way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--schedule", metavar="CRON", help="a cron expression")
-    way.add_argument("--interval", type=_interval, metavar="DURATION", help="such as 90m (s, m, h, d or w)")
-    way.add_argument("--at", type=parse_moment, metavar="INSTANT", help="once: 2026-07-01T09:00, the same with an offset, or +2h")
-    parser.add_argument("--timezone", metavar="ZONE", help="that of the schedule (default: the one it has)")
+    add_schedule_options(parser)
 
 
 def _add(add: Add, name: str, command: Any, what: str, more: str, *lines: str) -> argparse.ArgumentParser:
@@ -142,13 +140,6 @@ def _add_bulk(parser: argparse.ArgumentParser) -> None:
     add_filters(parser)
     parser.add_argument("--yes", action="store_true", help="do it to all that the filters meet")
     parser.add_argument("--dry-run", action="store_true", help="only show them")
-
-
-def _interval(text: str) -> timedelta:
-    parts = _INTERVAL.fullmatch(text)
-    if parts is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 90s, 5m, 12h, 2d or 1w")
-    return duration(parts[1], parts[2])
 
 
 # --- what is meant ------------------------------------------------------------------------------------------------------
@@ -330,16 +321,8 @@ async def _retry(app: Pyncette, arguments: argparse.Namespace) -> int:
 async def _reschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
     async with opened(app, changing=True) as app_context:
         _, task = await _declared(app_context, arguments)
-        at = None if arguments.at is None else _at(arguments.at, app_context.clock.now(), arguments.timezone)
-        if not await app_context.reschedule_task(
-            task,
-            arguments.instance,
-            schedule=arguments.schedule,
-            interval=arguments.interval,
-            execute_at=at,
-            timezone=arguments.timezone,
-            by=arguments.by,
-        ):
+        options = schedule_options(arguments, app_context.clock.now())
+        if not await app_context.reschedule_task(task, arguments.instance, **options, by=arguments.by):
             raise _absent(arguments)
         stored = await app_context.get_task(task, arguments.instance)
         following = None if stored is None else stored.scheduled_at.isoformat()

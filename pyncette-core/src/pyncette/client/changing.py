@@ -4,8 +4,9 @@ from datetime import datetime
 
 from pyncette.audit import audit, check_by
 from pyncette.client.base import Opened
-from pyncette.errors import RepositoryError
+from pyncette.errors import RepositoryError, ScheduleError
 from pyncette.memo import Memo, Note
+from pyncette.schedules.text import parse
 from pyncette.store.contract import Key, Row, State, SupportsPause
 from pyncette.tasks import StaticTask, Task, TaskInstance
 
@@ -64,12 +65,22 @@ class Changing(Opened):
 
 def memo_of_pause(row: Row, note: str | None, by: str | None, now: datetime) -> str:
     """What is remembered of ``row`` while it is paused."""
-    return Memo.read(row.memo).paused(Note(text=note, by=by, at=now)).text()
+    memo = Memo.read(row.memo)
+    if row.locked_until is not None and row.state is State.SCHEDULED and _counts_runs(row):
+        memo = memo.running(row.occurrence, row.revision)
+    return memo.paused(Note(text=note, by=by, at=now)).text()
 
 
 def memo_of_resumption(row: Row) -> str:
     """What is remembered of the paused ``row`` when it is resumed."""
-    return Memo.read(row.memo).resumed(row.attempt - (row.locked_until is not None)).text()
+    return Memo.read(row.memo).resumed(row.attempt - (row.locked_until is not None), row.occurrence).text()
+
+
+def _counts_runs(row: Row) -> bool:
+    try:
+        return parse(row.schedule).max_runs is not None
+    except ScheduleError:
+        return False
 
 
 def names(task: Task | TaskInstance, key: Key) -> tuple[str, str | None]:

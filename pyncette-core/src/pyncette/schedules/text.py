@@ -60,12 +60,12 @@ def _once(text: str) -> Schedule:
 
 @lru_cache(maxsize=1 << 14)
 def _parse(text: str) -> Schedule:
-    plain, bounds = split(text)
-    kind, _, rest = plain.partition(" ")
-    body, _, tail = rest.rpartition(" @")
-    zone, _, digest = tail.partition(" #")
     schedule: Schedule
     try:
+        plain, bounds = split(text)
+        kind, _, rest = plain.partition(" ")
+        body, _, tail = rest.rpartition(" @")
+        zone, _, digest = tail.partition(" #")
         if kind == "cron":
             schedule = Cron(body, zone)
         elif kind == "interval":

@@ -18,7 +18,7 @@ def target(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datet
 
     ``now`` is asked in the latter case only.
     """
-    if schedule.max_runs is not None and Memo.read(claim.memo).runs(claim.revision) + 1 >= schedule.max_runs:
+    if schedule.max_runs is not None and Memo.read(claim.memo).runs_left(schedule.max_runs, claim.revision) == 1:
         return None
     following = schedule.next_after(claim.occurrence, now()) if task.fast_forward else schedule.next(claim.occurrence)
     return None if following is None else Target(following, schedule.execute_after(following, claim.key))
