@@ -67,7 +67,7 @@ PYRIGHT = ["pyright[nodejs]==1.1.414"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
 TEST_REQUIREMENTS = [
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
-    *("hypothesis>=6.140", "cronsim>=2.6", "trustme>=1.2", "argcomplete>=3.1", "uvloop; sys_platform != 'win32'"),
+    *("hypothesis>=6.140", "cronsim>=2.6", "trustme>=1.2", "argcomplete>=3.1", "pyyaml", "uvloop; sys_platform != 'win32'"),
     *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk", "matplotlib", "django"),  # of examples
     *("sqlalchemy[asyncio]>=2", "psycopg[binary]>=3.1"),  # whose transactions stores join
 ]

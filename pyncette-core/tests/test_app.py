@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -661,6 +662,57 @@ def store_of(app, clock):
 def test_without_anything_tasks_are_kept_in_memory(clock):
     assert type(store_of(Pyncette(), clock)) is MemoryRepository
     assert type(store_of(Pyncette("memory://"), clock)) is MemoryRepository
+
+
+def warnings_at_the_start(caplog, app, clock=None, **options):
+    async def start():
+        async with app.create(clock=clock, **options):
+            pass
+
+    caplog.clear()
+    asyncio.run(start())
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_url_that_is_none_is_warned_of_at_the_start(caplog, monkeypatch):
+    monkeypatch.delenv("SHOP_URL", raising=False)
+    app = Pyncette(os.environ.get("SHOP_URL"))
+    [warning] = warnings_at_the_start(caplog, app)
+    assert "environment variable" in warning
+    assert "Pyncette('memory://')" in warning
+
+    async def schedule():
+        async with app.client():
+            pass
+
+    caplog.clear()
+    asyncio.run(schedule())
+    assert len(caplog.records) == 1, "a client that is lost in memory says it once"
+
+
+def test_memory_by_choice_and_tests_are_not_warned_of(caplog, clock, tmp_path):
+    app = Pyncette(None)
+    assert warnings_at_the_start(caplog, app, clock) == [], "time is virtual"
+    assert warnings_at_the_start(caplog, app, looking=True, layouts="ignore") == [], "nothing runs"
+    app.use_repository("memory://")
+    assert warnings_at_the_start(caplog, app) == []
+    app = Pyncette(None)
+    app.use_repository()
+    assert warnings_at_the_start(caplog, app) == []
+    for chosen in (
+        Pyncette(),
+        Pyncette("memory://"),
+        Pyncette(memory_repository),
+        Pyncette(None, repository_factory=memory_repository),
+    ):
+        assert warnings_at_the_start(caplog, chosen) == []
+    assert warnings_at_the_start(caplog, Pyncette(None, sqlite_database=str(tmp_path / "shop.db"))) == []
+
+
+@pytest.mark.parametrize("url", ["", " "])
+def test_an_empty_url_is_an_error_that_names_the_likely_cause(url):
+    with pytest.raises(ConfigurationError, match="empty; if it comes from an environment variable, set that"):
+        Pyncette(url)
 
 
 def test_the_store_can_be_replaced(clock):

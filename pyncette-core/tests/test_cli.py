@@ -534,10 +534,11 @@ def test_check_creates_the_tables_and_leaves_no_row(pyncette, tmp_path):
         "layouts",
         "rows",
         "workers",
+        "leases",
     ]
     assert rows(tmp_path / "shop.db") == []
     found = pyncette("check", "--url", "sqlite:///other.db", "--json").objects
-    assert [each["result"] for each in found] == ["ok"] * 7
+    assert [each["result"] for each in found] == ["ok"] * 8
     assert rows(tmp_path / "other.db") == []
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import enum
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -34,11 +35,18 @@ __all__ = ["Fixture", "Pyncette"]
 logger = logging.getLogger(__name__)
 
 
+class _Url(enum.Enum):
+    """What tells a URL that was left out, by choice, from one that is None, as of an environment variable that is not set."""
+
+    LEFT_OUT = "left out"
+
+
 class Pyncette(Declarations):
     """An application. Declare tasks on it, then run it: ``app.main()`` in a program, ``await app.run()`` in an event loop.
 
     :param url: where schedules are kept, for example ``"sqlite:///pyncette.db"``, or a ``repository_factory``. Without either:
-        in memory, or in the SQLite file ``sqlite_database`` if that is given.
+        in memory, or in the SQLite file ``sqlite_database`` if that is given. None, as ``os.environ.get()`` returns it, is in memory
+        too, with a warning at the start.
     :param repository_factory: instead of a URL; ``repository_options`` are its options.
     :param poll_interval: how long a change made by another process may go unnoticed. What is known starts on time all the same.
     :param concurrency_limit: how many bodies run at once in this process. Nothing is claimed without a free slot.
@@ -54,7 +62,7 @@ class Pyncette(Declarations):
 
     def __init__(
         self,
-        url: str | backends.RepositoryFactory | None = None,
+        url: str | backends.RepositoryFactory | Literal[_Url.LEFT_OUT] | None = _Url.LEFT_OUT,
         *,
         repository_factory: backends.RepositoryFactory | None = None,
         poll_interval: timedelta = timedelta(seconds=1),
@@ -98,17 +106,20 @@ class Pyncette(Declarations):
 
     def use_repository(
         self,
-        url: str | backends.RepositoryFactory | None = None,
+        url: str | backends.RepositoryFactory | Literal[_Url.LEFT_OUT] | None = _Url.LEFT_OUT,
         *,
         repository_factory: backends.RepositoryFactory | None = None,
         **repository_options: Any,
     ) -> None:
         """Replace the store that was chosen when the application was made; for command lines and tests."""
-        if callable(url):
+        if url is not _Url.LEFT_OUT and callable(url):
             if repository_factory is not None:
                 raise ConfigurationError("There are two repository factories, the first given by its position; pass one of them")
-            url, repository_factory = None, url
-        if url is not None:
+            repository_factory = url
+            url = _Url.LEFT_OUT
+        #: Whether None was passed for the URL, and nothing else says where the rows are.
+        self.lacks_url = url is None and repository_factory is None and not repository_options
+        if url is not None and url is not _Url.LEFT_OUT:
             if repository_factory is not None or repository_options:
                 raise ConfigurationError("A URL and a repository_factory or its options are given; put the options into the URL")
             self._open = backends.from_url(url)
@@ -191,7 +202,7 @@ class Pyncette(Declarations):
         does, and the store's error if it can't be opened.
         """
         async with self._opened() as (repository, clock, _):
-            if not repository.shared:
+            if not repository.shared and not self.lacks_url:
                 logger.warning("The store is in memory, where no other process finds what is scheduled; pass a URL to Pyncette()")
             client = Client(repository, clock, self.tasks, poll_interval=self._settings.poll_interval)
             try:
@@ -218,6 +229,12 @@ class Pyncette(Declarations):
     ) -> AsyncIterator[tuple[Repository, AlignedClock, str]]:
         """The open store, the time there, and what it is called. Until the end nothing more can be declared."""
         with self._in_use():
+            # Not in tests, whose time is virtual.
+            if self.lacks_url and not looking and isinstance(self._clock if clock is None else clock, SystemClock):
+                logger.warning(
+                    "The URL of the store is None, as from an environment variable that is not set: what is scheduled is kept in the memory "
+                    "of this process and lost with it. Set the variable, or say Pyncette('memory://') if that is what you want"
+                )
             async with (backends.looking(self._open) if looking else self._open)() as repository:
                 store = self._store or type(repository).__name__
                 if self._instrumentations:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.cli.conflicts import conflict
+from pyncette.cli.diagnosing import WITHOUT_URL, differing_distributions, differing_workers, short_leases
 from pyncette.cli.output import flush, note, print_json, print_table, say
 from pyncette.cli.stored import count, groups, rows
 from pyncette.cli.workers import unpolled, workers_of
@@ -60,6 +61,12 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
     found = conflict()
     version = importlib.metadata.version("pyncette-core")
     yield _Finding("packages", "failed" if found else "ok", found or f"pyncette-core {version}, and no Pyncette 1 beside it")
+    differing = differing_distributions()
+    if differing is not None:
+        yield _Finding("packages", "warning", differing)
+    if app.lacks_url:
+        yield _Finding("store", "failed", WITHOUT_URL)
+        return
     what, elapsed = "store", _stopwatch()
     try:
         async with app.create(fixtures=False, layouts="ignore") as app_context:
@@ -75,7 +82,14 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
             for finding in await _rows(app_context):
                 yield finding
             what = "workers"
-            yield await _workers(app_context)
+            async for finding in _workers(app_context):
+                yield finding
+            what = "leases"
+            short = await short_leases(app_context)
+            for finding in [_Finding(what, "warning", each) for each in short[:_EXAMPLES]]:
+                yield finding
+            if not short:
+                yield _Finding(what, "ok", "no task is known to take longer than its lease")
     except PyncetteError as error:
         yield _Finding(what, "failed", " ".join(str(error).split()))
 
@@ -156,20 +170,26 @@ async def _rows(app_context: PyncetteContext) -> Sequence[_Finding]:
     return [_Finding("rows", "warning", each) for each in found] or [_Finding("rows", "ok", "all can be read, and are declared")]
 
 
-async def _workers(app_context: PyncetteContext) -> _Finding:
-    """Whether all that the application declares is polled by somebody who is alive."""
+async def _workers(app_context: PyncetteContext) -> AsyncIterator[_Finding]:
+    """Whether all that the application declares is polled by somebody who is alive, and whether those fit together."""
     workers = await workers_of(app_context)
     if workers is None:
-        return _Finding("workers", "ok", "the store is that of a single process")
+        yield _Finding("workers", "ok", "the store is that of a single process")
+        return
     alive = sum(worker.alive for worker in workers)
     gone = f", {len(workers) - alive} went without a word within the last hour" if len(workers) > alive else ""
     lacking = {task.name: why for task in app_context.tasks if (why := unpolled(task, workers)) is not None}
     if not alive:
-        return _Finding("workers", "warning" if lacking else "ok", f"none is alive{gone}")
+        start = "; nothing runs until you start one: pyncette run APP" if lacking else ""
+        yield _Finding("workers", "warning" if lacking else "ok", f"none is alive{gone}{start}")
+        return
     told = "; ".join(f"{name!r}: {why}" for name, why in [*lacking.items()][:_EXAMPLES])
     if len(lacking) > _EXAMPLES:
         told += f"; and {len(lacking) - _EXAMPLES} more"
-    return _Finding("workers", "warning" if lacking else "ok", f"{alive} alive{gone}" + (f"; {told}" if told else ""))
+    yield _Finding("workers", "warning" if lacking else "ok", f"{alive} alive{gone}" + (f"; {told}" if told else ""))
+    differing = differing_workers(workers)
+    if differing is not None:
+        yield _Finding("workers", "warning", differing)
 
 
 def _problem(row: Row) -> str | None:

@@ -18,6 +18,7 @@ from pyncette.cli.filters import add_filters
 from pyncette.cli.output import OutputError, flush, note, say
 from pyncette.cli.running import run
 from pyncette.cli.runs import add_runs
+from pyncette.cli.starting import add_init
 from pyncette.cli.tasks import list_tasks, show
 from pyncette.cli.upcoming import next_occurrences, parse_moment
 from pyncette.cli.verbs import add_by, add_verbs
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     add = adding(commands)
+    add_init(add)
     _add_run(add)
     _add_tasks(add)
     _add_changes(add)

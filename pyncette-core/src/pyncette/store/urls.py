@@ -18,6 +18,7 @@ from pyncette.store.contract import CONTRACT_VERSION, Repository
 from pyncette.store.options import check_type, converted, instead_of, is_plain, options_of
 
 __all__ = [
+    "DISTRIBUTIONS",
     "ENTRY_POINT_GROUP",
     "Backend",
     "BackendURL",
@@ -33,7 +34,7 @@ __all__ = [
 ENTRY_POINT_GROUP = "pyncette.backends"
 
 #: The schemes of our own distributions, so that a missing one can be named.
-_DISTRIBUTIONS = {
+DISTRIBUTIONS = {
     **{
         f"{name}{kind}": "pyncette-redis"
         for name in ("redis", "rediss", "valkey", "valkeys")
@@ -77,6 +78,10 @@ class BackendURL:
         if not isinstance(url, str):
             raise ConfigurationError(
                 f"The URL of the store is of type {type(url).__name__}; pass a str such as 'sqlite:///pyncette.db'"
+            )
+        if not url.strip():
+            raise ConfigurationError(
+                "The URL of the store is empty; if it comes from an environment variable, set that, for example to sqlite:///pyncette.db"
             )
         scheme, separator, rest = url.partition("://")
         if not separator or not _SCHEME.fullmatch(scheme):
@@ -255,7 +260,7 @@ def offers() -> Sequence[Offer]:
         for entry in entry_points(group=ENTRY_POINT_GROUP)
     ]
     schemes = {offer.scheme for offer in installed}
-    missing = [Offer(scheme, package, None) for scheme, package in _DISTRIBUTIONS.items() if scheme not in schemes]
+    missing = [Offer(scheme, package, None) for scheme, package in DISTRIBUTIONS.items() if scheme not in schemes]
     return sorted({*installed, *missing}, key=lambda offer: (offer.scheme, offer.distribution))
 
 
@@ -266,11 +271,11 @@ def load(scheme: str) -> Backend:
     offered = entry_points(group=ENTRY_POINT_GROUP)
     entries = [entry for entry in offered if entry.name == scheme]
     if not entries:
-        if scheme in _DISTRIBUTIONS:
-            package = _DISTRIBUTIONS[scheme]
+        if scheme in DISTRIBUTIONS:
+            package = DISTRIBUTIONS[scheme]
             raise BackendNotInstalledError(f"{scheme}:// needs the package {package}. Install it with: pip install {package}")
         schemes = {entry.name for entry in offered}
-        raise UnknownBackendError(f"No backend is known for {scheme}://{instead_of(scheme, schemes | _DISTRIBUTIONS.keys())}")
+        raise UnknownBackendError(f"No backend is known for {scheme}://{instead_of(scheme, schemes | DISTRIBUTIONS.keys())}")
     owners = sorted({entry.dist.name if entry.dist else entry.value for entry in entries})
     if len(owners) > 1:
         raise ConfigurationError(f"{scheme}:// is offered by {' and '.join(owners)}; uninstall all but one of them")
