@@ -116,9 +116,8 @@ class Memo:
         if self.succeeded is not None:
             members.append(f'"succeeded":{to_microseconds(self.succeeded)}')
         if self.counted is not None:
-            runs, revision, running = self.counted
-            values = [runs, revision] if running is None else [runs, revision, running]
-            members.append(f'"runs":{json.dumps(values, separators=(",", ":"))}')
+            known = self.counted if self.counted.running is not None else self.counted[:2]
+            members.append(f'"runs":{json.dumps(known, separators=(",", ":"))}')
         if (note := self.note) is not None:
             values = [_text(note.text, _MOST_OF_NOTE), _text(note.by, _MOST_OF_NAME), _microseconds(note.at)]
             members.append(f'"note":[{",".join(values)}]')
