@@ -161,6 +161,49 @@ class _Call:
     refused: bool = False
 
 
+class _Schedule(NamedTuple):
+    """A schedule as it is stored, read independently."""
+
+    #: None for a once-off.
+    interval: timedelta | None
+    jitter: timedelta = timedelta()
+    start: datetime | None = None
+    end: datetime | None = None
+    runs: int | None = None
+
+    @classmethod
+    def read(cls, text: str) -> "_Schedule":
+        """ValueError if it is no schedule."""
+        if re.fullmatch(r"once \S+ @UTC #\w+", text):
+            return cls(None)
+        number = r"(\d+(?:\.\d+)?)"
+        found = re.fullmatch(rf"interval {number} @UTC(?: jitter={number})?(?: start=(\S+))?(?: end=(\S+))?(?: runs=(\d+))?", text)
+        if found is None:
+            raise ValueError(text)
+        interval, jitter, start, end, runs = found.groups()
+        return cls(
+            _seconds(interval),
+            _seconds(jitter or "0"),
+            start and datetime.fromisoformat(start),
+            end and datetime.fromisoformat(end),
+            runs and int(runs),
+        )
+
+    def first(self, now: datetime) -> datetime | None:
+        """The first occurrence of an interval that is registered at ``now``."""
+        if self.interval is None or self.start is None:
+            return self.interval and now + self.interval
+        at = self.start
+        while at < now or (at == now and at != self.start):
+            at += self.interval
+        return at
+
+
+def _seconds(text: str) -> timedelta:
+    seconds, _, fraction = text.partition(".")
+    return timedelta(seconds=int(seconds), microseconds=int(fraction.ljust(6, "0")))
+
+
 class _Checker:
     def __init__(self, rules: Rules) -> None:
         self.violations: list[Violation] = []
@@ -174,6 +217,11 @@ class _Checker:
         self._claims: dict[log.Run, _Claim] = {}
         self._attempts: defaultdict[tuple[_Generation, datetime], list[_Claim]] = defaultdict(list)
         self._commits: set[tuple[_Generation, datetime]] = set()
+        #: How many runs of a schedule were committed; and how often its row was paused or resumed, when one run may go uncounted.
+        self._runs: defaultdict[_Generation, int] = defaultdict(int)
+        self._paused: defaultdict[Key, int] = defaultdict(int)
+        #: By how much each occurrence is late for its jitter.
+        self._late: dict[tuple[Key, datetime, timedelta], timedelta] = {}
         self._epochs: dict[Key, int] = {}
         self._at_most_once: set[tuple[object, ...]] = set()
         self._calls: dict[int, _Call] = {}
@@ -253,6 +301,10 @@ class _Checker:
             self._registered(event)
         elif event.operation == "unregister" and before is not None:
             self._revoke(key)
+        if event.operation in ("pause", "resume"):
+            self._paused[key] += 1
+        if after is not None and event.operation != "poison":
+            self._spread(before, after)
         if event.operation not in ("unregister", "poison", "settle") and after is None and before is not None:
             self._report("I3 no loss", f"{key} was removed by a {event.operation}")
         if before is None and after is not None:
@@ -263,6 +315,21 @@ class _Checker:
             self._rows[key] = after
         if before != after:
             self._changed_at[key] = event.at
+
+    def _spread(self, before: Row | None, after: Row) -> None:
+        """A run may be later than its occurrence by less than the jitter; and by how much, nothing changes."""
+        if not self._understood(after):
+            return
+        late, schedule = after.execute_after - after.occurrence, _Schedule.read(after.schedule)
+        # A static task's occurrence that is due stays as it is under another schedule.
+        kept = before is not None and before[3:5] == after[3:5]
+        if late and not kept and not timedelta() < late < schedule.jitter:
+            self._report("I4 early", f"{after.key} of {after.occurrence} is for {after.execute_after}: {after.schedule}")
+        if kept or not schedule.jitter:
+            return
+        known = self._late.setdefault((after.key, after.occurrence, schedule.jitter), late)
+        if known != late:
+            self._report("I9", f"{after.key} of {after.occurrence} is late by {late}, and was by {known}")
 
     def _generation(self, row: Row) -> _Generation:
         return _Generation(row.key, self._incarnations[row.key], row.revision)
@@ -281,18 +348,24 @@ class _Checker:
         if before is None or before.schedule != after.schedule or forced:
             if before is not None and after.revision <= before.revision:
                 self._report("I3 no loss", f"the revision of {event.key} was not raised by another schedule")
-            first = _first(after.schedule, event.now)
+            schedule = _Schedule.read(after.schedule)
+            first = schedule.first(event.now)
             kept = before is not None and event.key.partition == "static" and after.occurrence == before.occurrence <= event.now
-            if first is not None and after.occurrence != first and not kept and not self._waited(event, first):
+            if first is not None and after.occurrence != first and not kept and not self._waited(event, schedule, first):
                 self._report("I9", f"{event.key} was registered for {after.occurrence} instead of {first}")
         elif after != before._replace(spec=after.spec):
             self._report("I9", f"registering {event.key} with the same schedule changed more than its arguments")
 
-    def _waited(self, event: log.Changed, first: datetime) -> bool:
+    def _waited(self, event: log.Changed, schedule: _Schedule, first: datetime) -> bool:
         """Whether the first occurrence comes before ``first`` since it counts from when the user asked, who waited for others' calls."""
         assert event.after is not None
         asked = self._asked.get(json.loads(event.after.spec).get("v"))
         early = (first - event.after.occurrence).total_seconds()
+        if schedule.start is not None and schedule.interval is not None:
+            # From its beginning on it keeps its rhythm, so it was the first then, or one of those that follow.
+            if event.after.occurrence < schedule.start or (event.after.occurrence - schedule.start) % schedule.interval:
+                return False
+            early = max(early - schedule.interval.total_seconds(), min(early, 0.0))
         # Later than that only where a clock was put right meanwhile that nothing keeps aligned.
         return asked is not None and -max(_CLOCK_ERROR, self._tolerance) < early < event.at - asked + self._tolerance
 
@@ -410,11 +483,22 @@ class _Checker:
             )
         if task.at_most_once and claim.started_at is not None:
             self._report("I6 at most once", f"{key} of {before.occurrence} was committed only after it was started")
-        interval = _interval(before.schedule)
+        schedule = _Schedule.read(before.schedule)
+        interval = schedule.interval
+        generation = claim.generation
+        self._runs[generation] += 1
+        runs, unsure = self._runs[generation], self._paused[key]
         if after is None:
-            if interval is not None:
-                self._report("I3 no loss", f"{key} was removed, but its schedule goes on")
+            counted = schedule.runs is not None and abs(runs - schedule.runs) <= unsure
+            missed = event.now + timedelta(seconds=2 * self._tolerance) if task.fast_forward else before.occurrence
+            ended = schedule.end is not None and interval is not None and max(missed, before.occurrence) + interval > schedule.end
+            if interval is not None and not counted and not ended:
+                self._report("I3 no loss", f"{key} was removed after {runs} runs, but its schedule goes on: {before.schedule}")
             return
+        if schedule.runs is not None and runs >= schedule.runs + unsure:
+            self._report("I7 extra", f"{key} goes on after {runs} runs: {before.schedule}")
+        if schedule.end is not None and after.occurrence > schedule.end:
+            self._report("I7 extra", f"{key} goes on to {after.occurrence}, after its end: {before.schedule}")
         if interval is None:
             return self._report("I8 once-off", f"{key} goes on to {after.occurrence} after its only occurrence")
         steps, rest = divmod(after.occurrence - before.occurrence, interval)
@@ -533,7 +617,7 @@ class _Checker:
         if _arguments(row.spec) is None:
             return False
         try:
-            _interval(row.schedule)
+            _Schedule.read(row.schedule)
         except ValueError:
             return False
         return True
@@ -592,19 +676,3 @@ def _arguments(spec: str) -> object:
     except ValueError:
         return None
     return arguments if isinstance(arguments, dict) else None
-
-
-def _interval(schedule: str) -> timedelta | None:
-    """The time between two occurrences; None for a once-off. ValueError if the text is neither."""
-    if re.fullmatch(r"once \S+ @UTC #\w+", schedule):
-        return None
-    found = re.fullmatch(r"interval (\d+)(?:\.(\d+))? @UTC", schedule)
-    if found is None:
-        raise ValueError(schedule)
-    return timedelta(seconds=int(found[1]), microseconds=int((found[2] or "").ljust(6, "0")))
-
-
-def _first(schedule: str, now: datetime) -> datetime | None:
-    """The first occurrence of an interval that is registered at ``now``."""
-    interval = _interval(schedule)
-    return None if interval is None else now + interval

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +13,9 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import TransientRepositoryError
 from pyncette.executors import ConcurrentExecutor
 from pyncette.repository import ClaimResult, Commit, Extend, Outcome, Release, Row, Settlement
+from pyncette.schedule import Bounded
 from pyncette.store import lifecycle
+from pyncette.worker import execution
 from pyncette.worker.execution import Execution
 from pyncette.worker.lanes import Lane
 from pyncette.worker.loop import Engine
@@ -235,6 +238,25 @@ def forgets_lost_static_rows() -> Any:
     return mock.patch.object(Engine, "_claim", _claim)
 
 
+def runs_whenever_it_likes() -> Any:
+    """The jitter of an occurrence is another at each look."""
+    return mock.patch.object(
+        Bounded, "execute_after", lambda self, occurrence, key: occurrence + self.jitter * (next(_looks) % 7 / 7)
+    )
+
+
+def goes_on_after_the_end() -> Any:
+    """The end of a schedule is overlooked."""
+    return mock.patch.object(Bounded, "_unless_over", lambda self, occurrence: occurrence)
+
+
+def counts_no_runs() -> Any:
+    """A schedule with max_runs goes on for ever."""
+    return mock.patch.object(execution, "memo_of_commit", lambda claim, schedule, memo: memo)
+
+
+_looks = itertools.count()
+
 #: Each mistake, with a seed that is known to find it, tried first.
 MUTANTS: dict[Callable[[], Any], int] = {
     starts_after_the_lease: 112,
@@ -255,4 +277,7 @@ MUTANTS: dict[Callable[[], Any], int] = {
     commits_what_failed: 0,
     trusts_the_local_clock: 3,
     forgets_lost_static_rows: 1,
+    runs_whenever_it_likes: 2,
+    goes_on_after_the_end: 2,
+    counts_no_runs: 2,
 }

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 from unittest import mock
@@ -24,7 +24,7 @@ from pyncette import (
     app_context,
 )
 from pyncette.clock import to_microseconds
-from pyncette.errors import LeaseLostException, PyncetteError, RepositoryError, TransientRepositoryError
+from pyncette.errors import LeaseLostException, PyncetteError, RepositoryError, ScheduleError, TransientRepositoryError
 from pyncette.repository import Key, Repository, State
 from pyncette.testing import VirtualClock
 from simulation.checker import Rules, TaskRules
@@ -161,6 +161,8 @@ class _Scenario:
         self.distance = 0.0 if calm else random.choice((0.0, 0.0, 0.05))
         self.declarations = random.sample(_STATIC, random.randint(1, 2)) + random.sample(_TEMPLATES, random.randint(1, 2))
         self.intervals = {each.name: random.choice((0.4, 1, 2)) * _SECOND for each in self.declarations}
+        #: Of a static task, as a part of its interval.
+        self.jitter = 0.5 if seed % 4 == 2 else 0.0
         #: How often bodies do other than return at once.
         self.mischief = random.choice((0.1, 0.3, 0.5))
         self.calm, self.healed = calm, False
@@ -171,6 +173,9 @@ class _Scenario:
         self.client: PyncetteContext | None = None
         self.client_done = asyncio.Event()
         self.markers = 0
+        #: Schedules have bounds and jitter in each fourth seed: where many end, less is seen of all else.
+        self.bounded = seed % 4 == 2
+        self.bounds = Random(f"bounds {seed}")
         self.rules = self._rules(ample=ample)
 
     def loop_factory(self) -> asyncio.AbstractEventLoop:
@@ -222,7 +227,8 @@ class _Scenario:
             options = {"lease_duration": self.lease, **each.options, "name": each.name}
             declare: Callable[..., Any]
             if each.kind == "static":
-                declare = app.task(interval=self.intervals[each.name] + version * _SECOND, **options)
+                interval = self.intervals[each.name] + version * _SECOND
+                declare = app.task(interval=interval, jitter=interval * self.jitter if each.name == "steady" else None, **options)
             else:
                 declare = app.dynamic_task(**options) if each.kind == "dynamic" else app.partitioned_task(**options)
             tasks[each.name] = declare(self._body)
@@ -450,12 +456,14 @@ class _Scenario:
         self.markers += 1
         marker = self.markers
         action = random.randrange(20)
-        with contextlib.suppress(RepositoryError), _unless_closed():
+        with contextlib.suppress(RepositoryError, ScheduleError), _unless_closed():
             if action < 12:
                 options: dict[str, Any] = {"interval": random.choice((0.3, 0.7, 1, 3)) * _SECOND, "force": random.random() < 0.1}
                 if random.random() < 0.4:
                     at = context.clock.now() + timedelta(seconds=random.uniform(-2, 6))
                     options = {"execute_at": at, "force": options["force"]}
+                elif self.bounded:
+                    options |= self._bounds(context.clock.now(), options["interval"])
                 for _ in range(10):
                     self.log.append(Asked(self.log.now, marker))
                     try:
@@ -472,6 +480,17 @@ class _Scenario:
                     with contextlib.suppress(TransientRepositoryError):
                         return void(await context.resume_task(task, *instance))
                     await asyncio.sleep(0.5)
+
+    def _bounds(self, now: datetime, interval: timedelta) -> dict[str, Any]:
+        """A beginning, an end, a number of runs, a jitter: each now and then."""
+        random = self.bounds
+        drawn = {
+            "jitter": interval * random.choice((0.3, 1, 2)),
+            "start_at": now + timedelta(seconds=random.uniform(-3, 2)),
+            "end_at": now + interval * random.uniform(3, 12),
+            "max_runs": random.randint(1, 6),
+        }
+        return {option: value for option, value in drawn.items() if random.random() < 0.3}
 
     def _reconfigure(self, random: Random) -> None:
         """An operator ends a worker gently, or damages a row."""

@@ -63,8 +63,8 @@ class Scene:
         )
         self.row = after
 
-    def register(self, *, interval: int | None = 10, v: int = 1, force: bool = False) -> None:
-        schedule = "once 2026-01-01T00:00:05.000000Z @UTC #0" if interval is None else f"interval {interval} @UTC"
+    def register(self, *, interval: int | None = 10, v: int = 1, force: bool = False, bounds: str = "") -> None:
+        schedule = "once 2026-01-01T00:00:05.000000Z @UTC #0" if interval is None else f"interval {interval} @UTC{bounds}"
         first = at(5) if interval is None else at(self.at + interval)
         registration = Registration(self.key, f'{{"v":{v}}}', schedule, Target(first, first))
         self.change("force" if force else "register", lifecycle.register(self.row, at(self.at), registration, force=force))
@@ -227,8 +227,52 @@ def test_a_commit_of_another_revision_that_moves_the_row() -> None:
     s.register(interval=3, v=2)
     s.end("A", claim)
     assert s.row is not None
-    s.settle("A", commit(claim), after=s.row._replace(locked_until=None, occurrence=at(20)))
+    s.settle("A", commit(claim), after=s.row._replace(locked_until=None, occurrence=at(20), execute_after=at(20)))
     assert s.verdict() == ["I3 no loss"]
+
+
+def bounded(bounds: str, following: Target | None) -> list[str]:
+    """What is wrong with going on to ``following`` after one run of a schedule that is narrowed down."""
+    s = Scene()
+    s.up("A")
+    s.register(bounds=bounds)
+    s.wait(10)
+    claim = s.claim("A")
+    s.start("A", claim)
+    s.end("A", claim)
+    s.settle("A", Commit(claim, following))
+    return s.verdict()
+
+
+@pytest.mark.parametrize("bounds", [" runs=1", " end=2026-01-01T00:00:19.000000Z"])
+def test_a_schedule_that_is_over_goes_away(bounds: str) -> None:
+    assert bounded(bounds, None) == []
+
+
+@pytest.mark.parametrize("bounds", [" runs=2", " end=2026-01-01T00:00:20.000000Z", " jitter=5"])
+def test_a_schedule_that_is_not_over_goes_away(bounds: str) -> None:
+    assert bounded(bounds, None) == ["I3 no loss"]
+
+
+@pytest.mark.parametrize("bounds", [" runs=1", " end=2026-01-01T00:00:19.000000Z"])
+def test_a_schedule_that_is_over_goes_on(bounds: str) -> None:
+    assert bounded(bounds, Target(at(20), at(20))) == ["I7 extra"]
+
+
+@pytest.mark.parametrize("late", [-1, 1, 5])
+def test_a_run_that_is_later_than_its_jitter_lets_it_be_or_early(late: int) -> None:
+    assert bounded(" jitter=1", Target(at(20), at(20 + late))) == ["I4 early"]
+
+
+def test_a_jitter_that_moves() -> None:
+    s = Scene()
+    s.up("A")
+    s.register(bounds=" jitter=5")
+    assert s.row is not None
+    s.change("unregister", None)
+    s.register(bounds=" jitter=5")
+    s.change("pause", s.row._replace(execute_after=at(11)))
+    assert s.verdict() == ["I9"]
 
 
 def test_two_live_leases() -> None:
