@@ -95,7 +95,7 @@ def test_a_schedule_that_is_replaced_is_told_old_and_new(run, make_app, said):
         ({"interval": MINUTE}, DAY, "1440 occurrences"),
         ({"schedule": "0 * * * *"}, DAY, "24 occurrences"),
         ({"schedule": "* * * * *"}, DAY, "100 or more occurrences"),
-        ({"schedule": "0 * * * *", "fast_forward": True}, DAY, "the rest skipped"),
+        ({"schedule": "0 * * * *", "fast_forward": True}, DAY, "all but the latest are skipped"),
     ],
 )
 def test_a_task_that_resumes_after_a_long_absence_tells_how_much_is_due(run, make_app, said, options, away, told):

@@ -162,9 +162,10 @@ def test_occurrences_that_are_left_out_are_told(app, clock, heard):
             await clock.advance(SECOND)
 
     clock.run(main())
-    assert [hook for hook, _ in heard.told] == ["begin", "end", "skipped"]
-    skipped = heard.told[2][1]
-    assert (skipped.run.scheduled_at, skipped.skipped_from, skipped.next_at) == (START + HOUR, START + 2 * HOUR, START + 6 * HOUR)
+    assert [hook for hook, _ in heard.told] == ["skipped", "begin", "end"]
+    skipped = heard.told[0][1]
+    assert skipped.run.outcome is RunOutcome.SKIPPED
+    assert (skipped.run.scheduled_at, skipped.skipped_from, skipped.next_at) == (START + HOUR, START + HOUR, START + 5 * HOUR)
 
 
 def test_a_listener_that_raises_or_blocks_harms_no_run(clock, caplog):

@@ -323,13 +323,13 @@ def test_a_task_that_failed_when_it_was_allowed_more_attempts_says_that_of_itsel
             await clock.advance(HOUR + 4 * SECOND)
             while stored.bodies:
                 await clock.advance(SECOND)
-        stored.template.__dict__["max_attempts"] = 1
+        stored.template.__dict__["attempts"] = 1
         async with running(stored.app):
             await clock.advance(30 * SECOND)
         run = (await stored.task()).last_run
         assert run.outcome is RunOutcome.GIVEN_UP
         assert run.error.startswith("given up: attempt")
-        assert "max_attempts is 1: ValueError: no 'luck'" in run.error
+        assert "1 are allowed: ValueError: no 'luck'" in run.error
         assert run.started is not None
 
     clock.run(main())
@@ -418,4 +418,12 @@ def test_of_the_stored_format_nothing_changes():
         f'{{"run":[{at},{at},{at + 1000000},"failed",2,"web-1:4711:9f3a","no \\"luck\\" é"],"failures":3,"seen":4,"note":["why",null,{at}]}}'
     )
     assert of_success(at, at, at, 1, '"w"') == f'{{"run":[{at},{at},{at},"succeeded",1,"w"]}}'
-    assert [outcome.value for outcome in RunOutcome] == ["started", "succeeded", "failed", "given up", "died", "interrupted"]
+    assert [outcome.value for outcome in RunOutcome] == [
+        "started",
+        "succeeded",
+        "failed",
+        "given up",
+        "died",
+        "interrupted",
+        "skipped",
+    ]

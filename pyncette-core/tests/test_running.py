@@ -555,10 +555,10 @@ def test_a_backlog_of_one_task_does_not_hold_up_another(make_app, clock):
     assert all(first != second for first, second in zip(order, order[1:]))
 
 
-def test_fast_forward_runs_the_oldest_and_skips_the_rest(make_app, clock):
+def test_fast_forward_runs_the_latest_and_skips_the_rest(make_app, clock):
     body = Body(clock)
     downtime(make_app, clock, body, before=30 * SECOND, down=5 * MINUTE, after=40 * SECOND, interval=MINUTE, fast_forward=True)
-    assert body.runs == [(60.0, 1, 330.0), (360.0, 1, 360.0)]
+    assert body.runs == [(300.0, 1, 330.0), (360.0, 1, 360.0)]
 
 
 def test_fast_forward_skips_what_a_long_body_missed(app, clock):
@@ -574,7 +574,7 @@ def test_fast_forward_holds_in_every_mode(make_app, clock, options):
     downtime(
         make_app, clock, body, before=30 * SECOND, down=5 * MINUTE, after=40 * SECOND, interval=MINUTE, fast_forward=True, **options
     )
-    assert body.runs == [(60.0, 1, 330.0), (360.0, 1, 360.0)]
+    assert body.runs == [(300.0, 1, 330.0), (360.0, 1, 360.0)]
 
 
 def test_fast_forward_keeps_the_place_of_a_failed_occurrence(make_app, clock):
@@ -591,7 +591,7 @@ def test_fast_forward_keeps_the_place_of_a_failed_occurrence(make_app, clock):
         failure_mode=FailureMode.UNLOCK,
         retry_delay=SECOND,
     )
-    assert body.runs == [(60.0, 1, 330.0), (60.0, 2, 331.0), (360.0, 1, 360.0)]
+    assert body.runs == [(300.0, 1, 330.0), (300.0, 2, 331.0), (360.0, 1, 360.0)]
 
 
 def test_fast_forward_over_a_year_of_cron_takes_no_time(make_app, clock):

@@ -63,7 +63,7 @@ def test_the_simulations_have_something_to_say() -> None:
     for what, at_least in {
         "claim": 3000,
         "applied Commit": 2000,
-        "already Commit": 10,
+        "already Commit": 5,
         "superseded Commit": 10,
         "lost Commit": 10,
         "gone Commit": 5,

@@ -23,15 +23,17 @@ from pyncette.history import RecordedChange, RecordedRun, RunPage
 from pyncette.hooks import Instrumentation
 from pyncette.instances import Instance
 from pyncette.listeners import Listener, RunEvent
+from pyncette.policies import CatchUp, ExecutionMode, FailureMode, GiveUp, OnGiveUp, Retry, RetryAfter
 from pyncette.runs import Run, RunOutcome
 from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State
-from pyncette.tasks import ExecutionMode, FailureMode, Task, TaskInstance
+from pyncette.tasks import Task, TaskInstance
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 from pyncette.workers import Incident, Worker
 
 __all__ = [
     "BlockingClient",
+    "CatchUp",
     "Client",
     "ConcurrentExecutor",
     "ConfigurationError",
@@ -39,18 +41,22 @@ __all__ = [
     "ExecutionMode",
     "Executor",
     "FailureMode",
+    "GiveUp",
     "Incident",
     "Instance",
     "Instrumentation",
     "LeaseLostException",
     "Listener",
     "Middleware",
+    "OnGiveUp",
     "Pyncette",
     "PyncetteContext",
     "PyncetteError",
     "RecordedChange",
     "RecordedRun",
     "RepositoryError",
+    "Retry",
+    "RetryAfter",
     "Run",
     "RunEvent",
     "RunOutcome",

@@ -9,6 +9,7 @@ from pyncette.audit import audit
 from pyncette.clock import AlignedClock
 from pyncette.history import remember
 from pyncette.instances import target_of
+from pyncette.policies import CatchUp
 from pyncette.schedules.kinds import Cron, Interval, Schedule
 from pyncette.schedules.rules import RRule
 from pyncette.store.contract import Key, Registration, Repository, Row, State
@@ -81,7 +82,7 @@ def _tell_backlog(task: StaticTask, row: Row, now: datetime) -> None:
         due = sum(1 for _ in itertools.islice(_occurrences(schedule, row.occurrence, now), _MOST))
         more = " or more" if due == _MOST else ""
     if due > 1:
-        what = "the oldest is run and the rest skipped" if task.fast_forward else "each is run"
+        what = "each is run" if task.catch_up is CatchUp.ALL else "all but the latest are skipped"
         logger.info("Task %r resumes: %d%s occurrences are due since %s; %s", task.name, due, more, row.occurrence, what)
 
 

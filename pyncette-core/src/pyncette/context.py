@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyncette.app_context import PyncetteContext
+from pyncette.policies import FailureMode, RetryAfter
 from pyncette.tasks import Task, TaskInstance, Template
 from pyncette.worker.execution import Execution
 
@@ -57,6 +58,21 @@ class Context:
     def attempt(self) -> int:
         """1 when the occurrence is first run; counts claims, also those of workers that died."""
         return self._execution.attempt
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether the occurrence is not tried again if this attempt fails."""
+        task = self._execution.task
+        never_again = task.commits_first or (task.failure_mode is FailureMode.COMMIT and task.retry is None)
+        return never_again or self._execution.is_last
+
+    def retry_after(self, delay: timedelta) -> RetryAfter:
+        """What to raise for another attempt after ``delay``: ``raise context.retry_after(timedelta(minutes=5))``.
+
+        It counts as a failed attempt; after the last one the occurrence is given up all the same. Under AT_MOST_ONCE there is no other
+        attempt, and it is a failure like any.
+        """
+        return RetryAfter(delay)
 
     @property
     def fencing_token(self) -> int:

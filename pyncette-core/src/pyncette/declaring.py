@@ -11,14 +11,13 @@ from pyncette.context import RESERVED, Body, Middleware
 from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.hooks import Instrumentation
 from pyncette.listeners import Listener, check_listener
+from pyncette.policies import CatchUp, ExecutionMode, FailureMode, Retry
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Cron, Interval, Schedule
 from pyncette.signatures import check_async_generator_function, check_coroutine_function
 from pyncette.tasks import (
     HISTORY,
     DynamicTask,
-    ExecutionMode,
-    FailureMode,
     PartitionedTask,
     PartitionSelector,
     StaticTask,
@@ -89,9 +88,13 @@ class Declarations:
         failure_mode: FailureMode = FailureMode.NONE,
         lease_duration: timedelta = timedelta(seconds=60),
         timeout: timedelta | None = None,
+        catch_up: CatchUp = CatchUp.ALL,
+        catch_up_window: timedelta | None = None,
         fast_forward: bool = False,
         max_attempts: int | None = None,
         retry_delay: timedelta | None = None,
+        retry: Retry | None = None,
+        max_running: int | None = None,
         history: timedelta | None = HISTORY,
         args: Mapping[str, Any] | None = None,
         **further_args: Any,
@@ -111,9 +114,13 @@ class Declarations:
         :param failure_mode: what becomes of an occurrence whose body raised.
         :param lease_duration: after which another worker takes the occurrence over, unless heartbeats extend it.
         :param timeout: how long a body may run before it is cancelled and has failed, heartbeats or not; None: as long as it takes.
-        :param fast_forward: when behind, skip the occurrences that were missed instead of running each.
+        :param catch_up: which of the occurrences that were missed are run after all: ALL, LATEST or NONE.
+        :param catch_up_window: how late an occurrence may be started; older ones are skipped. None: however late.
+        :param fast_forward: the short form of ``catch_up=CatchUp.LATEST``.
         :param max_attempts: give an occurrence up after so many attempts; None: never.
         :param retry_delay: the pause before a retry under FailureMode.UNLOCK; one poll interval by default.
+        :param retry: how often and when a failed occurrence is tried again, whatever ``failure_mode`` says; the two above are its short form.
+        :param max_running: 1: start no run of the task or instance while another one is on its way, under AT_MOST_ONCE; None: no limit there.
         :param history: for how long the store remembers each run, for :meth:`Client.list_runs`; None: not at all.
         :param args: arguments for the body, serialisable as JSON, under any names.
         :param further_args: further ones. A name that looks like a misspelt option is refused here.
@@ -133,9 +140,13 @@ class Declarations:
         failure_mode: FailureMode = FailureMode.NONE,
         lease_duration: timedelta = timedelta(seconds=60),
         timeout: timedelta | None = None,
+        catch_up: CatchUp = CatchUp.ALL,
+        catch_up_window: timedelta | None = None,
         fast_forward: bool = False,
         max_attempts: int | None = None,
         retry_delay: timedelta | None = None,
+        retry: Retry | None = None,
+        max_running: int | None = None,
         history: timedelta | None = None,
         args: Mapping[str, Any] | None = None,
         **further_args: Any,
@@ -160,9 +171,13 @@ class Declarations:
         failure_mode: FailureMode = FailureMode.NONE,
         lease_duration: timedelta = timedelta(seconds=60),
         timeout: timedelta | None = None,
+        catch_up: CatchUp = CatchUp.ALL,
+        catch_up_window: timedelta | None = None,
         fast_forward: bool = False,
         max_attempts: int | None = None,
         retry_delay: timedelta | None = None,
+        retry: Retry | None = None,
+        max_running: int | None = None,
         history: timedelta | None = None,
         args: Mapping[str, Any] | None = None,
         **further_args: Any,

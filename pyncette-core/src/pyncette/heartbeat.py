@@ -11,7 +11,7 @@ from pyncette.checks import check_type
 from pyncette.context import Context
 from pyncette.errors import ConfigurationError, LeaseLostException
 from pyncette.signatures import check_coroutine_function
-from pyncette.tasks import ExecutionMode, Task
+from pyncette.tasks import Task
 from pyncette.values import shown
 from pyncette.waiting import finished
 
@@ -46,7 +46,7 @@ def with_heartbeat(
 
         @functools.wraps(body)
         async def with_heartbeat(context: Context) -> Any:
-            if context.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+            if context.task.commits_first:
                 return await body(context)
             beating = asyncio.create_task(_beat(context, lease_remaining_ratio))
             try:

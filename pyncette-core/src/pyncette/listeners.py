@@ -75,7 +75,9 @@ class Listener:
         """The occurrence is run by this worker since another one, that had it, died or overran its lease; the run is that of the other."""
 
     def skipped(self, event: RunEvent) -> None:
-        """With ``fast_forward``: after this run, occurrences that were missed are left out, from ``event.skipped_from`` on until ``event.next_at``."""
+        """Occurrences that were missed are left out, by ``catch_up`` or ``catch_up_window``, from ``event.skipped_from`` on until ``event.next_at``;
+        after this run, or instead of it with the outcome ``SKIPPED``.
+        """
 
 
 _HOOKS = tuple(name for name in vars(Listener) if not name.startswith("_"))

@@ -53,6 +53,10 @@ class Memo:
     succeeded: datetime | None = None
     #: Only where the schedule has ``max_runs``.
     counted: Counted | None = None
+    #: How many occurrences have been left out since the last run.
+    skipped: int = 0
+    #: Of the row of a template: when it was resumed last, and what is caught up of what was missed until then.
+    since: tuple[datetime, str] | None = None
 
     def runs(self, revision: int) -> int:
         """How many runs are counted of this revision of the row."""
@@ -118,6 +122,10 @@ class Memo:
         if self.counted is not None:
             known = self.counted if self.counted.running is not None else self.counted[:2]
             members.append(f'"runs":{json.dumps(known, separators=(",", ":"))}')
+        if self.skipped:
+            members.append(f'"skipped":{_count(self.skipped)}')
+        if self.since is not None:
+            members.append(f'"since":[{to_microseconds(self.since[0])},{quoted(self.since[1])}]')
         if (note := self.note) is not None:
             values = [_text(note.text, _MOST_OF_NOTE), _text(note.by, _MOST_OF_NAME), _microseconds(note.at)]
             members.append(f'"note":[{",".join(values)}]')
@@ -141,6 +149,8 @@ class Memo:
             _read_count(values.get("seen")),
             _read_instant(values.get("succeeded")),
             _read_counted(values.get("runs")),
+            _read_count(values.get("skipped")),
+            _read_since(values.get("since")),
         )
 
 
@@ -226,6 +236,14 @@ def _read_note(values: Any) -> Note | None:
     try:
         text, by, at = values
         return Note(text=_read_text(text), by=_read_text(by), at=_instant(at))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _read_since(values: Any) -> tuple[datetime, str] | None:
+    try:
+        at, how = values
+        return _instant(at), str(how)
     except (TypeError, ValueError, OverflowError):
         return None
 

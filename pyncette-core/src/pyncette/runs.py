@@ -21,6 +21,8 @@ class RunOutcome(enum.StrEnum):
     DIED = "died"
     #: Its process ended before the body did. It is run again.
     INTERRUPTED = "interrupted"
+    #: It was missed and not run: ``catch_up`` or ``catch_up_window`` of the task, or of a resumption, left it out.
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,11 @@ class ScheduledTask:
         return self._memo.last_success
 
     @property
+    def skipped(self) -> int:
+        """How many occurrences were missed and left out since the last run, see :class:`~pyncette.CatchUp`; counted up to a thousand each time."""
+        return self._memo.skipped
+
+    @property
     def failures(self) -> int:
         """How many attempts in a row did not succeed; not known with AT_MOST_ONCE."""
         return self._memo.failures

@@ -4,13 +4,12 @@ from pyncette.arguments import dump_arguments
 from pyncette.checks import check_count, check_duration, check_free_arguments, check_name
 from pyncette.context import Body
 from pyncette.instances import Instance
+from pyncette.policies import ExecutionMode, FailureMode
 from pyncette.scheduled import ScheduledTask
 from pyncette.signatures import is_coroutine_function
 from pyncette.tasks import (
     STATIC_PARTITION,
     DynamicTask,
-    ExecutionMode,
-    FailureMode,
     PartitionedTask,
     PartitionSelector,
     StaticTask,

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import enum
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
@@ -15,6 +14,7 @@ from pyncette.checks import check_count, check_duration, check_name, check_type
 from pyncette.errors import ConfigurationError
 from pyncette.instances import Instance, registration
 from pyncette.partitions import crc32_selector
+from pyncette.policies import CatchUp, ExecutionMode, FailureMode, Retry, check_policies
 from pyncette.schedules.kinds import Schedule
 from pyncette.signatures import check_coroutine_function
 from pyncette.store.contract import Key, Registration
@@ -25,8 +25,6 @@ __all__ = [
     "STATIC_PARTITION",
     "TEMPLATE_OPTIONS",
     "DynamicTask",
-    "ExecutionMode",
-    "FailureMode",
     "PartitionSelector",
     "PartitionedTask",
     "StaticTask",
@@ -49,28 +47,6 @@ HISTORY = timedelta(days=7)
 _RUNNING = "_running"
 
 
-class ExecutionMode(enum.Enum):
-    """In which order an occurrence is run and committed."""
-
-    #: Run, then commit: nothing is lost, but a worker that dies in between makes it run again.
-    AT_LEAST_ONCE = "at_least_once"
-    #: Commit, then run: nothing runs twice, but a worker that dies in between loses the run.
-    AT_MOST_ONCE = "at_most_once"
-    #: An alias of AT_MOST_ONCE.
-    BEST_EFFORT = "at_most_once"  # noqa: PIE796 - meant as an alias
-
-
-class FailureMode(enum.Enum):
-    """What becomes of an occurrence whose body raised (AT_LEAST_ONCE only)."""
-
-    #: Leave the lease: it runs again when the lease ends.
-    NONE = "none"
-    #: Release the lease: it runs again after ``retry_delay``, or else at the next poll.
-    UNLOCK = "unlock"
-    #: Treat the failure as done: go on to the next occurrence.
-    COMMIT = "commit"
-
-
 @dataclass(eq=False, kw_only=True)
 class Task:
     """A declared coroutine with its options. Calling it calls the coroutine, for tests of it alone.
@@ -87,14 +63,27 @@ class Task:
     lease_duration: Final[timedelta] = timedelta(seconds=60)
     #: How long a body may run before it is cancelled and has failed. None: as long as it takes.
     timeout: Final[timedelta | None] = None
+    #: Which occurrences that were missed are run after all, and how late that may be; ``fast_forward=True`` is LATEST.
+    catch_up: Final[CatchUp] = CatchUp.ALL
+    catch_up_window: Final[timedelta | None] = None
     fast_forward: Final[bool] = False
     enabled: bool = True
     #: How often an occurrence is attempted at most; then it is given up. None: no limit.
     max_attempts: Final[int | None] = None
     #: The pause before a retry under FailureMode.UNLOCK. None: one poll interval.
     retry_delay: Final[timedelta | None] = None
+    #: How often, and when, a failed occurrence is tried again; None: by the failure mode and the two above, its short form.
+    retry: Final[Retry | None] = None
+    #: 1: no two runs of a row at the same time, which AT_MOST_ONCE does not say by itself.
+    max_running: Final[int | None] = None
     #: For how long the store remembers each run. None: not at all.
     history: timedelta | None = None
+    #: What follows from these: how often an occurrence is started at most; whether it is committed before it runs; whether any
+    #: is skipped, and whether its body is to be watched.
+    attempts: Final[int | None] = field(init=False, repr=False)
+    commits_first: Final[bool] = field(init=False, repr=False)
+    skips: Final[bool] = field(init=False, repr=False)
+    bounded: Final[bool] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         what = f"task {self.name!r}"
@@ -105,24 +94,19 @@ class Task:
         check_type(self.fast_forward, bool, f"fast_forward of {what}")
         check_type(self.enabled, bool, f"enabled of {what}")
         self.__dict__["history"] = self.history or None  # zero and False are as good a word for it
-        for option in ("lease_duration", "timeout", "retry_delay", "history"):
+        for option in ("lease_duration", "timeout", "retry_delay", "history", "catch_up_window"):
             duration = getattr(self, option)
             if duration is not None or option == "lease_duration":
-                check_duration(duration, f"{option} of {what}", zero=option == "retry_delay")
+                check_duration(duration, f"{option} of {what}", zero=option in ("retry_delay", "catch_up_window"))
                 self.__dict__[option] = plain_duration(duration)
         if self.max_attempts is not None:
             check_count(self.max_attempts, f"max_attempts of {what}")
-        at_most_once = self.execution_mode is ExecutionMode.AT_MOST_ONCE
-        if at_most_once and self.failure_mode is FailureMode.UNLOCK:
-            raise ConfigurationError(
-                f"FailureMode.UNLOCK of {what} would run it again, which AT_MOST_ONCE excludes; use NONE, or AT_LEAST_ONCE"
-            )
-        if self.max_attempts is not None and (at_most_once or self.failure_mode is FailureMode.COMMIT):
-            raise ConfigurationError(f"max_attempts of {what} has no use, since nothing is attempted twice; leave it out")
-        if self.retry_delay is not None and self.failure_mode is not FailureMode.UNLOCK:
-            raise ConfigurationError(
-                f"retry_delay of {what} has no use under {self.failure_mode}; use failure_mode=FailureMode.UNLOCK, or leave it out"
-            )
+        check_policies(self, what)
+        self.__dict__["catch_up"] = CatchUp.LATEST if self.fast_forward else self.catch_up
+        self.__dict__["attempts"] = 1 if self.max_running else self.max_attempts if self.retry is None else self.retry.attempts
+        self.__dict__["commits_first"] = self.execution_mode is ExecutionMode.AT_MOST_ONCE and self.max_running is None
+        self.__dict__["bounded"] = self.timeout is not None or self.max_running is not None
+        self.__dict__["skips"] = self.catch_up is not CatchUp.ALL or self.catch_up_window is not None
         self.__dict__["name"] = plain_text(self.name)
         self.__dict__["args"] = plain_arguments(self.args, what)
         self.__dict__[_RUNNING] = 0
@@ -320,4 +304,4 @@ class PartitionedTask(Template):
 
 
 #: What belongs to all instances of a template, and is not said for each.
-TEMPLATE_OPTIONS = tuple(each.name for each in fields(PartitionedTask) if each.name not in ("name", "body", "args"))
+TEMPLATE_OPTIONS = tuple(each.name for each in fields(PartitionedTask) if each.init and each.name not in ("name", "body", "args"))

@@ -143,6 +143,8 @@ class _Claim:
     answers: list[Outcome] = field(default_factory=list)
     #: The row was taken away: forced or removed.
     revoked: bool = False
+    #: It was missed, and left out on purpose.
+    skipped: bool = False
 
     @property
     def occurrence(self) -> tuple[_Generation, datetime]:
@@ -351,10 +353,27 @@ class _Checker:
             schedule = _Schedule.read(after.schedule)
             first = schedule.first(event.now)
             kept = before is not None and event.key.partition == "static" and after.occurrence == before.occurrence <= event.now
+            kept = kept or self._moved_on(event)
             if first is not None and after.occurrence != first and not kept and not self._waited(event, schedule, first):
                 self._report("I9", f"{event.key} was registered for {after.occurrence} instead of {first}")
         elif after != before._replace(spec=after.spec):
             self._report("I9", f"registering {event.key} with the same schedule changed more than its arguments")
+
+    def _moved_on(self, event: log.Changed) -> bool:
+        """Whether a paused row was moved to the latest occurrence that passed meanwhile, before it is resumed."""
+        before, after = event.before, event.after
+        if before is None or after is None or (before.state, after.state) != (State.PAUSED, State.PAUSED):
+            return False
+        return before.schedule == after.schedule and self._is_latest(
+            before.schedule, before.occurrence, after.occurrence, event.now
+        )
+
+    def _is_latest(self, schedule: str, occurrence: datetime, latest: datetime, now: datetime) -> bool:
+        """Whether ``latest`` is the last occurrence up to ``now``, and a later one than ``occurrence``."""
+        interval, slack = _Schedule.read(schedule).interval, timedelta(seconds=2 * self._tolerance)
+        if interval is None or latest <= occurrence or (latest - occurrence) % interval:
+            return False
+        return latest - slack <= now < latest + interval + slack
 
     def _waited(self, event: log.Changed, schedule: _Schedule, first: datetime) -> bool:
         """Whether the first occurrence comes before ``first`` since it counts from when the user asked, who waited for others' calls."""
@@ -477,6 +496,15 @@ class _Checker:
         # A run that outlasts its lease goes on under the next claim of its worker; what is given up goes on without having ended well.
         runs = [other for other in self._attempts[claim.occurrence] if other.worker == claim.worker]
         given_up = task.max_attempts is not None and commit.claim.attempt >= task.max_attempts
+        claim.skipped = (
+            task.fast_forward
+            and after is not None
+            and claim.started_at is None
+            and commit.claim.attempt == 1
+            and self._is_latest(before.schedule, before.occurrence, after.occurrence, event.now)
+        )
+        if claim.skipped:
+            return
         if not task.at_most_once and not given_up and not any(map(self._completed, runs)):
             self._report(
                 "I3 no loss", f"{key} of {before.occurrence} was committed by {claim.worker}, but not run to its end: {claim.how}"
@@ -658,7 +686,12 @@ class _Checker:
         for claim in self._claims.values():
             worker = self._worker(claim.worker)
             told = Outcome.APPLIED in claim.answers or Outcome.ALREADY in claim.answers
-            lost = self._rules.of(claim.row.key).at_most_once and claim.committed_at is not None and claim.started_at is None
+            lost = (
+                self._rules.of(claim.row.key).at_most_once
+                and claim.committed_at is not None
+                and claim.started_at is None
+                and not claim.skipped
+            )
             if lost and told and worker.down != "killed" and not worker.cancelled and self._rules.shutdown_timeout is None:
                 self._report(
                     "I7 missed", f"{claim.row.key} of {claim.row.occurrence} was committed by {claim.worker}, but not started"

@@ -270,7 +270,7 @@ MUTANTS: dict[Callable[[], Any], int] = {
     takes_lost_for_applied: 5,
     forgets_that_it_resends: 25,
     drops_settlements_that_fail: 33,
-    drops_a_batch_for_one_bad_row: 96,
+    drops_a_batch_for_one_bad_row: 109,
     keeps_unstarted_claims: 5,
     keeps_cancelled_leases: 3,
     starts_while_draining: 11,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from pyncette.app_context import PyncetteContext
 from pyncette.errors import RepositoryError, TransientRepositoryError
+from pyncette.policies import ExecutionMode
 from pyncette.store import urls as backends
-from pyncette.tasks import ExecutionMode, Task
+from pyncette.tasks import Task
 from pyncette.values import shown
 from pyncette.workers import Worker
 

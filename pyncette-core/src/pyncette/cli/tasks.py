@@ -198,9 +198,12 @@ def _options(task: Task | None) -> dict[str, Any]:
         "execution_mode": task.execution_mode.name,
         "failure_mode": task.failure_mode.name,
         "lease_duration": str(task.lease_duration),
-        "fast_forward": task.fast_forward,
-        "max_attempts": task.max_attempts,
+        "catch_up": task.catch_up.name,
+        "catch_up_window": None if task.catch_up_window is None else str(task.catch_up_window),
+        "max_attempts": task.attempts,
         "retry_delay": None if task.retry_delay is None else str(task.retry_delay),
+        "retry": None if task.retry is None else str(task.retry),
+        "max_running": task.max_running,
         "timeout": None if task.timeout is None else str(task.timeout),
     }
     return options | ({"partition_count": task.partition_count} if isinstance(task, PartitionedTask) else {})

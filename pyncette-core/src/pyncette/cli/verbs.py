@@ -5,25 +5,21 @@ import getpass
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
-from pyncette.audit import audit
 from pyncette.cli.arguments import Add, add_app, add_json, in_loop, zone
 from pyncette.cli.bulk import in_bulk
 from pyncette.cli.completion import complete_names
 from pyncette.cli.filters import Filter, add_filters
 from pyncette.cli.output import note, print_json, say
 from pyncette.cli.rescheduling import add_schedule_options, schedule_options
+from pyncette.cli.resuming import add_catch_up, catch_up_of, changer
 from pyncette.cli.stored import Group, find, groups, opened
 from pyncette.cli.upcoming import Moment, instant_meant, parse_moment
-from pyncette.client.changing import memo_of_pause, memo_of_resumption
-from pyncette.errors import ConfigurationError, RepositoryError
-from pyncette.history import remember
-from pyncette.store.contract import Key, Row, State, SupportsPause
+from pyncette.errors import ConfigurationError
 from pyncette.tasks import StaticTask, Task, Template
 
 __all__ = ["add_by", "add_verbs", "who"]
@@ -63,11 +59,12 @@ def add_verbs(add: Add) -> None:
         "resume",
         _resume,
         "let paused tasks run again",
-        "What became due meanwhile runs at once.",
+        "Of the occurrences that passed meanwhile the latest runs at once, unless --catch-up says otherwise.",
         "shop.py:app weekly_report",
         "shop.py:app deliver",
         "shop.py:app deliver --state paused --yes",
     )
+    add_catch_up(parser)
     _add_bulk(parser)
     parser = _add(
         add,
@@ -200,7 +197,7 @@ async def _pause_or_resume(app: Pyncette, arguments: argparse.Namespace, done: s
         group, task = await _declared(app_context, arguments)
         pausing = done == "paused"
         if wanted.given:
-            act = _changer(app_context, group, done, arguments)
+            act = changer(app_context, group, done, arguments)
             return await in_bulk(app_context, group, wanted, done, act, arguments, confirmed=arguments.yes)
         if arguments.dry_run or arguments.yes:
             raise ConfigurationError("--yes and --dry-run are for what filters meet; give one, or leave them out")
@@ -208,7 +205,7 @@ async def _pause_or_resume(app: Pyncette, arguments: argparse.Namespace, done: s
             if pausing:
                 await app_context.pause_template(task, note=arguments.note, by=arguments.by)
                 return _done(arguments, done, f"{group.name!r} is paused as a whole; processes that run notice within ten seconds")
-            if not await app_context.resume_template(task, by=arguments.by):
+            if not await app_context.resume_template(task, catch_up=catch_up_of(arguments), by=arguments.by):
                 raise ConfigurationError(
                     f"{group.name!r} is not paused as a whole; name an instance, or see: pyncette resume --help"
                 )
@@ -217,36 +214,10 @@ async def _pause_or_resume(app: Pyncette, arguments: argparse.Namespace, done: s
         if not await (
             app_context.pause_task(*named, note=arguments.note, by=arguments.by)
             if pausing
-            else app_context.resume_task(*named, by=arguments.by)
+            else app_context.resume_task(*named, catch_up=catch_up_of(arguments), by=arguments.by)
         ):
             raise _absent(arguments)
         return _done(arguments, done, f"{_what(arguments)} is {done}")
-
-
-def _changer(
-    app_context: PyncetteContext, group: Group, done: str, arguments: argparse.Namespace
-) -> Callable[[Sequence[Row]], Awaitable[int]]:
-    repository = app_context.repository
-    if not isinstance(repository, SupportsPause):
-        raise RepositoryError(f"{type(repository).__name__} can't pause tasks")
-
-    async def act(rows: Sequence[Row]) -> int:
-        now, keys = app_context.clock.now(), [row.key for row in rows]
-        if done == "paused":
-            why = arguments.note
-            memos = {row.key: memo_of_pause(row, why, arguments.by, now) for row in rows}
-            count = sum(await repository.pause(now, keys, memos))
-        else:
-            why = None
-            memos = {row.key: memo_of_resumption(row) for row in rows if row.state is State.PAUSED}
-            count = sum(await repository.resume(now, keys, memos))
-        action = {"paused": "pause", "resumed": "resume", "retried": "retry"}[done]
-        audit(action, arguments.name, by=arguments.by, count=count, note=why)
-        keep = None if group.task is None else group.task.history
-        await remember(repository, Key(group.partitions[0], ""), now, keep, action, arguments.by, count=count, note=why)
-        return count
-
-    return act
 
 
 # --- extra runs ---------------------------------------------------------------------------------------------------------
@@ -305,7 +276,7 @@ async def _retry(app: Pyncette, arguments: argparse.Namespace) -> int:
         if arguments.instance is None and (isinstance(task, Template) or arguments.prefix or arguments.dry_run):
             wanted = Filter(("failed",), arguments.prefix or "", extra=None)
             return await in_bulk(
-                app_context, group, wanted, "retried", _changer(app_context, group, "retried", arguments), arguments
+                app_context, group, wanted, "retried", changer(app_context, group, "retried", arguments), arguments
             )
         if arguments.prefix or arguments.dry_run:
             raise ConfigurationError("--prefix and --dry-run are for many; leave out the instance")

@@ -1,15 +1,18 @@
 """What operators do with what is stored: try what has failed again, give an instance another schedule, pause a whole template."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pyncette import partitions
 from pyncette.audit import audit, check_by
-from pyncette.client.changing import Changing, memo_of_pause, memo_of_resumption, names
+from pyncette.client.changing import Changing, at_resumption, memo_of_pause, memo_of_resumption, names
 from pyncette.client.scheduling import Scheduling
 from pyncette.errors import ConfigurationError
 from pyncette.instances import Instance
 from pyncette.layout import agree_on_layouts
+from pyncette.memo import Memo
+from pyncette.policies import CatchUp
 from pyncette.schedules.rulewords import zone_of
 from pyncette.schedules.text import parse
 from pyncette.store.contract import Key, State
@@ -134,18 +137,20 @@ class Operating(Scheduling, Changing):
         audit("pause template", template.name, by=by, note=note)
         await self._remember("pause template", template, by=by, note=note)
 
-    async def resume_template(self, task: Task, *, by: str | None = None) -> bool:
+    async def resume_template(self, task: Task, *, catch_up: CatchUp | None = None, by: str | None = None) -> bool:
         """Let the instances of the template ``task`` run again; whether it was paused. What became due meanwhile runs at once.
 
+        :param catch_up: which of the occurrences that passed during the pause each instance runs after all, see :meth:`resume_task`.
         :param by: who resumes it, for the log ``pyncette.audit``.
         """
-        template, by = self._template(task), check_by(by)
+        template, by, how = self._template(task), check_by(by), at_resumption(task, catch_up)
         key = Key(partitions.LAYOUTS, template.name)
         row = (await self.repository.get([key]))[0]
         if row is None or row.state is not State.PAUSED:
             return False
         now = await self._now()
-        await self._pausable().resume(now, [key], {key: memo_of_resumption(row)})
+        memo = replace(Memo.read(memo_of_resumption(row)), since=(now, how.value))
+        await self._pausable().resume(now, [key], {key: memo.text()})
         self._announce(partitions.LAYOUTS, now)
         audit("resume template", template.name, by=by)
         await self._remember("resume template", template, by=by)

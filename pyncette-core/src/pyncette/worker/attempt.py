@@ -82,7 +82,7 @@ class Attempt:
 
     @property
     def is_last(self) -> bool:
-        return self.task.max_attempts is not None and self.attempt >= self.task.max_attempts
+        return self.task.attempts is not None and self.attempt >= self.task.attempts
 
     def remaining(self) -> float:
         """Seconds left of the lease; negative once it is over."""
@@ -107,11 +107,11 @@ class Attempt:
         )
 
     def over(self) -> Run:
-        """The run before this, where that was the last that the task's ``max_attempts`` allows."""
-        memo, attempt, most = Memo.read(self.claim.memo), self.attempt - 1, self.task.max_attempts
+        """The run before this, where that was the last that the task allows."""
+        memo, attempt, most = Memo.read(self.claim.memo), self.attempt - 1, self.task.attempts
         if (run := memo.last_run) is not None and not memo.unreported(self.claim.occurrence, self.attempt):
             # It failed when the task was allowed more.
-            error = f"given up: attempt {attempt} failed, and max_attempts is {most}: {run.error}"
+            error = f"given up: attempt {attempt} failed, and {most} are allowed: {run.error}"
             return dataclasses.replace(run, outcome=RunOutcome.GIVEN_UP, error=error)
         return Run(
             scheduled_at=self.claim.occurrence,

@@ -11,17 +11,21 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
 from pyncette.listeners import Telling
 from pyncette.logs import CURRENT, RunFields
+from pyncette.policies import CatchUp, OnGiveUp
 from pyncette.runs import Run, RunOutcome
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
-from pyncette.store.contract import Claim, Commit, Extend, Key, Outcome, Release, Settlement
-from pyncette.tasks import ExecutionMode, Task, stored_arguments
+from pyncette.store.contract import Claim, Commit, Extend, Fail, Key, Outcome, Release, Repository, Settlement
+from pyncette.tasks import Task, stored_arguments
 from pyncette.worker.attempt import Lease
-from pyncette.worker.outcomes import give_up, memo_of_commit, ready_again_at, retry, target
+from pyncette.worker.expecting import Expecting
+from pyncette.worker.invoking import invoke_bounded, is_being_closed
+from pyncette.worker.outcomes import give_up, is_final, memo_of_commit, ready_again_at, retry, target
 from pyncette.worker.overtaken import Overtaken
+from pyncette.worker.policy import PolicedAttempt
 from pyncette.worker.recording import Recorder
 from pyncette.worker.settlement import Answer, Settler
-from pyncette.worker.told import Teller, ToldAttempt
+from pyncette.worker.told import Teller
 
 __all__ = ["Execution", "Runner"]
 
@@ -39,6 +43,7 @@ class Runner(Teller):
         telling: Telling,
         recorder: Recorder,
         *,
+        repository: Repository,
         settler: Settler,
         poll_interval: timedelta,
         expect: Callable[[str, datetime], None],
@@ -50,8 +55,11 @@ class Runner(Teller):
         self.settler = settler
         #: Also the pause before a retry where the task names none.
         self.poll_interval = poll_interval
-        #: Called with a partition, and when a row of it can be claimed next.
-        self.expect = expect
+        #: Told of partitions, and when a row of each can be claimed next.
+        self.expecting = Expecting(expect)
+        self.repository = repository
+        #: When each template was resumed, and what it catches up.
+        self.resumed: dict[Task, tuple[datetime, CatchUp]] = {}
         #: Set when no new body is to be started.
         self.draining = False
         #: Set when bodies are being cancelled.
@@ -63,21 +71,6 @@ class Runner(Teller):
         #: The runs that hold a lease, from the start of the body until the outcome is stored.
         self.holding: dict[Key, Execution] = {}
         self.overtaken = Overtaken()
-        #: When the first row of each partition can be claimed next, of those that were settled in this turn of the event loop.
-        self._ready_again: dict[str, datetime] = {}
-
-    def expect_soon(self, partition: str, ready_at: datetime) -> None:
-        """As :attr:`expect`, but once for all rows of a partition that are settled together."""
-        known = self._ready_again.get(partition)
-        if known is None or ready_at < known:
-            if not self._ready_again:
-                asyncio.get_running_loop().call_soon(self._tell)
-            self._ready_again[partition] = ready_at
-
-    def _tell(self) -> None:
-        told, self._ready_again = self._ready_again, {}
-        for partition, ready_at in told.items():
-            self.expect(partition, ready_at)
 
     def adopt(self, claim: Claim, lease: Lease) -> bool:
         """Hand ``claim`` to the run of the same occurrence that goes on here; False if there is none.
@@ -92,7 +85,7 @@ class Runner(Teller):
         return True
 
 
-class Execution(ToldAttempt):
+class Execution(PolicedAttempt):
     """One claim on its way."""
 
     __slots__ = ("_ended", "_schedule", "_stored")
@@ -117,21 +110,7 @@ class Execution(ToldAttempt):
 
     def adopt(self, claim: Claim, lease: Lease) -> None:
         """Go on under ``claim``, which this process made after the lease had ended."""
-        if self._ended:
-            logger.warning(
-                "%s has ended, but its lease did before that could be stored; it is stored under a new one",
-                self,
-                extra=self.fields(),
-            )
-        else:
-            logger.warning(
-                "%s has run for %.0f s, longer than its lease of %g s; it goes on under a new one. Send heartbeats, give it a longer "
-                "lease_duration, or end it with timeout=",
-                self,
-                self.elapsed,
-                self.task.lease_duration.total_seconds(),
-                extra=self.fields(),
-            )
+        self.report_adopted(self._ended)
         self.claim, self.lease = claim, lease
         self._lost = False
         self._adopted += 1
@@ -156,16 +135,18 @@ class Execution(ToldAttempt):
                 logger.warning("%s has ended before, but after its lease; that is stored now", self, extra=self.fields())
                 self._settle(ended)
                 return
-            if task.max_attempts is not None and claim.attempt > task.max_attempts:
-                # Its last worker died, or overran its lease: nobody else will report that.
-                self._give_up(self.over(), schedule)
+            if (task.skips or runner.resumed) and (skip := self.skip(schedule, runner.resumed)) is not None:
+                self._settle(skip)
                 return
-            at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
-            commit = await self._commit(schedule) if at_most_once else None
-            if at_most_once and commit is None:
+            if task.attempts is not None and claim.attempt > task.attempts:
+                # Its last worker died, or overran its lease: nobody else will report that.
+                await self._give_up(self.over(), schedule)
+                return
+            commit = await self._commit(schedule) if task.commits_first else None
+            if task.commits_first and commit is None:
                 return
             self.started_at = runner.clock.monotonic()
-            if not at_most_once:
+            if not task.commits_first:
                 if self.started_at >= self.lease.deadline:
                     self.started_at = None
                     self.report_late()
@@ -178,14 +159,14 @@ class Execution(ToldAttempt):
                 CURRENT.set(self)
             error: BaseException | None = None
             try:
-                await (runner.invoke(self) if task.timeout is None else self._invoke_within(task.timeout))
+                await (self._invoke_bounded() if task.bounded else runner.invoke(self))
             except asyncio.CancelledError as cancelled:
                 if runner.cancelling:
                     self._interrupted(schedule, commit)
                     return
                 error = cancelled
             except BaseException as raised:
-                if _is_being_closed():
+                if is_being_closed():
                     raise
                 error = raised
             else:
@@ -202,8 +183,8 @@ class Execution(ToldAttempt):
                     self.log_failure(error)
             elif error is None:
                 self._succeeded(schedule)
-            elif self.is_last:
-                self._give_up(self.ended_as(RunOutcome.GIVEN_UP, error), schedule, error)
+            elif self.is_last or is_final(task, error):
+                await self._give_up(self.ended_as(RunOutcome.GIVEN_UP, error), schedule, error)
             else:
                 self.log_failure(error)
                 self._failed(schedule, error)
@@ -222,16 +203,11 @@ class Execution(ToldAttempt):
         self._expect_after(answer, commit)
         return commit if answer.outcome is Outcome.APPLIED or (answer.outcome is Outcome.ALREADY and answer.resent) else None
 
-    async def _invoke_within(self, timeout: timedelta) -> None:
-        """Run the body, and cancel it when ``timeout`` is over: then it has failed, also if it does not mind."""
-        try:
-            async with asyncio.timeout(timeout.total_seconds()) as limit:
-                await self._runner.invoke(self)
-        except TimeoutError:
-            if not limit.expired():
-                raise  # the body's own
-        if limit.expired():
-            raise TimeoutError(f"it ran longer than its timeout of {timeout}")
+    def _invoke_bounded(self) -> Awaitable[Any]:
+        task, invoke = self.task, self._runner.invoke
+        if task.max_running is None:
+            return invoke_bounded(lambda: invoke(self), task.timeout)
+        return invoke_bounded(lambda: invoke(self), task.timeout, self.heartbeat, task.lease_duration / 3)
 
     def release_unstarted(self) -> None:
         """Give the claim back as if it had not been made."""
@@ -240,7 +216,7 @@ class Execution(ToldAttempt):
     @property
     def is_late(self) -> bool:
         """Whether the lease is over before the body was started, which then must not be."""
-        return self.task.execution_mode is ExecutionMode.AT_LEAST_ONCE and self.remaining() <= 0
+        return not self.task.commits_first and self.remaining() <= 0
 
     async def return_late(self) -> None:
         """Give a claim back whose answer came after its lease, and wait until that is stored: or the next claim would count again."""
@@ -249,7 +225,7 @@ class Execution(ToldAttempt):
         self._expect_after(await self._runner.settler.submit(release, self.lease.deadline), release)
 
     async def heartbeat(self) -> None:
-        if self.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+        if self.task.commits_first:
             return
         if not self._lost:
             clock, claim, duration = self._runner.clock, self.claim, self.task.lease_duration
@@ -295,12 +271,23 @@ class Execution(ToldAttempt):
         """What becomes of an occurrence that has attempts left."""
         runner, expires, run = self._runner, self.lease.expires_at, self.ended_as(RunOutcome.FAILED, error)
         now, poll_interval, memo = runner.clock.now, runner.poll_interval, self.memo_of(run)
-        settlement = retry(self.task, self.claim, schedule, now, memo, lease_expires_at=expires, poll_interval=poll_interval)
+        settlement = retry(
+            self.task,
+            self.claim,
+            schedule,
+            now,
+            memo,
+            error=error,
+            attempt=self.attempt,
+            execution_id=lambda: self.execution_id,
+            lease_expires_at=expires,
+            poll_interval=poll_interval,
+        )
         self.record(run)
         self.report(run, settlement, schedule, "failure", *(("retry",) if isinstance(settlement, Release) else ()))
         self._settle(settlement)
 
-    def _give_up(self, run: Run, schedule: Schedule, error: BaseException | None = None) -> None:
+    async def _give_up(self, run: Run, schedule: Schedule, error: BaseException | None = None) -> None:
         why, memo = run.error or "", self.memo_of(run, failures=error is not None)
         settlement = give_up(self.task, self.claim, schedule, self._runner.clock.now, why, memo)
         following = ready_again_at(settlement)
@@ -308,10 +295,26 @@ class Execution(ToldAttempt):
         logger.error("%s is given up; %s: %s", self, what, why, exc_info=error, extra=self.fields())
         self.record(run)
         self.report(run, settlement, schedule, *(("failure",) if error is not None else ()), "given_up")
-        self._settle(settlement)
+        if self.task.retry is None or self.task.retry.on_give_up is not OnGiveUp.PAUSE or isinstance(settlement, Fail):
+            self._settle(settlement)
+        elif await self._settled(settlement):  # not before: it may have been scheduled anew meanwhile
+            await self.pause(self._runner.repository, settlement.claim, settlement.memo, why)
 
-    def _settle(self, settlement: Settlement) -> None:
+    def _settled(self, settlement: Settlement) -> Awaitable[bool]:
+        """As :meth:`_settle`; whether it was applied."""
+        applied: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def then(outcome: Outcome | None) -> None:
+            if not applied.done():
+                applied.set_result(outcome is Outcome.APPLIED)
+
+        self._settle(settlement, then)
+        return applied
+
+    def _settle(self, settlement: Settlement, then: Callable[[Outcome | None], Any] | None = None) -> None:
         """Report an outcome. If the store refuses, the lease runs out and the occurrence is run again."""
+        if self.task.skips and isinstance(settlement, Commit):
+            settlement = self.counting_skipped(settlement, self._schedule)
         self._ended, holding, key = True, self._runner.holding, settlement.claim.key
 
         def done(answer: Answer) -> None:
@@ -328,6 +331,8 @@ class Execution(ToldAttempt):
             if answer.outcome is Outcome.LOST and isinstance(settlement, Commit):
                 self._runner.overtaken.remember(settlement)
             self._expect_after(answer, settlement)
+            if then is not None:
+                then(answer.outcome)
 
         self._runner.settler.put(settlement, self.lease.deadline, done)
 
@@ -339,12 +344,4 @@ class Execution(ToldAttempt):
         elif answer.outcome is Outcome.SUPERSEDED:  # by a schedule whose time may have come while the row was held
             again = self._runner.clock.now()
         if again is not None:
-            self._runner.expect_soon(settlement.claim.key.partition, again)
-
-
-def _is_being_closed() -> bool:
-    """Whether the coroutine that asks is being closed from outside, as at the end of the interpreter, and not run by a loop."""
-    try:
-        return asyncio.current_task() is None
-    except RuntimeError:
-        return True
+            self._runner.expecting.soon(settlement.claim.key.partition, again)

@@ -1,10 +1,12 @@
 """What a worker looks at without claiming it: when static tasks are ready, which templates are paused, and who has extra runs."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from datetime import datetime
 
 from pyncette import partitions
 from pyncette.clock import AlignedClock
+from pyncette.memo import Memo
+from pyncette.policies import CATCH_UPS, CatchUp
 from pyncette.store.contract import Key, Repository, State
 from pyncette.tasks import StaticTask, Task, Template
 from pyncette.worker.lanes import Lane, Lanes
@@ -31,8 +33,9 @@ class Looking:
         lanes: Lanes,
         poll_every: float,
         expect: Callable[[Lane, datetime], None],
+        resumed: MutableMapping[Task, tuple[datetime, CatchUp]],
     ) -> None:
-        """``expect`` is called with a lane, and when something in it can be claimed."""
+        """``expect`` is called with a lane, and when something in it can be claimed; ``resumed`` gets when a template was resumed, and how."""
         self._repository = repository
         self._clock = clock
         self._static = [task for task in tasks if isinstance(task, StaticTask)]
@@ -40,6 +43,7 @@ class Looking:
         self._lanes = lanes
         self._poll_every = poll_every
         self._expect = expect
+        self._resumed = resumed
         #: What the bells of static tasks said, and when their extra runs are to be looked for once more.
         self._heard: dict[StaticTask, str] = {}
         self._again: dict[StaticTask, float] = {}
@@ -63,6 +67,8 @@ class Looking:
         self._lanes.succeeded(lane, 0, 0, None, self._poll_every)
         for template, row in zip(self._templates, rows, strict=False):
             self._lanes.pause(template, row is not None and row.state is State.PAUSED)
+            if row is not None and (since := Memo.read(row.memo).since) is not None and since[1] in CATCH_UPS:
+                self._resumed[template] = since[0], CATCH_UPS[since[1]]
         now = self._clock.monotonic()
         for task, row in zip(self._static, rows[len(self._templates) :], strict=True):
             if row is not None and self._heard.get(task) != row.schedule:

@@ -54,8 +54,7 @@ class Engine:
         tell: Callable[[str, datetime], None],
     ) -> None:
         """``tell`` is called with a partition and when a row of it is ready that was held here, and is left to other workers."""
-        self._repository = repository
-        self._clock = clock
+        self._repository, self._clock = repository, clock
         self._settler = Settler(repository, clock, settings.batch_size, self._wake)
         self._recorder = Recorder(repository, clock)
         self._telling = Telling(settings.listeners, log_runs=settings.log_runs)
@@ -67,6 +66,7 @@ class Engine:
             worker_id,
             self._telling,
             self._recorder,
+            repository=repository,
             settler=self._settler,
             poll_interval=settings.poll_interval,
             expect=self.expect,
@@ -79,8 +79,7 @@ class Engine:
         self._poll_interval = settings.poll_interval.total_seconds()
         #: How long a partition may go without a poll, since nobody else changes it or somebody may.
         self._poll_every = self._poll_interval if repository.shared else max(self._poll_interval, _POLL_UNSHARED_EVERY)
-        self._batch_size = settings.batch_size
-        self._tasks = tasks
+        self._batch_size, self._tasks = settings.batch_size, tasks
         self._static_tasks: list[StaticTask] = []
         self._lanes = Lanes([])
         self._looking: Looking
@@ -120,7 +119,7 @@ class Engine:
     def stop(self) -> None:
         """Claim nothing more; :meth:`run` returns when the bodies have ended, or ``shutdown_timeout`` has."""
         self._ending.begin()
-        self._runner.expect = self._leave  # what is given back from now on
+        self._runner.expecting.tell = self._leave  # what is given back from now on
         self._wake()
 
     def expect(self, partition: str | None, ready_at: datetime, *, hinted: bool = False) -> None:
@@ -148,7 +147,8 @@ class Engine:
         tasks = [task for task in self._tasks if task.enabled]  # by now
         self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
         self._lanes = Lanes(tasks, look_every(self._poll_every) if self._repository.shared else float("inf"))
-        self._looking = Looking(self._repository, self._clock, tasks, self._lanes, self._poll_every, self._expect)
+        facts = (self._poll_every, self._expect, self._runner.resumed)
+        self._looking = Looking(self._repository, self._clock, tasks, self._lanes, *facts)
         self.presence.begin(tasks)
         self._telling.start()
         work = asyncio.create_task(self._work(), name="pyncette-engine")
@@ -277,7 +277,7 @@ class Engine:
             executions = await self._accept(lane, result, now, sent)
         finally:
             self._lanes.end(lane)
-        if executions and self._begin_polls():
+        if len(executions) > 9 and self._begin_polls():  # few are run before the store has begun
             await asyncio.sleep(0)  # until they are sent: so the store works on them while bodies run here
         for execution in executions:
             await self._executor.spawn(execution.run())

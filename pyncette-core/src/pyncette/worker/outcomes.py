@@ -4,23 +4,25 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from pyncette.memo import Memo, counted
+from pyncette.policies import CatchUp, FailureMode, GiveUp, OnGiveUp, RetryAfter
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Commit, Fail, Release, Settlement, Target
-from pyncette.tasks import FailureMode, Task
+from pyncette.tasks import Task
 
-__all__ = ["give_up", "memo_of_commit", "ready_again_at", "retry", "target", "text_of"]
+__all__ = ["give_up", "is_final", "memo_of_commit", "ready_again_at", "retry", "target", "text_of"]
 
 _MAX_ERROR_CHARACTERS = 2000
 
 
 def target(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime]) -> Target | None:
-    """What follows on an occurrence that is done: the next one, or with ``fast_forward`` the next that is not missed yet.
+    """What follows on an occurrence that is done: the next one, or the next that is not missed yet where not all are caught up.
 
     ``now`` is asked in the latter case only.
     """
     if schedule.max_runs is not None and Memo.read(claim.memo).runs_left(schedule.max_runs, claim.revision) == 1:
         return None
-    following = schedule.next_after(claim.occurrence, now()) if task.fast_forward else schedule.next(claim.occurrence)
+    all_run = task.catch_up is CatchUp.ALL
+    following = schedule.next(claim.occurrence) if all_run else schedule.next_after(claim.occurrence, now())
     return None if following is None else Target(following, schedule.execute_after(following, claim.key))
 
 
@@ -36,10 +38,17 @@ def retry(
     now: Callable[[], datetime],
     memo: str,
     *,
+    error: BaseException,
+    attempt: int,
+    execution_id: Callable[[], str],
     lease_expires_at: datetime,
     poll_interval: timedelta,
 ) -> Settlement:
-    """The body has failed, and the occurrence has attempts left: what the task's failure mode makes of that."""
+    """The body has raised ``error`` in ``attempt``, and the occurrence has attempts left: what the task's policies make of that."""
+    if isinstance(error, RetryAfter):
+        return Release(claim, now() + error.delay, memo=memo)
+    if task.retry is not None:
+        return Release(claim, now() + task.retry.pause(attempt, execution_id()), memo=memo)
     if task.failure_mode is FailureMode.COMMIT:
         return Commit(claim, target(task, claim, schedule, now), memo_of_commit(claim, schedule, memo))
     if task.failure_mode is FailureMode.UNLOCK:
@@ -49,11 +58,19 @@ def retry(
 
 
 def give_up(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime], why: str, memo: str) -> Commit | Fail:
-    """The occurrence has no attempts left. The schedule lives on; only what has no further occurrence is kept as failed."""
-    following = target(task, claim, schedule, now)
-    if following is None:
-        return Fail(claim, why[:_MAX_ERROR_CHARACTERS], memo)
-    return Commit(claim, following, memo_of_commit(claim, schedule, memo))
+    """The occurrence has no attempts left. The schedule lives on, and only what has no further occurrence is kept as failed, unless
+    the task says otherwise. What it wants paused is paused after that.
+    """
+    following, then = target(task, claim, schedule, now), None if task.retry is None else task.retry.on_give_up
+    kept = then is OnGiveUp.FAIL or (following is None and then is not OnGiveUp.NEXT)
+    return (
+        Fail(claim, why[:_MAX_ERROR_CHARACTERS], memo) if kept else Commit(claim, following, memo_of_commit(claim, schedule, memo))
+    )
+
+
+def is_final(task: Task, error: BaseException) -> bool:
+    """Whether no other attempt would mend ``error``, by its own word or that of the task."""
+    return isinstance(error, GiveUp) or (task.retry is not None and isinstance(error, task.retry.give_up_on))
 
 
 def ready_again_at(settlement: Settlement) -> datetime | None:

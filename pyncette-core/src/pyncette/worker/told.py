@@ -100,7 +100,7 @@ class ToldAttempt(Attempt):
             return
         for hook in hooks:
             self.tell(hook, run, ready_again_at(settlement))
-        if self.task.fast_forward and isinstance(settlement, Commit) and settlement.next is not None:
+        if self.task.skips and isinstance(settlement, Commit) and settlement.next is not None:
             first, following = schedule.next(self.claim.occurrence), settlement.next.occurrence
             if first != following:
                 self.tell("skipped", run, following, first)
@@ -127,6 +127,23 @@ class ToldAttempt(Attempt):
     def report_late(self) -> None:
         logger.warning("%s is not started: its lease ended before%s", self, self.excuse(), extra=self.fields())
         self._runner.lease_lost(self.task)
+
+    def report_adopted(self, ended: bool) -> None:
+        if ended:
+            logger.warning(
+                "%s has ended, but its lease did before that could be stored; it is stored under a new one",
+                self,
+                extra=self.fields(),
+            )
+        else:
+            logger.warning(
+                "%s has run for %.0f s, longer than its lease of %g s; it goes on under a new one. Send heartbeats, give it a longer "
+                "lease_duration, or end it with timeout=",
+                self,
+                self.elapsed,
+                self.task.lease_duration.total_seconds(),
+                extra=self.fields(),
+            )
 
     def log_failure(self, error: BaseException) -> None:
         level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR

@@ -1,0 +1,275 @@
+"""What becomes of an occurrence that failed or was missed: the policies that a task is declared with, as pure functions.
+
+No store knows any of them, and none is stored with a row: all workers decide alike because they run the same code.
+"""
+
+import enum
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from pyncette.checks import check_count, check_duration, check_type
+from pyncette.errors import ConfigurationError
+from pyncette.schedules.kinds import Schedule
+from pyncette.values import plain_duration, shown
+
+__all__ = [
+    "CATCH_UPS",
+    "CatchUp",
+    "ExecutionMode",
+    "FailureMode",
+    "GiveUp",
+    "OnGiveUp",
+    "Retry",
+    "RetryAfter",
+    "check_policies",
+    "count_from",
+    "first_to_run",
+]
+
+
+class ExecutionMode(enum.Enum):
+    """In which order an occurrence is run and committed."""
+
+    #: Run, then commit: nothing is lost, but a worker that dies in between makes it run again.
+    AT_LEAST_ONCE = "at_least_once"
+    #: Commit, then run: nothing runs twice, but a worker that dies in between loses the run.
+    AT_MOST_ONCE = "at_most_once"
+    #: An alias of AT_MOST_ONCE.
+    BEST_EFFORT = "at_most_once"  # noqa: PIE796 - meant as an alias
+
+
+class FailureMode(enum.Enum):
+    """What becomes of an occurrence whose body raised (AT_LEAST_ONCE only)."""
+
+    #: Leave the lease: it runs again when the lease ends.
+    NONE = "none"
+    #: Release the lease: it runs again after ``retry_delay``, or else at the next poll.
+    UNLOCK = "unlock"
+    #: Treat the failure as done: go on to the next occurrence.
+    COMMIT = "commit"
+
+
+# --- retries ----------------------------------------------------------------------------------------------------------
+
+
+class OnGiveUp(enum.Enum):
+    """What follows on an occurrence that is given up."""
+
+    #: Go on with the next occurrence; a task that has none is removed.
+    NEXT = "next"
+    #: Keep the task as failed, with its error: it does not run until it is retried or scheduled anew.
+    FAIL = "fail"
+    #: Go on with the next occurrence, but pause the task before: it does not run until it is resumed.
+    PAUSE = "pause"
+
+
+class GiveUp(Exception):
+    """Raised by a body: give this occurrence up now, however many attempts are left. Its text is kept as the reason."""
+
+
+class RetryAfter(Exception):
+    """Raised by a body: try this occurrence again after ``delay``, if attempts are left. Made by ``context.retry_after()``."""
+
+    def __init__(self, delay: timedelta) -> None:
+        check_duration(delay, "The delay of retry_after()", zero=True)
+        self.delay = plain_duration(delay)
+        super().__init__(f"retry after {self.delay}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often, and when, an occurrence whose body failed is tried again.
+
+    The delay after attempt *n* is ``delay * factor ** (n - 1)``, at most ``limit``, and spread by ``jitter``. It is a function of the
+    attempt and the occurrence alone, so that all workers agree on it.
+    """
+
+    #: How often an occurrence is tried at most, the first attempt included; None: until it succeeds.
+    attempts: int | None = None
+    #: The pause after the first attempt.
+    delay: timedelta = timedelta(seconds=1)
+    #: By how much each further pause is longer than the one before; at least 1.
+    factor: float = 2.0
+    #: The longest pause.
+    limit: timedelta = timedelta(hours=1)
+    #: By which part of it a pause is longer or shorter at most, from 0 to 1, so that what failed together is not retried together.
+    jitter: float = 0.1
+    #: Errors that another attempt would not mend: an occurrence that raised one is given up at once.
+    give_up_on: tuple[type[Exception], ...] = ()
+    #: What follows then. None: NEXT where there is a next occurrence, and FAIL for the last or only one.
+    on_give_up: OnGiveUp | None = None
+
+    def __post_init__(self) -> None:
+        if self.attempts is not None:
+            check_count(self.attempts, "attempts of Retry")
+        for name in ("delay", "limit"):
+            check_duration(getattr(self, name), f"{name} of Retry", zero=name == "delay")
+            object.__setattr__(self, name, plain_duration(getattr(self, name)))
+        _check_number("factor", self.factor, 1.0, float("inf"))
+        _check_number("jitter", self.jitter, 0.0, 1.0)
+        given = self.give_up_on if isinstance(self.give_up_on, tuple) else (self.give_up_on,)
+        for error in given:
+            if not (isinstance(error, type) and issubclass(error, Exception)):
+                raise ConfigurationError(
+                    f"give_up_on of Retry contains {shown(error)}; pass classes of exceptions, such as (ValueError,)"
+                )
+        object.__setattr__(self, "give_up_on", given)
+        if self.on_give_up is not None:
+            check_type(self.on_give_up, OnGiveUp, "on_give_up of Retry")
+
+    def __str__(self) -> str:
+        attempts = "any number of attempts" if self.attempts is None else f"{self.attempts} attempts"
+        spread = f", give or take {self.jitter:.0%}" if self.jitter else ""
+        then = "" if self.on_give_up is None else f"; then {self.on_give_up.value}"
+        return f"{attempts}, {self.delay} apart, each pause {self.factor:g} times the last, up to {self.limit}{spread}{then}"
+
+    def pause(self, attempt: int, execution_id: str) -> timedelta:
+        """How long to wait after ``attempt`` (from 1 on) at the occurrence ``execution_id``."""
+        try:
+            pause = min(self.limit.total_seconds(), self.delay.total_seconds() * float(self.factor) ** (attempt - 1))
+        except OverflowError:
+            pause = self.limit.total_seconds() if self.delay else 0.0
+        return timedelta(seconds=pause * (1 + self.jitter * (2 * _fraction(f"{execution_id} {attempt}") - 1)))
+
+
+def _check_number(name: str, value: object, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or value == float("inf"):
+        raise ConfigurationError(
+            f"{name} of Retry is {shown(value)}; pass a number {f'from {least:g} to {most:g}' if most < 2 else f'of at least {least:g}'}"
+        )
+
+
+def _fraction(text: str) -> float:
+    """A number from 0 to 1 that ``text`` alone decides, evenly spread over texts."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / 2**64
+
+
+# --- which go together ------------------------------------------------------------------------------------------------
+
+
+class _Declared(Protocol):
+    """A task, as far as its policies go."""
+
+    @property
+    def execution_mode(self) -> ExecutionMode: ...
+    @property
+    def failure_mode(self) -> FailureMode: ...
+    @property
+    def max_attempts(self) -> int | None: ...
+    @property
+    def retry_delay(self) -> timedelta | None: ...
+    @property
+    def retry(self) -> Retry | None: ...
+    @property
+    def catch_up(self) -> "CatchUp": ...
+    @property
+    def fast_forward(self) -> bool: ...
+    @property
+    def max_running(self) -> int | None: ...
+
+
+def check_policies(task: _Declared, what: str) -> None:
+    """Raise ConfigurationError if the policies of ``task`` are none, or contradict each other."""
+    check_type(task.catch_up, CatchUp, f"catch_up of {what}")
+    if task.fast_forward and task.catch_up is CatchUp.NONE:
+        raise ConfigurationError(
+            f"fast_forward=True of {what} is catch_up=CatchUp.LATEST, but {task.catch_up} is given; leave one out"
+        )
+    at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
+    if at_most_once and task.failure_mode is FailureMode.UNLOCK:
+        raise ConfigurationError(
+            f"FailureMode.UNLOCK of {what} would run it again, which AT_MOST_ONCE excludes; use NONE, or AT_LEAST_ONCE"
+        )
+    if task.max_running is not None:
+        if task.max_running != 1 or isinstance(task.max_running, bool):
+            raise ConfigurationError(f"max_running of {what} is {shown(task.max_running)}; pass 1, or leave it out for no limit")
+        if not at_most_once:
+            raise ConfigurationError(
+                f"max_running of {what} has no use, since the lease keeps its runs apart; leave it out, or use AT_MOST_ONCE"
+            )
+    if task.retry is not None:
+        check_type(task.retry, Retry, f"retry of {what}")
+        if at_most_once:
+            raise ConfigurationError(
+                f"retry of {what} would run it again, which AT_MOST_ONCE excludes; leave it out, or use AT_LEAST_ONCE"
+            )
+        if task.max_attempts is not None or task.retry_delay is not None:
+            short = "max_attempts" if task.max_attempts is not None else "retry_delay"
+            raise ConfigurationError(f"{short} of {what} is given beside retry=; say it there, as attempts= and delay= of Retry")
+        return
+    if task.max_attempts is not None and (at_most_once or task.failure_mode is FailureMode.COMMIT):
+        raise ConfigurationError(f"max_attempts of {what} has no use, since nothing is attempted twice; leave it out")
+    if task.retry_delay is not None and task.failure_mode is not FailureMode.UNLOCK:
+        raise ConfigurationError(
+            f"retry_delay of {what} has no use under {task.failure_mode}; use failure_mode=FailureMode.UNLOCK, or leave it out"
+        )
+
+
+# --- what was missed --------------------------------------------------------------------------------------------------
+
+
+class CatchUp(enum.Enum):
+    """Which of the occurrences that were missed, since no worker ran or the task was paused, are run after all."""
+
+    #: Each, one after another.
+    ALL = "all"
+    #: The latest of them, once. What passes while a body runs is skipped, too.
+    LATEST = "latest"
+    #: None that is late by more than ``catch_up_window``, a minute if that is not given. What passes while a body runs is skipped, too.
+    NONE = "none"
+
+
+#: By what is stored of them.
+CATCH_UPS = {each.value: each for each in CatchUp}
+#: What counts as on time where nothing is caught up: a worker needs a moment to start, and a poll interval to notice.
+_ON_TIME = timedelta(minutes=1)
+#: How many skipped occurrences are counted one by one.
+_MOST = 1000
+
+
+def first_to_run(
+    schedule: Schedule, occurrence: datetime, now: datetime, catch_up: CatchUp, window: timedelta | None, late: timedelta
+) -> datetime | None:
+    """Which occurrence comes next, ``occurrence`` or, if the policy skips that, a later one; None if there is none left.
+
+    What occurs only once is never skipped but by a ``window`` that was given.
+
+    :param late: by how much ``occurrence`` may be run later than its time (its jitter).
+    """
+    found: datetime | None = occurrence
+    if schedule.next(occurrence) is None:
+        return None if window is not None and now - occurrence - late > window else occurrence
+    if window is None and catch_up is CatchUp.NONE:
+        window = _ON_TIME
+    if window is not None and now - occurrence - late > window:
+        found = schedule.next_after(occurrence, now - window)
+    if found is None or found > now or catch_up is CatchUp.ALL:
+        return found
+    return _latest(schedule, found, now)
+
+
+def _latest(schedule: Schedule, occurrence: datetime, now: datetime) -> datetime:
+    """The last occurrence up to ``now``, from ``occurrence`` on."""
+    low, high = occurrence, now
+    while high - low > timedelta(microseconds=1):
+        middle = low + (high - low) / 2
+        found = schedule.next_after(occurrence, middle)
+        if found is not None and found <= now:
+            occurrence = low = found
+        else:
+            high = middle
+    return occurrence
+
+
+def count_from(schedule: Schedule, occurrence: datetime, until: datetime | None, now: datetime) -> int:
+    """How many occurrences there are from ``occurrence`` on, before ``until`` or else up to ``now``; counted up to a thousand."""
+    count, at = 0, occurrence
+    while count < _MOST and (at < until if until is not None else at <= now):
+        count += 1
+        following = schedule.next(at)
+        if following is None:
+            break
+        at = following
+    return count
