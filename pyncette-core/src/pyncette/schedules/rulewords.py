@@ -1,7 +1,7 @@
 """Recurrence rules of RFC 5545 as text: what users write, and the one text that is stored."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
 
@@ -130,7 +130,7 @@ def _checked(parts: Mapping[str, str], start: datetime | None, excluded: frozens
     if frequency not in _FREQUENCIES:
         raise ScheduleError(f"FREQ is {shown(frequency) if frequency else 'missing'}: write one of {', '.join(_FREQUENCIES)}")
     numbers = {part: _numbers(part, parts[part]) for part in _RANGES if part in parts}
-    weekdays = _weekdays(parts["BYDAY"], frequency, "BYWEEKNO" in parts) if "BYDAY" in parts else ()
+    weekdays = _weekdays(parts["BYDAY"], frequency, parts.keys()) if "BYDAY" in parts else ()
     for part in numbers:
         if frequency in _WITHOUT.get(part, ()):
             raise ScheduleError(
@@ -180,16 +180,17 @@ def _numbers(part: str, value: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _weekdays(value: str, frequency: str, weeks: bool) -> tuple[tuple[int, str], ...]:
+def _weekdays(value: str, frequency: str, others: Collection[str]) -> tuple[tuple[int, str], ...]:
+    most = 53 if frequency == "YEARLY" and "BYMONTH" not in others else 5
     found = set()
     for text in value.split(","):
         match = _BYDAY.fullmatch(text)
         nth = int(match[1]) if match and match[1] else 0
-        if match is None or (match[1] and not 1 <= abs(nth) <= 53):
+        if match is None or (match[1] and not 1 <= abs(nth) <= most):
             raise ScheduleError(
                 f"BYDAY has {shown(text)}: write {', '.join(_WEEKDAYS)}, or with a number such as -1FR, the last Friday"
             )
-        if nth and (frequency not in ("YEARLY", "MONTHLY") or weeks):
+        if nth and (frequency not in ("YEARLY", "MONTHLY") or "BYWEEKNO" in others):
             raise ScheduleError(f"BYDAY has {shown(text)}: a number goes with FREQ=MONTHLY or YEARLY, and not with BYWEEKNO")
         found.add((nth, match[2]))
     return tuple(sorted(found, key=lambda day: (day[0], _WEEKDAYS.index(day[1]))))
