@@ -48,6 +48,7 @@ EXPECTED = {
         r"'forgetful' .*\(attempt 1\) has run for \d+ s, longer than its lease of 2 s",
         r"forgetful: done, with fencing token",
     ],
+    "synchronous": [r"A receipt for ada", r"A receipt for grace"],
     "healthcheck": [r"Answering GET /health and GET /ready on 127.0.0.1, port \d+", r"work, meant for", r"nap: good night"],
     "prometheus_metrics": [r"work, meant for", r"greet: hello, Ada", r"'gamble' .* failed: ValueError"],
     "tracing": [

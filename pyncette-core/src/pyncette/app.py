@@ -51,6 +51,7 @@ class Pyncette(Declarations):
     :param poll_interval: how long a change made by another process may go unnoticed. What is known starts on time all the same.
     :param concurrency_limit: how many bodies run at once in this process. Nothing is claimed without a free slot.
     :param batch_size: how many rows are claimed or settled in one call to the store.
+    :param sync_workers: how many of these are plain functions, which run in threads, at once.
     :param shutdown_timeout: how long running bodies are waited for at shutdown before they are cancelled; None: to their end.
     :param executor_cls: where bodies run; :class:`~pyncette.SynchronousExecutor` runs them one after another.
     :param log_runs: a line at INFO for each run that has ended, by the logger ``pyncette.runs``.
@@ -68,6 +69,7 @@ class Pyncette(Declarations):
         poll_interval: timedelta = timedelta(seconds=1),
         concurrency_limit: int = 500,
         batch_size: int = 500,
+        sync_workers: int = 32,
         shutdown_timeout: timedelta | None = None,
         executor_cls: Callable[[int, Callable[[], None]], Executor] = ConcurrentExecutor,
         log_runs: bool = False,
@@ -77,6 +79,7 @@ class Pyncette(Declarations):
         check_duration(poll_interval, "poll_interval")
         check_count(concurrency_limit, "concurrency_limit")
         check_count(batch_size, "batch_size")
+        check_count(sync_workers, "sync_workers")
         if shutdown_timeout is not None:
             check_duration(shutdown_timeout, "shutdown_timeout", zero=True)
         if not callable(executor_cls) or (isinstance(executor_cls, type) and not hasattr(executor_cls, "spawn")):
@@ -99,6 +102,7 @@ class Pyncette(Declarations):
             instrumentation=Instruments(self._instrumentations),
             listeners=self._listeners,
             log_runs=log_runs,
+            sync_workers=sync_workers,
         )
         self._clock: Clock = SystemClock() if clock is None else clock
         self._open: Callable[[], AbstractAsyncContextManager[Repository]]

@@ -62,6 +62,8 @@ class PyncetteContext(Client):
             worker_id=self.worker_id,
             tell=super()._announce,
         )
+        #: Where bodies run that are plain functions.
+        self.threads = self._engine.threads
         self._poll_interval = settings.poll_interval
         #: Called when the application begins to end: by the program around it, which counts the time from then on.
         self.on_shutdown: Callable[[], None] = _nothing
@@ -94,6 +96,7 @@ class PyncetteContext(Client):
                 await self._engine.run()
         finally:
             looking.cancel()
+            self.threads.close()
             self._running = None
             self._ended.set()
 

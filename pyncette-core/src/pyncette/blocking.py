@@ -16,7 +16,7 @@ from pyncette.errors import PyncetteError
 from pyncette.instances import Instance
 from pyncette.tasks import Task
 
-__all__ = ["BlockingCalls"]
+__all__ = ["BlockingCalls", "ConnectedCalls", "check_no_loop"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -66,7 +66,27 @@ class BlockingCalls:
         raise NotImplementedError
 
 
-class BlockingClient(BlockingCalls):
+class ConnectedCalls(BlockingCalls):
+    """Calls of a client that has a connection of its own."""
+
+    def within(self, connection: object) -> "BlockingJoinedClient":
+        """The client whose calls are part of the transaction that is open on ``connection``, as :meth:`Client.within` says.
+
+        They are made in the thread that calls, as statements on the connection, and may be used where that may be.
+
+        :param connection: a synchronous one to the database of the tasks: of psycopg 3, PyMySQL or sqlite3, Connection or Session of SQLAlchemy
+            on any of these, or ``django.db.connection``.
+        """
+        client = self._call(_itself)
+        repository = repository_within(client.repository, connection, blocking=True)
+
+        async def ask(function: Callable[[Any], Coroutine[Any, Any, _R]]) -> _R:
+            return self._call(function)
+
+        return BlockingJoinedClient(JoinedClient(client, repository, ask))
+
+
+class BlockingClient(ConnectedCalls):
     """Schedules and looks up the tasks of one application, for threads; see :meth:`Pyncette.blocking`.
 
     All threads of a process share a connection to the store, and what they register at once goes there together. It is connected to at the
@@ -109,24 +129,8 @@ class BlockingClient(BlockingCalls):
             background.begin_to_end()
             background.join()
 
-    def within(self, connection: object) -> "BlockingJoinedClient":
-        """The client whose calls are part of the transaction that is open on ``connection``, as :meth:`Client.within` says.
-
-        They are made in the thread that calls, as statements on the connection, and may be used where that may be.
-
-        :param connection: a synchronous one to the database of the tasks: of psycopg 3, PyMySQL or sqlite3, Connection or Session of SQLAlchemy
-            on any of these, or ``django.db.connection``.
-        """
-        client = self._call(_itself)
-        repository = repository_within(client.repository, connection, blocking=True)
-
-        async def ask(function: Callable[[Any], Coroutine[Any, Any, _R]]) -> _R:
-            return self._call(function)
-
-        return BlockingJoinedClient(JoinedClient(client, repository, ask))
-
     def _call(self, function: Callable[[Client], Coroutine[Any, Any, _R]]) -> _R:
-        _check_no_loop()
+        check_no_loop()
         while True:
             background = self._background
             if background is None or self._closed or not background.usable:
@@ -168,7 +172,7 @@ async def _itself(client: Client) -> Client:
     return client
 
 
-def _check_no_loop() -> None:
+def check_no_loop() -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

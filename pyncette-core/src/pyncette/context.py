@@ -6,20 +6,27 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyncette.app_context import PyncetteContext
+from pyncette.bodies import CallsFromBody
+from pyncette.errors import LeaseLostException
 from pyncette.policies import FailureMode, RetryAfter
+from pyncette.signatures import is_coroutine_function
 from pyncette.tasks import Task, TaskInstance, Template
 from pyncette.worker.execution import Execution
 
-__all__ = ["RESERVED", "Body", "Context", "Middleware", "chained"]
+__all__ = ["RESERVED", "Body", "Context", "Middleware", "chained", "in_thread"]
 
 #: ``(context, next)``: wraps every run; ``await next()`` goes on to the next middleware and at last to the body.
 Middleware: TypeAlias = Callable[["Context", Callable[[], Awaitable[None]]], Awaitable[None]]
-#: What is scheduled: an asynchronous function of one :class:`Context`.
-Body: TypeAlias = Callable[["Context"], Awaitable[Any]]
+#: What is scheduled: a function of one :class:`Context`; ``async def``, or ``def`` for what blocks, which runs in a thread.
+Body: TypeAlias = Callable[["Context"], Any]
 
 
 class Context:
     """What a body is given of its run. Fixtures are further attributes, by their names; middlewares may add their own."""
+
+    #: Whether this run has been ended from outside, by its timeout or a shutdown. A body in a thread can't be, and is to look here now
+    #: and then; one that is asynchronous gets a CancelledError.
+    cancelled = False
 
     def __init__(self, app_context: PyncetteContext, execution: Execution) -> None:
         #: For scheduling other tasks from here, and for shutting the application down.
@@ -102,6 +109,18 @@ class Context:
         """
         await self._execution.heartbeat()
 
+    def heartbeat_from_thread(self) -> None:
+        """The same for a body that is a plain function; raises LeaseLostException also once the run is :attr:`cancelled`."""
+        if not self.cancelled:
+            self.blocking.run(self.heartbeat)
+        if self.cancelled:
+            raise LeaseLostException(f"{self._execution} was cancelled, and what it returns no longer counts")
+
+    @functools.cached_property
+    def blocking(self) -> CallsFromBody:
+        """The calls of :attr:`app_context` for a body that is a plain function: ``context.blocking.schedule_task(...)``."""
+        return CallsFromBody(self.app_context)
+
     def __getattr__(self, name: str) -> Any:
         # Only called for what is not found elsewhere: fixtures are looked up, not copied into every context.
         try:
@@ -125,13 +144,22 @@ def chained(middlewares: Sequence[Middleware]) -> Callable[[PyncetteContext, Exe
         task = execution.task
         chain = chains.get(task)
         if chain is None:
-            chain = task.body
+            chain = task.body if is_coroutine_function(task.body) else in_thread(task.body)
             for middleware in reversed(middlewares):
                 chain = functools.partial(_call, middleware, chain)
             chains[task] = chain
         return chain(Context(app_context, execution))
 
     return invoke
+
+
+def in_thread(body: Body) -> Callable[[Context], Awaitable[Any]]:
+    """The plain function ``body`` as a coroutine function, which has it run in one of the application's threads."""
+
+    def run(context: Context) -> Awaitable[Any]:
+        return context.app_context.threads.run(str(context._execution), body, context)
+
+    return run
 
 
 async def _call(middleware: Middleware, following: Body, context: Context) -> None:

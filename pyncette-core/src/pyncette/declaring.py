@@ -312,6 +312,6 @@ def _schedule(name: str, options: Mapping[str, Any]) -> Schedule:
 
 def _name(function: object) -> str:
     name = getattr(function, "__name__", None)
-    if not isinstance(name, str):
+    if not isinstance(name, str) or name == "<lambda>":
         raise ConfigurationError(f"{shown(function)} has no name to be stored under; pass name=...")
     return name

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any
 
 from pyncette.checks import check_type
-from pyncette.context import Context
+from pyncette.context import Body, Context, in_thread
 from pyncette.errors import ConfigurationError, LeaseLostException
-from pyncette.signatures import check_coroutine_function
+from pyncette.signatures import IN_THREAD, check_body, is_coroutine_function, runs_in_thread
 from pyncette.tasks import Task
 from pyncette.values import shown
 from pyncette.waiting import finished
@@ -20,7 +20,7 @@ __all__ = ["with_heartbeat"]
 
 def with_heartbeat(
     body: None = None, /, *, lease_remaining_ratio: float = 0.5, cancel_on_lease_lost: bool = False
-) -> Callable[[Callable[[Context], Awaitable[Any]]], Callable[[Context], Awaitable[Any]]]:
+) -> Callable[[Body], Callable[[Context], Awaitable[Any]]]:
     """A decorator, below ``@app.task``: extends the lease in the background for as long as the body runs.
 
     :param lease_remaining_ratio: the share of the lease duration that is left when it is extended; between 0 and 1.
@@ -36,29 +36,31 @@ def with_heartbeat(
         raise ConfigurationError(f"The lease_remaining_ratio is {shown(lease_remaining_ratio)}; it must be between 0 and 1")
     check_type(cancel_on_lease_lost, bool, "cancel_on_lease_lost")
 
-    def decorate(body: Callable[[Context], Awaitable[Any]]) -> Callable[[Context], Awaitable[Any]]:
+    def decorate(body: Body) -> Callable[[Context], Awaitable[Any]]:
         if isinstance(body, Task):
             raise ConfigurationError(
                 f"with_heartbeat() of task {body.name!r} comes too late; write it below the declaration of the task"
             )
 
-        check_coroutine_function(body, "The body given to with_heartbeat()", "context")
+        check_body(body, "The body given to with_heartbeat()")
+        run = body if is_coroutine_function(body) else in_thread(body)
 
         @functools.wraps(body)
         async def with_heartbeat(context: Context) -> Any:
             if context.task.commits_first:
-                return await body(context)
+                return await run(context)
             beating = asyncio.create_task(_beat(context, lease_remaining_ratio))
             try:
                 # The body stays in the task that runs it: whatever it raises, and whoever cancels it, is passed on as without heartbeats.
                 with _Interruption(beating) if cancel_on_lease_lost else contextlib.nullcontext():
-                    return await body(context)
+                    return await run(context)
             finally:
                 beating.cancel()
                 await finished(beating)
                 if not beating.cancelled():
                     beating.exception()  # it is logged already
 
+        setattr(with_heartbeat, IN_THREAD, runs_in_thread(body))
         return with_heartbeat
 
     return decorate

@@ -9,7 +9,19 @@ from typing import Any
 from pyncette.errors import ConfigurationError
 from pyncette.values import shown
 
-__all__ = ["check_async_generator_function", "check_coroutine_function", "fixture_arguments", "is_coroutine_function"]
+__all__ = [
+    "IN_THREAD",
+    "check_async_generator_function",
+    "check_body",
+    "check_coroutine_function",
+    "fixture_arguments",
+    "is_coroutine_function",
+    "runs_in_thread",
+]
+
+
+#: The attribute of a coroutine function that has a plain function run in a thread.
+IN_THREAD = "_pyncette_in_thread"
 
 
 def is_coroutine_function(function: object) -> bool:
@@ -34,6 +46,24 @@ def check_coroutine_function(function: Any, what: str, *parameters: str) -> None
             problem = f"is not a coroutine function; {write}, and hand what blocks to 'await asyncio.to_thread(...)'"
         raise ConfigurationError(f"{what} {problem}")
     _check_parameters(function, what, parameters, f"it is called with {signature}; {write}")
+
+
+def check_body(function: Any, what: str) -> None:
+    """Raise ConfigurationError, which begins with ``what``, unless ``function`` can be called with a context; ``async def`` or ``def``."""
+    write = f"write 'async def {_name(function)}(context)', or 'def' for what blocks"
+    _check_kind(function, what, write)
+    inner = _unwrapped(function)
+    if is_coroutine_function(function) or is_coroutine_function(inner) or _is(inspect.isasyncgenfunction, inner):
+        check_coroutine_function(function, what, "context")
+        return
+    if _is(inspect.isgeneratorfunction, inner):
+        raise ConfigurationError(f"{what} is a generator function, of which nothing would be run; {write}, without a 'yield'")
+    _check_parameters(function, what, ["context"], f"it is called with (context); {write}")
+
+
+def runs_in_thread(function: Any) -> bool:
+    """Whether a body is a plain function, which blocks, or is made of one, as :attr:`IN_THREAD` says."""
+    return not is_coroutine_function(function) or getattr(function, IN_THREAD, False) is True
 
 
 def check_async_generator_function(function: Any, what: str) -> None:

@@ -2,8 +2,9 @@
 
 import contextlib
 import copy
+import functools
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
@@ -16,7 +17,7 @@ from pyncette.instances import Instance, registration
 from pyncette.partitions import crc32_selector
 from pyncette.policies import CatchUp, ExecutionMode, FailureMode, Retry, check_policies
 from pyncette.schedules.kinds import Schedule
-from pyncette.signatures import check_coroutine_function
+from pyncette.signatures import check_body, runs_in_thread
 from pyncette.store.contract import Key, Registration
 from pyncette.values import plain_duration, plain_text
 
@@ -49,14 +50,14 @@ _RUNNING = "_running"
 
 @dataclass(eq=False, kw_only=True)
 class Task:
-    """A declared coroutine with its options. Calling it calls the coroutine, for tests of it alone.
+    """A declared function with its options. Calling it calls the function, for tests of it alone.
 
     Only ``enabled``, and ``enabled_partitions`` where there are any, can be set later, and not while an application runs the task.
     """
 
     name: Final[str]
-    #: A coroutine function of one argument, a :class:`~pyncette.Context`; typed exactly where users meet it.
-    body: Final[Callable[[Any], Awaitable[Any]]]
+    #: A function of one argument, a :class:`~pyncette.Context`; typed exactly where users meet it.
+    body: Final[Callable[[Any], Any]]
     args: Final[Mapping[str, Any]] = field(default_factory=dict, repr=False)
     execution_mode: Final[ExecutionMode] = ExecutionMode.AT_LEAST_ONCE
     failure_mode: Final[FailureMode] = FailureMode.NONE
@@ -88,7 +89,7 @@ class Task:
     def __post_init__(self) -> None:
         what = f"task {self.name!r}"
         check_name(self.name, "task")
-        check_coroutine_function(self.body, f"The body of {what}", "context")
+        check_body(self.body, f"The body of {what}")
         check_type(self.execution_mode, ExecutionMode, f"execution_mode of {what}")
         check_type(self.failure_mode, FailureMode, f"failure_mode of {what}")
         check_type(self.fast_forward, bool, f"fast_forward of {what}")
@@ -123,8 +124,13 @@ class Task:
     def __delattr__(self, name: str) -> None:
         raise FrozenInstanceError(f"{name!r} of task {self.name!r} can't be deleted")
 
-    def __call__(self, context: Any) -> Awaitable[Any]:
+    def __call__(self, context: Any) -> Any:
         return self.body(context)
+
+    @functools.cached_property
+    def in_thread(self) -> bool:
+        """Whether the body is a plain function, ``def`` and not ``async def``."""
+        return runs_in_thread(self.body)
 
     @property
     def template(self) -> "Task":
@@ -234,7 +240,7 @@ class TaskInstance:
     def key(self) -> Key:
         return self.template.key(self.name)
 
-    def __call__(self, context: Any) -> Awaitable[Any]:
+    def __call__(self, context: Any) -> Any:
         return self.template(context)
 
     def __getattr__(self, name: str) -> Any:

@@ -2,7 +2,8 @@
 
 In :meth:`VirtualClock.run` nothing ever waits: whenever all that runs is waiting for time to pass, time jumps to the next moment
 at which something is to happen. So ``await asyncio.sleep(3600)`` returns at once, after everything that had to happen within
-that hour has happened, in order. Only threads and the network still take their real time, and are not waited for.
+that hour has happened, in order. A body that is a plain function takes no time either, however long its thread does: :meth:`VirtualClock.sleep`
+is its ``time.sleep``. Other threads and the network still take their real time, and are not waited for.
 """
 
 import asyncio
@@ -17,10 +18,14 @@ from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
 from pyncette.checks import check_duration
 from pyncette.errors import ConfigurationError
+from pyncette.worker.threads import busy_threads, calls_from_thread
 
 __all__ = ["VirtualClock", "running"]
 
 _T = TypeVar("_T")
+
+#: How long a body in a thread may really take (seconds) before time passes all the same: it may hang.
+_PATIENCE = 5.0
 
 
 class VirtualClock:
@@ -45,6 +50,10 @@ class VirtualClock:
         check_duration(duration, "duration to advance", zero=True)
         await asyncio.sleep(duration.total_seconds())
 
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass for a body that is a plain function, in whose thread ``time.sleep()`` would take real time."""
+        calls_from_thread(lambda: asyncio.sleep(seconds))
+
     def set(self, now: datetime) -> None:
         """Step the wall clock to ``now`` without letting time pass, as an operator or NTP would."""
         self._origin = _in_utc(now) - timedelta(seconds=self.elapsed)
@@ -67,7 +76,9 @@ def _in_utc(instant: datetime) -> datetime:
 
 class _VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, clock: VirtualClock) -> None:
-        super().__init__(_JumpingSelector(clock))
+        selector = _JumpingSelector(clock)
+        super().__init__(selector)
+        selector.loop = self
         self._virtual_clock = clock
 
     def time(self) -> float:
@@ -83,9 +94,17 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
         self._clock = clock
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._patient = True
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(None if timeout is None else 0)
+        if events:
+            self._patient = True
+        elif timeout and self._patient and self.loop is not None and busy_threads(self.loop):
+            if events := super().select(_PATIENCE):
+                return events
+            self._patient = False  # it hangs, and waits perhaps for time to pass
         if not events and timeout:
             self._clock.elapsed += timeout
         return events

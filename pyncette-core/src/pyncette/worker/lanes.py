@@ -5,7 +5,7 @@ All times here are seconds on the monotonic clock.
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -43,6 +43,9 @@ class Lane:
     paused: bool = False
     #: How long (seconds) it may go without a poll, if not as long as others.
     every: float | None = None
+    #: Whether bodies run in threads, of which there are not as many as slots; and how many of those the poll under way may fill.
+    in_threads: bool = False
+    reserved: int = 0
     #: When it is to be polled next, and when it was polled last.
     due: float = 0.0
     polled: float = float("-inf")
@@ -71,25 +74,34 @@ class Lanes:
     Static tasks come first, and once more before each other lane; the others take turns. So neither starves, however long the backlogs.
     """
 
-    def __init__(self, tasks: Sequence[Task], look_every: float | None = None) -> None:
-        """``look_every``: how often (seconds) to look whose template is paused, and has extra runs; None: never."""
-        static: dict[timedelta, dict[str, Task]] = {}
+    def __init__(self, tasks: Sequence[Task], look_every: float | None = None, threads: Callable[[], int] = lambda: 0) -> None:
+        """``look_every``: how often (seconds) to look whose template is paused, and has extra runs; None: never.
+
+        :param threads: how many bodies may still be claimed that run in threads.
+        """
+        static: dict[tuple[timedelta, bool], dict[str, Task]] = {}
+        self._threads = threads
         self._dynamic: deque[Lane] = deque()
         for task in tasks:
             if isinstance(task, StaticTask):
-                static.setdefault(task.lease_duration, {})[task.name] = task
+                static.setdefault((task.lease_duration, task.in_thread), {})[task.name] = task
             else:
                 self._dynamic.extend(
-                    Lane(partition, task.lease_duration, task, paused=look_every is not None) for partition in task.partitions()
+                    Lane(partition, task.lease_duration, task, paused=look_every is not None, in_threads=task.in_thread)
+                    for partition in task.partitions()
                 )
         #: The lanes of each template.
         self._lanes_of: dict[Task, list[Lane]] = {}
         for lane in self._dynamic:
             if isinstance(lane.tasks, Task):
                 self._lanes_of.setdefault(lane.tasks, []).append(lane)
-        # A claim has one lease duration. So where there are several, somebody has to look for all: an idle process makes one call.
+        # A claim has one lease duration, and one limit. So where there are several, somebody has to look for all: an idle process
+        # makes one call.
         several = len(static) > 1
-        self._static = [Lane(STATIC_PARTITION, lease, names, watched=several) for lease, names in static.items()]
+        self._static = [
+            Lane(STATIC_PARTITION, lease, names, watched=several, in_threads=in_threads)
+            for (lease, in_threads), names in static.items()
+        ]
         self._by_partition: dict[str, list[Lane]] = {}
         #: Tells what is known of tasks besides their rows. It needs no slot, and holds up nobody.
         self._facts: Lane | None = None
@@ -97,7 +109,7 @@ class Lanes:
             self._by_partition.setdefault(lane.partition, []).append(lane)
         if several:
             every = {name: task for names in static.values() for name, task in names.items()}
-            self._static.append(Lane(STATIC_PARTITION, min(static), every, looks=True))
+            self._static.append(Lane(STATIC_PARTITION, min(static)[0], every, looks=True))
         if look_every is not None and tasks:
             self._facts = Lane(partitions.LAYOUTS, timedelta(), {}, looks=True, every=look_every)
         #: Partitions of extra runs of static tasks. They become lanes once there is something.
@@ -119,7 +131,7 @@ class Lanes:
             return () if self._facts is None else (self._facts,)
         if partition in self._extra and partition not in self._by_partition:
             task = self._extra[partition]
-            lane = Lane(partition, task.lease_duration, task, watched=True, due=float("inf"))
+            lane = Lane(partition, task.lease_duration, task, watched=True, due=float("inf"), in_threads=task.in_thread)
             self._by_partition[partition] = [lane]
             self._dynamic.append(lane)
         return self._by_partition.get(partition, ())
@@ -131,7 +143,13 @@ class Lanes:
 
     def of_static(self, task: StaticTask) -> Lane:
         """The lane that claims the row of a static task."""
-        return next(lane for lane in self._by_partition[STATIC_PARTITION] if lane.lease_duration == task.lease_duration)
+        return next(
+            lane for lane in self._by_partition[STATIC_PARTITION] if not isinstance(lane.tasks, Task) and task.name in lane.tasks
+        )
+
+    def room(self, lane: Lane) -> float:
+        """How much may be claimed from ``lane`` because of where its bodies run."""
+        return self._threads() - sum(each.reserved for each in self._polling) if lane.in_threads else float("inf")
 
     @property
     def failing(self) -> bool:
@@ -140,7 +158,8 @@ class Lanes:
 
     def due_at(self) -> float:
         """When the next poll is due; infinity if none ever is."""
-        return min((lane.due for lane in self if lane not in self._polling and not lane.paused), default=float("inf"))
+        open_lanes = (lane for lane in self if lane not in self._polling and not lane.paused)
+        return min((lane.due for lane in open_lanes if not lane.in_threads or self.room(lane) > 0), default=float("inf"))
 
     def overdue(self, now: float, patience: float) -> bool:
         """Whether any poll has been under way for more than ``patience`` seconds."""
@@ -166,14 +185,21 @@ class Lanes:
             self._served.add(lane)
         if lane.looks:
             return lane, 0
+        if lane.in_threads:
+            free = int(min(free, self.room(lane)))
+        limit = self._share(lane, free, now, len(static))
+        lane.reserved = limit if lane.in_threads else 0
+        return lane, limit
+
+    def _share(self, lane: Lane, free: int, now: float, static: int) -> int:
         if lane in self._failing:
-            return lane, 1
+            return 1
         if not isinstance(lane.tasks, Task):
-            return lane, min(free, len(lane.tasks))
-        waiting = 1 + len(static) + self._count_due(now, _MOST_POLLS)
+            return min(free, len(lane.tasks))
+        waiting = 1 + static + self._count_due(now, _MOST_POLLS)
         # Something is kept back for those whose time comes while this poll is under way.
         most = free if len(self._by_partition) == 1 else -(-3 * free // 4)
-        return lane, min(most, -(-free // min(waiting, _MOST_POLLS)))
+        return min(most, -(-free // min(waiting, _MOST_POLLS)))
 
     def _turn(self, now: float) -> Lane | None:
         for _ in range(len(self._dynamic)):
@@ -184,7 +210,9 @@ class Lanes:
         return None
 
     def _is_due(self, lane: Lane, now: float) -> bool:
-        return lane.due <= now and lane not in self._polling and not lane.paused
+        if lane.due > now or lane in self._polling or lane.paused:
+            return False
+        return not lane.in_threads or self.room(lane) > 0
 
     def _count_due(self, now: float, most: int) -> int:
         due = (lane for lane in self._dynamic if self._is_due(lane, now))

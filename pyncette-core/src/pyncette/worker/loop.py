@@ -24,6 +24,7 @@ from pyncette.worker.presence import Outage, Presence
 from pyncette.worker.recording import Recorder
 from pyncette.worker.settings import Settings
 from pyncette.worker.settlement import Settler
+from pyncette.worker.threads import Threads
 from pyncette.worker.told import described
 from pyncette.worker.watch import Watch
 
@@ -76,6 +77,7 @@ class Engine:
         self._listening = Listening(repository, clock, self.expect)
         self._instrumentation = settings.instrumentation
         self._executor = settings.executor_cls(settings.concurrency_limit, self._wake)
+        self.threads = Threads(settings.sync_workers, self._runner.executions, self._wake)
         self._poll_interval = settings.poll_interval.total_seconds()
         #: How long a partition may go without a poll, since nobody else changes it or somebody may.
         self._poll_every = self._poll_interval if repository.shared else max(self._poll_interval, _POLL_UNSHARED_EVERY)
@@ -84,10 +86,8 @@ class Engine:
         self._lanes = Lanes([])
         self._looking: Looking
         self._polls: set[asyncio.Task[None]] = set()
-        #: Slots that polls under way may fill.
-        self._reserved = 0
-        #: What the polls of the present pass raised.
-        self._errors: list[Exception] = []
+        self._reserved = 0  # slots that polls under way may fill
+        self._errors: list[Exception] = []  # of the polls of the present pass
         self._outage = Outage(clock)
         #: What the store has of this worker.
         self.presence = Presence(worker_id, repository, clock, self._runner, self._outage, slots=self._executor.free_slots)
@@ -130,7 +130,8 @@ class Engine:
     def takes(self, partition: str, count: int) -> bool:
         """Whether ``count`` rows of ``partition`` that are ready will be run here: there is no use in waking others for them."""
         lanes = self._lanes.of(partition)
-        return any(not lane.looks and not lane.paused for lane in lanes) and not self.stopping and count <= self._free()
+        takes = any(not lane.looks and not lane.paused and self._lanes.room(lane) >= count for lane in lanes)
+        return takes and not self.stopping and count <= self._free()
 
     def _expect(self, lane: Lane, ready_at: datetime, *, hinted: bool = False) -> None:
         now = self._clock.monotonic()
@@ -146,7 +147,8 @@ class Engine:
         """
         tasks = [task for task in self._tasks if task.enabled]  # by now
         self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
-        self._lanes = Lanes(tasks, look_every(self._poll_every) if self._repository.shared else float("inf"))
+        looks_every = look_every(self._poll_every) if self._repository.shared else float("inf")
+        self._lanes = Lanes(tasks, looks_every, lambda: self.threads.room)
         facts = (self._poll_every, self._expect, self._runner.resumed)
         self._looking = Looking(self._repository, self._clock, tasks, self._lanes, *facts)
         self.presence.begin(tasks)

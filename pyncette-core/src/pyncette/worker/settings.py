@@ -23,3 +23,4 @@ class Settings:
     instrumentation: Instrumentation
     listeners: Sequence[Listener] = ()
     log_runs: bool = False
+    sync_workers: int = 32
