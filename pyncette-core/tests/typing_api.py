@@ -143,13 +143,20 @@ async def directly(context: Context) -> None:
     await dynamic(context)
 
 
-def not_a_coroutine(context: Context) -> None: ...
+def in_a_thread(context: Context) -> ScheduledTask | None:
+    context.heartbeat_from_thread()
+    return context.blocking.get_task(context.task)
+
+
+def without_context_in_a_thread() -> None: ...
 
 
 async def without_context() -> None: ...
 
 
-app.task(interval=timedelta(seconds=1))(not_a_coroutine)  # type: ignore[arg-type]
+in_thread_task: StaticTask = app.task(interval=timedelta(seconds=1))(in_a_thread)
+app.task(interval=timedelta(seconds=1))(with_heartbeat()(in_a_thread))
+app.task(interval=timedelta(seconds=1))(without_context_in_a_thread)  # type: ignore[arg-type]
 app.dynamic_task()(without_context)  # type: ignore[arg-type]
 app.task(interval=5)  # type: ignore[arg-type]
 app.task(execution_mode="at_most_once")  # type: ignore[arg-type]

@@ -73,8 +73,7 @@ class Engine:
             expect=self.expect,
             lease_lost=settings.instrumentation.lease_lost,
         )
-        self._leave = tell
-        self._listening = Listening(repository, clock, self.expect)
+        self._leave, self._listening = tell, Listening(repository, clock, self.expect)
         self._instrumentation = settings.instrumentation
         self._executor = settings.executor_cls(settings.concurrency_limit, self._wake)
         self.threads = Threads(settings.sync_workers, self._runner.executions, self._wake)
@@ -82,8 +81,7 @@ class Engine:
         #: How long a partition may go without a poll, since nobody else changes it or somebody may.
         self._poll_every = self._poll_interval if repository.shared else max(self._poll_interval, _POLL_UNSHARED_EVERY)
         self._batch_size, self._tasks = settings.batch_size, tasks
-        self._static_tasks: list[StaticTask] = []
-        self._lanes = Lanes([])
+        self._static_tasks, self._lanes = list[StaticTask](), Lanes([])
         self._looking: Looking
         self._polls: set[asyncio.Task[None]] = set()
         self._reserved = 0  # slots that polls under way may fill
@@ -147,10 +145,10 @@ class Engine:
         """
         tasks = [task for task in self._tasks if task.enabled]  # by now
         self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
-        looks_every = look_every(self._poll_every) if self._repository.shared else float("inf")
-        self._lanes = Lanes(tasks, looks_every, lambda: self.threads.room)
-        facts = (self._poll_every, self._expect, self._runner.resumed)
-        self._looking = Looking(self._repository, self._clock, tasks, self._lanes, *facts)
+        facts_every = look_every(self._poll_every) if self._repository.shared else float("inf")
+        self._lanes = Lanes(tasks, facts_every, lambda: self.threads.room)
+        facts = (tasks, self._lanes, self._poll_every, self._expect, self._runner.resumed)
+        self._looking = Looking(self._repository, self._clock, *facts)
         self.presence.begin(tasks)
         self._telling.start()
         work = asyncio.create_task(self._work(), name="pyncette-engine")
