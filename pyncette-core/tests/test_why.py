@@ -208,11 +208,11 @@ async def daylight_saving(shop):  # noqa: F811
 SITUATIONS = {
     "It ran late": ran_late,
     "It failed": failed,
-    "It is to be tried again": failed,
+    "It will be retried": failed,
     "It is paused": paused,
     "Its worker died": died,
     "Nobody polls it": polled_by_nobody,
-    "The store was away": store_away,
+    "The store was unreachable": store_away,
     "The event loop was blocked": loop_blocked,
     "It was unscheduled": unscheduled,
     "Its schedule was changed": changed_by_a_deploy,

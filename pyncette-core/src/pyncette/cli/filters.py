@@ -16,7 +16,7 @@ from pyncette.store.paging import pages
 __all__ = ["STATES", "Filter", "add_filters", "instance_of"]
 
 _PAGE = 1000
-STATES = ("scheduled", "retrying", "due", "running", "lease-over", "paused", "failed", "unreadable")
+STATES = ("scheduled", "retrying", "due", "running", "lease-expired", "paused", "failed", "unreadable")
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ class Filter:
         if not (self.states or self.overdue):
             return True
         state = state_of(row, now).replace(" ", "-")
-        return (not self.states or state in self.states) and (not self.overdue or state in ("due", "lease-over"))
+        return (not self.states or state in self.states) and (not self.overdue or state in ("due", "lease-expired"))
 
     async def rows(self, app_context: PyncetteContext, group: Group, limit: int) -> AsyncIterator[Row]:
         """The rows of ``group`` that are meant, ``limit`` at most unless that is 0."""

@@ -272,7 +272,7 @@ async def count(app_context: PyncetteContext, group: Group, budget: Budget | Non
             states[state_of(row, now)] += 1
             if row.ready_at is not None and (ready is None or row.ready_at < ready):
                 ready = row.ready_at
-        instances, due, failed = states.total(), states["due"] + states["lease over"], states["failed"]
+        instances, due, failed = states.total(), states["due"] + states["lease expired"], states["failed"]
     return Totals(instances, due, failed, ready, states, extra)
 
 
@@ -321,7 +321,7 @@ def state_of(row: Row, now: datetime) -> str:
     if row.state is not State.SCHEDULED:
         return row.state.value
     if row.locked_until is not None:
-        return "running" if row.locked_until > now else "lease over"
+        return "running" if row.locked_until > now else "lease expired"
     if row.ready_at is not None and row.ready_at <= now:
         return "due"
     return "retrying" if row.attempt else "scheduled"

@@ -46,7 +46,7 @@ async def list_workers(app: Pyncette, arguments: argparse.Namespace) -> int:
         [_cells(worker, now) for worker in found],
     )
     for worker in found:
-        for what, incident in (("the event loop was blocked", worker.blocked), ("the store was away", worker.store_away)):
+        for what, incident in (("the event loop was blocked", worker.blocked), ("the store was unreachable", worker.store_away)):
             if incident is not None:
                 note(f"{worker.id}: {what} {_told(incident)}")
     if app_context.repository.shared:
