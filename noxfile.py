@@ -61,7 +61,7 @@ TESTED = [name for name in DISTRIBUTIONS if any((ROOT / name / "tests").glob("te
 WITH_STORES = [name for name, distribution in DISTRIBUTIONS.items() if distribution.servers is not None]
 
 # Exact versions of what judges the code: a new release of a linter must not fail an old commit.
-LINTERS = ["ruff==0.17.6"]
+LINTERS = ["ruff==0.17.6", "zizmor==1.32.0"]
 MYPY = ["mypy==2.4.1"]
 PYRIGHT = ["pyright[nodejs]==1.1.414"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
@@ -322,6 +322,7 @@ def lint(session: nox.Session) -> None:
     session.install(*LINTERS)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("zizmor", "--offline", "--quiet", ".github")
 
 
 @session()
