@@ -37,6 +37,8 @@ class Distribution:
     place: str = ""
     #: Each row takes long: the suite does with fewer, and faults are played without a load that the store could not carry.
     slow: bool = False
+    #: The servers that its own tests need, besides.
+    tested_on: Sequence[str] = ()
     #: What mypy needs to know the types of its dependencies.
     stubs: Sequence[str] = ()
 
@@ -50,6 +52,7 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
     # A request for each row, through botocore.
     "pyncette-dynamodb": Distribution(servers=["dynamodb"], place="partition_prefix", slow=True, stubs=["types-aioboto3"]),
     "pyncette-prometheus": Distribution(),
+    "pyncette-dashboard": Distribution(tested_on=["redis", "postgres"]),
     "conformance-tests": Distribution(),
 }
 
@@ -69,6 +72,7 @@ TEST_REQUIREMENTS = [
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
     *("hypothesis>=6.140", "cronsim>=2.6", "trustme>=1.2", "argcomplete>=3.1", "pyyaml", "uvloop; sys_platform != 'win32'"),
     *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk", "matplotlib", "django"),  # of examples
+    *("httpx", "selenium>=4.20"),  # of the dashboard
     *("sqlalchemy[asyncio]>=2", "psycopg[binary]>=3.1"),  # whose transactions stores join
 ]
 
@@ -269,7 +273,9 @@ def _url(distribution: str, server: Mapping[str, str]) -> str:
 
 def _servers(session: nox.Session, distribution: str) -> Mapping[str, Mapping[str, str]]:
     """The environments of the servers of a distribution. One that can't be had skips the session; in CI that is a failure."""
-    servers = {name: _server(name) for name in DISTRIBUTIONS[distribution].servers or []}
+    servers = {
+        name: _server(name) for name in (*(DISTRIBUTIONS[distribution].servers or []), *DISTRIBUTIONS[distribution].tested_on)
+    }
     missing = [name for name, server in servers.items() if not server]
     if missing:
         (session.error if os.environ.get("CI") else session.skip)(f"There is no {' and no '.join(missing)}; see above")

@@ -542,6 +542,18 @@ def prometheus() -> Sequence[str]:
         return programs(CACHE / "prometheus", ["prometheus"], "prometheus", "promtool")
 
 
+def chromium() -> tuple[str, str, Mapping[str, str]]:
+    """The paths of a browser and its driver, and the environment that they need: no server either, but what looks at the dashboard."""
+    home = CACHE / "chromium"
+    with _alone():
+        browser, driver = programs(home, ["chromium", "chromium-driver", "fonts-dejavu-core"], "chromium", "chromedriver")
+    # The program itself, and not the script of Debian around it, which asks for what is installed.
+    binary = next(
+        (path for path in (home / "usr/lib/chromium/chromium", Path("/usr/lib/chromium/chromium")) if path.exists()), Path(browser)
+    )
+    return str(binary), driver, libraries(home)
+
+
 NATIVE: Mapping[str, Callable[[Path], Server]] = {
     "redis": redis,
     "redis-cluster": redis_cluster,

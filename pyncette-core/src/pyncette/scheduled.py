@@ -13,7 +13,7 @@ from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Row, State
 from pyncette.tasks import Task, stored_arguments
 
-__all__ = ["ScheduledTask"]
+__all__ = ["ScheduledTask", "state_of"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class ScheduledTask:
     @property
     def state(self) -> State:
         return self.row.state
+
+    def state_at(self, now: datetime) -> str:
+        """The state with what ``now`` adds to it: scheduled, retrying, due, running, lease expired, paused, failed or unreadable."""
+        return state_of(self.row, now)
 
     @property
     def locked_until(self) -> datetime | None:
@@ -118,3 +122,14 @@ class ScheduledTask:
     def note(self) -> Note | None:
         """Who paused the task, when and why, if it is paused and that is known."""
         return self._memo.note if self.row.state is State.PAUSED else None
+
+
+def state_of(row: Row, now: datetime) -> str:
+    """The state of ``row`` as people are told it, see :meth:`ScheduledTask.state_at`."""
+    if row.state is not State.SCHEDULED:
+        return row.state.value
+    if row.locked_until is not None:
+        return "running" if row.locked_until > now else "lease expired"
+    if row.ready_at is not None and row.ready_at <= now:
+        return "due"
+    return "retrying" if row.attempt else "scheduled"

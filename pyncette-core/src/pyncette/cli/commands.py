@@ -15,6 +15,7 @@ from pyncette.cli.changing import move_instances, unschedule
 from pyncette.cli.checking import check, list_backends
 from pyncette.cli.completion import ASKED, add_completion, complete, complete_names
 from pyncette.cli.filters import add_filters
+from pyncette.cli.more import add_more
 from pyncette.cli.output import OutputError, flush, note, say
 from pyncette.cli.running import run
 from pyncette.cli.runs import add_runs
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_next(add)
     _add_checks(add)
     add_completion(add)
+    add_more(add)
     return parser
 
 

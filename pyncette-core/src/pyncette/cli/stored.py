@@ -16,6 +16,7 @@ from pyncette.errors import ConfigurationError, ScheduleError, StoreMissingError
 from pyncette.extra import is_extra
 from pyncette.layout import Layout, paused_templates, stored_layouts
 from pyncette.memo import Memo
+from pyncette.scheduled import state_of
 from pyncette.schedules import text as schedules
 from pyncette.schedules.bounds import Bounded
 from pyncette.schedules.kinds import Cron, Extra, Interval, Schedule
@@ -315,16 +316,6 @@ def _bounds(schedule: Bounded) -> Iterator[str]:
         yield f"{schedule.max_runs} run{'' if schedule.max_runs == 1 else 's'}"
     if schedule.jitter:
         yield f"jitter {schedule.jitter}"
-
-
-def state_of(row: Row, now: datetime) -> str:
-    if row.state is not State.SCHEDULED:
-        return row.state.value
-    if row.locked_until is not None:
-        return "running" if row.locked_until > now else "lease expired"
-    if row.ready_at is not None and row.ready_at <= now:
-        return "due"
-    return "retrying" if row.attempt else "scheduled"
 
 
 def when(instant: datetime | None) -> str | None:

@@ -9,12 +9,13 @@ from pyncette.client.joined import Ask, Joined, asked, driven, repository_within
 from pyncette.client.looking import Looking, TaskPage
 from pyncette.client.operating import Operating
 from pyncette.client.remembering import Remembering
+from pyncette.client.surveying import Surveying
 from pyncette.client.triggering import Triggering
 
 __all__ = ["Ask", "Client", "JoinedClient", "TaskPage", "driven", "repository_within"]
 
 
-class Client(Triggering, Looking, Remembering, Operating):
+class Client(Triggering, Looking, Remembering, Operating, Surveying):
     """Schedules and looks up the tasks of one application in its open store."""
 
     def within(self, connection: object) -> "JoinedClient":

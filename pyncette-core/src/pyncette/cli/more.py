@@ -1,0 +1,40 @@
+"""Commands that other distributions add, through the entry-point group ``pyncette.commands``.
+
+An entry point is a function that is given an ``Add`` and adds one command with it, under the name of the entry point.
+"""
+
+import argparse
+import importlib.metadata
+from collections.abc import Callable
+
+from pyncette.cli.arguments import Add
+from pyncette.errors import ConfigurationError
+
+__all__ = ["add_more"]
+
+_GROUP = "pyncette.commands"
+#: Commands of ours that live elsewhere: what each does, and what to install.
+_KNOWN = {"dashboard": ("see and steer an application in a browser", "pyncette-dashboard[server]")}
+
+
+def add_more(add: Add) -> None:
+    """Add what is installed; and what is not, but known, to say how it can be had."""
+    found = {point.name: point for point in importlib.metadata.entry_points(group=_GROUP)}
+    for _, point in sorted(found.items()):
+        try:
+            add_command = point.load()
+        except Exception as error:  # a broken distribution must not take the other commands with it
+            _add_refusal(add, point.name, "not available", f"The command {point.name!r} can't be loaded: {error}")
+        else:
+            add_command(add)
+    for name, (what, package) in _KNOWN.items():
+        if name not in found:
+            _add_refusal(add, name, what, f"The command {name!r} is in a package that is not installed: pip install {package!r}")
+
+
+def _add_refusal(add: Add, name: str, what: str, message: str) -> None:
+    def refuse(arguments: argparse.Namespace) -> int:
+        raise ConfigurationError(message)
+
+    command: Callable[[argparse.Namespace], int] = refuse
+    add(name, command, what, message + ".").add_argument("anything", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

@@ -1,0 +1,66 @@
+"""Looking at an application as a whole, as dashboards do, and clearing away what has failed."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pyncette import partitions
+from pyncette.audit import audit, check_by
+from pyncette.client.scheduling import Scheduling
+from pyncette.layout import paused_templates
+from pyncette.memo import Memo, Note
+from pyncette.scheduled import ScheduledTask
+from pyncette.store.contract import State
+from pyncette.store.paging import pages
+from pyncette.tasks import StaticTask, Task
+from pyncette.undeclared import Undeclared, find_undeclared
+
+__all__ = ["Surveying"]
+
+
+class Surveying(Scheduling):
+    """The calls that are about all tasks at once, or all rows of one."""
+
+    async def list_static_tasks(self) -> Sequence[ScheduledTask]:
+        """What is stored of the static tasks of the application, in the order of their declaration; one call to the store.
+
+        Those that no process has started yet are left out.
+        """
+        await self._now()
+        static = [task for task in self.tasks if isinstance(task, StaticTask)]
+        rows = await self.repository.get([task.key for task in static]) if static else []
+        return [ScheduledTask(task, row) for task, row in zip(static, rows, strict=True) if row is not None]
+
+    async def list_paused_templates(self) -> Mapping[str, Note | None]:
+        """The templates that are paused as a whole, by name, with who paused them, when and why; None where that is not known."""
+        await self._now()
+        found = await paused_templates(self.repository)
+        return {name: Memo.read(row.memo).note for name, row in found.items()}
+
+    async def list_undeclared(self) -> Sequence[Undeclared]:
+        """What the store has that no task of this application finds: of renamed and removed tasks, or of another application."""
+        return await find_undeclared(self.repository, await self._now(), self.tasks)
+
+    async def discard_tasks(
+        self, task: Task, *, progress: Callable[[int], None] = lambda discarded: None, by: str | None = None
+    ) -> int:
+        """Remove all instances of the template ``task`` that were given up, and its extra runs that were; how many those are.
+
+        Of a static task, its failed extra runs. Page by page: what an interrupted call has not reached stays as it is, so that it can
+        be repeated.
+
+        :param progress: called after each page with how many there are so far.
+        :param by: who asked for it; for the log ``pyncette.audit``.
+        """
+        among = [partitions.extra_runs(task.name)] if isinstance(task, StaticTask) else self._template(task).all_partitions()
+        by, discarded = check_by(by), 0
+        try:
+            for partition in among:
+                async for rows in pages(self.repository, partition):
+                    failed = [row.key for row in rows if row.state is State.FAILED]
+                    if failed:
+                        discarded += sum(await self.repository.unregister(await self._now(), failed))
+                    progress(discarded)
+        finally:
+            if discarded:
+                audit("discard", task.name, by=by, count=discarded)
+                await self._remember("discard", task, by=by, count=discarded)
+        return discarded

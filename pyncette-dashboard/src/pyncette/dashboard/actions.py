@@ -1,0 +1,230 @@
+"""What can be done: what each action asks, does, and says that it did. All of it through the client, with the user's name."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from pyncette import Client, ConfigurationError, ScheduledTask, Task
+from pyncette.dashboard.jobs import Job
+from pyncette.dashboard.words import visible
+
+__all__ = ["ACTIONS", "Action", "Request", "instant_of", "matches"]
+
+_DURATION = re.compile(r"(\d{1,9})\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AT_ONCE = 20
+_PAGE = 500
+
+
+@dataclass
+class Request:
+    """Which action is asked for, on what, by whom."""
+
+    client: Client
+    task: Task
+    #: The instance; empty for a static task, and for what is done to many.
+    name: str
+    by: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def what(self) -> str:
+        return f"{visible(self.name)} of {visible(self.task.name)}" if self.name else visible(self.task.name)
+
+    @property
+    def instance(self) -> str | None:
+        return self.name or None
+
+    def value(self, name: str) -> str:
+        return self.values.get(name, "").strip()
+
+
+@dataclass(frozen=True)
+class Action:
+    """One of them."""
+
+    label: str
+    #: What is asked first.
+    question: str
+    #: Does it, and says what was done.
+    run: Callable[[Request], Awaitable[str]] | None = None
+    #: Or goes on in the background.
+    work: Callable[[Request, Job], Awaitable[None]] | None = None
+    #: What the form has besides: "note", "schedule", "span".
+    form: str = ""
+    danger: bool = False
+
+
+def instant_of(text: str, zone: str) -> datetime:
+    """What is written in a field: with an offset, or what a clock in ``zone`` shows."""
+    try:
+        at = datetime.fromisoformat(text.strip())
+        return at if at.tzinfo is not None else at.replace(tzinfo=ZoneInfo(zone.strip() or "UTC"))
+    except (ValueError, OSError, KeyError) as error:  # unknown zones are KeyErrors; some names can't be those of files
+        raise ConfigurationError(f"{text!r} in {zone or 'UTC'!r} is no instant; write 2026-07-01T09:00 and a time zone") from error
+
+
+async def _trigger(request: Request) -> str:
+    found = await request.client.trigger_task(request.task, request.instance, by=request.by)
+    return f"{request.what} runs once more." if found else f"There is no {request.what} any more; nothing was done."
+
+
+async def _pause(request: Request) -> str:
+    note = request.value("note") or None
+    found = await request.client.pause_task(request.task, request.instance, note=note, by=request.by)
+    return f"{request.what} is paused." if found else f"There is no {request.what} in the store; nothing was done."
+
+
+async def _resume(request: Request) -> str:
+    found = await request.client.resume_task(request.task, request.instance, by=request.by)
+    return f"{request.what} is resumed." if found else f"There is no {request.what} any more; nothing was done."
+
+
+async def _retry(request: Request) -> str:
+    found = await request.client.retry_task(request.task, request.instance, by=request.by)
+    return f"{request.what} is tried again." if found else f"{request.what} has not failed; nothing was done."
+
+
+async def _unschedule(request: Request) -> str:
+    found = await request.client.unschedule_task(request.task, request.instance, by=request.by)
+    return f"{request.what} is unscheduled." if found else f"There is no {request.what} any more; nothing was done."
+
+
+async def _reschedule(request: Request) -> str:
+    schedule, interval, at = (request.value(each) or None for each in ("schedule", "interval", "execute_at"))
+    zone = request.value("zone") or None
+    length = None
+    if interval is not None:
+        parts = _DURATION.fullmatch(interval)
+        if parts is None:
+            raise ConfigurationError(f"{interval!r} is no duration; write 90s, 5m, 12h, 2d or 1w")
+        length = timedelta(**{_UNITS[parts[2]]: int(parts[1])})
+    found = await request.client.reschedule_task(
+        request.task,
+        request.instance,
+        schedule=schedule,
+        interval=length,
+        execute_at=None if at is None else instant_of(at, zone or ""),
+        timezone=zone,
+        by=request.by,
+    )
+    return f"{request.what} has another schedule." if found else f"There is no {request.what} any more; nothing was done."
+
+
+async def _backfill(request: Request) -> str:
+    zone = request.value("zone")
+    span = {each: instant_of(request.value(each), zone) for each in ("start", "end")}
+    count = await request.client.backfill_task(
+        request.task, request.instance, **span, again=request.value("again") == "yes", by=request.by
+    )
+    return f"{count} runs of {request.what} are added." if count else f"There was nothing to add for {request.what}."
+
+
+async def _pause_template(request: Request) -> str:
+    await request.client.pause_template(request.task, note=request.value("note") or None, by=request.by)
+    return f"All of {request.what} is paused, in every process within ten seconds."
+
+
+async def _resume_template(request: Request) -> str:
+    found = await request.client.resume_template(request.task, by=request.by)
+    return f"All of {request.what} is resumed." if found else f"{request.what} was not paused; nothing was done."
+
+
+async def _retry_all(request: Request, job: Job) -> None:
+    job.done = await request.client.retry_tasks(request.task, progress=lambda done: setattr(job, "done", done), by=request.by)
+
+
+async def _discard_all(request: Request, job: Job) -> None:
+    job.done = await request.client.discard_tasks(request.task, progress=lambda done: setattr(job, "done", done), by=request.by)
+
+
+def matches(found: ScheduledTask, state: str, prefix: str, now: datetime) -> bool:
+    """Whether an instance is one of those that are asked for."""
+    return (not prefix or found.name.startswith(prefix)) and (not state or found.state_at(now) == state)
+
+
+def _each(call: Callable[[Request, str], Awaitable[bool]]) -> Callable[[Request, Job], Awaitable[None]]:
+    """Have ``call`` change all instances that the filter of the form meets, page by page."""
+
+    async def work(request: Request, job: Job) -> None:
+        client, token = request.client, None
+        state, prefix = request.value("state"), request.value("prefix")
+        while True:
+            page = await client.list_tasks(request.task, limit=_PAGE, continuation_token=token)
+            now = client.clock.now()
+            names = [found.name for found in page.tasks if matches(found, state, prefix, now)]
+            for start in range(0, len(names), _AT_ONCE):
+                some = names[start : start + _AT_ONCE]
+                for done in await asyncio.gather(*(call(request, each) for each in some), return_exceptions=True):
+                    if isinstance(done, BaseException):
+                        job.failed += 1
+                        job.error = str(done)
+                    else:
+                        job.done += bool(done)
+            job.looked_at += len(page.tasks)
+            token = page.continuation_token
+            if token is None:
+                return
+
+    return work
+
+
+async def _pause_one(request: Request, name: str) -> bool:
+    return await request.client.pause_task(request.task, name, note=request.value("note") or None, by=request.by)
+
+
+async def _resume_one(request: Request, name: str) -> bool:
+    return await request.client.resume_task(request.task, name, by=request.by)
+
+
+async def _retry_one(request: Request, name: str) -> bool:
+    return await request.client.retry_task(request.task, name, by=request.by)
+
+
+async def _unschedule_one(request: Request, name: str) -> bool:
+    return await request.client.unschedule_task(request.task, name, by=request.by)
+
+
+ACTIONS: Mapping[str, Action] = {
+    "trigger": Action("Run now", "Run {} once more, now? Its schedule is left alone.", _trigger),
+    "pause": Action("Pause", "Pause {}? A run on its way goes on.", _pause, form="note"),
+    "resume": Action("Resume", "Let {} run again? What became due meanwhile runs at once.", _resume),
+    "retry": Action("Retry", "Try {} again, at once and with all its attempts?", _retry),
+    "reschedule": Action("Reschedule", "Give {} another schedule? Its arguments stay.", _reschedule, form="schedule"),
+    "backfill": Action("Backfill", "Run {} for times that are past?", _backfill, form="span"),
+    "unschedule": Action("Unschedule", "Remove {}? A run on its way goes on to its end.", _unschedule, danger=True),
+    "pause-template": Action("Pause all", "Pause all of {}, in every process?", _pause_template, form="note"),
+    "resume-template": Action("Resume all", "Let all of {} run again?", _resume_template),
+    "retry-all": Action("Retry all", "Try again all of {} that failed?", work=_retry_all),
+    "discard-all": Action("Discard all", "Remove all of {} that failed?", work=_discard_all, danger=True),
+    "pause-these": Action("Pause these", "Pause all instances of {} that the filter meets?", work=_each(_pause_one), form="note"),
+    "resume-these": Action("Resume these", "Resume all instances of {} that the filter meets?", work=_each(_resume_one)),
+    "retry-these": Action(
+        "Retry these", "Try again all instances of {} that the filter meets and that failed?", work=_each(_retry_one)
+    ),
+    "unschedule-these": Action(
+        "Unschedule these", "Remove all instances of {} that the filter meets?", work=_each(_unschedule_one), danger=True
+    ),
+}
+#: So long (seconds) a page looks for rows; then it offers to go on.
+_BUDGET = 0.15
+
+
+async def some_of(
+    client: Client, task: Task, token: str | None, state: str, prefix: str, limit: int
+) -> tuple[list[ScheduledTask], str | None, int]:
+    """Instances that are asked for, where to go on, and how many rows were looked at: as far as one gets in a short time."""
+    found: list[ScheduledTask] = []
+    begun, looked = time.monotonic(), 0
+    filtered = bool(state or prefix)
+    while True:
+        page = await client.list_tasks(task, limit=_PAGE if filtered else limit, continuation_token=token, extra_runs=True)
+        now = client.clock.now()
+        found += [each for each in page.tasks if matches(each, state, prefix, now)]
+        looked, token = looked + len(page.tasks), page.continuation_token
+        if token is None or len(found) >= limit or time.monotonic() - begun > _BUDGET:
+            return found, token, looked

@@ -1,0 +1,101 @@
+"""The open store, shared by all viewers: opened when first needed, opened again when that fails, and never waited for long."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, TypeVar
+
+from pyncette import Client, Pyncette, PyncetteError
+
+__all__ = ["PATIENCE", "Connection", "StoreAwayError"]
+
+_T = TypeVar("_T")
+
+#: A page waits so long (seconds) for the store, and then says that it does not answer.
+PATIENCE = 0.8
+#: What was read is shown to others for so long (seconds).
+_SHARED_FOR = 1.0
+_MOST_SHARED = 500
+_AGAIN_AFTER = 2.0
+
+
+class StoreAwayError(Exception):
+    """The store does not answer; one line."""
+
+
+class Connection:
+    """The client of ``app`` in the running event loop."""
+
+    def __init__(self, app: Pyncette) -> None:
+        self._app = app
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._opened: asyncio.Future[Client] | None = None
+        self._shared: dict[Hashable, tuple[float, asyncio.Task[Any]]] = {}
+        self.error = ""
+
+    async def client(self) -> Client:
+        """The client; raises StoreAwayError if there is none in time."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self._keeper is None or self._keeper.done():
+            self._loop, self._shared = loop, {}
+            self._opened = loop.create_future()
+            self._keeper = asyncio.create_task(self._keep(), name="pyncette-dashboard-store")
+        assert self._opened is not None
+        return await self.within(asyncio.shield(self._opened))
+
+    async def within(self, waiting: Awaitable[_T]) -> _T:
+        """What is awaited; raises StoreAwayError if that fails, or takes too long."""
+        try:
+            return await asyncio.wait_for(waiting, PATIENCE)
+        except TimeoutError:
+            raise StoreAwayError(self.error or f"The store has not answered within {PATIENCE} s") from None
+        except PyncetteError as error:
+            raise StoreAwayError(str(error)) from error
+
+    async def ask(self, key: Hashable, load: Callable[[Client], Awaitable[_T]]) -> _T:
+        """What ``load`` gives, or gave to another viewer a moment ago. A call that takes too long goes on, for who asks next."""
+        client = await self.client()
+        now = time.monotonic()
+        at, found = self._shared.get(key, (0.0, None))
+        if found is None or (found.done() and now - at > _SHARED_FOR) or (found.done() and found.exception() is not None):
+            if len(self._shared) >= _MOST_SHARED:
+                self._shared = {each: kept for each, kept in self._shared.items() if not kept[1].done()}
+
+            async def call() -> _T:
+                return await load(client)
+
+            found = asyncio.create_task(call())
+            found.add_done_callback(_look_at_error)
+            self._shared[key] = now, found
+        result: _T = await self.within(asyncio.shield(found))
+        return result
+
+    def forget(self) -> None:
+        """Something was changed: what was read before is not shown any more."""
+        self._shared.clear()
+
+    async def close(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None and self._loop is asyncio.get_running_loop():
+            keeper.cancel()
+            await asyncio.wait([keeper])
+
+    async def _keep(self) -> None:
+        assert self._opened is not None
+        while True:
+            try:
+                async with self._app.client() as client:
+                    self.error = ""
+                    self._opened.set_result(client)
+                    await asyncio.Event().wait()
+            except Exception as error:
+                self.error = str(error) or type(error).__name__
+                if self._opened.done():
+                    raise
+                await asyncio.sleep(_AGAIN_AFTER)
+
+
+def _look_at_error(task: "asyncio.Task[Any]") -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,61 @@
+"""What takes longer than a page may: it goes on in the background, tells how far it is, and can be stopped."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from pyncette import PyncetteError
+
+__all__ = ["Job", "Jobs"]
+
+_KEPT = 50
+
+
+class Job:
+    """One of them."""
+
+    def __init__(self, title: str, by: str, at: datetime, work: Callable[["Job"], Awaitable[None]]) -> None:
+        self.id = secrets.token_hex(8)
+        self.title, self.by, self.at = title, by, at
+        self.looked_at = self.done = self.failed = 0
+        #: "running", "done", "stopped" or "failed".
+        self.state = "running"
+        self.error = ""
+        self._task = asyncio.create_task(self._run(work), name="pyncette-dashboard-job")
+
+    def stop(self) -> None:
+        if self.state == "running":
+            self._task.cancel()
+
+    async def wait(self, seconds: float) -> None:
+        await asyncio.wait([self._task], timeout=seconds)
+
+    async def _run(self, work: Callable[["Job"], Awaitable[None]]) -> None:
+        try:
+            await work(self)
+            self.state = "done"
+        except asyncio.CancelledError:
+            self.state = "stopped"
+        except PyncetteError as error:
+            self.state, self.error = "failed", str(error)
+        except Exception as error:
+            self.state, self.error = "failed", type(error).__name__
+
+
+class Jobs:
+    """The last ones."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Job] = {}
+
+    def start(self, title: str, by: str, at: datetime, work: Callable[[Job], Awaitable[None]]) -> Job:
+        job = Job(title, by, at, work)
+        self.all[job.id] = job
+        for old in [each for each in self.all.values() if each.state != "running"][: max(len(self.all) - _KEPT, 0)]:
+            del self.all[old.id]
+        return job
+
+    def stop(self) -> None:
+        for job in self.all.values():
+            job.stop()

@@ -1,0 +1,114 @@
+"""Who may do what: users, tokens against forged requests, and the headers of every answer."""
+
+import base64
+import hashlib
+import hmac
+import inspect
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from pyncette import ConfigurationError
+
+__all__ = ["HEADERS", "Authorize", "Guard", "RefusedError"]
+
+#: Told the request and what is asked for ("view", "arguments", or an action such as "pause"); the name of the user, True, or False.
+Authorize = Callable[[Request, str], str | bool | Awaitable[str | bool | None] | None]
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+_USER, _PASSWORD, _SECRET = "PYNCETTE_DASHBOARD_USER", "PYNCETTE_DASHBOARD_PASSWORD", "PYNCETTE_DASHBOARD_SECRET"
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+
+
+class RefusedError(Exception):
+    """A request is refused, with this status and for this reason."""
+
+    def __init__(self, status: int, reason: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.headers = headers or {}
+
+
+def credentials() -> tuple[str, str] | None:
+    """User and password of the environment; None if there are none."""
+    user, password = os.environ.get(_USER), os.environ.get(_PASSWORD)
+    if bool(user) is not bool(password):
+        raise ConfigurationError(f"Only one of {_USER} and {_PASSWORD} is set; set both, or neither")
+    return (user, password) if user and password else None
+
+
+class Guard:
+    """Decides for each request.
+
+    :param local_user: who somebody on this machine is, where nobody has to say who they are.
+    """
+
+    def __init__(self, authorize: Authorize | None, local_user: str) -> None:
+        self._authorize = authorize
+        self._credentials = None if authorize is not None else credentials()
+        self._local_user = local_user
+        self._secret = os.environ.get(_SECRET, "").encode() or secrets.token_bytes(32)
+
+    async def user(self, request: Request, action: str) -> str:
+        """The name of the user, for the audit log; raises RefusedError."""
+        if self._authorize is not None:
+            allowed = self._authorize(request, action)
+            if inspect.isawaitable(allowed):
+                allowed = await allowed
+            if not allowed:
+                raise RefusedError(403, "You are not allowed to do this.")
+            return allowed if isinstance(allowed, str) else self._local_user
+        if self._credentials is not None:
+            return self._basic(request, self._credentials)
+        peer = request.client.host if request.client else ""
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+        if peer not in {*_LOCAL, ""} or host not in _LOCAL or any(each in request.headers for each in _FORWARDED):
+            raise RefusedError(
+                403, f"Without a password this is shown on its own machine only. Set {_USER} and {_PASSWORD}, or pass authorize=."
+            )
+        return self._local_user
+
+    def _basic(self, request: Request, expected: tuple[str, str]) -> str:
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        try:
+            user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except ValueError:
+            user = password = ""
+        matches = [hmac.compare_digest(*map(str.encode, pair)) for pair in zip((user, password), expected, strict=True)]
+        if scheme.lower() != "basic" or not all(matches):
+            raise RefusedError(401, "User and password, please.", {"WWW-Authenticate": 'Basic realm="pyncette", charset="UTF-8"'})
+        return user
+
+    # --- forged requests --------------------------------------------------------------------------------------------------
+
+    def token(self, session: str, user: str) -> str:
+        """What a form of this session has to send along."""
+        return self.sign(f"token\0{session}\0{user}")
+
+    def sign(self, text: str) -> str:
+        return hmac.new(self._secret, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+    def check_form(self, request: Request, session: str | None, user: str, token: str) -> None:
+        """Raise RefusedError unless the request comes from a form of ours."""
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+            raise RefusedError(403, "The request comes from another site; nothing was changed.")
+        if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            raise RefusedError(403, "The request comes from another site; nothing was changed.")
+        if not session or not hmac.compare_digest(self.token(session, user).encode(), token.encode("utf-8", "surrogatepass")):
+            raise RefusedError(
+                403, "The form is too old, or was not made here; nothing was changed. Go back, reload, and try again."
+            )

@@ -1,0 +1,206 @@
+"""What is known of all tasks: one scan in the background for all viewers, which costs the store nothing while nobody looks."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from pyncette import Client, RecordedRun, RepositoryError, Run, ScheduledTask, Task, Worker
+from pyncette.dashboard.connection import Connection, StoreAwayError
+from pyncette.tasks import StaticTask, Template
+
+__all__ = ["HOURS", "Counts", "Survey"]
+
+HOURS = 24
+#: Nobody has looked for so long (seconds): then nobody counts.
+_ASLEEP_AFTER = 30.0
+#: Seconds between two looks at what is small, and at what has happened, and at what nobody declares.
+_EVERY, _HISTORY_EVERY, _UNDECLARED_EVERY = 2.0, 5.0, 30.0
+#: A scan takes at most a tenth of the time; within a large one there are pauses, too.
+_REST = 9
+_PAGE = 1000
+_WITHOUT_PAUSE = 20_000
+#: So many rows that failed are kept of each template, and so many tasks asked for their last runs.
+_KEPT = 100
+_ASKED, _RUNS = 40, 30
+
+
+@dataclass
+class Counts:
+    """What a scan has found of a template."""
+
+    states: Counter[str] = field(default_factory=Counter)
+    extra: int = 0
+    next: datetime | None = None
+    oldest_due: datetime | None = None
+    last_run: Run | None = None
+    #: What failed, or is to be tried again, or is not reported in time; the first of them.
+    attention: list[ScheduledTask] = field(default_factory=list)
+    hours: list[int] = field(default_factory=lambda: [0] * HOURS)
+    #: When the scan had ended; None while it goes on.
+    at: datetime | None = None
+
+    @property
+    def total(self) -> int:
+        return self.states.total()
+
+    def add(self, found: ScheduledTask, now: datetime) -> None:
+        state = found.state_at(now)
+        row = found.row
+        if state in ("failed", "retrying", "lease over", "unreadable") and len(self.attention) < _KEPT:
+            self.attention.append(found)
+        if found.triggered:
+            self.extra += 1
+            return
+        self.states[state] += 1
+        if row.ready_at is not None:
+            if self.next is None or row.ready_at < self.next:
+                self.next = row.ready_at
+            if row.ready_at <= now and (self.oldest_due is None or row.ready_at < self.oldest_due):
+                self.oldest_due = row.ready_at
+            hour = max((row.ready_at - now) // timedelta(hours=1), 0)
+            if hour < HOURS:
+                self.hours[hour] += 1
+        if row.memo:
+            run = found.last_run
+            if run is not None and (self.last_run is None or _end(run) > _end(self.last_run)):
+                self.last_run = run
+
+
+def _end(run: Run) -> datetime:
+    return run.ended or run.started or run.scheduled_at
+
+
+class Survey:
+    """What all viewers are shown."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._looked = 0.0
+        self._soon = asyncio.Event()
+        self._next_scan = 0.0
+        self._tick = 0.0
+        self.error = ""
+        self.now: datetime | None = None
+        self.static: Mapping[str, ScheduledTask] = {}
+        self.paused: Mapping[str, object] = {}
+        self.workers: Sequence[Worker] = ()
+        self.undeclared: Sequence[object] = ()
+        self.runs: Sequence[tuple[Task, RecordedRun]] = ()
+        #: By the name of the template: the last scan that ended, and that which goes on.
+        self.counts: dict[str, Counts] = {}
+        self.counting: dict[str, Counts] = {}
+
+    async def look(self) -> None:
+        """Somebody looks: count from now on. Returns once there is something; raises StoreAwayError if there is nothing in time."""
+        loop = asyncio.get_running_loop()
+        self._looked = time.monotonic()
+        if self._task is None or self._task.done() or self._loop is not loop:
+            self._loop, self._soon = loop, asyncio.Event()
+            self._ready = asyncio.Event()
+            self._task = asyncio.create_task(self._go_on(), name="pyncette-dashboard-survey")
+        if self.now is None:
+            await self._connection.client()
+            try:
+                await self._connection.within(self._ready.wait())
+            except StoreAwayError:
+                raise StoreAwayError(self.error or "The store has not answered in time") from None
+
+    def changed(self) -> None:
+        """Somebody has changed something."""
+        self._connection.forget()
+        self._soon.set()
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds the store has not answered."""
+        return 0.0 if self.now is None else time.monotonic() - self._tick
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None and self._loop is asyncio.get_running_loop():
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _go_on(self) -> None:
+        scan: asyncio.Task[None] | None = None
+        history = undeclared = 0.0
+        try:
+            while time.monotonic() - self._looked < _ASLEEP_AFTER:
+                try:
+                    client = await self._connection.client()
+                    self.static = {each.name: each for each in await client.list_static_tasks()}
+                    self.paused = await client.list_paused_templates()
+                    self.workers = await client.list_workers()
+                    self.now, self._tick, self.error = client.clock.now(), time.monotonic(), ""
+                    if scan is None or (scan.done() and time.monotonic() > self._next_scan):
+                        if scan is not None and scan.exception() is not None:
+                            self.error = str(scan.exception())
+                        scan = asyncio.create_task(self._scan(client))
+                        await asyncio.wait([scan], timeout=0.3)  # a small one is done at once
+                    if time.monotonic() > history:
+                        self.runs = await self._last_runs(client)
+                        history = time.monotonic() + _HISTORY_EVERY
+                    if not self._ready.is_set():
+                        self._ready.set()
+                    if time.monotonic() > undeclared:
+                        self.undeclared = await client.list_undeclared()
+                        undeclared = time.monotonic() + _UNDECLARED_EVERY
+                except (StoreAwayError, RepositoryError) as error:
+                    self.error = str(error)
+                try:
+                    await asyncio.wait_for(self._soon.wait(), _EVERY)
+                    self._soon.clear()
+                    self._next_scan = min(self._next_scan, time.monotonic() + 0.2)
+                    history = 0.0
+                    await asyncio.sleep(0.2)
+                except TimeoutError:
+                    pass
+        finally:
+            if scan is not None:
+                scan.cancel()
+
+    async def _scan(self, client: Client) -> None:
+        worked, seen = 0.0, 0
+        try:
+            for task in client.tasks:
+                if not isinstance(task, Template):
+                    continue
+                counts = self.counting[task.name] = Counts()
+                token: str | None = None
+                while True:
+                    begun = time.monotonic()
+                    page = await client.list_tasks(task, limit=_PAGE, continuation_token=token, extra_runs=True)
+                    now = client.clock.now()
+                    for number, found in enumerate(page.tasks, 1):
+                        counts.add(found, now)
+                        if number % 100 == 0:
+                            await asyncio.sleep(0)  # requests of viewers go ahead
+                    token = page.continuation_token
+                    took = time.monotonic() - begun
+                    worked, seen = worked + took, seen + len(page.tasks)
+                    if token is None:
+                        break
+                    await asyncio.sleep(2 * took if seen > _WITHOUT_PAUSE else 0)
+                counts.at = client.clock.now()
+                self.counts[task.name] = counts
+        finally:
+            self.counting.clear()
+            self._next_scan = time.monotonic() + max(_EVERY, _REST * worked)
+
+    async def _last_runs(self, client: Client) -> Sequence[tuple[Task, RecordedRun]]:
+        asked = [task for task in client.tasks if isinstance(task, StaticTask) or task.history is not None][:_ASKED]
+        found: list[tuple[Task, RecordedRun]] = []
+        for task in asked:
+            if isinstance(task, Template) and len(task.all_partitions()) > _ASKED:
+                continue
+            try:
+                page = await client.list_runs(task, limit=_RUNS)
+            except RepositoryError:  # a store without a history
+                return found
+            found += [(task, run) for run in page.runs]
+        return sorted(found, key=lambda each: _end(each[1]), reverse=True)

@@ -1,0 +1,164 @@
+"""A browser, and an application to be walked through with it."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import uvicorn
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from pyncette import FailureMode, Instance, Pyncette
+from pyncette.dashboard import Dashboard
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import servers  # noqa: E402
+
+HOSTILE = [
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror="document.title=\'owned\'">',
+    "user\u202egnp.exe",
+    "{{ 7 * 7 }}",
+    "a/b?c=d&e#f%00%2F",
+    "x" * 255,
+    "\u05e9\u05dc\u05d5\u05dd \u2066left\u2069",
+    "'; DROP TABLE tasks; --",
+]
+
+
+def shop(url: str) -> Pyncette:
+    """Something of everything."""
+    app = Pyncette(url, poll_interval=timedelta(milliseconds=100))
+
+    @app.task(schedule="0 2 * * *", timezone="Europe/Berlin")
+    async def copy_prices(context): ...
+
+    @app.task(interval=timedelta(seconds=1))
+    async def refresh_stock(context): ...
+
+    @app.task(schedule="30 9 * * 1-5", timezone="Europe/London")
+    async def weekly_report(context): ...
+
+    @app.dynamic_task(max_attempts=1, history=timedelta(days=1))
+    async def deliver(context):
+        if context.args.get("lost"):
+            raise ConnectionError(f"no route to the warehouse <b>for {context.name}</b>")
+
+    @app.dynamic_task(max_attempts=5, failure_mode=FailureMode.UNLOCK, retry_delay=timedelta(hours=1), history=timedelta(days=1))
+    async def invoice(context):
+        raise TimeoutError("the bank did not answer")
+
+    @app.partitioned_task(partition_count=4)
+    async def remind(context): ...
+
+    return app
+
+
+async def fill(app_context) -> None:
+    task = {each.name: each for each in app_context.tasks}
+    day = timedelta(days=1)
+    orders = [
+        Instance(name=f"order {number}", interval=timedelta(minutes=17 * number + 30), args={"to": "ada"}) for number in range(70)
+    ]
+    lost = [Instance(name=f"lost {number}", execute_at=app_context.clock.now(), args={"lost": True}) for number in range(4)]
+    await app_context.schedule_tasks(
+        task["deliver"], [*orders, *lost, *(Instance(name=each, interval=day) for each in HOSTILE)], by="ann"
+    )
+    await app_context.schedule_tasks(
+        task["invoice"], [Instance(name=f"invoice {number}", execute_at=app_context.clock.now()) for number in range(3)]
+    )
+    await app_context.schedule_tasks(
+        task["remind"], [Instance(name=f"user {number}", schedule=f"{number % 60} {number % 24} * * *") for number in range(200)]
+    )
+    await app_context.pause_task(task["deliver"], "order 3", note="the address is wrong", by="ann")
+
+
+class Served:
+    """An application that runs, and its dashboard, in a thread of their own."""
+
+    def __init__(self, url: str, **options) -> None:
+        self.app, self.options = shop(url), options
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._ready = threading.Event()
+        self._end: asyncio.Event | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    async def _serve(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        dashboard = Dashboard(self.app, user="ann@ops-1", show_arguments=True, **self.options)
+        server = uvicorn.Server(uvicorn.Config(dashboard, port=self.port, log_level="error", timeout_graceful_shutdown=1))
+        server.capture_signals = contextlib.nullcontext  # those of the tests
+        async with self.app.create() as self.context:
+            await fill(self.context)
+            running = asyncio.create_task(self.context.run())
+            serving = asyncio.create_task(server.serve())
+            while not server.started:
+                await asyncio.sleep(0.01)
+            self._ready.set()
+            await self._end.wait()
+            server.should_exit = True
+            await serving
+            self.context.shutdown()
+            await running
+
+    def __enter__(self):
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(20)
+
+    def ask(self, call):
+        """What a coroutine of the application's own context gives."""
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result(10)
+
+    def get(self, task, name=None):
+        return self.ask(self.context.get_task(next(each for each in self.app.tasks if each.name == task), name))
+
+
+@contextlib.contextmanager
+def browser():
+    binary, driver, environment = servers.chromium()
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for each in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "force-color-profile=srgb",
+        "hide-scrollbars",
+    ):
+        options.add_argument(f"--{each}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=Service(driver, env=dict(environment)))
+    try:
+        yield found
+    finally:
+        found.quit()
+
+
+def until(condition, seconds: float = 10.0):
+    """What ``condition`` gives, once that is something."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if found := condition():
+                return found
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.03)
