@@ -546,12 +546,21 @@ def chromium() -> tuple[str, str, Mapping[str, str]]:
     """The paths of a browser and its driver, and the environment that they need: no server either, but what looks at the dashboard."""
     home = CACHE / "chromium"
     with _alone():
-        browser, driver = programs(home, ["chromium", "chromium-driver", "fonts-dejavu-core"], "chromium", "chromedriver")
+        browser, driver = programs(home, ["chromium", "chromium-driver", "fonts-liberation"], "chromium", "chromedriver")
     # The program itself, and not the script of Debian around it, which asks for what is installed.
     binary = next(
-        (path for path in (home / "usr/lib/chromium/chromium", Path("/usr/lib/chromium/chromium")) if path.exists()), Path(browser)
+        (path for path in (home / "usr/lib/chromium/chromium", Path("/usr/lib/chromium/chromium")) if path.exists()), None
     )
-    return str(binary), driver, libraries(home)
+    environment = libraries(home)
+    further = map(str, home.glob("usr/lib/*-linux-gnu/*/"))  # where some of them have more
+    environment["LD_LIBRARY_PATH"] = ":".join([environment["LD_LIBRARY_PATH"], *further])
+    fonts = home / "fonts.conf"
+    if home.exists() and not fonts.exists():
+        folders = "".join(f"<dir>{folder}</dir>" for folder in ("/usr/share/fonts", home / "usr/share/fonts"))
+        fonts.write_text(f"<?xml version='1.0'?><fontconfig>{folders}<cachedir>{home}/fontcache</cachedir></fontconfig>")
+    if fonts.exists():
+        environment["FONTCONFIG_FILE"] = str(fonts)
+    return str(binary or browser), driver, environment
 
 
 NATIVE: Mapping[str, Callable[[Path], Server]] = {

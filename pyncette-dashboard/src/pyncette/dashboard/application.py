@@ -2,14 +2,13 @@
 
 import base64
 import binascii
-import json
 import mimetypes
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
@@ -18,28 +17,26 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from pyncette import Client, ConfigurationError, Pyncette, PyncetteError, RepositoryError, Task
-from pyncette.dashboard import actions, drawing, words
+from pyncette import ConfigurationError, Pyncette, RepositoryError
+from pyncette.dashboard import actions, words
 from pyncette.dashboard.connection import Connection, StoreAwayError
 from pyncette.dashboard.jobs import Job, Jobs
+from pyncette.dashboard.pages import Pages, declared
 from pyncette.dashboard.safety import HEADERS, Authorize, Guard, RefusedError
-from pyncette.dashboard.survey import HOURS, Survey
-from pyncette.dashboard.upcoming import MOST, Searches
-from pyncette.errors import ScheduleError
-from pyncette.tasks import StaticTask, Template
+from pyncette.dashboard.survey import Survey
+from pyncette.dashboard.upcoming import Searches
+from pyncette.tasks import Template
 
 __all__ = ["Dashboard"]
 
 _STATIC = Path(__file__).parent / "static"
 _SESSION, _FLASH = "pyncette_dashboard", "pyncette_dashboard_done"
 _MOST_BYTES = 64 * 1024
-_LIMIT, _RUNS = 50, 20
-_STATES = ("scheduled", "due", "running", "retrying", "lease over", "paused", "failed", "unreadable")
 
 _Page = Callable[[Request, str], Awaitable[Response]]
 
 
-class Dashboard:
+class Dashboard(Pages):
     """A dashboard of ``app``, as an ASGI application: to be mounted in another one, or served by itself.
 
     It opens the store when it is first asked, and needs no process that runs tasks.
@@ -82,7 +79,7 @@ class Dashboard:
             "at": words.instant,
             "schedule": words.schedule_text,
         }
-        self._templates.globals |= {"link": _link, "actions": actions.ACTIONS}
+        self._templates.globals |= {"link": words.link, "actions": actions.ACTIONS}
         pages: Mapping[str, _Page] = {
             "": self._overview,
             "task": self._task,
@@ -226,164 +223,6 @@ class Dashboard:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         return Response(file.read_bytes(), 200, {**HEADERS, "Cache-Control": "public, max-age=300"}, kind)
 
-    # --- pages ------------------------------------------------------------------------------------------------------------
-
-    async def _overview(self, request: Request, user: str) -> Response:
-        survey = self._survey
-        await survey.look()
-        client = await self._connection.client()
-        now = client.clock.now()
-        hours = [0] * HOURS
-        for counts in survey.counts.values():
-            hours = [one + other for one, other in zip(hours, counts.hours, strict=True)]
-        for found in survey.static.values():
-            for at in words.occurrences(found, HOURS):
-                hour = (at - now) // timedelta(hours=1)
-                if found.state_at(now) != "paused" and hour < HOURS:
-                    hours[max(hour, 0)] += 1
-        return self._render(
-            request,
-            "overview.html",
-            user,
-            tasks=[(task, isinstance(task, StaticTask)) for task in client.tasks],
-            coming=drawing.coming(hours, now),
-            past=drawing.past(survey.runs, now),
-            runs=survey.runs[:8],
-            alive=[worker for worker in survey.workers if worker.alive],
-            states=_STATES,
-            store=type(client.repository).__name__.lstrip("_").removesuffix("Repository"),
-            clock=now,
-        )
-
-    async def _task(self, request: Request, user: str) -> Response:
-        survey, query = self._survey, request.query_params
-        await survey.look()
-        client = await self._connection.client()
-        task = _declared(client, query.get("name", ""))
-        if isinstance(task, StaticTask):
-            return RedirectResponse(_link("instance", task=task.name), 303, HEADERS)
-        state, prefix, token = query.get("state", ""), query.get("prefix", ""), query.get("token") or None
-        key = "list", task.name, state, prefix, token
-        found, following, looked = await self._connection.ask(
-            key, lambda client: actions.some_of(client, task, token, state, prefix, _LIMIT)
-        )
-        exact = None
-        if prefix and token is None:
-            exact = await self._connection.ask(("get", task.name, prefix), lambda client: _get(client, task, prefix))
-        return self._render(
-            request,
-            "task.html",
-            user,
-            task=task,
-            found=found,
-            exact=exact,
-            looked=looked,
-            state=state,
-            prefix=prefix,
-            token_now=token,
-            following=following,
-            states=_STATES,
-            counts=survey.counts.get(task.name),
-            clock=client.clock.now(),
-        )
-
-    async def _instance(self, request: Request, user: str) -> Response:
-        query = request.query_params
-        await self._survey.look()
-        client = await self._connection.client()
-        task, name, token = _declared(client, query.get("task", "")), query.get("name", ""), query.get("token") or None
-        instance = None if isinstance(task, StaticTask) else name
-        found = await self._connection.ask(("get", task.name, instance), lambda client: client.get_task(task, instance))
-        try:
-            history = await self._connection.ask(
-                ("runs", task.name, instance, token),
-                lambda client: client.list_runs(task, instance, limit=_RUNS, continuation_token=token),
-            )
-        except StoreAwayError as error:
-            if not isinstance(error.__cause__, RepositoryError):
-                raise
-            history = None
-        arguments = None
-        if query.get("arguments") == "1" and found is not None and self._show_arguments:
-            await self._guard.user(request, "arguments")
-            try:
-                arguments = json.dumps(found.args, indent=2, ensure_ascii=False, default=str)
-            except (ValueError, PyncetteError):
-                arguments = found.row.spec
-        schedule, zone = "", ""
-        try:
-            known = found.schedule if found is not None else task.schedule if isinstance(task, StaticTask) else None
-            if known is not None:
-                schedule, zone = words.schedule_in_words(known), known.timezone
-        except ScheduleError as error:
-            schedule = str(error)
-        return self._render(
-            request,
-            "instance.html",
-            user,
-            task=task,
-            name=instance or "",
-            found=found,
-            history=history,
-            arguments=arguments,
-            schedule=schedule,
-            zone=zone,
-            times=[] if found is None or found.state == "unreadable" else words.occurrences(found),
-            template=isinstance(task, Template),
-            clock=client.clock.now(),
-        )
-
-    async def _failed(self, request: Request, user: str) -> Response:
-        await self._survey.look()
-        client = await self._connection.client()
-        now = client.clock.now()
-        static = [
-            found
-            for found in self._survey.static.values()
-            if found.state_at(now) in ("failed", "retrying", "lease over", "unreadable")
-        ]
-        return self._render(request, "failed.html", user, static=static, counts=self._survey.counts, clock=now)
-
-    async def _workers(self, request: Request, user: str) -> Response:
-        await self._survey.look()
-        return self._render(request, "workers.html", user)
-
-    async def _undeclared(self, request: Request, user: str) -> Response:
-        await self._survey.look()
-        return self._render(request, "undeclared.html", user)
-
-    async def _upcoming(self, request: Request, user: str) -> Response:
-        query = request.query_params
-        await self._survey.look()
-        client = await self._connection.client()
-        now = client.clock.now().replace(second=0, microsecond=0)
-        zone, task = query.get("zone", ""), query.get("task", "")
-        start = actions.instant_of(query["from"], zone) if query.get("from") else now
-        end = actions.instant_of(query["to"], zone) if query.get("to") else start + timedelta(days=1)
-        if task:
-            _declared(client, task)
-        if end <= start:
-            raise ConfigurationError(f"The end, {end}, is not after the start, {start}; exchange them")
-        search = self._searches.get(client, start, end, task)
-        await search.job.wait(0.15)
-        found = sorted(search.found)
-        return self._render(
-            request,
-            "upcoming.html",
-            user,
-            search=search.job,
-            found=found[:MOST],
-            more=len(found) > MOST,
-            start=start,
-            end=end,
-            zone=zone,
-            task=task,
-            tasks=client.tasks,
-            query=query,
-            clock=client.clock.now(),
-            refresh=1000 if search.job.state == "running" else 15000,
-        )
-
     # --- actions ----------------------------------------------------------------------------------------------------------
 
     async def _ask(self, request: Request, user: str) -> Response:
@@ -397,7 +236,7 @@ class Dashboard:
         if self._read_only:
             raise RefusedError(403, "The dashboard is read-only.")
         user = await self._guard.user(request, do)
-        task = _declared(client, values.get("task", ""))
+        task = declared(client, values.get("task", ""))
         action = actions.ACTIONS[do]
         asked = actions.Request(client, task, values.get("name", ""), user, values)
         now = client.clock.now().replace(microsecond=0, tzinfo=None)
@@ -422,12 +261,12 @@ class Dashboard:
         action = actions.ACTIONS.get(do)
         if action is None:
             raise ConfigurationError(f"There is no action {do!r}")
-        task, name = _declared(client, form.get("task", "")), form.get("name", "")
+        task, name = declared(client, form.get("task", "")), form.get("name", "")
         asked = actions.Request(client, task, name, user, form)
         where = (
-            _link("task", name=task.name)
+            words.link("task", name=task.name)
             if isinstance(task, Template) and not name
-            else _link("instance", task=task.name, name=name)
+            else words.link("instance", task=task.name, name=name)
         )
         try:
             if do == "backfill" and form.get("dry"):
@@ -445,13 +284,15 @@ class Dashboard:
                         self._survey.changed()
 
                 title = f"{action.label}: {asked.what}"
-                return RedirectResponse(_link("job", id=self._jobs.start(title, user, client.clock.now(), run).id), 303, HEADERS)
+                return RedirectResponse(
+                    words.link("job", id=self._jobs.start(title, user, client.clock.now(), run).id), 303, HEADERS
+                )
             assert action.run is not None
             text = await action.run(asked)
         except (ConfigurationError, RepositoryError, StoreAwayError) as error:
             return await self._form_of(request, user, form, error=str(error))
         if do == "unschedule":
-            where = _link("task", name=task.name)
+            where = words.link("task", name=task.name)
         return self._done(request, where, text)
 
     async def _job(self, request: Request, user: str) -> Response:
@@ -468,21 +309,7 @@ class Dashboard:
         if job is not None:
             job.stop()
             await job.wait(0.5)
-        return RedirectResponse(_link("job", id=form.get("id", "")), 303, HEADERS)
-
-
-def _declared(client: Client, name: str) -> Task:
-    for task in client.tasks:
-        if task.name == name:
-            return task
-    raise ConfigurationError(f"The application declares no task {words.visible(name)[:300]!r}")
-
-
-async def _get(client: Client, task: Task, name: str) -> Any:
-    try:
-        return await client.get_task(task, name)
-    except ConfigurationError:  # no instance can have that name
-        return None
+        return RedirectResponse(words.link("job", id=form.get("id", "")), 303, HEADERS)
 
 
 async def _form(request: Request) -> Mapping[str, str]:
@@ -492,12 +319,6 @@ async def _form(request: Request) -> Mapping[str, str]:
         if len(body) > _MOST_BYTES:
             raise RefusedError(413, "The form is too large.")
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
-
-
-def _link(page: str, **values: object) -> str:
-    """A link to another page, relative: wherever the dashboard is mounted, all pages are beside each other."""
-    query = urlencode({name: str(value) for name, value in values.items() if value not in (None, "")}, errors="surrogatepass")
-    return f"{page}?{query}" if query else page
 
 
 def _set_cookie(request: Request, response: Response, name: str, value: str) -> None:

@@ -2,15 +2,16 @@
 
 import unicodedata
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 from cronsim import CronSim, CronSimError
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from pyncette import ScheduledTask
 from pyncette.errors import ScheduleError
 from pyncette.schedule import Schedule
 
-__all__ = ["ago", "duration", "instant", "name", "schedule_in_words", "schedule_text", "visible"]
+__all__ = ["ago", "duration", "instant", "link", "name", "occurrences", "schedule_in_words", "schedule_text", "visible"]
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -75,10 +76,18 @@ def schedule_in_words(schedule: Schedule) -> str:
         return f"{words}, {zone}"
     if kind == "interval":
         try:
-            return f"Every {duration(timedelta(seconds=float(expression)))}"
+            return f"Every {_exactly(float(expression))}"
         except ValueError:
             return visible(text)
     return {"once": "Once", "trigger": "An extra run", "backfill": "An extra run for a time that is past"}.get(kind, visible(text))
+
+
+def _exactly(seconds: float) -> str:
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        count, seconds = divmod(seconds, size)
+        parts += [f"{count:.0f} {unit}"] if count else []
+    return " ".join([*parts, f"{seconds:g} s"] if seconds or not parts else parts)
 
 
 def occurrences(found: ScheduledTask, count: int = 10) -> list[datetime]:
@@ -97,5 +106,7 @@ def occurrences(found: ScheduledTask, count: int = 10) -> list[datetime]:
     return times
 
 
-def escaped(text: object) -> Markup:
-    return escape(visible(text))
+def link(page: str, **values: object) -> str:
+    """A link to another page, relative: wherever the dashboard is mounted, all pages are beside each other."""
+    query = urlencode({name: str(value) for name, value in values.items() if value not in (None, "")}, errors="surrogatepass")
+    return f"{page}?{query}" if query else page

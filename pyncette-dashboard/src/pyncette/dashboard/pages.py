@@ -1,0 +1,205 @@
+"""The pages that look."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from pyncette import Client, ConfigurationError, PyncetteError, RepositoryError, Task
+from pyncette.dashboard import actions, drawing, words
+from pyncette.dashboard.connection import Connection, StoreAwayError
+from pyncette.dashboard.safety import HEADERS, Guard
+from pyncette.dashboard.survey import HOURS, Survey
+from pyncette.dashboard.upcoming import MOST, Searches
+from pyncette.errors import ScheduleError
+from pyncette.tasks import StaticTask, Template
+
+__all__ = ["STATES", "Pages", "declared"]
+
+_LIMIT, _RUNS = 50, 20
+STATES = ("scheduled", "due", "running", "retrying", "lease over", "paused", "failed", "unreadable")
+
+
+class Pages:
+    """They read what all viewers share, or ask the store once for all of them."""
+
+    _guard: Guard
+    _connection: Connection
+    _survey: Survey
+    _searches: Searches
+    _show_arguments: bool
+
+    def _render(self, request: Request, page: str, user: str, /, **values: Any) -> Response:
+        raise NotImplementedError
+
+    async def _overview(self, request: Request, user: str) -> Response:
+        survey = self._survey
+        await survey.look()
+        client = await self._connection.client()
+        now = client.clock.now()
+        hours = [0] * HOURS
+        for counts in survey.counts.values():
+            hours = [one + other for one, other in zip(hours, counts.hours, strict=True)]
+        for found in survey.static.values():
+            for at in words.occurrences(found, HOURS):
+                hour = (at - now) // timedelta(hours=1)
+                if found.state_at(now) != "paused" and hour < HOURS:
+                    hours[max(hour, 0)] += 1
+        return self._render(
+            request,
+            "overview.html",
+            user,
+            tasks=[(task, isinstance(task, StaticTask)) for task in client.tasks],
+            coming=drawing.coming(hours, now),
+            past=drawing.past(survey.runs, now),
+            runs=survey.runs[:8],
+            alive=[worker for worker in survey.workers if worker.alive],
+            states=STATES,
+            store=type(client.repository).__name__.lstrip("_").removesuffix("Repository"),
+            clock=now,
+        )
+
+    async def _task(self, request: Request, user: str) -> Response:
+        survey, query = self._survey, request.query_params
+        await survey.look()
+        client = await self._connection.client()
+        task = declared(client, query.get("name", ""))
+        if isinstance(task, StaticTask):
+            return RedirectResponse(words.link("instance", task=task.name), 303, HEADERS)
+        state, prefix, token = query.get("state", ""), query.get("prefix", ""), query.get("token") or None
+        key = "list", task.name, state, prefix, token
+        found, following, looked = await self._connection.ask(
+            key, lambda client: actions.some_of(client, task, token, state, prefix, _LIMIT)
+        )
+        exact = None
+        if prefix and token is None:
+            exact = await self._connection.ask(("get", task.name, prefix), lambda client: _get(client, task, prefix))
+        return self._render(
+            request,
+            "task.html",
+            user,
+            task=task,
+            found=found,
+            exact=exact,
+            looked=looked,
+            state=state,
+            prefix=prefix,
+            token_now=token,
+            following=following,
+            states=STATES,
+            counts=survey.counts.get(task.name),
+            clock=client.clock.now(),
+        )
+
+    async def _instance(self, request: Request, user: str) -> Response:
+        query = request.query_params
+        await self._survey.look()
+        client = await self._connection.client()
+        task, name, token = declared(client, query.get("task", "")), query.get("name", ""), query.get("token") or None
+        instance = None if isinstance(task, StaticTask) else name
+        found = await self._connection.ask(("get", task.name, instance), lambda client: client.get_task(task, instance))
+        try:
+            history = await self._connection.ask(
+                ("runs", task.name, instance, token),
+                lambda client: client.list_runs(task, instance, limit=_RUNS, continuation_token=token),
+            )
+        except StoreAwayError as error:
+            if not isinstance(error.__cause__, RepositoryError):
+                raise
+            history = None
+        arguments = None
+        if query.get("arguments") == "1" and found is not None and self._show_arguments:
+            await self._guard.user(request, "arguments")
+            try:
+                arguments = json.dumps(found.args, indent=2, ensure_ascii=False, default=str)
+            except (ValueError, PyncetteError):
+                arguments = found.row.spec
+        schedule, zone = "", ""
+        try:
+            known = found.schedule if found is not None else task.schedule if isinstance(task, StaticTask) else None
+            if known is not None:
+                schedule, zone = words.schedule_in_words(known), known.timezone
+        except ScheduleError as error:
+            schedule = str(error)
+        return self._render(
+            request,
+            "instance.html",
+            user,
+            task=task,
+            name=instance or "",
+            found=found,
+            history=history,
+            arguments=arguments,
+            schedule=schedule,
+            zone=zone,
+            times=[] if found is None or found.state == "unreadable" else words.occurrences(found),
+            template=isinstance(task, Template),
+            clock=client.clock.now(),
+        )
+
+    async def _failed(self, request: Request, user: str) -> Response:
+        await self._survey.look()
+        client = await self._connection.client()
+        now = client.clock.now()
+        static = [
+            found
+            for found in self._survey.static.values()
+            if found.state_at(now) in ("failed", "retrying", "lease over", "unreadable")
+        ]
+        return self._render(request, "failed.html", user, static=static, counts=self._survey.counts, clock=now)
+
+    async def _workers(self, request: Request, user: str) -> Response:
+        await self._survey.look()
+        return self._render(request, "workers.html", user)
+
+    async def _undeclared(self, request: Request, user: str) -> Response:
+        await self._survey.look()
+        return self._render(request, "undeclared.html", user)
+
+    async def _upcoming(self, request: Request, user: str) -> Response:
+        query = request.query_params
+        await self._survey.look()
+        client = await self._connection.client()
+        now = client.clock.now().replace(second=0, microsecond=0)
+        zone, task = query.get("zone", ""), query.get("task", "")
+        start = actions.instant_of(query["from"], zone) if query.get("from") else now
+        end = actions.instant_of(query["to"], zone) if query.get("to") else start + timedelta(days=1)
+        if task:
+            declared(client, task)
+        if end <= start:
+            raise ConfigurationError(f"The end, {end}, is not after the start, {start}; exchange them")
+        search = self._searches.get(client, start, end, task)
+        await search.job.wait(0.15)
+        found = sorted(search.found)
+        return self._render(
+            request,
+            "upcoming.html",
+            user,
+            search=search.job,
+            found=found[:MOST],
+            more=len(found) > MOST,
+            start=start,
+            end=end,
+            zone=zone,
+            task=task,
+            tasks=client.tasks,
+            query=query,
+            clock=client.clock.now(),
+            refresh=1000 if search.job.state == "running" else 15000,
+        )
+
+
+def declared(client: Client, name: str) -> Task:
+    for task in client.tasks:
+        if task.name == name:
+            return task
+    raise ConfigurationError(f"The application declares no task {words.visible(name)[:300]!r}")
+
+
+async def _get(client: Client, task: Task, name: str) -> Any:
+    try:
+        return await client.get_task(task, name)
+    except ConfigurationError:  # no instance can have that name
+        return None
