@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar
 
-from pyncette import Client, Pyncette, PyncetteError
+from pyncette import Client, Pyncette, TransientRepositoryError
 
 __all__ = ["PATIENCE", "Connection", "StoreAwayError"]
 
@@ -45,12 +45,12 @@ class Connection:
         return await self.within(asyncio.shield(self._opened))
 
     async def within(self, waiting: Awaitable[_T]) -> _T:
-        """What is awaited; raises StoreAwayError if that fails, or takes too long."""
+        """What is awaited; raises StoreAwayError if the store can't be reached, or takes too long."""
         try:
             return await asyncio.wait_for(waiting, PATIENCE)
         except TimeoutError:
             raise StoreAwayError(self.error or f"The store has not answered within {PATIENCE} s") from None
-        except PyncetteError as error:
+        except TransientRepositoryError as error:
             raise StoreAwayError(str(error)) from error
 
     async def ask(self, key: Hashable, load: Callable[[Client], Awaitable[_T]]) -> _T:

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from pyncette import Client, ConfigurationError, PyncetteError, RepositoryError, Task
 from pyncette.dashboard import actions, drawing, words
-from pyncette.dashboard.connection import Connection, StoreAwayError
+from pyncette.dashboard.connection import Connection
 from pyncette.dashboard.safety import HEADERS, Guard
 from pyncette.dashboard.survey import HOURS, Survey
 from pyncette.dashboard.upcoming import MOST, Searches
@@ -105,9 +105,7 @@ class Pages:
                 ("runs", task.name, instance, token),
                 lambda client: client.list_runs(task, instance, limit=_RUNS, continuation_token=token),
             )
-        except StoreAwayError as error:
-            if not isinstance(error.__cause__, RepositoryError):
-                raise
+        except RepositoryError:  # a store without a history
             history = None
         arguments = None
         if query.get("arguments") == "1" and found is not None and self._show_arguments:
