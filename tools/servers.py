@@ -542,6 +542,10 @@ def prometheus() -> Sequence[str]:
         return programs(CACHE / "prometheus", ["prometheus"], "prometheus", "promtool")
 
 
+#: What pages call the plain font of the system.
+_PLAIN = ("system-ui", "sans-serif", "Arial")
+
+
 def chromium() -> tuple[str, str, Mapping[str, str]]:
     """The paths of a browser and its driver, and the environment that they need: no server either, but what looks at the dashboard."""
     home = CACHE / "chromium"
@@ -557,7 +561,10 @@ def chromium() -> tuple[str, str, Mapping[str, str]]:
     fonts = home / "fonts.conf"
     if home.exists() and not fonts.exists():
         folders = "".join(f"<dir>{folder}</dir>" for folder in ("/usr/share/fonts", home / "usr/share/fonts"))
-        fonts.write_text(f"<?xml version='1.0'?><fontconfig>{folders}<cachedir>{home}/fontcache</cachedir></fontconfig>")
+        same = "".join(
+            f"<alias><family>{each}</family><prefer><family>Liberation Sans</family></prefer></alias>" for each in _PLAIN
+        )
+        fonts.write_text(f"<?xml version='1.0'?><fontconfig>{folders}{same}<cachedir>{home}/fontcache</cachedir></fontconfig>")
     if fonts.exists():
         environment["FONTCONFIG_FILE"] = str(fonts)
     return str(binary or browser), driver, environment
