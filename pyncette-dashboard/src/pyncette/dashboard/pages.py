@@ -19,7 +19,7 @@ from pyncette.tasks import StaticTask, Template
 __all__ = ["STATES", "Pages", "declared"]
 
 _LIMIT, _RUNS = 50, 20
-STATES = ("scheduled", "due", "running", "retrying", "lease over", "paused", "failed", "unreadable")
+STATES = ("scheduled", "due", "running", "retrying", "lease expired", "paused", "failed", "unreadable")
 
 
 class Pages:
@@ -144,7 +144,7 @@ class Pages:
         static = [
             found
             for found in self._survey.static.values()
-            if found.state_at(now) in ("failed", "retrying", "lease over", "unreadable")
+            if found.state_at(now) in ("failed", "retrying", "lease expired", "unreadable")
         ]
         return self._render(request, "failed.html", user, static=static, counts=self._survey.counts, clock=now)
 

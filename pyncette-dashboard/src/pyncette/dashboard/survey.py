@@ -49,7 +49,7 @@ class Counts:
     def add(self, found: ScheduledTask, now: datetime) -> None:
         state = found.state_at(now)
         row = found.row
-        if state in ("failed", "retrying", "lease over", "unreadable") and len(self.attention) < _KEPT:
+        if state in ("failed", "retrying", "lease expired", "unreadable") and len(self.attention) < _KEPT:
             self.attention.append(found)
         if found.triggered:
             self.extra += 1
