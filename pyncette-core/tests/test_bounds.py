@@ -9,7 +9,7 @@ import pytest
 from pyncette import ConfigurationError, ExecutionMode, FailureMode, Instance, ScheduleError
 from pyncette.extra import occurrences
 from pyncette.moving import move
-from pyncette.repository import Key, State
+from pyncette.repository import Key, Registration, State, Target
 from pyncette.schedule import Bounded, Cron, Interval, from_options, parse, spread
 from pyncette.testing import running
 
@@ -479,3 +479,54 @@ class TestNumberOfRuns:
 
         clock.run(main())
         assert len(runs) == 4 + 2
+
+
+class TestOldAndNewVersionsSideBySide:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "interval 60 @UTC lunar=3",  # of a release to come
+            "lunar full-moon @UTC",
+            "interval 60 @UTC jitter=1 lunar=3",
+        ],
+    )
+    def test_a_text_that_this_release_can_not_read_costs_its_own_row_only_and_is_said_once(
+        self, app, clock, template, store, runs, caplog, text
+    ):
+        async def main():
+            async with running(app) as context:
+                for name in ("new", "old"):
+                    await context.schedule_task(template, name, interval=MINUTE, max_runs=20)
+                key = template.key("new")
+                target = Target(START + MINUTE, START + MINUTE)
+                await context.repository.register(clock.now(), [Registration(key, "{}", text, target)])
+                await clock.advance(10 * MINUTE)
+                row = store.rows()["new"]
+                assert (row.schedule, row.attempt, row.occurrence) == (text, 0, START + MINUTE)
+                # The release that can read it, or a user of this one, goes on with it.
+                await context.schedule_task(template, "new", interval=MINUTE)
+                await clock.advance(3 * MINUTE)
+
+        with caplog.at_level("ERROR"):
+            clock.run(main())
+        assert len([record for record in caplog.records if "can't be understood" in record.getMessage()]) == 1
+        assert [at for name, at, _ in runs if name == "old"] == [60.0 * minute for minute in range(1, 13)]
+        assert [at for name, at, _ in runs if name == "new"] == [660, 720]
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"interval": MINUTE, "jitter": SECOND},
+            {"schedule": "0 9 * * *", "timezone": "Europe/London", "max_runs": 3},
+            {"execute_at": START, "jitter": SECOND, "digest": "0123456789abcdef"},
+            {"rrule": "FREQ=DAILY"},
+        ],
+    )
+    def test_what_a_release_without_bounds_makes_of_one_is_an_error(self, options):
+        """As that read a text: the zone is what follows the last ``@``, the digest what follows the ``#``."""
+        kind, _, rest = from_options(**options).text.partition(" ")
+        zone, _, digest = rest.rpartition(" @")[2].partition(" #")
+        assert kind not in ("cron", "interval", "once") or " " in zone or " " in digest
+        if kind in ("cron", "interval"):
+            with pytest.raises(ScheduleError, match="Unknown time zone"):
+                Interval(MINUTE, zone)
