@@ -23,7 +23,7 @@ from xml.etree import ElementTree as ET
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "faults", "third_party", "wheels", "examples"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "faults", "third_party", "wheels", "docs", "examples"]
 nox.options.reuse_venv = "yes"
 
 
@@ -67,6 +67,7 @@ WITH_STORES = [name for name, distribution in DISTRIBUTIONS.items() if distribut
 LINTERS = ["ruff==0.17.6", "zizmor==1.32.0"]
 MYPY = ["mypy==2.4.1"]
 PYRIGHT = ["pyright[nodejs]==1.1.414"]
+SITE = ["sphinx>=8,<10", "myst-parser>=4,<6", "furo>=2025"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
 TEST_REQUIREMENTS = [
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
@@ -400,6 +401,13 @@ def third_party(session: nox.Session) -> None:
 def wheels(session: nox.Session) -> None:
     """Build every distribution, look into the wheels, and install them in mixes of wheel and editable."""
     _pytest(session, *WHEEL_TESTS, *session.posargs, env={"PYNCETTE_DISTRIBUTIONS": " ".join(DISTRIBUTIONS)})
+
+
+@session()
+def docs(session: nox.Session) -> None:
+    """The site, in .nox/site. A link that leads nowhere is an error, as is anything else that Sphinx warns of."""
+    session.install(*SITE, *(f"./{name}" for name in DISTRIBUTIONS if name != "conformance-tests"))
+    session.run("python", "tools/site/build.py", str(ROOT / ".nox" / "site"))
 
 
 @session(venv_backend="none")

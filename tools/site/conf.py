@@ -1,0 +1,19 @@
+"""What Sphinx is told about the site; tools/site/build.py gathers its pages beside a copy of this file."""
+
+import os
+
+project = "Pyncette"
+author = "The Pyncette maintainers"
+release = os.environ["PYNCETTE_RELEASE"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]  # the examples' page begins with what GitHub shows as a title
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+python_use_unqualified_type_names = True
+
+html_theme = "furo"
+html_title = f"Pyncette {release}"
+html_copy_source = False
+html_show_copyright = False
