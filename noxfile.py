@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from xml.etree import ElementTree as ET
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "tests", "conformance", "faults", "third_party", "wheels", "docs", "examples"]
 nox.options.reuse_venv = "yes"
 
 
@@ -69,9 +68,12 @@ MYPY = ["mypy==2.4.1"]
 PYRIGHT = ["pyright[nodejs]==1.1.414"]
 SITE = ["sphinx>=8,<10", "myst-parser>=4,<6", "furo>=2025"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
-TEST_REQUIREMENTS = [
+QUICK_REQUIREMENTS = [
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
     *("hypothesis>=6.140", "cronsim>=2.6", "trustme>=1.2", "argcomplete>=3.1", "pyyaml", "uvloop; sys_platform != 'win32'"),
+]
+TEST_REQUIREMENTS = [
+    *QUICK_REQUIREMENTS,
     *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk", "matplotlib", "django"),  # of examples
     *("httpx", "selenium>=4.20"),  # of the dashboard
     *("sqlalchemy[asyncio]>=2", "psycopg[binary]>=3.1"),  # whose transactions stores join
@@ -86,10 +88,54 @@ EXAMPLES = sorted(map(str, (ROOT / "examples").glob("*.py")))
 EXAMPLE_TESTS = [str(CORE_TESTS / f"test_{what}.py") for what in ("examples", "benchmark", "docs")]
 WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
 
+#: Sessions that run beside the others, in this order, since they wait for their servers: see `_begin_beside`.
+SERVED = [name for name, distribution in DISTRIBUTIONS.items() if distribution.servers]
+SECOND_LANE = [
+    *(f"tests({name})" for name in SERVED if name in TESTED),
+    *(f"conformance({name})" for name in SERVED),
+    "faults",
+]
+nox.options.sessions = [
+    "lint",
+    "types",
+    *(f"tests({name})" for name in TESTED if name not in SERVED),
+    *(f"conformance({name})" for name in WITH_STORES if name not in SERVED),
+    "third_party",
+    "wheels",
+    "docs",
+    "examples",
+    *SECOND_LANE,
+]
+
+#: Two thirds of the time of core's tests: they play simulations, try every order, and start programs or kill them.
+LONG_TESTS = [
+    str(CORE_TESTS / f"test_{what}.py")
+    for what in (
+        *(
+            "simulation",
+            "processes",
+            "main",
+            "shutdown",
+            "bodies",
+            "layout",
+            "registering",
+            "rowwise",
+            "schedule_property",
+            "memo",
+            "listeners",
+        ),
+        *("cli", "cli_run", "cli_stored", "cli_docs", "cli_terminal", "cli_output", "django", "why"),
+    )
+]
+
 OLDEST_MINOR, NEWEST_MINOR = 11, 15
 #: Backends that are not ours, by their packages: the folder, and the server of tools/servers.py that it is tested on.
 THIRD_PARTY = {"acme_pyncette_lmdb": ("third_party_backend", ""), "acme_pyncette_etcd": ("etcd_backend", "etcd")}
 REPORTS = ROOT / ".nox" / "reports"
+#: Where what runs beside other sessions leaves its reports until its own session takes them.
+BESIDE = REPORTS / "beside"
+#: Whether all sessions of a change are run, so that one may begin what a later one needs.
+ALL = len(sys.argv) == 1
 
 
 # --- the summary --------------------------------------------------------------------------------------------------------
@@ -185,8 +231,12 @@ def _parallel(workers: str) -> Sequence[str]:
 def _pytest(session: nox.Session, *args: str, report: str = "report", **options: Any) -> None:
     python = "python" if session.virtualenv.is_sandboxed else _shared_python(session)
     options.setdefault("external", not session.virtualenv.is_sandboxed)
+    session.run(python, "-m", "pytest", *_pytest_options(_reports(session) / f"{report}.xml"), *args, **options)
+
+
+def _pytest_options(report: Path) -> Sequence[str]:
     # A test that hangs tells where.
-    session.run(python, "-m", "pytest", "--timeout=300", f"--junitxml={_reports(session) / report}.xml", *args, **options)
+    return "--timeout=300", f"--junitxml={report}"
 
 
 #: For what is slow and keeps less than a core busy: one after another, while sessions are at work.
@@ -219,28 +269,106 @@ def _shared() -> Future[tuple[str, str]]:
     return _BACKGROUND.submit(make)
 
 
-def _conformance(session: nox.Session, distribution: str, **options: Any) -> None:
-    """The conformance suite on all stores of one distribution."""
-    servers = _servers(session, distribution)
+@dataclass(frozen=True)
+class Run:
+    """One run of pytest."""
+
+    report: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+
+
+class Unprepared(Exception):
+    """What a session needs is not there."""
+
+
+#: A second lane: the tests of stores wait for their servers, and those of the core compute. So each makes room for the other.
+_LANE = ThreadPoolExecutor(1)
+_BESIDE: dict[str, Future[Sequence[subprocess.CompletedProcess[str]]]] = {}
+
+
+def _run(session: nox.Session, runs: Sequence[Run]) -> None:
+    """Do the ``runs`` of a session, or tell how they went in the second lane, if they were begun there."""
+    name = session.name
+    if name not in _BESIDE:
+        for run in runs:
+            _pytest(session, *run.arguments, *session.posargs, report=run.report, env=run.environment)
+        return
+    _shared_python(session)  # or say why there is none
+    ended = _BESIDE[name].result()
+    shutil.copytree(BESIDE / name, _reports(session), dirs_exist_ok=True)
+    for each in ended:
+        print(each.stdout, each.stderr, sep="", flush=True)
+    if len(ended) < len(runs) or any(each.returncode for each in ended):
+        session.error("Some tests failed")
+
+
+def _begin_beside() -> None:
+    """Begin in the second lane whatever needs servers."""
+    for name in SECOND_LANE:
+        kind, _, distribution = name.rstrip(")").partition("(")
+        runs = {"tests": _runs_of_tests, "conformance": _runs_of_suite}.get(kind)
+        _BESIDE[name] = _LANE.submit(_run_beside, name, functools.partial(runs, distribution) if runs else _runs_of_faults)
+
+
+def _run_beside(name: str, runs: Callable[[], Sequence[Run]]) -> Sequence[subprocess.CompletedProcess[str]]:
+    ended: list[subprocess.CompletedProcess[str]] = []
+    python, error = _shared().result()
+    shutil.rmtree(BESIDE / name, ignore_errors=True)
+    (BESIDE / name).mkdir(parents=True)
+    for run in [] if error or _INTERRUPTED else runs():
+        command = [python, "-m", "pytest", *_pytest_options(BESIDE / name / f"{run.report}.xml"), *run.arguments]
+        ended.append(
+            subprocess.run(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **run.environment},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        )
+        if ended[-1].returncode not in (0, 1):  # Ctrl-C, for example, which pytest was told as well
+            _INTERRUPTED.append(name)
+            break
+    return ended
+
+
+_INTERRUPTED: list[str] = []
+
+
+def _runs_of_tests(distribution: str) -> Sequence[Run]:
+    """The tests of one distribution; none without its servers."""
+    servers = _servers_of(distribution)
+    apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
+    if not all(servers.values()):
+        return []
+    return [Run("report", [*_parallel(WORKERS), f"{distribution}/tests", *apart], _merged(servers.values()))]
+
+
+def _runs_of_suite(distribution: str) -> Sequence[Run]:
+    """The conformance suite on all stores of one distribution; none without its servers."""
+    servers = _servers_of(distribution)
+    if not all(servers.values()):
+        return []
     stores = [_url(distribution, server) for server in servers.values()]
     fewer = ["--pyncette-examples=5", "--pyncette-batch=100"] if DISTRIBUTIONS[distribution].slow else []
     arguments = [*_parallel(WORKERS), "--pyargs", "pyncette_conformance.suite", *stores, *fewer]
-    environment = _environment(session, distribution)
-    _pytest(session, *arguments, *session.posargs, report=f"suite-{distribution}", env=environment, **options)
+    return [Run(f"suite-{distribution}", arguments, _merged(servers.values()))]
 
 
-def _faults(session: nox.Session, *, every: bool = False, **options: Any) -> None:
+def _runs_of_faults(*, every: bool = False) -> Sequence[Run]:
     """Real faults on real processes, on all servers at the same time, since most of it is waiting.
 
     :param every: all kinds, and not only those that show most.
     """
-    servers = [(name, _server(server)) for name in WITH_STORES for server in DISTRIBUTIONS[name].servers or []]
+    servers = [(name, server) for name in WITH_STORES for server in _servers_of(name).values()]
     if os.environ.get("CI") and not all(server for _, server in servers):
-        session.error("Not all servers are there; see above")
+        raise Unprepared("Not all servers are there; see above")
     there = [(name, server) for name, server in servers if server]
     arguments = ["--pyargs", "pyncette_conformance.faults.suite", *(_url(name, server) for name, server in there)]
     arguments += [f"--pyncette-restart={_value(server, 'RESTART')}" for _, server in there]
-    environment = {key: value for _, server in there for key, value in server.items()}
     slow = "".join(f" and not {name.removeprefix('pyncette-')}" for name in WITH_STORES if DISTRIBUTIONS[name].slow)
     parts = {
         # Twenty processes that start need all of the machine.
@@ -252,14 +380,15 @@ def _faults(session: nox.Session, *, every: bool = False, **options: Any) -> Non
     }
     if every:
         parts[f"TestWorkers and not first_start{slow}"] = "4"
-    for number, (part, workers) in enumerate(parts.items()):
-        selected = [*_parallel(workers), "-k", part]
-        _pytest(session, *arguments, *selected, *session.posargs, report=f"faults-{number}", env=environment, **options)
+    environment = _merged(server for _, server in there)
+    return [
+        Run(f"faults-{number}", [*arguments, *_parallel(workers), "-k", part], environment)
+        for number, (part, workers) in enumerate(parts.items())
+    ]
 
 
-def _environment(session: nox.Session, distribution: str) -> Mapping[str, str]:
-    """What tells the tests of a distribution where its servers are."""
-    return {key: value for server in _servers(session, distribution).values() for key, value in server.items()}
+def _merged(environments: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
+    return {key: value for environment in environments for key, value in environment.items()}
 
 
 def _value(server: Mapping[str, str], what: str) -> str:
@@ -272,15 +401,17 @@ def _url(distribution: str, server: Mapping[str, str]) -> str:
     return f"--pyncette-url={url}{'&' if '?' in url else '?'}{DISTRIBUTIONS[distribution].place}={{unique}}"
 
 
-def _servers(session: nox.Session, distribution: str) -> Mapping[str, Mapping[str, str]]:
-    """The environments of the servers of a distribution. One that can't be had skips the session; in CI that is a failure."""
-    servers = {
-        name: _server(name) for name in (*(DISTRIBUTIONS[distribution].servers or []), *DISTRIBUTIONS[distribution].tested_on)
-    }
-    missing = [name for name, server in servers.items() if not server]
+def _need_servers(session: nox.Session, distribution: str) -> None:
+    """Skip the session if a server of the distribution can't be had; in CI that is a failure."""
+    missing = [name for name, server in _servers_of(distribution).items() if not server]
     if missing:
         (session.error if os.environ.get("CI") else session.skip)(f"There is no {' and no '.join(missing)}; see above")
-    return servers
+
+
+def _servers_of(distribution: str) -> Mapping[str, Mapping[str, str]]:
+    """The environments of the servers of a distribution; that of one that can't be had is empty."""
+    described = DISTRIBUTIONS[distribution]
+    return {name: _server(name) for name in (*(described.servers or []), *described.tested_on)}
 
 
 def _server(name: str) -> Mapping[str, str]:
@@ -321,7 +452,7 @@ def _stop_servers() -> None:
 @session()
 def lint(session: nox.Session) -> None:
     """ruff: the linter, and whether everything is formatted."""
-    if len(sys.argv) == 1:  # all sessions are to come, and one core has nothing to do while this and the next are at work
+    if ALL:  # one core has nothing to do while this and the next are at work
         _shared()
         for distribution in DISTRIBUTIONS.values():
             for server in distribution.servers or []:
@@ -338,34 +469,41 @@ def types(session: nox.Session) -> None:
     stubs = [stub for distribution in DISTRIBUTIONS.values() for stub in distribution.stubs]
     session.install(*MYPY, *PYRIGHT, *BUILDERS, *stubs, "nox", *TEST_REQUIREMENTS)
     session.install("--no-build-isolation", *(f"./{name}" for name in DISTRIBUTIONS))
-    session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python", *EXAMPLES)
     # Several source folders contribute to one package, so mypy has to be told of all of them.
     sources = [str(ROOT / name / "src") for name in DISTRIBUTIONS]
     found = {"MYPYPATH": os.pathsep.join([*sources, "examples", "tools"])}
-    session.run("mypy", *sources, *EXAMPLES, "noxfile.py", "tools", "examples/benchmarks", env=found)
+    python = shutil.which("python", path=session.bin) or "python"
+    with ThreadPoolExecutor(1) as beside:  # each keeps one core busy
+        pyright = beside.submit(session.run, "pyright", "--pythonpath", python, *EXAMPLES)
+        session.run("mypy", *sources, *EXAMPLES, "noxfile.py", "tools", "examples/benchmarks", env=found)
+        pyright.result()
 
 
 @session(venv_backend="none")
 @nox.parametrize("distribution", TESTED, ids=TESTED)
 def tests(session: nox.Session, distribution: str) -> None:
     """The tests of one distribution: nox -s "tests(pyncette-core)" -- -k heartbeat."""
-    apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS)] if distribution == "pyncette-core" else []
-    _pytest(
-        session, *_parallel(WORKERS), f"{distribution}/tests", *apart, *session.posargs, env=_environment(session, distribution)
-    )
+    if ALL and not _BESIDE:
+        _begin_beside()
+    _need_servers(session, distribution)
+    _run(session, _runs_of_tests(distribution))
 
 
 @session(venv_backend="none")
 @nox.parametrize("distribution", WITH_STORES, ids=WITH_STORES)
 def conformance(session: nox.Session, distribution: str) -> None:
     """The conformance suite on all stores of one distribution."""
-    _conformance(session, distribution)
+    _need_servers(session, distribution)
+    _run(session, _runs_of_suite(distribution))
 
 
 @session(venv_backend="none")
 def faults(session: nox.Session) -> None:
     """Workers that are killed, and servers that are slow, out of reach and killed: those faults that show most. `full` plays all."""
-    _faults(session)
+    try:
+        _run(session, _runs_of_faults())
+    except Unprepared as error:
+        session.error(str(error))
 
 
 @session()
@@ -415,6 +553,21 @@ def examples(session: nox.Session) -> None:
     """Each example as a real process, each snippet of the documentation, and the README's quick start."""
     # They mostly wait, so more of them than cores.
     _pytest(session, *_parallel("4"), *EXAMPLE_TESTS, *session.posargs)
+
+
+@session()
+def quick(session: nox.Session) -> None:
+    """While you work, in a minute or so: lint, types of core, most of core's tests, and the suite in memory and on SQLite."""
+    core = ROOT / "pyncette-core"
+    editables = [argument for name in ("pyncette-core", "pyncette-redis", "conformance-tests") for argument in ("-e", f"./{name}")]
+    session.install(*LINTERS, *MYPY, *DISTRIBUTIONS[core.name].stubs, "django", *editables, *QUICK_REQUIREMENTS)
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy", str(core / "src"))
+    apart = [f"--ignore={path}" for path in (*EXAMPLE_TESTS, *WHEEL_TESTS, *LONG_TESTS)]
+    _pytest(session, *_parallel(WORKERS), str(core / "tests"), *apart, *session.posargs)
+    if not session.posargs:
+        _pytest(session, *_parallel(WORKERS), "--pyargs", "pyncette_conformance.suite", report="suite")
 
 
 # --- every interpreter, both ends of the dependency ranges -----------------------------------------------------------------
@@ -489,11 +642,11 @@ def full(session: nox.Session, end: str) -> None:
     # Failing tests of one part are no reason not to run the others; arguments may leave nothing of a part.
     options = {"success_codes": (0, 1, 5) if session.posargs else (0, 1)}
     for name in TESTED:
+        _need_servers(session, name)
         apart = [f"--ignore={path}" for path in WHEEL_TESTS]
-        environment = _environment(session, name)
+        environment = _merged(_servers_of(name).values())
         _pytest(session, *_parallel(WORKERS), f"{name}/tests", *apart, *session.posargs, report=name, env=environment, **options)
-    for name in WITH_STORES:
-        _conformance(session, name, **options)
-    _faults(session, every=True, **options)
+    for run in [*(run for name in WITH_STORES for run in _runs_of_suite(name)), *_runs_of_faults(every=True)]:
+        _pytest(session, *run.arguments, *session.posargs, report=run.report, env=run.environment, **options)
     if _read_reports(session).failed:
         session.error("Some tests failed")

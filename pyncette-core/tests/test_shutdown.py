@@ -590,8 +590,14 @@ def _stepped(coroutine, step):
             value, error = None, thrown
 
 
-@pytest.mark.parametrize("rounds", [0, 1, 3])
-@pytest.mark.parametrize("options", [{}, {"concurrency_limit": 2, "batch_size": 1}, {"executor_cls": SynchronousExecutor}])
+@pytest.mark.parametrize(
+    ("options", "rounds"),
+    [
+        *(({}, rounds) for rounds in (0, 1, 3)),
+        *(({"concurrency_limit": 2, "batch_size": 1}, rounds) for rounds in (0, 3)),
+        ({"executor_cls": SynchronousExecutor}, 1),
+    ],
+)
 def test_cancelling_a_running_app_at_any_await_leaves_nothing_behind(options, rounds, caplog):
     # I12, I14
     caplog.set_level(logging.CRITICAL)

@@ -322,7 +322,7 @@ class TestTLS:
     def test_a_server_without_it_is_reported(self, servers):
         # It waits for what it could understand.
         server = servers.start()
-        message = refused(TransientRepositoryError, f"rediss://127.0.0.1:{server.port}/0?timeout=0.5")
+        message = refused(TransientRepositoryError, f"rediss://127.0.0.1:{server.port}/0?timeout=2")
         assert message.endswith("check the address, and that the server runs, speaks TLS, and is content with your certificate")
 
     @pytest.mark.parametrize("scheme", ["redis", "redis+unix"])
