@@ -70,7 +70,7 @@ SITE = ["sphinx>=8,<10", "myst-parser>=4,<6", "furo>=2025"]
 BUILDERS = ["build", "hatchling>=1.26", "editables"]
 QUICK_REQUIREMENTS = [
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
-    *("hypothesis>=6.140", "cronsim>=2.6", "trustme>=1.2", "argcomplete>=3.1", "pyyaml", "uvloop; sys_platform != 'win32'"),
+    *("hypothesis>=6.140", "trustme>=1.2", "argcomplete>=3.1", "pyyaml", "uvloop; sys_platform != 'win32'"),
 ]
 TEST_REQUIREMENTS = [
     *QUICK_REQUIREMENTS,

@@ -10,6 +10,7 @@ from pyncette.memo import Memo, Note
 from pyncette.runs import Run
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
+from pyncette.schedules.wording import in_words
 from pyncette.store.contract import Row, State
 from pyncette.tasks import Task, stored_arguments
 
@@ -43,6 +44,14 @@ class ScheduledTask:
     def schedule(self) -> Schedule:
         """The stored schedule; raises :class:`ScheduleError` if it can't be understood."""
         return schedules.parse(self.row.schedule)
+
+    @property
+    def schedule_in_words(self) -> str:
+        """The same as a sentence, ``At 09:00 on Monday through Friday, Europe/London``; the stored text if it can't be understood."""
+        try:
+            return in_words(self.schedule)
+        except ScheduleError:
+            return self.row.schedule
 
     @functools.cached_property
     def args(self) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from pyncette.errors import BackendNotInstalledError, ConfigurationError, Pyncet
 from pyncette.layout import agree_on_layouts
 from pyncette.partitions import STATIC
 from pyncette.schedules.text import parse
+from pyncette.schedules.wording import has_seconds_unawares, in_words
 from pyncette.store import urls as backends
 from pyncette.store.contract import Commit, Key, Outcome, Registration, Row, State, SupportsServerTime, Target
+from pyncette.tasks import StaticTask
 
 __all__ = ["check", "list_backends"]
 
@@ -64,6 +66,9 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
     differing = differing_distributions()
     if differing is not None:
         yield _Finding("packages", "warning", differing)
+    for task in app.tasks:
+        if isinstance(task, StaticTask) and has_seconds_unawares(task.schedule):
+            yield _Finding("schedules", "warning", f"{task.name!r}: {in_words(task.schedule)}")
     if app.lacks_url:
         yield _Finding("store", "failed", WITHOUT_URL)
         return

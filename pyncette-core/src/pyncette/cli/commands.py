@@ -126,6 +126,7 @@ def _add_tasks(add: Add) -> None:
     add_app(parser)
     complete_names(parser.add_argument("template", nargs="?", metavar="TEMPLATE", help="list its instances, and extra runs"))
     add_filters(parser)
+    _add_words(parser)
     add_limit(parser)
     add_json(parser)
 
@@ -198,6 +199,10 @@ def _add_changes(add: Add) -> None:
     add_json(parser)
 
 
+def _add_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--words", action="store_true", help="say schedules in words: At 09:00 on Monday through Friday")
+
+
 def _add_next(add: Add) -> None:
     parser = add(
         "next",
@@ -223,6 +228,7 @@ def _add_next(add: Add) -> None:
         metavar="ZONE",
         help="for what is given without an offset, and for what is printed (default: UTC)",
     )
+    _add_words(parser)
     add_limit(parser)
     add_json(parser)
 

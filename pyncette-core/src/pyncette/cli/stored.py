@@ -21,6 +21,7 @@ from pyncette.schedules import text as schedules
 from pyncette.schedules.bounds import Bounded
 from pyncette.schedules.kinds import Cron, Extra, Interval, Schedule
 from pyncette.schedules.rules import RRule
+from pyncette.schedules.wording import in_words
 from pyncette.store.contract import Key, Repository, Row, State, SupportsPartitions, SupportsStats
 from pyncette.store.paging import pages
 from pyncette.tasks import StaticTask, Task, Template
@@ -31,6 +32,7 @@ __all__ = [
     "Totals",
     "count",
     "describe_schedule",
+    "expressed",
     "find",
     "find_all",
     "groups",
@@ -289,13 +291,14 @@ def describe_schedule(row: Row) -> dict[str, Any]:
         occurrence = row.occurrence.astimezone(schedule.zone)
     except (OverflowError, ValueError):  # at either end of the calendar
         occurrence = row.occurrence
-    described = {**in_words(schedule), "next": when(occurrence)}
+    described = {**expressed(schedule), "next": when(occurrence)}
     if schedule.max_runs is not None:
         described["runs_left"] = Memo.read(row.memo).runs_left(schedule.max_runs, row.revision)
     return described
 
 
-def in_words(schedule: Schedule) -> dict[str, Any]:
+def expressed(schedule: Schedule) -> dict[str, Any]:
+    """As it was written, the zone, and as a sentence."""
     plain = schedule.plain
     if isinstance(plain, Cron | RRule):
         text = plain.expression
@@ -305,7 +308,7 @@ def in_words(schedule: Schedule) -> dict[str, Any]:
         text = f"every {plain.duration}" if isinstance(plain, Interval) else "once"
     if isinstance(schedule, Bounded):
         text += "".join(f", {words}" for words in _bounds(schedule))
-    return {"schedule": text, "timezone": schedule.timezone}
+    return {"schedule": text, "timezone": schedule.timezone, "in_words": in_words(schedule)}
 
 
 def _bounds(schedule: Bounded) -> Iterator[str]:

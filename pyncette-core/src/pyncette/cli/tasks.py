@@ -12,7 +12,7 @@ from pyncette.app_context import PyncetteContext
 from pyncette.cli.filters import Filter, instance_of
 from pyncette.cli.output import note, print_json, print_pairs, print_table
 from pyncette.cli.remembered import last_of, remembered, shown, state_in_words, told
-from pyncette.cli.stored import Budget, Group, count, describe_schedule, find, groups, in_words, locate, opened, state_of, when
+from pyncette.cli.stored import Budget, Group, count, describe_schedule, expressed, find, groups, locate, opened, state_of, when
 from pyncette.cli.workers import note_nobody_alive, unpolled, workers_of
 from pyncette.errors import ConfigurationError, PyncetteError
 from pyncette.extra import is_extra
@@ -48,7 +48,7 @@ async def list_tasks(app: Pyncette, arguments: argparse.Namespace) -> int:
     else:
         if workers is None or not any(worker.alive for worker in workers):
             described = [{**values, "unpolled": None} for values in described]  # one line says it of all
-        print_table(["task", "kind", "schedule", "next", "last", "state"], map(_task_cells, described))
+        print_table(["task", "kind", "schedule", "next", "last", "state"], [_task_cells(each, arguments) for each in described])
         if workers is not None:
             note_nobody_alive(workers)
     return 0
@@ -68,7 +68,7 @@ async def _list_instances(app_context: PyncetteContext, group: Group, arguments:
         if arguments.json:
             print_json({"task": group.name, "instance": instance_of(row), "extra_run": is_extra(row), **values})
         else:
-            cells.append((instance_of(row), *_row_cells(values)))
+            cells.append((instance_of(row), *_row_cells(values, arguments)))
     if not arguments.json:
         print_table(["instance", "schedule", "next", "last", "state"], cells)
         if arguments.limit and seen > arguments.limit:
@@ -143,7 +143,7 @@ async def _describe(app_context: PyncetteContext, group: Group, budget: Budget) 
         [row] = await app_context.repository.get([Key(group.partitions[0], group.name)])
         if row is not None:
             return described | _stored(row, app_context.clock.now())
-        declared = in_words(task.schedule) if isinstance(task, StaticTask) else {"schedule": None, "timezone": None}
+        declared = expressed(task.schedule) if isinstance(task, StaticTask) else {"schedule": None, "timezone": None}
         return described | declared | {"state": "not stored"}
     totals = await count(app_context, group, budget)
     if totals is not None:
@@ -157,11 +157,11 @@ async def _describe(app_context: PyncetteContext, group: Group, budget: Budget) 
     }
 
 
-def _task_cells(described: Mapping[str, Any]) -> Sequence[object]:
+def _task_cells(described: Mapping[str, Any], arguments: argparse.Namespace) -> Sequence[object]:
     schedule = following = last = None
     remarks: list[str] = []
     if "state" in described:
-        schedule, following, last, state = _row_cells(described)
+        schedule, following, last, state = _row_cells(described, arguments)
         remarks.append(str(state))
     elif described.get("instances") or described["layout"] is not None:
         counts = []
@@ -238,8 +238,11 @@ def _stored(row: Row, now: datetime) -> dict[str, Any]:
     }
 
 
-def _row_cells(values: Mapping[str, Any]) -> Sequence[object]:
+def _row_cells(values: Mapping[str, Any], arguments: argparse.Namespace) -> Sequence[object]:
     zone, schedule = values["timezone"], values["schedule"]
-    schedule = schedule if zone in (None, "UTC") else f"{schedule} {zone}"
+    if arguments.words and "in_words" in values:
+        schedule = values["in_words"]
+    elif zone not in (None, "UTC"):
+        schedule = f"{schedule} {zone}"
     state = state_in_words(values) if "last_run" in values else values["state"]
     return schedule, shown(values.get("next")), last_of(values), state

@@ -17,6 +17,7 @@ from pyncette.extra import is_extra
 from pyncette.memo import Memo
 from pyncette.schedules.kinds import Schedule
 from pyncette.schedules.text import parse
+from pyncette.schedules.wording import in_words
 from pyncette.schedules.zones import instant_of
 from pyncette.store.contract import Key, Row, State
 from pyncette.tasks import StaticTask
@@ -123,12 +124,19 @@ async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
     shown = fired[: arguments.limit or None]
     if arguments.json:
         for number, each in enumerate(shown, 1):
-            print_json(_described(each, zone, number in last))
+            said = {"in_words": in_words(each.schedule)} if arguments.words else {}
+            print_json(_described(each, zone, number in last) | said)
     else:
         cells = [_cells(each, zone, number in last) for number, each in enumerate(shown, 1)]
         # Where nothing is spread and nothing ends, there is nothing to say of it.
         columns = 4 if not any(row[4] for row in cells) else 5
-        print_table(["at", "day", "task", "instance", "note"][:columns], [row[:columns] for row in cells])
+        headings = ["at", "day", "task", "instance", "note"][:columns]
+        words = [[in_words(each.schedule)] if arguments.words else [] for each in shown]
+        print_table(
+            headings + ["schedule"] * arguments.words, [[*row[:columns], *extra] for row, extra in zip(cells, words, strict=True)]
+        )
+        if shown and arguments.name is not None and len(kinds := {each.schedule for each in shown}) == 1 and not arguments.words:
+            note(f"{arguments.name!r} is scheduled: {in_words(kinds.pop())}")
     if len(shown) < len(fired):
         note(f"there are more than these {arguments.limit}; --limit 0 lists all")
     return 0

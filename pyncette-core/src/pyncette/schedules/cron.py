@@ -18,7 +18,7 @@ from croniter import croniter
 from pyncette.errors import ScheduleError
 from pyncette.values import plain_text, shown
 
-__all__ = ["LIMITS", "Calendar", "normalise", "read"]
+__all__ = ["LIMITS", "Calendar", "normalise", "plain_fields", "read"]
 
 
 class _Field(NamedTuple):
@@ -53,6 +53,8 @@ _ALIASES = {
 
 _TERM = re.compile(r"(?:\*|(\w{1,9})(?:-(\w{1,9}))?)(?:/(\d{1,9}))?", re.ASCII)
 _NTH_WEEKDAY = re.compile(r"(\w+)#([1-5])", re.ASCII)
+_L_FIRST = re.compile(r"L([0-7])", re.ASCII)
+_TO_SUNDAY = re.compile(r"^([A-Z1-6]+)-SUN(/\d+)?$", re.ASCII)
 _LAST_WEEKDAY = re.compile(r"L([0-7])|([0-7])L", re.ASCII)
 
 _LONGEST = 1000  # characters; all numbers of all fields take less
@@ -150,6 +152,16 @@ def normalise(expression: str) -> str:
         )
     words = " ".join(plain_text(expression).split())
     return words.lower() if words.startswith("@") else words.upper()
+
+
+def plain_fields(expression: str) -> list[str]:
+    """The fields of an expression that is read already, in the words that other libraries have for them."""
+    fields = _ALIASES.get(expression, expression).split()
+    fields[2], fields[4] = ("*" if fields[place] == "?" else fields[place] for place in (2, 4))
+    fields[4] = ",".join(
+        f"{match[1]}L" if (match := _L_FIRST.fullmatch(term)) else _TO_SUNDAY.sub(r"\1-7\2", term) for term in fields[4].split(",")
+    )
+    return fields
 
 
 @lru_cache(maxsize=1024)
