@@ -205,6 +205,7 @@ def _options(task: Task | None) -> dict[str, Any]:
         "retry": None if task.retry is None else str(task.retry),
         "max_running": task.max_running,
         "timeout": None if task.timeout is None else str(task.timeout),
+        "in_thread": task.in_thread or None,
     }
     return options | ({"partition_count": task.partition_count} if isinstance(task, PartitionedTask) else {})
 
