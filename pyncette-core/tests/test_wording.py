@@ -1,6 +1,7 @@
 """Schedules are said in words."""
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -77,7 +78,7 @@ def test_every_expression_has_words_of_its_own(fields, weekday, second):
 
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
-    (tmp_path / "shop.py").write_text(
+    (tmp_path / "words_app.py").write_text(
         "from pyncette import *\n"
         "app = Pyncette()\n"
         "@app.task(schedule='0 9 * * MON-FRI', timezone='Europe/London')\n"
@@ -86,22 +87,24 @@ def shop(tmp_path, monkeypatch):
         "def mistaken(context): ...\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "words_app", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 def test_the_command_line_says_them(shop, capsys):
-    assert main(["show", "shop.py:app", "report"]) == 0
+    assert main(["show", "words_app.py:app", "report"]) == 0
     assert "At 09:00 on Monday through Friday, Europe/London" in capsys.readouterr().out
-    assert main(["list", "shop.py:app"]) == 0
+    assert main(["list", "words_app.py:app"]) == 0
     assert "0 9 * * MON-FRI Europe/London" in capsys.readouterr().out
-    assert main(["list", "shop.py:app", "--words"]) == 0
+    assert main(["list", "words_app.py:app", "--words"]) == 0
     out = capsys.readouterr().out
     assert "At 09:00 on Monday through Friday, Europe/London" in out
     assert "the sixth field is the seconds" in out
-    assert main(["list", "shop.py:app", "--json"]) == 0
+    assert main(["list", "words_app.py:app", "--json"]) == 0
     assert [json.loads(line)["in_words"][:5] for line in capsys.readouterr().out.splitlines()] == ["At 09", "Every"]
-    assert main(["next", "shop.py:app", "mistaken"]) == 0
+    assert main(["next", "words_app.py:app", "mistaken"]) == 0
     assert "'30 4 * * *' is at 04:30 every day" in capsys.readouterr().err
-    assert main(["check", "shop.py:app"]) == 0
+    assert main(["check", "words_app.py:app"]) == 0
     assert "'mistaken': Every second at minute 30 past hour 4, UTC (the sixth field is the seconds" in capsys.readouterr().out
-    assert main(["next", "shop.py:app", "report", "--words", "--to", "+7d", "--json"]) == 0
+    assert main(["next", "words_app.py:app", "report", "--words", "--to", "+7d", "--json"]) == 0
     assert all("Monday through Friday" in json.loads(line)["in_words"] for line in capsys.readouterr().out.splitlines())
