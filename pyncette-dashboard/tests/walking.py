@@ -8,6 +8,7 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlencode
 
 import uvicorn
 from selenium import webdriver
@@ -123,6 +124,11 @@ class Served:
     def ask(self, call):
         """What a coroutine of the application's own context gives."""
         return asyncio.run_coroutine_threadsafe(call, self._loop).result(10)
+
+    @staticmethod
+    def query(name):
+        """How a link to the page of that instance ends."""
+        return urlencode({"name": name}, errors="surrogatepass")
 
     def get(self, task, name=None):
         return self.ask(self.context.get_task(next(each for each in self.app.tasks if each.name == task), name))
