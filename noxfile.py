@@ -71,12 +71,13 @@ BUILDERS = ["build", "hatchling>=1.26", "editables"]
 QUICK_REQUIREMENTS = [
     *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
     *("hypothesis>=6.140", "trustme>=1.2", "argcomplete>=3.1", "pyyaml", "uvloop; sys_platform != 'win32'"),
+    "sqlalchemy[asyncio]>=2",
 ]
 TEST_REQUIREMENTS = [
     *QUICK_REQUIREMENTS,
     *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk", "matplotlib", "django"),  # of examples
     *("httpx", "selenium>=4.20"),  # of the dashboard
-    *("sqlalchemy[asyncio]>=2", "psycopg[binary]>=3.1"),  # whose transactions stores join
+    "psycopg[binary]>=3.1",  # whose transactions stores join
 ]
 
 #: More than there are cores, on a machine of two: many tests wait, for processes, for servers, for time.
