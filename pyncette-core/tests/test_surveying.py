@@ -1,0 +1,48 @@
+"""Looking at an application as a whole, and clearing away what has failed."""
+
+import asyncio
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+from pyncette import Instance, Pyncette
+
+
+def test_a_client_surveys_tasks_and_discards_what_failed(tmp_path):
+    app = Pyncette(f"sqlite:///{tmp_path}/shop.db", poll_interval=timedelta(milliseconds=50))
+
+    @app.task(schedule="0 2 * * *")
+    async def nightly(context): ...
+
+    @app.dynamic_task(max_attempts=1)
+    async def deliver(context):
+        raise ValueError
+
+    async def survey():
+        async with app.create() as context:
+            assert await context.list_static_tasks() == []  # nothing was started yet
+            instances = [Instance(name=f"order {number}", execute_at=datetime.now(UTC)) for number in range(3)]
+            await context.schedule_tasks(deliver, [*instances, Instance(name="kept", interval=timedelta(days=1))])
+            running = asyncio.create_task(context.run())
+            while [each.state for each in (await context.list_tasks(deliver)).tasks].count("failed") < 3:
+                await asyncio.sleep(0.01)
+            assert [each.name for each in await context.list_static_tasks()] == ["nightly"]
+            await context.pause_template(deliver, note="why", by="ann")
+            assert [(name, note.text, note.by) for name, note in (await context.list_paused_templates()).items()] == [
+                ("deliver", "why", "ann")
+            ]
+            told = []
+            assert await context.discard_tasks(deliver, progress=told.append, by="ann") == 3
+            assert told[-1] == 3
+            assert [each.name for each in (await context.list_tasks(deliver)).tasks] == ["kept"]
+            assert await context.list_undeclared() == []
+            context.shutdown()
+            await running
+
+    asyncio.run(survey())
+
+
+def test_a_command_that_is_not_installed_says_how_it_can_be_had():
+    code = "import importlib.metadata as m; m.entry_points = lambda **group: []; from pyncette.cli import main; main(['dashboard', 'shop.py:app', '--port', '1'])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "pip install 'pyncette-dashboard[server]'" in ended.stderr
