@@ -213,7 +213,7 @@ def test_check_names_rows_that_nobody_declares(pyncette, renamed):  # noqa: F811
         "'report' (static)",
         "'old' (dynamic, rows: 3)",
         "'spread' (partitioned, rows: 3)",
-        "none is alive",
+        "none is alive; nothing runs until you start one: pyncette run APP",
     ]
     assert warnings_of(pyncette("check", "--url", "sqlite:///shop.db", "--json")) == []
 
@@ -221,11 +221,17 @@ def test_check_names_rows_that_nobody_declares(pyncette, renamed):  # noqa: F811
 def test_check_names_rows_that_can_not_be_read_but_not_without_end(pyncette, shop):  # noqa: F811
     store(shop, ["dynamic_task(name='new')"], instances=[f"{number:03}" for number in range(40)])
     declare(shop, "dynamic_task(name='new')")
-    assert warnings_of(pyncette("check", "shop:app", "--json")) == ["none is alive"]
+    assert warnings_of(pyncette("check", "shop:app", "--json")) == [
+        "none is alive; nothing runs until you start one: pyncette run APP"
+    ]
     execute(shop, "UPDATE pyncette_tasks SET state = 'odd' WHERE name < '013'")
     execute(shop, "UPDATE pyncette_tasks SET schedule = 'odd' WHERE name = '020'")
     for arguments in (["shop:app"], ["--url", "sqlite:///shop.db"]):
-        found = [each for each in warnings_of(pyncette("check", *arguments, "--json")) if each != "none is alive"]
+        found = [
+            each
+            for each in warnings_of(pyncette("check", *arguments, "--json"))
+            if each != "none is alive; nothing runs until you start one: pyncette run APP"
+        ]
         assert len(found) == 11
         assert "'000' of 'new' can't be read" in found[0]
         assert found[-1].startswith("4 more rows")

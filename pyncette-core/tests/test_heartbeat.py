@@ -318,7 +318,7 @@ def test_an_error_of_the_body_passes_through(app, clock, error):
 def test_what_the_body_returns_passes_through(clock):
     class Context:
         class task:
-            execution_mode = ExecutionMode.AT_LEAST_ONCE
+            commits_first = False
             lease_duration = LEASE
 
         lease_remaining = LEASE
@@ -574,7 +574,7 @@ class Beating:
     """As much of a context as heartbeats need; they take a while."""
 
     class task:
-        execution_mode = ExecutionMode.AT_LEAST_ONCE
+        commits_first = False
         lease_duration = LEASE
 
     lease_remaining = timedelta(0)

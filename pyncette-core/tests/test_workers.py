@@ -350,7 +350,11 @@ def test_without_a_worker_all_commands_say_so(program, pyncette):  # noqa: F811
             "pyncette: no worker is alive, so nothing is run; start one with: pyncette run APP\n",
         )
     assert "nobody polls" not in ended.stdout
-    assert re.search(r"^workers +warning +none is alive$", pyncette("check", "shop.py:app").stdout, re.MULTILINE)
+    assert re.search(
+        r"^workers +warning +none is alive; nothing runs until you start one: pyncette run APP$",
+        pyncette("check", "shop.py:app").stdout,
+        re.MULTILINE,
+    )
 
 
 def test_what_nobody_polls_is_named_and_what_is_disabled_is_not(program, pyncette):  # noqa: F811
