@@ -327,7 +327,7 @@ def test_a_store_that_is_away_at_first_is_tried_again_at_each_call(store, templa
 
 def test_a_call_that_takes_too_long_is_cancelled_and_said_to_be_in_doubt(app, template, stuck):
     with app.blocking(timeout=timedelta(milliseconds=100)) as client:
-        with pytest.raises(TransientRepositoryError, match=r"timeout of 0\.1 s, and may have been carried out"):
+        with pytest.raises(TransientRepositoryError, match=r"timeout of 0\.1 s, and may have been applied"):
             client.get_task(template, "ada")
         assert stuck.cancelled.wait(PATIENCE)
 
@@ -426,7 +426,7 @@ def test_close_does_not_wait_for_ever(app, template, stuck, monkeypatch):
     assert stuck.arrived.wait(PATIENCE)
     client.close()
     thread.join(PATIENCE)
-    assert errors == ["The client was closed before this call had ended, which may have been carried out"]
+    assert errors == ["The client was closed before this call ended; the call may have been applied"]
 
 
 def test_one_that_is_forgotten_is_closed_and_warned_of(app, template):

@@ -117,7 +117,7 @@ class TestRefusals:
             ({"start_at": "tomorrow"}, "The instant start_at must be a datetime"),
             ({"end_at": 5}, "The instant end_at must be a datetime"),
             ({"start_at": START, "end_at": START - SECOND}, "before it starts"),
-            ({"max_runs": 0}, "max_runs must be a whole number from 1 on, not 0"),
+            ({"max_runs": 0}, "max_runs must be a whole number of at least 1, not 0"),
             ({"max_runs": True}, "max_runs must be a whole number"),
             ({"max_runs": 2.0}, "max_runs must be a whole number"),
             ({"end_at": START}, "nothing would ever run"),

@@ -283,7 +283,7 @@ def test_list_names_each_task_and_what_the_store_has_of_it(pyncette, stored):
         r"partitioned +2020-01-01 00:00:00\+00:00 +2 instances, 1 due since 2020-01-01 00:00:00\+00:00, 1 failed$", rows["mail"]
     )
     assert re.search(r"static +every 5:00:00 +not stored; disabled$", rows["off"])
-    assert ended.stderr == "pyncette: no worker is alive, so nothing is run; start one with: pyncette run APP\n"
+    assert ended.stderr == "pyncette: no worker is alive, so nothing runs; start one with: pyncette run APP\n"
 
 
 def test_list_as_json_is_an_object_a_line(pyncette, stored):
@@ -424,7 +424,7 @@ def test_rows_that_nobody_can_read_are_shown_as_they_are(pyncette, stored, tmp_p
         (["next", "shop:app", "--to", "+99999999d"], ["9999"]),
         (["next", "shop:app", "--from", "0001-01-01"], ["9999"]),
         (["next", "shop:app", "--from", "9999-12-30T20:00Z", "--timezone", "Asia/Tokyo"], ["9999"]),
-        (["unschedule", "shop:app", "deliver", "order 9"], ["'order 9'", "nothing is changed"]),
+        (["unschedule", "shop:app", "deliver", "order 9"], ["'order 9'", "nothing was changed"]),
         (["unschedule", "shop:app", "deliver"], ["'deliver' is declared"]),
         (["unschedule", "shop:app", "nope"], ["a task 'nope'"]),
         (["check"], ["--url"]),

@@ -38,7 +38,7 @@ def test_every_command_of_the_page_prints_what_the_page_says(tmp_path):
         assert name == "pyncette"
         with Program([sys.executable, "-m", "pyncette", *arguments], tmp_path) as program:
             if arguments[0] == "run":
-                program.wait_for("(?s)is started.*is started.*Running 2 tasks.*Running 2 tasks")
+                program.wait_for("(?s)has started.*has started.*Running 2 tasks.*Running 2 tasks")
                 wait_until_stored(tmp_path / "shop.db", 3)
                 program.signal(signal.SIGTERM)
             assert program.wait() == 0, program.stderr

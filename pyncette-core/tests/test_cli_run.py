@@ -226,7 +226,7 @@ def test_a_process_that_is_killed_is_replaced_and_nothing_stays_leased(run, tmp_
         last_lease = time.time() + 5
         wait_until(lambda: len(pids(running, "started")) == 4, running)
         running.wait_for(
-            rf"ERROR \[\d+\] pyncette.cli.supervisor: Process {victim} \(number \d\) was killed by SIGKILL; trying again in 0.5 s"
+            rf"ERROR \[\d+\] pyncette.cli.supervisor: Process {victim} \(number \d\) was killed by SIGKILL; restarting it in 0.5 s"
         )
         said = len(pids(running, "tick"))
         wait_until(lambda: len(pids(running, "tick")) > said + 10, running)
@@ -319,12 +319,12 @@ def test_the_pauses_grow_while_processes_die_at_once(run):
         yield
     """
     with run(re.sub("(?m)^    ", "", source), "--processes", "2") as running:
-        running.wait_for("trying again in 2 s")
+        running.wait_for("restarting it in 2 s")
         begun = time.monotonic()
         running.signal(signal.SIGTERM)
         assert running.wait() == 1, "none of them has ended well"
         assert time.monotonic() - begun < 2, "the pause is not waited for"
-        pauses = re.findall(r"ended with exit code 1; trying again in (\S+) s", running.stdout)
+        pauses = re.findall(r"ended with exit code 1; restarting it in (\S+) s", running.stdout)
         assert pauses[:4] == ["0.5", "0.5", "1", "1"]
         assert "LookupError: no such host" in running.stderr
 
@@ -348,14 +348,14 @@ def test_processes_that_end_by_themselves_are_not_replaced(run):
     with run(LOOP, "--processes", "2") as running:
         wait_until(lambda: "asyncio.unix_events" in running.stdout, running)
         assert running.wait() == 0
-        assert running.stdout.count("is started") == running.stdout.count("by itself, and is not replaced") == 2
+        assert running.stdout.count("has started") == running.stdout.count("by itself; not replacing it") == 2
 
 
 def test_lines_of_several_processes_say_whose_they_are(run):
     with run(FAILING, "--processes", "2", "--log-format", "json") as running:
         assert running.wait() == 0
         records = [json.loads(line) for line in running.stdout.splitlines()]
-    started = {int(re.search(r"\d+", record["message"])[0]) for record in records if "is started" in record["message"]}
+    started = {int(re.search(r"\d+", record["message"])[0]) for record in records if "has started" in record["message"]}
     failed = {record["process"] for record in records if record["level"] == "ERROR"}
     assert len(started) == 2
     assert failed <= started
@@ -372,12 +372,12 @@ async def port():
     say("closed", os.getpid())
 """
     with run(source, "--processes", "2") as running:
-        running.wait_for("(?s)trying again in 0.5 s.*trying again in 1 s")
+        running.wait_for("(?s)restarting it in 0.5 s.*restarting it in 1 s")
         running.signal(signal.SIGTERM)
         assert running.wait() == 1
         told = re.findall(r"(?m)^[\d-]+ [\d:,]+ ERROR \[\d+\] pyncette.cli.supervisor: Process \d+ (.*)", running.stdout)
         assert told[0] == (
-            r"(number 1) ended with exit code 1: The port is taken;\ntake another by PYNCETTE_PROCESS; trying again in 0.5 s"
+            r"(number 1) ended with exit code 1: The port is taken;\ntake another by PYNCETTE_PROCESS; restarting it in 0.5 s"
         )
         assert len(pids(running, "closed")) == 1
         assert running.stderr == ""
@@ -398,7 +398,7 @@ async def task(context):
         running.signal(signal.SIGTERM)
         running.wait()
         assert re.search(
-            r"WARNING \[\d+\] pyncette.cli.supervisor: Process \d+ \(number \d\) ended, although nobody has asked it to; trying again in 0.5 s",
+            r"WARNING \[\d+\] pyncette.cli.supervisor: Process \d+ \(number \d\) ended, although nobody asked it to; restarting it in 0.5 s",
             running.stdout,
         )
         assert "not replaced" not in running.stdout

@@ -257,7 +257,7 @@ def test_rows_that_can_not_be_read_are_shown_as_such_and_can_be_removed(pyncette
     assert pyncette("unschedule", "shop:app", "new", "--unreadable", "--json").objects[0]["count"] == 1
     assert pyncette("unschedule", "shop:app", "report", "--unreadable").code == 0
     assert keys(shop) == [("dynamic:new", "a"), ("dynamic:new", "dddd")]
-    one_line_error(pyncette("unschedule", "shop:app", "new", "--unreadable"), "nothing is changed")
+    one_line_error(pyncette("unschedule", "shop:app", "new", "--unreadable"), "nothing was changed")
 
 
 def test_instants_at_the_ends_of_the_calendar_are_shown(pyncette, shop):  # noqa: F811

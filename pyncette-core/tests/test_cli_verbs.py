@@ -87,7 +87,7 @@ def test_a_task_is_paused_and_resumed(pyncette, store):  # noqa: F811
     assert pyncette("pause", "shop:app", "mail", "ada", "--note", "moved house", "--by", "bob").code == 0
     assert store(noted) == ("moved house", "bob")
     assert instances(pyncette("list", "shop:app", "mail", "--state", "paused", "--json")) == {"ada": "paused"}
-    one_line_error(pyncette("pause", "shop:app", "mail", "bob"), "'bob' of 'mail'", "nothing is changed")
+    one_line_error(pyncette("pause", "shop:app", "mail", "bob"), "'bob' of 'mail'", "nothing was changed")
     one_line_error(pyncette("pause", "shop:app", "report", "bob"), "static")
     one_line_error(pyncette("pause", "shop:app", "reprot"), "did you mean 'report'")
 
@@ -158,7 +158,7 @@ def test_a_triggered_run_is_listed_and_can_be_taken_back(pyncette, store):  # no
     assert pyncette("unschedule", "shop:app", "mail", "--extra", "--yes").code == 0
     assert [each["instance"] for each in pyncette("list", "shop:app", "mail", "--json").objects] == ["ada"]
     one_line_error(pyncette("trigger", "shop:app", "deliver"), "template")
-    one_line_error(pyncette("trigger", "shop:app", "deliver", "nobody"), "nothing is changed")
+    one_line_error(pyncette("trigger", "shop:app", "deliver", "nobody"), "nothing was changed")
 
 
 def test_a_backfill_is_shown_and_then_registered_once(pyncette, store):  # noqa: F811

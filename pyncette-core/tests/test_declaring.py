@@ -776,7 +776,7 @@ def test_only_a_template_of_this_application_has_instances(app, make_app, clock,
             before = store.rows()
             for wrong, words in (
                 (static, ["'static'", "dynamic_task"]),
-                (foreign, ["'foreign'", "is not known here"]),
+                (foreign, ["'foreign'", "does not belong to this application"]),
                 (body, ["'body'", "dynamic_task"]),
                 (None, ["None", "dynamic_task"]),
             ):

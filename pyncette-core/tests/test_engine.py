@@ -153,7 +153,7 @@ def test_a_claim_that_takes_longer_than_the_lease_is_not_started(make_app, clock
             await clock.advance(18 * SECOND)
 
     run(clock, main())
-    assert "is not started: its lease ended before" in caplog.text
+    assert "does not start: its lease has already expired" in caplog.text
     assert [round(began, 1) for began in body.began("task")] == [16.0]  # claimed anew, and that time in time
 
 

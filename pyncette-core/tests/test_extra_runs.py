@@ -330,8 +330,8 @@ def test_a_backfill_leaves_out_what_the_schedule_has_still_to_run(app, clock):
     ("start", "end", "words"),
     [
         (START - DAY, START + HOUR, "in the future"),
-        (START - DAY, START - DAY, "exchange them"),
-        (START - DAY, START - 2 * DAY, "exchange them"),
+        (START - DAY, START - DAY, "swap them"),
+        (START - DAY, START - 2 * DAY, "swap them"),
         (START - 3000 * DAY, START, "more than 10000"),
         (datetime(2025, 1, 1), START, "aware"),
         ("yesterday", START, "aware"),

@@ -123,7 +123,7 @@ def test_a_worker_that_died_is_told_by_the_one_that_takes_over_or_gives_up(app, 
         assert heard.short() == [("takeover", 1, "died"), ("begin", 2, "started"), ("end", 2, "succeeded")]
         event = heard.told[0][1]
         assert (event.instance, event.run.worker, event.run.started) == ("x", None, None)
-        assert event.run.error == "1 attempt did not end in the lease"
+        assert event.run.error == "1 attempt did not finish within the lease"
         heard.told.clear()
         async with app.create() as context:
             await clock.advance(HOUR)
@@ -132,7 +132,7 @@ def test_a_worker_that_died_is_told_by_the_one_that_takes_over_or_gives_up(app, 
         async with running(app):
             await clock.advance(SECOND)
         assert heard.short() == [("given_up", 2, "died")]
-        assert "did not end in its lease" in heard.told[0][1].run.error
+        assert "did not finish within its lease" in heard.told[0][1].run.error
 
     clock.run(main())
 
@@ -210,7 +210,7 @@ def test_a_listener_that_hangs_is_left_behind_at_the_end(clock, caplog):
     run(app, clock, 5.5 * SECOND)
     hold.set()
     assert time.monotonic() - began < 5
-    assert "Hangs does not end; it is left behind, with 4 events untold" in caplog.text
+    assert "Hangs does not return; leaving it behind, with 4 events undelivered" in caplog.text
 
 
 def test_a_listener_that_is_too_slow_is_not_waited_for(clock, caplog):
@@ -232,7 +232,7 @@ def test_a_listener_that_is_too_slow_is_not_waited_for(clock, caplog):
     clock.run(main())
     assert len(heard) == _MOST_WAITING + 1
     assert [record.message for record in caplog.records].count(
-        f"The listener {Slow.__qualname__} is {_MOST_WAITING} events behind; what comes now is left out"
+        f"The listener {Slow.__qualname__} is {_MOST_WAITING} events behind; dropping further events"
     ) == 1
 
 

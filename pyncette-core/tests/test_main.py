@@ -721,7 +721,7 @@ def test_a_second_signal_ends_it_at_once_whatever_the_body_is_at(program, body, 
     with program(last(body).replace("BOUND = SECOND", "BOUND = None"), USE_UVLOOP=uvloop) as running:
         running.wait_for("body begins")
         running.signal(number)
-        running.wait_for(f"{number.name}: shutting down; once more ends the process at once")
+        running.wait_for(f"{number.name}: shutting down; send it again to stop immediately")
         running.signal(number)
         # As the shell sees it; only where the main thread can't be had the process says so itself.
         assert running.wait(30) == (128 + number if body == "stuck()" else -number)
@@ -853,7 +853,7 @@ def test_main_runs_in_a_thread_without_signals(program):
         with program(source.format(lasts=lasts)) as running:
             assert running.wait(30) == 3, running.stderr
             assert lines(running) == ["goes on"]
-            assert "INFO pyncette.program: main() runs in a thread, and leaves signals to the program" in running.stdout
+            assert "INFO pyncette.program: main() runs outside the main thread, and leaves signals to the program" in running.stdout
             assert ("left behind: thread 'asyncio_0'" in running.stdout) == (lasts > 0)
             assert running.stderr == ""
 
@@ -907,7 +907,7 @@ def test_log_level_in_the_environment_is_what_is_logged(program):
 def test_a_log_level_that_is_none_is_told_and_info_is_taken(program):
     with program(SAYS, LOG_LEVEL="verbose") as running:
         assert running.wait() == 0, running.stderr
-        assert "WARNING pyncette.program: LOG_LEVEL is 'verbose', which is no level; taking INFO" in running.stdout
+        assert "WARNING pyncette.program: LOG_LEVEL is 'verbose', which is not a level; using INFO" in running.stdout
         assert "INFO pyncette" in running.stdout
 
 

@@ -246,7 +246,7 @@ def test_a_run_that_is_given_up_since_its_worker_died_says_so(clock, once):
         run = task.last_run
         assert run.outcome is RunOutcome.DIED
         assert (run.scheduled_at, run.started, run.attempt, run.worker) == (at, None, 1, None)
-        assert "did not end in its lease" in run.error
+        assert "did not finish within its lease" in run.error
         assert task.failures == 1
         assert (task.error == run.error) is once
         assert claim.attempt == 1

@@ -433,7 +433,7 @@ def test_a_run_that_died_is_not_run_again_and_the_next_occurrence_comes(make_app
 
     clock.run(main())
     assert [scheduled_at for scheduled_at, _, _ in body.runs] == [120.0, 180.0]
-    assert "did not end in its lease" in caplog.text
+    assert "did not finish within its lease" in caplog.text
 
 
 def test_a_run_whose_lease_is_lost_is_cancelled(make_app, store, clock, caplog):

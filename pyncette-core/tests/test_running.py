@@ -455,7 +455,7 @@ def test_a_worker_that_dies_in_the_last_attempt_is_noticed_when_its_lease_ends(a
 
     clock.run(main())
     assert body.runs == []
-    assert "given up: attempt 2 of 2 did not end in its lease" in caplog.text
+    assert "given up: attempt 2 of 2 did not finish within its lease" in caplog.text
 
 
 def test_a_worker_that_dies_costs_an_attempt_and_the_rest_of_its_lease(app, clock, store):

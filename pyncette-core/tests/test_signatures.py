@@ -273,7 +273,7 @@ def handing_on(function):
 
 
 FIXTURES = {
-    "contextmanager": (contextlib.asynccontextmanager(fixture), "@asynccontextmanager", "take that decorator off"),
+    "contextmanager": (contextlib.asynccontextmanager(fixture), "@asynccontextmanager", "remove that decorator"),
     "plain contextmanager": (contextlib.contextmanager(plain_generator), "async def", "'yield'"),
     "plain generator": (plain_generator, "async def", "'yield'"),
     "coroutine function": (one, "'yield'"),

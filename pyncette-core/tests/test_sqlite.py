@@ -202,7 +202,7 @@ class TestLocking:
                     await repository.get([Key("p", "a")])  # behind the last try, which may only just have begun
                 assert str(caught.value) == (
                     f"The SQLite database {path!r} was busy for 0.3 s; "
-                    "look for a connection that keeps it locked, or raise sqlite_timeout"
+                    "find the connection that keeps it locked, or raise sqlite_timeout"
                 )
             async with sqlite_repository(sqlite_database=path) as repository:
                 assert await repository.get([Key("p", "a")]) == [None]
@@ -697,8 +697,8 @@ class TestWrongFiles:
             db.execute(f"CREATE TABLE pyncette_tasks ({columns})")
         before = Path(path).read_bytes()
         assert self.refused(sqlite_database=path, sqlite_skip_table_create=skip) == (
-            f"The table 'pyncette_tasks' in {path!r} is of Pyncette 1, whose tasks are not read; "
-            "choose another sqlite_table_name, and schedule them anew"
+            f"The table 'pyncette_tasks' in {path!r} belongs to Pyncette 1, whose tasks can't be read; "
+            "choose another sqlite_table_name, and schedule them again"
         )
         assert Path(path).read_bytes() == before
 
@@ -987,7 +987,7 @@ class TestFaults:
                 with pytest.raises(TransientRepositoryError) as caught:
                     await repository.register(NOW, [registration("a", spec="x" * 100_000)])
                 assert str(caught.value) == (
-                    f"The SQLite database {path!r} has no room left; free some space on its disk (database or disk is full)"
+                    f"The SQLite database {path!r} is full; free some space on its disk (database or disk is full)"
                 )
                 await repository._fetch("PRAGMA max_page_count = 100000")
                 await repository.register(NOW, [registration("a", spec="x" * 100_000)])

@@ -186,7 +186,7 @@ class TestWhatIsWrong:
 
         async def main():
             async with app.create() as app_context, aiosqlite.connect(":memory:") as connection:
-                with pytest.raises(RepositoryError, match="in memory, where no other connection gets to; use a file"):
+                with pytest.raises(RepositoryError, match="in memory, out of reach of other connections; use a file"):
                     app_context.within(connection)
 
         asyncio.run(main())

@@ -347,7 +347,7 @@ def test_without_a_worker_all_commands_say_so(program, pyncette):  # noqa: F811
         ended = pyncette(command, "shop.py:app")
         assert (ended.code, ended.stderr) == (
             0,
-            "pyncette: no worker is alive, so nothing is run; start one with: pyncette run APP\n",
+            "pyncette: no worker is alive, so nothing runs; start one with: pyncette run APP\n",
         )
     assert "nobody polls" not in ended.stdout
     assert re.search(
@@ -377,7 +377,7 @@ def test_what_nobody_polls_is_named_and_what_is_disabled_is_not(program, pyncett
     assert (
         line.split("  ")[-1].strip()
         == (
-            "warning  1 alive, 1 went without a word within the last hour; 'deliver': nobody polls it; "
+            "warning  1 alive, 1 stopped responding within the last hour; 'deliver': nobody polls it; "
             "'mail': nobody polls its partitions 1, 3"
         ).rsplit("  ", maxsplit=1)[-1]
     )

@@ -289,7 +289,7 @@ class TestSizes:
                     await repository.register(NOW, batch)
                 assert str(caught.value) == (
                     "The task 'long' of 'p' takes 204,006 bytes with its arguments, but DynamoDB holds no more than 200,704; "
-                    "store the arguments elsewhere, and pass where they are"
+                    "store the arguments elsewhere, and pass their location"
                 )
                 claims = (await claim(repository)).claims
                 assert sorted(names_of(claims)) == ["a", "b"]

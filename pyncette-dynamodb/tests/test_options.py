@@ -159,7 +159,7 @@ class TestSettings:
         monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
         assert refused(TransientRepositoryError, opened()) == (
             f"The AWS credentials for DynamoDB at {endpoint} could not be fetched (CredentialRetrievalError); "
-            "check where they are to come from"
+            "check the source they come from"
         )
 
 
@@ -302,8 +302,8 @@ class TestTables:
         }
         raw.put_item(TableName=table, Item=old)
         assert refused(RepositoryError, opened(dynamodb_skip_table_create=not create)) == (
-            f"The table '{table}' in DynamoDB at {endpoint} has the tasks of a Pyncette 1, which this one can't read; "
-            "choose another dynamodb_table_name, and schedule dynamic tasks there anew"
+            f"The table '{table}' in DynamoDB at {endpoint} has tasks of Pyncette 1, which this version can't read; "
+            "choose another dynamodb_table_name, and schedule dynamic tasks there again"
         )
         assert raw.scan(TableName=table)["Items"] == [old]
 

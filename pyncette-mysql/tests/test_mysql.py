@@ -339,7 +339,7 @@ class TestStored:
         message = error_of(**server, mysql_table_name=table, mysql_skip_table_create=skip)
         assert message.startswith(f"The table '{table}' in ")
         assert (
-            "is one of Pyncette 1, which this version can't read; choose another mysql_table_name, schedule its tasks anew"
+            "is one of Pyncette 1, which this version can't read; choose another mysql_table_name, schedule its tasks again"
             in message
         )
         assert sql(f"SELECT name FROM {table}") == [("a",)]

@@ -108,20 +108,20 @@ class TestTLS:
         own.sql("SET GLOBAL require_secure_transport = ON", ssl=True)
         try:
             message = refused(own.options())
-            assert message.endswith(("wants connections to be encrypted; set mysql_ssl", "and whether it demands TLS"))
+            assert message.endswith(("requires encrypted connections; set mysql_ssl", "and whether it demands TLS"))
         finally:
             own.sql("SET GLOBAL require_secure_transport = OFF", ssl=True)
 
     @pytest.mark.parametrize(
         ("more", "words"),
         [
-            ({"ssl_mode": "PREFERRED"}, "is no protection"),
+            ({"ssl_mode": "PREFERRED"}, "gives no protection"),
             ({"ssl_mode": "on"}, "use one of DISABLED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY"),
             ({"ssl_mode": "DISABLED", "ssl_ca": "ca.pem"}, "mysql_ssl_ca contradict each other"),
             ({"ssl": True, "ssl_mode": "DISABLED"}, "mysql_ssl contradict each other"),
             ({"ssl_context": ssl.create_default_context(), "ssl_ca": "ca.pem"}, "leave out mysql_ssl_ca"),
             ({"ssl_key": "client-key.pem"}, "without mysql_ssl_cert; give both"),
-            ({"ssl_ca": "nowhere.pem"}, "is no file here"),
+            ({"ssl_ca": "nowhere.pem"}, "is not a file on this machine"),
             ({"ssl_ca": "client-key.pem"}, "they have to be PEM files"),
             ({"ssl_cert": "client.pem", "ssl_key": "server-key.pem"}, "they have to be PEM files"),
             ({"ssl_cert": "client.pem", "ssl_key": "locked-key.pem"}, "the key not encrypted"),
@@ -159,7 +159,7 @@ class TestLogins:
     @pytest.mark.parametrize("password", ["horse\ud800", "horse\0"])
     def test_what_can_be_no_password_is_not_shown(self, password):
         options = {"mysql_database": "db", "mysql_user": "user", "mysql_password": password}
-        with pytest.raises(ConfigurationError, match="mysql_password is no text") as caught:
+        with pytest.raises(ConfigurationError, match="mysql_password is not text") as caught:
             run(options)
         error = caught.value
         while error is not None:

@@ -97,7 +97,7 @@ class TestTLS:
     def test_without_where_the_server_wants_it(self, secured):
         message = refused(secured.url(sslmode="disable"))
         assert "refused the login: no pg_hba.conf entry" in message
-        assert message.endswith("if the server wants TLS, use sslmode=require or verify-full")
+        assert message.endswith("if the server requires TLS, use sslmode=require or verify-full")
 
     def test_where_the_server_has_none(self, server_url):
         message = refused(f"{server_url}?sslmode=require")
@@ -150,12 +150,12 @@ class TestWrongOptions:
             ("sslmode=on", "The option sslmode='on' of the URL is none of disable, allow, prefer, require, verify-ca, verify-full"),
             ("target_session_attrs=master", "The option target_session_attrs='master' of the URL is none of any, primary,"),
             ("sslrootcert=/nowhere.pem", "The file sslrootcert='/nowhere.pem' of the URL can't be read: No such file or directory"),
-            ("port=x", "The option port='x' of the URL is no number from 1 to 65535, nor several with commas"),
+            ("port=x", "The option port='x' of the URL is not a number from 1 to 65535, nor several separated by commas"),
             (
                 "host=/tmp",
                 "The URL postgresql://u:***@h/d has a host after its '//' and another in its options; leave out one of them",
             ),
-            ("channel_binding=require", "channel_binding='require' of the URL can't be had with asyncpg; leave it out, and use"),
+            ("channel_binding=require", "channel_binding='require' of the URL is not supported by asyncpg; leave it out, and use"),
             (
                 "connect_timout=3",
                 "Unknown option 'connect_timout' in the URL postgresql://u:***@h/d; use one of application_name, ",

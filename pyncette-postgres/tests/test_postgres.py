@@ -282,7 +282,7 @@ class TestStored:
         message = error_of(lambda: postgres_repository(postgres_url=server_url, postgres_table_name=table))
         assert message.startswith(f'The table "{table}" in ')
         assert message.endswith(
-            "is of Pyncette 1, whose tasks are not read; choose another postgres_table_name, and schedule them anew"
+            "belongs to Pyncette 1, whose tasks can't be read; choose another postgres_table_name, and schedule them again"
         )
 
     def test_somebody_elses_search_path_changes_nothing(self, server_url, table, sql):

@@ -91,13 +91,16 @@ class TestURLs:
     @pytest.mark.parametrize(
         ("url", "message"),
         [
-            ("redis://u:s3cret@host/x", "'/x' in the redis_url redis://u:***@host/x is no number of a database"),
-            ("redis+cluster://u:s3cret@host/1", "'/1' in the redis_url redis+cluster://u:***@host/1 is no number of a database"),
+            ("redis://u:s3cret@host/x", "'/x' in the redis_url redis://u:***@host/x is not the number of a database"),
+            (
+                "redis+cluster://u:s3cret@host/1",
+                "'/1' in the redis_url redis+cluster://u:***@host/1 is not the number of a database",
+            ),
             (
                 "redis://u:s3cret@one:1,two:2",
                 "redis_url redis://u:***@one:1,two:2 has several hosts; write one, or redis+cluster://",
             ),
-            ("redis://u:s3cret@host:port", "The redis:// URL has something else than HOST or HOST:PORT after its '//'"),
+            ("redis://u:s3cret@host:port", "The redis:// URL has something other than HOST or HOST:PORT after its '//'"),
             (
                 "redis+sentinel://host?cluster=1",
                 "redis+sentinel://host is one of Sentinel, not of a cluster; leave out redis_cluster",
@@ -208,7 +211,7 @@ class TestServers:
     def test_that_are_no_cluster_and_such_that_are(self, server_url, cluster_url, namespace):
         one = "redis+cluster://" + server_url.partition("://")[2].partition("/")[0]
         assert refused(RepositoryError, one) == (
-            f"Redis at {one} is no Redis Cluster (This instance has cluster support disabled); "
+            f"Redis at {one} is not a Redis Cluster (This instance has cluster support disabled); "
             "write redis:// or rediss://, and no redis_cluster=True"
         )
         node = cluster_url.replace("+cluster", "")
@@ -323,7 +326,7 @@ class TestTLS:
         # It waits for what it could understand.
         server = servers.start()
         message = refused(TransientRepositoryError, f"rediss://127.0.0.1:{server.port}/0?timeout=2")
-        assert message.endswith("check the address, and that the server runs, speaks TLS, and is content with your certificate")
+        assert message.endswith("check the address, and that the server runs, uses TLS, and accepts your certificate")
 
     @pytest.mark.parametrize("scheme", ["redis", "redis+unix"])
     def test_options_and_contexts_are_for_nothing_else(self, scheme):
@@ -333,7 +336,7 @@ class TestTLS:
             assert message == f"The options redis_ssl_... are for TLS only; begin the redis_url {url} with rediss or valkeys"
         both = {"redis_url": "rediss://host", "redis_ssl_context": ssl.create_default_context(), "redis_ssl_ca_certs": "x"}
         assert refused(ConfigurationError, both) == (
-            "redis_ssl_context has all that the other options redis_ssl_... say; pass either it or them"
+            "redis_ssl_context replaces the other options redis_ssl_...; pass either it or them"
         )
 
 
@@ -365,8 +368,8 @@ class TestSockets:
                 "The redis_url redis+unix:// has no path of a socket; write for example redis+unix:///run/redis.sock",
             ),
             ("redis+unix://run/redis.sock", "The redis_url redis+unix://run/redis.sock has no path of a socket"),
-            ("redis://host/1?db=2", "The redis_url redis://host/1 has another database than redis_db=2; write one of them"),
-            ("redis+cluster://host?db=2", "redis_db=2 in the redis_url redis+cluster://host is no number of a database"),
+            ("redis://host/1?db=2", "The redis_url redis://host/1 has a different database from redis_db=2; write one of them"),
+            ("redis+cluster://host?db=2", "redis_db=2 in the redis_url redis+cluster://host is not the number of a database"),
             ("redis://host?db=-1", "redis_db=-1 is not a number of a database"),
         ],
     )

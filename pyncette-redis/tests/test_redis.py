@@ -323,7 +323,7 @@ class TestStored:
                 asyncio.run(start(space))
             assert str(caught.value) == (
                 f"Redis at {server_url} has tasks of Pyncette 1 in the namespace {space!r}, which Pyncette 2 does not read; choose "
-                "another redis_namespace, schedule dynamic tasks there anew, and in the end remove the keys that begin with "
+                "another redis_namespace, schedule dynamic tasks there again, and finally remove the keys that begin with "
                 f"'pyncette:{space}:'"
             )
             asyncio.run(start(f"{namespace}[*"))

@@ -52,7 +52,7 @@ def test_four_processes_survive_the_death_of_one_and_drain(server_url, namespace
             supervisor.kill()
     numbers = dict(found(r"ran (\d+) number (\d)"))
     assert set(numbers.values()) <= {"0", "1", "2", "3"}
-    assert found(rf"Process {victim} \(number \d\) was killed by SIGKILL; trying again in 0.5 s")
+    assert found(rf"Process {victim} \(number \d\) was killed by SIGKILL; restarting it in 0.5 s")
     assert len(found(r"Process \d+ \(number \d\) ended\n")) == 4
 
     async def rows():

@@ -85,7 +85,7 @@ class Announcer:
                 try:
                     await wake(hints)
                 except Exception as error:
-                    logger.debug("Other processes could not be told what is ready; they find it when they poll: %s", error)
+                    logger.debug("Could not send a hint to other processes; they will find the work at their next poll: %s", error)
                     if isinstance(error, RepositoryError) and not isinstance(error, TransientRepositoryError):
                         self._silent_until = self._clock.monotonic() + _REFUSED_FOR
         finally:

@@ -118,14 +118,16 @@ class Pyncette(Declarations):
         """Replace the store that was chosen when the application was made; for command lines and tests."""
         if url is not _Url.LEFT_OUT and callable(url):
             if repository_factory is not None:
-                raise ConfigurationError("There are two repository factories, the first given by its position; pass one of them")
+                raise ConfigurationError("Two repository factories are given, the first by position; pass one of them")
             repository_factory = url
             url = _Url.LEFT_OUT
         #: Whether None was passed for the URL, and nothing else says where the rows are.
         self.lacks_url = url is None and repository_factory is None and not repository_options
         if url is not None and url is not _Url.LEFT_OUT:
             if repository_factory is not None or repository_options:
-                raise ConfigurationError("A URL and a repository_factory or its options are given; put the options into the URL")
+                raise ConfigurationError(
+                    "Both a URL and a repository_factory or its options are given; put the options into the URL"
+                )
             self._open = backends.from_url(url)
             self._store = str(backends.BackendURL.parse(url))
             return
@@ -207,7 +209,9 @@ class Pyncette(Declarations):
         """
         async with self._opened() as (repository, clock, _):
             if not repository.shared and not self.lacks_url:
-                logger.warning("The store is in memory, where no other process finds what is scheduled; pass a URL to Pyncette()")
+                logger.warning(
+                    "The store is in memory, where no other process sees what this client schedules; pass a URL to Pyncette()"
+                )
             client = Client(repository, clock, self.tasks, poll_interval=self._settings.poll_interval)
             try:
                 await agree_on_layouts(repository, clock, self.tasks)

@@ -83,7 +83,7 @@ class PyncetteContext(Client):
         start; later the store is retried. Can be called once.
         """
         if self._ran:
-            raise PyncetteError("This application context has run already; make another with app.create()")
+            raise PyncetteError("This application context has already run; create another with app.create()")
         self._ran = True
         self._ended.clear()
         self._running = asyncio.current_task()
@@ -184,7 +184,7 @@ class PyncetteContext(Client):
         """
         check_attribute_name(name, self._reserved)
         if name in self._fixtures:
-            raise ConfigurationError(f"There is a fixture {name!r} already; add the value under another name")
+            raise ConfigurationError(f"There is already a fixture {name!r}; add the value under another name")
         self.values[name] = value
 
     def _announce(self, partition: str, ready_at: datetime, count: int = 1) -> None:

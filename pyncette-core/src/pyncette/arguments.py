@@ -50,7 +50,7 @@ def _checked(args: Mapping[str, Any], what: str) -> tuple[dict[str, Any], str]:
     if len(text) > MAX_ARGUMENTS_BYTES:
         raise ConfigurationError(
             f"The arguments of {what} are {len(text)} bytes of JSON; at most {MAX_ARGUMENTS_BYTES} can be stored, "
-            "so keep large data elsewhere and pass where it is"
+            "so store large data elsewhere and pass its location"
         )
     return plain, text
 
@@ -71,7 +71,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _NotPlainError(f"has the float {float.__repr__(value)}, for which JSON has no word; pass None or text instead")
+            raise _NotPlainError(f"has the float {float.__repr__(value)}, which JSON can't express; pass None or text instead")
         return float.__float__(value)
     if not isinstance(value, dict | list | tuple):
         raise _NotPlainError(f"has a value of type {kind.__name__[:80]}, which can't be stored as JSON; pass {_instead_of(value)}")

@@ -59,8 +59,8 @@ async def compare_static_tasks(repository: Repository, clock: AlignedClock, task
                 first = task.schedule.first(now)
                 if first is not None:
                     logger.warning(
-                        "Task %r was stored for %s, which is no time of its schedule %r: the clock was wrong then, or the data of its "
-                        "time zone have changed; it is put to %s",
+                        "Task %r was stored for %s, which is not in its schedule %r: the clock was wrong then, or the data of its "
+                        "time zone has changed; it is moved to %s",
                         task.name,
                         row.occurrence,
                         task.schedule.text,
@@ -83,7 +83,7 @@ def _tell_backlog(task: StaticTask, row: Row, now: datetime) -> None:
         more = " or more" if due == _MOST else ""
     if due > 1:
         what = "each is run" if task.catch_up is CatchUp.ALL else "all but the latest are skipped"
-        logger.info("Task %r resumes: %d%s occurrences are due since %s; %s", task.name, due, more, row.occurrence, what)
+        logger.info("Task %r resumes: %d%s occurrences have been due since %s; %s", task.name, due, more, row.occurrence, what)
 
 
 def _occurrences(schedule: Schedule, first: datetime, now: datetime) -> Iterator[datetime]:

@@ -135,7 +135,7 @@ class Background(Generic[_T]):
                 self._wake()
             if not call.answered.acquire(timeout=-1 if timeout is None else timeout):
                 raise TransientRepositoryError(
-                    f"The call took longer than the timeout of {timeout:g} s, and may have been carried out; repeat it, or raise timeout="
+                    f"The call exceeded its timeout of {timeout:g} s, and may have been applied; repeat it, or raise timeout="
                 )
         except BaseException:  # also what the handler of a signal raises
             self._calls.discard(call)
@@ -233,9 +233,7 @@ class Background(Generic[_T]):
         try:
             call.result = await call.function(await self._resource())
         except asyncio.CancelledError:
-            call.answer(
-                TransientRepositoryError("The client was closed before this call had ended, which may have been carried out")
-            )
+            call.answer(TransientRepositoryError("The client was closed before this call ended; the call may have been applied"))
         except BaseException as error:
             call.answer(error)
         else:
@@ -262,7 +260,7 @@ class Background(Generic[_T]):
             opened.cancel()
         except BaseException as error:
             if opened.done():
-                logger.warning("The store was not closed in order: %s", error)
+                logger.warning("The store could not be closed cleanly: %s", error)
             else:
                 opened.set_exception(error)
 

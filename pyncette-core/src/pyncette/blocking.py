@@ -156,7 +156,7 @@ class BlockingClient(ConnectedCalls):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise PyncetteError("The client was closed; make another with app.blocking()")
+            raise PyncetteError("The client is closed; create another with app.blocking()")
 
 
 class BlockingJoinedClient(BlockingCalls):
@@ -182,8 +182,8 @@ def check_no_loop() -> None:
     except RuntimeError:
         return
     raise PyncetteError(
-        "A blocking client would hold up the event loop that runs in this thread; await the same call of app.client(), or of "
-        "context.app_context in the body of a task, or make this one with asyncio.to_thread()"
+        "A blocking client would block the event loop of this thread; await the same call of app.client(), or of "
+        "context.app_context in the body of a task, or run this one in asyncio.to_thread()"
     )
 
 
@@ -193,4 +193,4 @@ def _check_threads() -> None:
     if (gevent is not None and gevent.is_module_patched("threading")) or (
         eventlet is not None and eventlet.is_monkey_patched("thread")
     ):
-        raise PyncetteError("A blocking client needs real threads, which gevent and eventlet replace; use workers of threads")
+        raise PyncetteError("A blocking client needs real threads, which gevent and eventlet replace; use threaded workers")

@@ -66,13 +66,13 @@ def check_duration(value: object, what: str, *, zero: bool = False) -> None:
     if value < timedelta() or (not zero and not value):
         raise ConfigurationError(f"The {what} is {value}; it must be {'zero or more' if zero else 'more than zero'}")
     if value > _LONGEST:
-        raise ConfigurationError(f"The {what} is {value}; it must be {_LONGEST.days} days at most")
+        raise ConfigurationError(f"The {what} is {value}; it must be at most {_LONGEST.days} days")
 
 
 def check_count(value: object, what: str) -> None:
     """Raise ConfigurationError unless ``value`` is a whole number from 1 on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"The {what} is {shown(value)}; it must be a whole number from 1 on")
+        raise ConfigurationError(f"The {what} is {shown(value)}; it must be a whole number of at least 1")
 
 
 def check_free_arguments(args: Iterable[str], options: Sequence[str], what: str, elsewhere: Mapping[str, str] = {}) -> None:
@@ -94,7 +94,7 @@ def check_free_arguments(args: Iterable[str], options: Sequence[str], what: str,
                 continue
             like, do = f"the option {option!r}", "correct it"
         raise ConfigurationError(
-            f"The argument {shown(name)} of {what} looks like {like}: {do}, or pass args={{{name!r}: ...}} if it is meant for the body"
+            f"The argument {shown(name)} of {what} looks like {like}: {do}, or pass args={{{name!r}: ...}} if you mean an argument for the body"
         )
 
 
@@ -185,4 +185,4 @@ def check_attribute_name(name: object, reserved: Container[str]) -> None:
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ConfigurationError(f"{shown(name)} can't be an attribute of the context; use a Python identifier")
     if name.startswith("_") or name in reserved:
-        raise ConfigurationError(f"The name {name!r} is the context's own; choose another")
+        raise ConfigurationError(f"The name {name!r} is already an attribute of the context; choose another")

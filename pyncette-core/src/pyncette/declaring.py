@@ -59,7 +59,7 @@ class Declarations:
     def _check_in_time(self, what: str) -> None:
         if self._used_by:
             raise ConfigurationError(
-                f"{what} is declared too late, since the application is in use; declare it before create() or run()"
+                f"{what} is declared too late, because the application is already in use; declare it before create() or run()"
             )
 
     @property
@@ -216,7 +216,7 @@ class Declarations:
     def _add(self, task: _TaskT) -> _TaskT:
         self._check_in_time(f"Task {task.name!r}")
         if task.name in self._tasks:
-            raise ConfigurationError(f"There is a task {task.name!r} already; pass another name=... to one of them")
+            raise ConfigurationError(f"There is already a task {task.name!r}; pass another name=... to one of them")
         self._tasks[task.name] = task
         return task
 
@@ -240,7 +240,7 @@ class Declarations:
         """Add ``fixture`` under ``name``; see :meth:`fixture`."""
         check_attribute_name(name, RESERVED)
         if name in self._fixtures:
-            raise ConfigurationError(f"There is a fixture {shown(name)} already; pass another name=...")
+            raise ConfigurationError(f"There is already a fixture {shown(name)}; pass another name=...")
         check_async_generator_function(fixture, f"The fixture {shown(name)}")
         self._check_in_time(f"The fixture {shown(name)}")
         self._fixtures[name] = fixture
@@ -281,7 +281,7 @@ _SCHEDULED_LATER = dict.fromkeys(
 )
 _ONCE = {
     "execute_at": "declare it with @app.dynamic_task(), and pass the time to schedule_task()",
-    "max_runs": "use end_at=, or schedule an instance of a template: what is in code would be counted anew at each start",
+    "max_runs": "use end_at=, or schedule an instance of a template: a task in code would be counted again at each start",
 }
 
 #: How each kind of task is declared, and the options that it does not have although others do.
@@ -306,7 +306,7 @@ def _schedule(name: str, options: Mapping[str, Any]) -> Schedule:
         raise ScheduleError(f"A task needs exactly one of schedule, interval and rrule; given: {' and '.join(given) or 'none'}")
     parsed = schedules.from_options(**options, name=name)
     if isinstance(parsed, Cron | Interval) and parsed.first(datetime.now(UTC)) is None:  # others may have had their time
-        raise ScheduleError(f"The schedule {parsed.text!r} has no occurrence any more; nothing would ever run")
+        raise ScheduleError(f"The schedule {parsed.text!r} has no further occurrence, so nothing would ever run")
     return parsed
 
 

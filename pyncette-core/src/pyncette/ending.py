@@ -87,7 +87,7 @@ class Ending:
         await self._until(lambda: all(task.done() for task in tasks))
         for task in tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                what = {"message": "A task failed when it was cancelled at the end", "exception": error, "task": task}
+                what = {"message": "A task failed when it was cancelled at shutdown", "exception": error, "task": task}
                 self._loop.call_exception_handler(what)
         await self._until(asyncio.ensure_future(self._loop.shutdown_asyncgens()).done)
         await self._until(lambda: not self._threads())
@@ -149,11 +149,11 @@ class Ending:
     def _tell(self, why: str) -> None:
         self._over.wait(ONE_REQUEST)  # from then on it is true, and what ends at once is not worth a line
         if why:
-            self._log(logging.INFO, "%s: shutting down; once more ends the process at once", why)
+            self._log(logging.INFO, "%s: shutting down; send it again to stop immediately", why)
         while not self._over.is_set():
             if names := self._names():
-                limit = "" if self._timeout is None else f" (no longer than {self._timeout:g} s)"
-                self._log(logging.INFO, "Waiting for what has not ended%s: %s", limit, names)
+                limit = "" if self._timeout is None else f" (at most {self._timeout:g} s)"
+                self._log(logging.INFO, "Still waiting%s: %s", limit, names)
             self._over.wait(_TELL_EVERY)
 
     def _log(self, level: int, message: str, *args: object) -> None:
@@ -183,7 +183,7 @@ class Ending:
             if self.running is not None and not (self.running.done() or (self.app_context and self.app_context.running)):
                 if not told:
                     told = True
-                    message = "Cancelling what has not ended within the shutdown timeout: %s"
+                    message = "The shutdown timeout has passed; cancelling: %s"
                     _start("pyncette-teller", self._log, logging.WARNING, message, self._names())
                 self._in_loop(self.running.cancel)  # for the sake of what is to be torn down behind that which hangs
             wait = _CANCEL_EVERY
@@ -191,7 +191,7 @@ class Ending:
     def _last_lines(self) -> None:
         if self.error is not None:
             logger.error("The application failed", exc_info=self.error)
-        logger.warning("The shutdown timeout is over; left behind: %s", self._names())
+        logger.warning("The shutdown timeout has passed; left behind: %s", self._names())
         if not self._with_process:
             return
         if "multiprocessing" in sys.modules:

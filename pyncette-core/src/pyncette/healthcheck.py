@@ -80,7 +80,7 @@ def use_healthcheck_server(
         raise ConfigurationError(f"The port of the health check is {port!r}; it must be a number from 0 to 65535")
     if bind_address is not None and (not isinstance(bind_address, str) or not bind_address.strip()):
         raise ConfigurationError(
-            f"The bind_address of the health check is {bind_address!r}; pass an address, such as '0.0.0.0' for all of this machine's"
+            f"The bind_address of the health check is {bind_address!r}; pass an address, such as '0.0.0.0' for all interfaces"
         )
     address = "127.0.0.1" if bind_address is None else bind_address
     handler = is_healthy if healthcheck_handler is None else healthcheck_handler
@@ -202,7 +202,7 @@ async def _listen(server: _Server, address: str, port: int) -> asyncio.Server:
     except (OSError, UnicodeError) as error:
         # asyncio's own text repeats the address, in a form of its own; the numbers of a resolver are not the system's.
         if isinstance(error, UnicodeError):
-            reason = "that is no name of a host"
+            reason = "that is not a host name"
         elif isinstance(error, socket.gaierror) or error.errno is None:
             reason = error.strerror or str(error)
         else:
@@ -218,5 +218,5 @@ def _hint(error: Exception, port: int) -> str:
         return ""
     if "PYNCETTE_PROCESS" in os.environ:
         own = f'port={port} + int(os.environ.get("PYNCETTE_PROCESS", "0"))'
-        return f"; end what listens there, or give each process of this program a port of its own: {own}"
-    return "; end what listens there, or pass another port="
+        return f"; stop what listens there, or give each process of this program a port of its own: {own}"
+    return "; stop what listens there, or pass another port="

@@ -39,7 +39,7 @@ def with_heartbeat(
     def decorate(body: Body) -> Callable[[Context], Awaitable[Any]]:
         if isinstance(body, Task):
             raise ConfigurationError(
-                f"with_heartbeat() of task {body.name!r} comes too late; write it below the declaration of the task"
+                f"with_heartbeat() of task {body.name!r} is applied too late; write it below the declaration of the task"
             )
 
         check_body(body, "The body given to with_heartbeat()")
@@ -103,4 +103,4 @@ async def _beat(context: Context, lease_remaining_ratio: float) -> None:
             async with asyncio.timeout(max(0.0, context.lease_remaining.total_seconds())):
                 await context.heartbeat()
         except TimeoutError:
-            raise LeaseLostException(f"The lease of {context!r} ended before the store could be reached") from None
+            raise LeaseLostException(f"The lease of {context!r} expired before the store could be reached") from None

@@ -130,7 +130,7 @@ async def remember(
         async with asyncio.timeout(_PATIENCE):
             await repository.append([entry_of(key, at, keep, text_of_change(action, by, details))])
     except Exception as error:
-        logger.debug("That %s was done is missing from the history: %s", action, error)
+        logger.debug("The change %s is missing from the history: %s", action, error)
 
 
 async def page_of(
@@ -167,7 +167,7 @@ def _position(token: str) -> Position:
             return Position(from_microseconds(int(parts[1])), parts[2])
     except OverflowError:
         pass
-    raise ConfigurationError(f"{str(token)[:100]!r} is not a continuation token of a history; pass that of the page before")
+    raise ConfigurationError(f"{str(token)[:100]!r} is not a continuation token of a history; pass the one from the previous page")
 
 
 def _read(entry: Entry) -> RecordedRun | RecordedChange | None:

@@ -102,7 +102,7 @@ class Instruments(Instrumentation):
         if (failed := (id(instrumentation), hook)) not in self._failed:
             self._failed.add(failed)
             logger.error(
-                "The hook %s() of %s raised %s; that stops nothing, and is logged once",
+                "The hook %s() of %s raised %s; this stops nothing, and is logged only once",
                 hook,
                 type(instrumentation).__qualname__,
                 type(error).__name__,

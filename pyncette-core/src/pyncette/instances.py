@@ -58,7 +58,9 @@ def registration(key: Key, spec: str, schedule: Schedule, now: datetime, *, keep
     """
     first = schedule.first(now)
     if first is None:
-        raise ScheduleError(f"The schedule {schedule.text!r} of {key.name!r} has no occurrence after {now}; nothing would ever run")
+        raise ScheduleError(
+            f"The schedule {schedule.text!r} of {key.name!r} has no occurrence after {now}, so nothing would ever run"
+        )
     return Registration(key, spec, schedule.text, target_of(schedule, key, first), keep_overdue)
 
 

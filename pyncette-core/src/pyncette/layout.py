@@ -183,9 +183,9 @@ def _compare(task: Task, stored: Layout) -> None:
 def _refuse(task: Task, declared: str, stored: str) -> NoReturn:
     name = shlex.quote(task.name)
     way_out = (
-        f"use another name, or stop all processes that declare it so and remove it: pyncette unschedule APP {name}"
+        f"use another name, or stop all processes that declare it that way and remove it: pyncette unschedule APP {name}"
         if "task()" in (declared, stored)
-        else f"declare it so again, or stop all processes that do and run: pyncette move APP {name} {name}"
+        else f"declare it that way again, or stop all processes that do and run: pyncette move APP {name} {name}"
     )
     raise ConfigurationError(f"Task {task.name!r} is declared as {declared}, but the store has it as {stored}; {way_out}")
 
@@ -203,14 +203,14 @@ async def _decide(repository: Repository, clock: AlignedClock, templates: Sequen
             undecided = [rows[key].ready_at for key in pending if key in rows]  # what is decided must stay out of reach
             not_before = max(filter(None, undecided), default=not_before)
             since = clock.monotonic()
-            logger.warning("Waiting for another process to decide on the layout of %s", ", ".join(key.name for key in pending))
+            logger.warning("Waiting for another process to decide the layout of %s", ", ".join(key.name for key in pending))
         try:
             await _write(repository, clock, pending, [key for key in pending if key not in rows], not_before)
             rows = await _get(repository, pending)
         except TransientRepositoryError as error:
             if clock.monotonic() - began >= _PATIENCE:
                 raise
-            logger.debug("Deciding on layouts failed, and is tried again: %s", error)
+            logger.debug("Deciding layouts failed; retrying: %s", error)
         for key in [key for key in pending if key in rows]:
             stored = Layout.read(rows[key])
             if stored is not None:

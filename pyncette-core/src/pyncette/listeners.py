@@ -151,11 +151,11 @@ class _Thread:
             return
         if self._waiting.qsize() >= _MOST_WAITING:
             if not self._left_out:
-                logger.warning("%s is %d events behind; what comes now is left out", self._name, _MOST_WAITING)
+                logger.warning("%s is %d events behind; dropping further events", self._name, _MOST_WAITING)
             self._left_out += 1
             return
         if self._left_out and self._waiting.qsize() < _MOST_WAITING // 2:
-            logger.warning("%s is told again; %d events were left out", self._name, self._left_out)
+            logger.warning("%s has caught up; %d events were dropped", self._name, self._left_out)
             self._left_out = 0
         self._waiting.put((hook, event))
 
@@ -173,7 +173,7 @@ class _Thread:
     def leave(self) -> None:
         if self.is_alive:
             logger.warning(
-                "%s does not end; it is left behind, with %d events untold", self._name, max(0, self._waiting.qsize() - 1)
+                "%s does not return; leaving it behind, with %d events undelivered", self._name, max(0, self._waiting.qsize() - 1)
             )
 
     @property
@@ -190,7 +190,7 @@ class _Thread:
                     self._failed.add(hook)
                     with contextlib.suppress(Exception):
                         logger.exception(
-                            "%s raised %s in %s(); that stops nothing, and is logged once",
+                            "%s raised %s in %s(); this stops nothing, and is logged only once",
                             self._name,
                             type(error).__name__,
                             hook,

@@ -95,7 +95,7 @@ async def move(
     if same:
         among = list(dict.fromkeys([*among, *destination.all_partitions()]))
     elif fact is None and not among:
-        raise ConfigurationError(f"The store has no instances of a template {source!r}; nothing is changed")
+        raise ConfigurationError(f"The store has no instances of a template {source!r}; nothing was changed")
     total = 0
     while True:
         result = await _sweep(repository, clock, among, destination, total, progress)

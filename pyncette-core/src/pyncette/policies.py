@@ -180,30 +180,32 @@ def check_policies(task: _Declared, what: str) -> None:
     at_most_once = task.execution_mode is ExecutionMode.AT_MOST_ONCE
     if at_most_once and task.failure_mode is FailureMode.UNLOCK:
         raise ConfigurationError(
-            f"FailureMode.UNLOCK of {what} would run it again, which AT_MOST_ONCE excludes; use NONE, or AT_LEAST_ONCE"
+            f"FailureMode.UNLOCK of {what} would run it again, which AT_MOST_ONCE rules out; use NONE, or AT_LEAST_ONCE"
         )
     if task.max_running is not None:
         if task.max_running != 1 or isinstance(task.max_running, bool):
             raise ConfigurationError(f"max_running of {what} is {shown(task.max_running)}; pass 1, or leave it out for no limit")
         if not at_most_once:
             raise ConfigurationError(
-                f"max_running of {what} has no use, since the lease keeps its runs apart; leave it out, or use AT_MOST_ONCE"
+                f"max_running of {what} has no effect, because the lease keeps its runs apart; leave it out, or use AT_MOST_ONCE"
             )
     if task.retry is not None:
         check_type(task.retry, Retry, f"retry of {what}")
         if at_most_once:
             raise ConfigurationError(
-                f"retry of {what} would run it again, which AT_MOST_ONCE excludes; leave it out, or use AT_LEAST_ONCE"
+                f"retry of {what} would run it again, which AT_MOST_ONCE rules out; leave it out, or use AT_LEAST_ONCE"
             )
         if task.max_attempts is not None or task.retry_delay is not None:
             short = "max_attempts" if task.max_attempts is not None else "retry_delay"
-            raise ConfigurationError(f"{short} of {what} is given beside retry=; say it there, as attempts= and delay= of Retry")
+            raise ConfigurationError(
+                f"{short} of {what} is given along with retry=; put it there, as attempts= and delay= of Retry"
+            )
         return
     if task.max_attempts is not None and (at_most_once or task.failure_mode is FailureMode.COMMIT):
-        raise ConfigurationError(f"max_attempts of {what} has no use, since nothing is attempted twice; leave it out")
+        raise ConfigurationError(f"max_attempts of {what} has no effect, because nothing is retried; leave it out")
     if task.retry_delay is not None and task.failure_mode is not FailureMode.UNLOCK:
         raise ConfigurationError(
-            f"retry_delay of {what} has no use under {task.failure_mode}; use failure_mode=FailureMode.UNLOCK, or leave it out"
+            f"retry_delay of {what} has no effect under {task.failure_mode}; use failure_mode=FailureMode.UNLOCK, or leave it out"
         )
 
 

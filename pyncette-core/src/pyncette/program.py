@@ -28,7 +28,7 @@ def main(create: Create, shutdown_timeout: timedelta | None) -> None:
     """Run what ``create`` makes until a signal; see :meth:`pyncette.Pyncette.main`."""
     with contextlib.suppress(RuntimeError):
         asyncio.get_running_loop()
-        raise PyncetteError("main() starts an event loop, but one runs here already; use 'await app.run()'")
+        raise PyncetteError("main() starts an event loop, but one is already running here; use 'await app.run()'")
     configure_logging(stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         run(create, shutdown_timeout)
@@ -78,12 +78,12 @@ def configure_logging(level: str | None = None, *, force: bool = False, **option
     known = logging.getLevelNamesMapping()
     logging.basicConfig(level=known.get(named.strip().upper(), logging.INFO), force=force, **options)
     if named.strip().upper() not in known:
-        logger.warning("LOG_LEVEL is %r, which is no level; taking INFO. There are %s", named, ", ".join(known))
+        logger.warning("LOG_LEVEL is %r, which is not a level; using INFO. The levels are %s", named, ", ".join(known))
 
 
 async def _run(create: Create, ending: Ending, *, with_signals: bool) -> None:
     if not with_signals:
-        logger.info("main() runs in a thread, and leaves signals to the program")
+        logger.info("main() runs outside the main thread, and leaves signals to the program")
     with Signals(lambda number: ending.begin(number.name)) if with_signals else contextlib.nullcontext():
         running = ending.running = asyncio.create_task(_run_application(create, ending), name="pyncette")
         await asyncio.wait([running, ending.given_up], return_when=asyncio.FIRST_COMPLETED)

@@ -71,7 +71,7 @@ def check_async_generator_function(function: Any, what: str) -> None:
     write = f"write 'async def {_name(function)}(app_context)' with one 'yield'"
     _check_kind(function, what, write)
     if getattr(function, "__code__", None) is _ASYNCCONTEXTMANAGER:
-        raise ConfigurationError(f"{what} is decorated with @asynccontextmanager already; take that decorator off")
+        raise ConfigurationError(f"{what} is decorated with @asynccontextmanager already; remove that decorator")
     # A wrapper that hands the generator on is fine, too.
     if not _is(inspect.isasyncgenfunction, _unwrapped(function)):
         raise ConfigurationError(f"{what} is not an asynchronous generator function; {write}")

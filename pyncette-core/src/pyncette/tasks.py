@@ -249,7 +249,7 @@ class TaskInstance:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if hasattr(self, "template"):  # the last that is set when it is made
-            raise FrozenInstanceError(f"{name!r} of the instance {str(self)!r} can't be set; what can, can for the template")
+            raise FrozenInstanceError(f"{name!r} of the instance {str(self)!r} can't be set; set options on the template")
         object.__setattr__(self, name, value)
 
     def __str__(self) -> str:

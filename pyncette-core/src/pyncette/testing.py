@@ -70,7 +70,7 @@ class VirtualClock:
 
 def _in_utc(instant: datetime) -> datetime:
     if instant.utcoffset() is None:
-        raise ConfigurationError(f"{instant!r}, to set the clock to, has no time zone; pass for example datetime(..., tzinfo=UTC)")
+        raise ConfigurationError(f"{instant!r}, has no time zone; set the clock to, for example, datetime(..., tzinfo=UTC)")
     return instant.astimezone(UTC)
 
 

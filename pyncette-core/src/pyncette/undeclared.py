@@ -94,13 +94,13 @@ async def warn_of_undeclared(repository: Repository, clock: AlignedClock, tasks:
     try:
         found = await find_undeclared(repository, clock.now(), tasks)
     except Exception as error:
-        logger.debug("What is stored besides the declared tasks could not be read: %s", error)
+        logger.debug("Rows that no task declares could not be counted: %s", error)
         return
     if found:
         shown = ", ".join(map(str, found[:_SHOWN])) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
         logger.warning(
-            "The store has rows that no task of this application finds, and that nobody runs, unless another application does: %s. "
-            "Move instances with 'pyncette move APP OLD NEW', or remove what is no longer needed with 'pyncette unschedule APP NAME'",
+            "The store has rows that no task of this application declares, so nobody runs them, unless another application does: %s. "
+            "Move instances with 'pyncette move APP OLD NEW', or remove rows you no longer need with 'pyncette unschedule APP NAME'",
             shown,
         )
 

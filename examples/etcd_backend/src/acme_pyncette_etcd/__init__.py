@@ -162,7 +162,7 @@ class EtcdRepository(CompareAndSetRepository):
         try:
             start = bytes.fromhex(token or "")
         except ValueError:
-            raise RepositoryError(f"{token!r:.100} is no token of a listing; begin anew without one") from None
+            raise RepositoryError(f"{token!r:.100} is not a continuation token; start again without one") from None
         page = (await self._range(first + start, _after(first), limit + 1)).get("kvs", ())
         names = [base64.b64decode(kv["key"])[len(first) :] for kv in page]
         rows = [self._listed(partition, name, kv) for name, kv in zip(names, page, strict=True)]
@@ -172,7 +172,7 @@ class EtcdRepository(CompareAndSetRepository):
         try:
             return self._stored(Key(partition, name.decode()), kv).row
         except UnicodeDecodeError:
-            return unreadable(Key(partition, name_of_bytes(name)), "the name is no text")
+            return unreadable(Key(partition, name_of_bytes(name)), "the name is not text")
 
     def _stored(self, key: Key, kv: Mapping[str, Any]) -> Stored:
         value = base64.b64decode(kv.get("value", ""))

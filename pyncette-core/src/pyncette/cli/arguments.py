@@ -66,15 +66,15 @@ def adding(commands: "argparse._SubParsersAction[Parser]") -> Add:
 
 def add_app(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("app", metavar="APP", help=APP)
-    parser.add_argument("--url", help="another store than the application's own")
+    parser.add_argument("--url", help="use this store instead of the application's own")
 
 
 def add_limit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=number, default=100, metavar="N", help="no more than N lines; 0: all (default: 100)")
+    parser.add_argument("--limit", type=number, default=100, metavar="N", help="print at most N lines; 0 for all (default: 100)")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for programs: one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, for programs")
 
 
 def examples(*lines: str) -> str:
@@ -95,7 +95,7 @@ def number(text: str) -> int:
 
 def whole_number(text: str) -> int:
     if number(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 

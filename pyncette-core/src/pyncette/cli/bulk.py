@@ -47,7 +47,7 @@ async def in_bulk(
         async for rows in wanted.batches(app_context, group):
             count += len(rows)
         raise ConfigurationError(
-            f"{_rows(count)} of {group.name!r} would be {done}; repeat the command with --yes, or look at them with --dry-run"
+            f"{_rows(count)} of {group.name!r} would be {done}; repeat the command with --yes, or list them with --dry-run"
         )
     changed = failed = 0
     errors: list[str] = []
@@ -100,7 +100,7 @@ async def _dry_run(app_context: PyncetteContext, group: Group, wanted: Filter, d
             print_table(["instance", "state", "next"], shown)
         if count > len(shown):
             note(f"and {count - len(shown)} more; --json names all")
-        note(f"{_rows(count)} of {group.name!r} would be {done}; nothing is changed")
+        note(f"{_rows(count)} of {group.name!r} would be {done}; nothing was changed")
     return 0
 
 

@@ -36,12 +36,12 @@ async def unschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
     name, instance = arguments.name, arguments.instance
     forgotten = False
     if instance is not None and (arguments.all or arguments.unreadable):
-        raise ConfigurationError("An instance is given beside --all or --unreadable; leave out one of them")
+        raise ConfigurationError("Both an instance and --all or --unreadable are given; leave out one of them")
     wanted = Filter.of(arguments)
     if wanted.given and (instance is not None or arguments.all or arguments.unreadable):
-        raise ConfigurationError("A filter is given beside an instance, --all or --unreadable; leave out one of them")
+        raise ConfigurationError("Both a filter and an instance, --all or --unreadable are given; leave out one of them")
     if not wanted.given and (arguments.dry_run or arguments.yes):
-        raise ConfigurationError("--yes and --dry-run are for what filters meet; give one, or leave them out")
+        raise ConfigurationError("--yes and --dry-run only go with filters; add a filter, or leave them out")
     async with opened(app) as app_context:
         known = await groups(app_context)
         if wanted.given:
@@ -63,7 +63,7 @@ async def unschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
             what = f"{name!r}"
             removed, forgotten = await _remove_undeclared(app_context, name, find_all(known, name), confirmed=arguments.all)
     if not removed and not forgotten:
-        raise ConfigurationError(f"The store has no {what}; nothing is changed")
+        raise ConfigurationError(f"The store has no {what}; nothing was changed")
     audit("unschedule", name, instance, by=arguments.by, count=None if instance is not None else removed)
     if arguments.json:
         print_json({"task": name, "instance": instance, "unscheduled": True, "count": removed})
@@ -79,7 +79,7 @@ async def _remove_undeclared(
     undeclared = [group for group in found if group.task is None]
     if not undeclared:
         way_out = "take it out there" if found[0].kind == "static" else "name an instance of it"
-        raise ConfigurationError(f"{name!r} is declared by the app; {way_out}")
+        raise ConfigurationError(f"The app declares {name!r}; {way_out}")
     removed, forgotten = 0, False
     for group in undeclared:
         if group.kind == "static":
@@ -159,7 +159,7 @@ async def move_instances(app: Pyncette, arguments: argparse.Namespace) -> int:
 def _check_pauses(source: Group, destination: Group) -> None:
     if source.paused is not None and destination.paused is None:
         raise ConfigurationError(
-            f"{source.name!r} is {source.pause}, and {destination.name!r} is not, so what is moved would run; "
+            f"{source.name!r} is {source.pause}, and {destination.name!r} is not, so moved instances would run; "
             f"pause that first with: pyncette pause APP {shlex.quote(destination.name)}, or resume the other"
         )
 
@@ -215,10 +215,12 @@ def _tell(source: str, destination: Template, moved: Moved, *, dry_run: bool) ->
     are = "would be" if dry_run else "is" if moved.moved == 1 else "are"
     note(f"{many(moved.moved)} of {source!r} {are} moved to where {destination.name!r} has its instances")
     if moved.busy:
-        note(f"{many(moved.busy)} can't be moved just now, for they run or were changed meanwhile; repeat the command")
+        note(f"{many(moved.busy)} can't be moved now, because they are running or have just changed; repeat the command")
     if moved.unreadable:
-        note(f"{many(moved.unreadable)} can't be read and so not be moved; see: pyncette unschedule --help")
+        note(f"{many(moved.unreadable)} can't be read, so they can't be moved; see: pyncette unschedule --help")
     for name in moved.conflicts[:_EXAMPLES]:
-        note(f"{name!r} stays, for {destination.name!r} has one of that name with another schedule; unschedule one of the two")
+        note(
+            f"{name!r} stays, because {destination.name!r} has an instance of that name with another schedule; unschedule one of the two"
+        )
     if len(moved.conflicts) > _EXAMPLES:
         note(f"{len(moved.conflicts) - _EXAMPLES} more stay for that reason; --json names all")

@@ -47,7 +47,7 @@ class _Finding(NamedTuple):
 async def check(app: Pyncette, arguments: argparse.Namespace) -> int:
     """Check installation, store and clock; the exit code is 1 if anything failed."""
     if arguments.app is None and arguments.url is None:
-        raise ConfigurationError("There is no store to check; name an app, or a store with --url")
+        raise ConfigurationError("There is no store to check; name an app, or pass a store with --url")
     ended_well = True
     async for finding in _findings(app):
         ended_well = ended_well and finding.result != "failed"
@@ -75,7 +75,7 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
     what, elapsed = "store", _stopwatch()
     try:
         async with app.create(fixtures=False, layouts="ignore") as app_context:
-            yield _Finding(what, "ok", f"{type(app_context.repository).__name__} opened, with all that it needs, in {elapsed()}")
+            yield _Finding(what, "ok", f"{type(app_context.repository).__name__} opened, with everything it needs, in {elapsed()}")
             what, elapsed = "round trip", _stopwatch()
             await _round_trip(app_context)
             yield _Finding(what, "ok", f"a row of its own was stored, claimed, settled and removed in {elapsed()}")
@@ -94,7 +94,7 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
             for finding in [_Finding(what, "warning", each) for each in short[:_EXAMPLES]]:
                 yield finding
             if not short:
-                yield _Finding(what, "ok", "no task is known to take longer than its lease")
+                yield _Finding(what, "ok", "no task is known to outlast its lease")
     except PyncetteError as error:
         yield _Finding(what, "failed", " ".join(str(error).split()))
 
@@ -118,7 +118,7 @@ async def _round_trip(app_context: PyncetteContext) -> None:
 
 def _clock(app_context: PyncetteContext) -> _Finding:
     if not isinstance(app_context.repository, SupportsServerTime):
-        return _Finding("clock", "ok", "the store has none of its own; this machine's is used")
+        return _Finding("clock", "ok", "the store has no clock of its own; this machine's is used")
     clock = app_context.clock
     skew = clock.skew.total_seconds()
     measured = f"this machine's is {skew:+.3f} s off the store's, give or take {clock.error.total_seconds():.3f} s"
@@ -139,7 +139,7 @@ async def _layouts(app_context: PyncetteContext) -> AsyncIterator[_Finding]:
             well = False
             yield _Finding("layouts", "failed", str(error))
     if well:
-        yield _Finding("layouts", "ok", "what is stored is laid out as it is declared")
+        yield _Finding("layouts", "ok", "stored layouts match the declared ones")
 
 
 async def _rows(app_context: PyncetteContext) -> Sequence[_Finding]:
@@ -172,17 +172,17 @@ async def _rows(app_context: PyncetteContext) -> Sequence[_Finding]:
     found += unreadable[:_EXAMPLES]
     if len(unreadable) > _EXAMPLES:
         found.append(f"{len(unreadable) - _EXAMPLES} more rows can't be read; see: pyncette unschedule --help")
-    return [_Finding("rows", "warning", each) for each in found] or [_Finding("rows", "ok", "all can be read, and are declared")]
+    return [_Finding("rows", "warning", each) for each in found] or [_Finding("rows", "ok", "all rows are readable and declared")]
 
 
 async def _workers(app_context: PyncetteContext) -> AsyncIterator[_Finding]:
     """Whether all that the application declares is polled by somebody who is alive, and whether those fit together."""
     workers = await workers_of(app_context)
     if workers is None:
-        yield _Finding("workers", "ok", "the store is that of a single process")
+        yield _Finding("workers", "ok", "only one process uses this store")
         return
     alive = sum(worker.alive for worker in workers)
-    gone = f", {len(workers) - alive} went without a word within the last hour" if len(workers) > alive else ""
+    gone = f", {len(workers) - alive} stopped responding within the last hour" if len(workers) > alive else ""
     lacking = {task.name: why for task in app_context.tasks if (why := unpolled(task, workers)) is not None}
     if not alive:
         start = "; nothing runs until you start one: pyncette run APP" if lacking else ""

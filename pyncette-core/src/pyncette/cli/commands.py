@@ -67,7 +67,7 @@ def run_command(argv: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="pyncette",
-        description="Run and look after applications of Pyncette.",
+        description="Run and manage Pyncette applications.",
         epilog=examples("run shop.py:app", "list shop.py:app", "check shop.py:app", "COMMAND --help"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -95,18 +95,24 @@ def _add_run(add: Add) -> None:
         "run",
         run,
         "run an application until a signal",
-        "The first SIGINT or SIGTERM lets running tasks end, the second ends all at once.",
+        "On the first SIGINT or SIGTERM, running tasks finish; the second stops everything immediately.",
         "shop.py:app",
         "shop.tasks:app --processes 4 --log-format json",
         "shop.py:app --url redis://localhost/0",
     )
     add_app(parser)
     parser.add_argument(
-        "--processes", type=whole_number, default=1, metavar="N", help="how many; those that die are replaced (default: 1)"
+        "--processes",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="the number of processes; those that die are replaced (default: 1)",
     )
-    parser.add_argument("--uvloop", action="store_true", help="use the event loop of uvloop")
-    parser.add_argument("--log-level", type=str.lower, choices=_LEVELS, help="what to log at least (default: LOG_LEVEL, or info)")
-    parser.add_argument("--log-format", choices=("text", "json"), help="what a line of the log is (default: text)")
+    parser.add_argument("--uvloop", action="store_true", help="run on uvloop's event loop")
+    parser.add_argument(
+        "--log-level", type=str.lower, choices=_LEVELS, help="the lowest level to log (default: LOG_LEVEL, or info)"
+    )
+    parser.add_argument("--log-format", choices=("text", "json"), help="the format of log lines (default: text)")
     parser.add_argument("--log-runs", action="store_true", help="log a line for each run that has ended")
     parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # a pipe, for processes under supervision
     parser.add_argument("--report", type=int, help=argparse.SUPPRESS)  # another, for what they report
@@ -133,8 +139,8 @@ def _add_tasks(add: Add) -> None:
     parser = add(
         "show",
         in_loop(show),
-        "show all about a task or an instance",
-        "With its arguments, and why it was given up, if it was.",
+        "show everything about a task or an instance",
+        "Includes its arguments and, if it was given up, the error.",
         "shop.py:app weekly_report",
         "shop.py:app deliver 'order 17'",
     )
@@ -147,12 +153,14 @@ def _add_tasks(add: Add) -> None:
         "workers",
         in_loop(list_workers),
         "list the processes that run tasks",
-        "Each tells of itself every ten seconds. One that was killed is seen as gone for an hour; one that ended is not listed.",
+        "Each reports every ten seconds. A killed worker is shown as gone for an hour; one that stopped cleanly is not listed.",
         "shop.py:app",
         "shop.py:app web-3 --json",
     )
     add_app(parser)
-    parser.add_argument("worker", nargs="?", metavar="WORKER", help="all about this one; or its host, or its process id")
+    parser.add_argument(
+        "worker", nargs="?", metavar="WORKER", help="show everything about this worker; or give a host or a process id"
+    )
     add_json(parser)
 
 
@@ -161,7 +169,7 @@ def _add_changes(add: Add) -> None:
         "unschedule",
         in_loop(unschedule),
         "remove rows from the store",
-        "Without INSTANCE, NAME is what the application does not declare any more. A run on its way goes on to its end.",
+        "Without INSTANCE, NAME is a task that the application no longer declares. A run in progress continues to its end.",
         "shop.py:app deliver 'order 17'",
         "shop.py:app old_report",
         "shop.py:app old_template --all",
@@ -175,8 +183,8 @@ def _add_changes(add: Add) -> None:
     parser.add_argument("--all", action="store_true", help="all instances of a template that the application does not declare")
     parser.add_argument("--unreadable", action="store_true", help="the rows of NAME that can't be read")
     add_filters(parser)
-    parser.add_argument("--yes", action="store_true", help="remove all that the filters meet")
-    parser.add_argument("--dry-run", action="store_true", help="only show what the filters meet")
+    parser.add_argument("--yes", action="store_true", help="remove everything that matches the filters")
+    parser.add_argument("--dry-run", action="store_true", help="only show what matches the filters")
     add_by(parser)
     add_json(parser)
 
@@ -184,7 +192,7 @@ def _add_changes(add: Add) -> None:
         "move",
         in_loop(move_instances),
         "move instances to another template, or to another layout",
-        "Nothing is lost or put off, and what is interrupted can be repeated. First stop all processes that declare SRC as it was.",
+        "Nothing is lost or postponed, and you can repeat an interrupted move. First stop all processes that declare SRC as it was.",
         "shop.py:app old_name deliver",
         "shop.py:app deliver deliver   (another partition_count, or kind)",
         "shop.py:app old_name deliver --dry-run",
@@ -192,7 +200,7 @@ def _add_changes(add: Add) -> None:
     add_app(parser)
     parser.add_argument("source", metavar="SRC", help="the template that the rows are stored as, or one of its partitions")
     parser.add_argument(
-        "destination", metavar="DST", help="the template that the application declares; SRC, if only its layout changed"
+        "destination", metavar="DST", help="the template that the application declares; SRC again if only its layout changed"
     )
     parser.add_argument("--dry-run", action="store_true", help="only say how many rows would be moved")
     add_by(parser)
@@ -207,7 +215,7 @@ def _add_next(add: Add) -> None:
     parser = add(
         "next",
         in_loop(next_occurrences),
-        "tell what fires between two instants",
+        "list what runs between two times",
         "An INSTANT is 2026-07-01, 2026-07-01T09:00, either with an offset such as +02:00 or Z, now, or +12h (s, m, h, d or w).",
         "shop.py:app",
         "shop.py:app weekly_report --to +4w --timezone Europe/London",
@@ -217,8 +225,8 @@ def _add_next(add: Add) -> None:
     complete_names(parser.add_argument("name", nargs="?", metavar="NAME", help="only this task or template"))
     parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="only this instance of the template")
     for option, name, default, meaning in (
-        ("--from", "start", timedelta(), "from then on (default: now)"),
-        ("--to", "end", timedelta(days=1), "before then; + counts on from --from (default: +1d)"),
+        ("--from", "start", timedelta(), "show times from here on (default: now)"),
+        ("--to", "end", timedelta(days=1), "show times before this; + counts from --from (default: +1d)"),
     ):
         parser.add_argument(option, dest=name, type=parse_moment, default=default, metavar="INSTANT", help=meaning)
     parser.add_argument(
@@ -226,7 +234,7 @@ def _add_next(add: Add) -> None:
         type=zone,
         default="UTC",
         metavar="ZONE",
-        help="for what is given without an offset, and for what is printed (default: UTC)",
+        help="the time zone of times without an offset, and of the output (default: UTC)",
     )
     _add_words(parser)
     add_limit(parser)
@@ -238,7 +246,7 @@ def _add_checks(add: Add) -> None:
         "check",
         in_loop(check),
         "check the installation, a store and the clock",
-        "Connects, creates the tables if there are none, and stores a row of its own that is claimed, settled and removed.",
+        "Connects, creates missing tables, and stores, claims, settles and removes a row of its own.",
         "shop.py:app",
         "--url postgresql://user@db.example/shop",
     )
@@ -246,5 +254,5 @@ def _add_checks(add: Add) -> None:
     parser.add_argument("--url", help="the store, instead of the application's own")
     add_json(parser)
 
-    parser = add("backends", list_backends, "list the stores that can be used", "By the schemes of their URLs.", "", "--json")
+    parser = add("backends", list_backends, "list the available stores", "By the schemes of their URLs.", "", "--json")
     add_json(parser)

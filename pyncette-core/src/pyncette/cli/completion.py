@@ -24,7 +24,7 @@ def add_completion(add: Add) -> None:
     parser = add(
         "completion",
         _print,
-        "print what a shell needs to complete commands and names",
+        "print the shell code that completes commands and names",
         "For bash, zsh or fish; needs: pip install 'pyncette-core[completion]'.",
         "bash >> ~/.bashrc",
         "zsh >> ~/.zshrc",

@@ -54,7 +54,7 @@ def differing_workers(workers: Sequence[Worker]) -> str | None:
     if len(versions) < 2:
         return None
     told = ", ".join(f"{count} on {shown(version)}" for version, count in sorted(versions.items(), key=str))
-    return f"workers run different versions of Pyncette ({told}); unless a deployment is under way, restart those that are behind"
+    return f"workers run different versions of Pyncette ({told}); unless a deployment is in progress, restart the outdated ones"
 
 
 async def short_leases(app_context: PyncetteContext) -> Sequence[str]:

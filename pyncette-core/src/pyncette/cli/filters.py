@@ -21,9 +21,11 @@ STATES = ("scheduled", "retrying", "due", "running", "lease-expired", "paused", 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", action="append", choices=STATES, metavar="STATE", help=f"only those: {', '.join(STATES)}")
-    parser.add_argument("--prefix", metavar="TEXT", help="only instances whose name begins so")
-    parser.add_argument("--overdue", action="store_true", help="only what is due and not begun, or was not reported in time")
-    parser.add_argument("--extra", action="store_true", help="only extra runs, as trigger and backfill make them")
+    parser.add_argument("--prefix", metavar="TEXT", help="only instances whose name begins with this")
+    parser.add_argument(
+        "--overdue", action="store_true", help="only those that are due but have not started, or whose lease has expired"
+    )
+    parser.add_argument("--extra", action="store_true", help="only extra runs, which trigger and backfill create")
 
 
 def instance_of(row: Row) -> str:

@@ -27,7 +27,9 @@ def load_app(target: str | None, url: str | None = None) -> Pyncette:
 
 def _load(target: str) -> Pyncette:
     if "://" in target:  # which may have a password
-        raise ConfigurationError("A URL is given in the place of the app; write MODULE:APP or FILE.py:APP, and the URL after --url")
+        raise ConfigurationError(
+            "A URL is given where the app belongs; write MODULE:APP or FILE.py:APP, and pass the URL with --url"
+        )
     location, colon, name = target.rpartition(":")
     if not colon:
         location, name = target, ""
@@ -36,10 +38,10 @@ def _load(target: str) -> Pyncette:
     except SystemExit as error:
         raise ConfigurationError(
             f"{location} ended with exit code {error.code!r} while it was imported; "
-            "put what starts the program below: if __name__ == '__main__':"
+            "put the code that starts the program below: if __name__ == '__main__':"
         ) from error
     apps = [key for key, value in vars(module).items() if isinstance(value, Pyncette)]
-    offered = f"its apps are {', '.join(apps)}" if apps else "it has no Pyncette at all"
+    offered = f"its apps are {', '.join(apps)}" if apps else "it has no Pyncette object"
     if not name:
         raise ConfigurationError(
             f"{target!r} does not name an app in {location}; {offered}; write {location}:{(apps or ['app'])[0]}"
@@ -64,14 +66,16 @@ def _load_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         # Unless it is a module that the application needs.
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            hint = f"; did you mean {name}.py?" if Path(f"{name}.py").exists() else f" in {Path.cwd()} or among what is installed"
+            hint = (
+                f"; did you mean {name}.py?" if Path(f"{name}.py").exists() else f" in {Path.cwd()} or among the installed packages"
+            )
             raise ConfigurationError(f"There is no module {error.name!r}{hint}") from None
         raise
 
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ConfigurationError(f"There is no file {path}; it is looked for from {Path.cwd()}")
+        raise ConfigurationError(f"There is no file {path}, relative to {Path.cwd()}")
     _add_to_path(path.resolve().parent)
     # Under the name by which it can be imported, so that other processes find its functions; but never in the place of another.
     name = path.stem if path.stem not in sys.modules else f"pyncette_app_{path.stem}"

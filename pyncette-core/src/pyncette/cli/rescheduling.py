@@ -19,11 +19,11 @@ def add_schedule_options(parser: argparse.ArgumentParser) -> None:
     way.add_argument("--interval", type=_duration, metavar="DURATION", help="such as 90m (s, m, h, d or w)")
     way.add_argument("--at", type=parse_moment, metavar="INSTANT", help="once: 2026-07-01T09:00, the same with an offset, or +2h")
     way.add_argument("--rrule", metavar="RULE", help="a recurrence rule, such as 'FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17'")
-    parser.add_argument("--timezone", metavar="ZONE", help="that of the schedule (default: the one it has)")
-    parser.add_argument("--jitter", type=_duration, metavar="DURATION", help="each run is later than its time by a part of this")
+    parser.add_argument("--timezone", metavar="ZONE", help="the time zone of the schedule (default: the present one)")
+    parser.add_argument("--jitter", type=_duration, metavar="DURATION", help="delay each run by a fixed part of this")
     parser.add_argument("--start-at", type=parse_moment, metavar="INSTANT", help="not before that")
     parser.add_argument("--end-at", type=parse_moment, metavar="INSTANT", help="not after that")
-    parser.add_argument("--max-runs", type=int, metavar="NUMBER", help="remove it after so many runs")
+    parser.add_argument("--max-runs", type=int, metavar="NUMBER", help="remove it after this many runs")
 
 
 def schedule_options(arguments: argparse.Namespace, now: datetime) -> dict[str, Any]:
@@ -49,5 +49,5 @@ def schedule_options(arguments: argparse.Namespace, now: datetime) -> dict[str, 
 def _duration(text: str) -> timedelta:
     parts = _DURATION.fullmatch(text)
     if parts is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 90s, 5m, 12h, 2d or 1w")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 5m, 12h, 2d or 1w")
     return duration(parts[1], parts[2])

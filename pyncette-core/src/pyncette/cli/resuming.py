@@ -46,7 +46,7 @@ def add_catch_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--catch-up",
         choices=list(CATCH_UPS),
-        help="which occurrences that passed during the pause run after all (default: the latest, or none if the task is declared so)",
+        help="which occurrences missed during the pause still run (default: the latest, or none if the task declares that)",
     )
 
 

@@ -24,8 +24,8 @@ def add_runs(add: Add) -> None:
     parser = add(
         "runs",
         in_loop(_list_runs),
-        "list what has happened to a task, the newest first",
-        "Each attempt that ended, and what was done to the task by whom. It is kept for tasks with history=: static ones for a week unless they "
+        "list what has happened to a task, newest first",
+        "Shows each attempt that ended, and each change with who made it. Tasks with history= keep it: static ones for a week unless they "
         "say otherwise. An INSTANT is 2026-07-01, 2026-07-01T09:00, either with an offset such as +02:00 or Z, or counted from now, such "
         "as --since=-2d.",
         "shop.py:app weekly_report",
@@ -34,9 +34,9 @@ def add_runs(add: Add) -> None:
     )
     add_app(parser)
     parser.add_argument("name", metavar="TASK", help="which task")
-    parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="which instance of a template; all, if it is left out")
+    parser.add_argument("instance", nargs="?", metavar="INSTANCE", help="an instance of the template (default: all)")
     parser.add_argument("--failed", action="store_true", help="only runs that did not succeed")
-    parser.add_argument("--since", type=parse_moment, metavar="INSTANT", help="only what ended from then on")
+    parser.add_argument("--since", type=parse_moment, metavar="INSTANT", help="only runs that ended after this")
     add_limit(parser)
     add_json(parser)
 
@@ -62,9 +62,9 @@ async def _list_runs(app: Pyncette, arguments: argparse.Namespace) -> int:
         instances = [] if group.kind == "static" else ["instance"]
         print_table([*instances, "scheduled", "started", "took", "late", "outcome", "attempt", "worker", "error"], cells)
         if arguments.limit and seen > arguments.limit:
-            note(f"there are more than these {arguments.limit}; --limit 0 lists all")
+            note(f"there are more than these {arguments.limit}; list all with --limit 0")
         if not seen and group.task is not None and group.task.history is None:
-            note(f"no history is kept of {group.name!r}; declare it with history=timedelta(days=7), for example")
+            note(f"{group.name!r} keeps no history; declare it with history=timedelta(days=7), for example")
     return 0
 
 

@@ -142,7 +142,7 @@ RUN pip install --no-cache-dir -r requirements.txt
 COPY app.py .
 RUN useradd worker && install -d -o worker /data
 USER worker
-# `docker stop` sends SIGTERM, which lets running tasks end.
+# `docker stop` sends SIGTERM, and running tasks finish.
 CMD ["pyncette", "run", "app.py:app"]
 """
 
@@ -150,7 +150,7 @@ _WORKER = """\
   worker:
     build: .
     environment: $environment
-    # How long tasks that run have to end, when the container is stopped.
+    # How long running tasks have to finish when the container stops.
     stop_grace_period: 1m
     restart: unless-stopped
 """
@@ -166,7 +166,7 @@ $start.venv/bin/pyncette run app.py:app
 ```
 
 `app.py` has the tasks, and `test_app.py` tests them without a store. Ctrl-C stops the program. In a second terminal, `.venv/bin/pyncette list app.py:app`
-shows what comes next, and `.venv/bin/pyncette check app.py:app` what is wrong with the setup, if anything is.
+shows what comes next, and `.venv/bin/pyncette check app.py:app` checks the setup.
 
 `docker compose up --build` runs $containers.
 """
@@ -181,7 +181,9 @@ def add_init(add: Add) -> None:
         "shop",
         "shop --store redis",
     )
-    parser.add_argument("directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="where to (default: here)")
+    parser.add_argument(
+        "directory", nargs="?", type=Path, default=Path(), metavar="DIR", help="the directory (default: the current one)"
+    )
     parser.add_argument("--store", choices=STORES, default="sqlite", help="where schedules are kept (default: sqlite)")
 
 
@@ -192,7 +194,7 @@ def init(arguments: argparse.Namespace) -> int:
     taken = [name for name in files if (directory / name).exists()]
     if taken:
         raise ConfigurationError(
-            f"{directory.resolve()} has {', '.join(taken)} already, and nothing is overwritten; name another directory: pyncette init DIR"
+            f"{directory.resolve()} already has {', '.join(taken)}, and init overwrites nothing; name another directory: pyncette init DIR"
         )
     try:
         directory.mkdir(parents=True, exist_ok=True)

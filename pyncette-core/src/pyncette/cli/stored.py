@@ -97,16 +97,18 @@ async def opened(app: Pyncette, *, changing: bool = False) -> AsyncIterator[Pync
             if changing:
                 raise
             # Without what to do about it: starting the app is enough.
-            note(f"{str(error).partition('; ')[0]}; this is what is declared")
+            note(f"{str(error).partition('; ')[0]}; showing what is declared")
             app.use_repository("memory://")
             app_context = await stack.enter_async_context(app.create(fixtures=False, layouts="ignore"))
         else:
             if changing and not app_context.repository.shared:
                 raise ConfigurationError(
-                    "The app keeps its tasks in memory, where only the process that runs it can change them; name another store with --url"
+                    "The app keeps its tasks in memory, where only the process that runs it can change them; pass another store with --url"
                 )
             if not app_context.repository.shared:
-                note("the app keeps its tasks in memory, where only the process that runs it sees them; --url names another store")
+                note(
+                    "the app keeps its tasks in memory, where only the process that runs it sees them; pass another store with --url"
+                )
         yield app_context
 
 
@@ -176,7 +178,7 @@ def find_all(known: Iterable[Group], name: str) -> Sequence[Group]:
         if close:
             hint = f"did you mean {close!r}?"
         elif names:
-            hint = f"known are {', '.join(names[:20])}{' and more' if len(names) > 20 else ''}"
+            hint = f"known tasks are {', '.join(names[:20])}{' and more' if len(names) > 20 else ''}"
         else:
             hint = "nor any other"
         raise ConfigurationError(f"Neither the app nor its store has a task {_shortened(name)!r}; {hint}")

@@ -75,15 +75,15 @@ class _Supervisor:
                 logger.log(logging.INFO if well else logging.ERROR, "%s", what)
                 break
             if code == 0 and report == ENDED:
-                logger.info("%s by itself, and is not replaced", what)
+                logger.info("%s by itself; not replacing it", what)
                 return
             if time.monotonic() - begun >= _STEADY_AFTER:
                 pauses.reset()
             pause = pauses.next()
             if code == 0:
-                logger.warning("%s, although nobody has asked it to; trying again in %g s", what, pause)
+                logger.warning("%s, although nobody asked it to; restarting it in %g s", what, pause)
             else:
-                logger.error("%s; trying again in %g s", f"{what}: {report}" if report else what, pause)
+                logger.error("%s; restarting it in %g s", f"{what}: {report}" if report else what, pause)
             well = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -107,7 +107,7 @@ class _Supervisor:
             finally:
                 os.close(written)
             self._processes.add(process)
-            logger.info("Process %d (number %d) is started", process.pid, number)
+            logger.info("Process %d (number %d) has started", process.pid, number)
             if self._draining.is_set():  # since the signal, which did not find it
                 _kill(process, signal.SIGTERM)
             code = await process.wait()
@@ -135,7 +135,7 @@ class _Supervisor:
 
     def _kill_late(self) -> None:
         for process in self._processes:
-            logger.error("Process %d has not ended within the shutdown timeout, and is killed", process.pid)
+            logger.error("Process %d did not stop within the shutdown timeout; killing it", process.pid)
         self.kill()
 
     def kill(self) -> None:
@@ -146,7 +146,7 @@ class _Supervisor:
 
 async def _announce(number: signal.Signals, count: int) -> None:
     await asyncio.sleep(ONE_REQUEST)  # from then on it is true
-    logger.info("%s: shutting down %d processes; once more ends them at once", number.name, count)
+    logger.info("%s: shutting down %d processes; send it again to stop immediately", number.name, count)
 
 
 def _kill(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

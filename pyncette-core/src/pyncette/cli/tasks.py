@@ -72,7 +72,7 @@ async def _list_instances(app_context: PyncetteContext, group: Group, arguments:
     if not arguments.json:
         print_table(["instance", "schedule", "next", "last", "state"], cells)
         if arguments.limit and seen > arguments.limit:
-            note(f"there are more than these {arguments.limit}; --limit 0 lists all")
+            note(f"there are more than these {arguments.limit}; list all with --limit 0")
         _note_mismatch(group)
         _note_paused(group)
     return 0
@@ -128,7 +128,7 @@ def _note_paused(group: Group) -> None:
 
 def _note_mismatch(group: Group) -> None:
     if group.mismatch is not None:
-        note(f"{group.name!r} is stored as {group.mismatch}, which is not how the app declares it; see: pyncette move --help")
+        note(f"{group.name!r} is stored as {group.mismatch}, but the app declares it differently; see: pyncette move --help")
 
 
 # --- what is known of a task --------------------------------------------------------------------------------------------

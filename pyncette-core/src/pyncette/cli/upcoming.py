@@ -44,7 +44,7 @@ def parse_moment(text: str) -> Moment:
     try:
         return duration(relative[2], relative[3]) * (-1 if relative[1] == "-" else 1) if relative else datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no instant; write 2026-07-01, 2026-07-01T09:00, now or +12h") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write 2026-07-01, 2026-07-01T09:00, now or +12h") from None
 
 
 def duration(number: str, unit: str) -> timedelta:
@@ -99,7 +99,7 @@ async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
         start = instant_meant(arguments.start, now, zone)
         end = instant_meant(arguments.end, start, zone)
         if end < start:
-            raise ConfigurationError(f"--to is {end}, before --from, which is {start}; exchange them")
+            raise ConfigurationError(f"--to is {end}, before --from, which is {start}; swap them")
         keep = arguments.limit + 1 if arguments.limit else None  # one more, to know whether there are more
         heap: list[_Upcoming] = []
         async for first in _firsts(app_context, arguments, start, now):
@@ -138,7 +138,7 @@ async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
         if shown and arguments.name is not None and len(kinds := {each.schedule for each in shown}) == 1 and not arguments.words:
             note(f"{arguments.name!r} is scheduled: {in_words(kinds.pop())}")
     if len(shown) < len(fired):
-        note(f"there are more than these {arguments.limit}; --limit 0 lists all")
+        note(f"there are more than these {arguments.limit}; list all with --limit 0")
     return 0
 
 
@@ -171,7 +171,7 @@ async def _firsts(
     else:
         asked = [find(known, arguments.name, instances=arguments.instance is not None)]
         if asked[0].task is None:
-            raise ConfigurationError(f"{arguments.name!r} is stored but not declared by the app, so nothing runs it")
+            raise ConfigurationError(f"{arguments.name!r} is stored, but the app does not declare it, so nothing runs it")
     due = 0
     left_out: list[str] = []
     for group in asked:
@@ -212,9 +212,9 @@ async def _firsts(
     for text in left_out[:_EXAMPLES]:
         note(text)
     if len(left_out) > _EXAMPLES:
-        note(f"{len(left_out) - _EXAMPLES} more rows are left out for such reasons; see: pyncette check --help")
+        note(f"{len(left_out) - _EXAMPLES} more rows are left out for similar reasons; see: pyncette check --help")
     if due and start <= now:
-        note(f"{due} {'is' if due == 1 else 'are'} due already, and {'starts' if due == 1 else 'start'} once a process has room")
+        note(f"{due} {'is' if due == 1 else 'are'} already due, and {'starts' if due == 1 else 'start'} once a slot is free")
 
 
 async def _rows(app_context: PyncetteContext, group: Group, instance: str | None) -> AsyncIterator[Row]:

@@ -37,7 +37,7 @@ def who() -> str:
 
 
 def add_by(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--by", default=who(), metavar="WHO", help="who does it, for the audit log (default: user@host)")
+    parser.add_argument("--by", default=who(), metavar="WHO", help="your name, for the audit log (default: user@host)")
 
 
 def add_verbs(add: Add) -> None:
@@ -45,21 +45,21 @@ def add_verbs(add: Add) -> None:
         add,
         "pause",
         _pause,
-        "keep tasks from running until they are resumed",
-        "Without INSTANCE or a filter, a template is paused as a whole, in every process. Runs on their way go on.",
+        "pause tasks until they are resumed",
+        "Without INSTANCE or a filter, a template is paused as a whole, in every process. Runs in progress continue.",
         "shop.py:app weekly_report --note 'until the numbers are right'",
         "shop.py:app deliver 'order 17'",
         "shop.py:app deliver",
         "shop.py:app deliver --prefix test- --yes",
     )
-    parser.add_argument("--note", metavar="TEXT", help="why, for whoever looks at what is paused")
+    parser.add_argument("--note", metavar="TEXT", help="the reason, shown to whoever lists paused tasks")
     _add_bulk(parser)
     parser = _add(
         add,
         "resume",
         _resume,
         "let paused tasks run again",
-        "Of the occurrences that passed meanwhile the latest runs at once, unless --catch-up says otherwise.",
+        "Of the occurrences missed during the pause, the latest runs at once, unless --catch-up says otherwise.",
         "shop.py:app weekly_report",
         "shop.py:app deliver",
         "shop.py:app deliver --state paused --yes",
@@ -71,41 +71,43 @@ def add_verbs(add: Add) -> None:
         "trigger",
         _trigger,
         "run a task once more, now",
-        "An extra run with the arguments that are stored now; the schedule is left alone.",
+        "Adds an extra run with the arguments stored now; the schedule does not change.",
         "shop.py:app weekly_report",
         "shop.py:app deliver 'order 17'",
     )
-    parser.add_argument("--key", metavar="TEXT", help="add nothing while the run of an earlier command with this key waits or runs")
+    parser.add_argument(
+        "--key", metavar="TEXT", help="add nothing while the run of an earlier command with this key is waiting or running"
+    )
     parser = _add(
         add,
         "backfill",
         _backfill,
-        "run a task for times that are past",
-        "Once for each time of its schedule from --from until before --to. An INSTANT is 2026-07-01, 2026-07-01T09:00, either with "
+        "run a task for times in the past",
+        "Once for each time of its schedule, from --from up to but not including --to. An INSTANT is 2026-07-01, 2026-07-01T09:00, either with "
         "an offset such as +02:00 or Z, now, or counted from now, such as --from=-2d.",
         "shop.py:app weekly_report --from 2026-05-01 --to 2026-06-01 --dry-run",
         "shop.py:app deliver 'order 17' --from=-2d",
     )
     parser.add_argument("--from", dest="start", type=parse_moment, required=True, metavar="INSTANT", help="the first time")
     parser.add_argument(
-        "--to", dest="end", type=parse_moment, default=timedelta(), metavar="INSTANT", help="before then (default: now)"
+        "--to", dest="end", type=parse_moment, default=timedelta(), metavar="INSTANT", help="the end of the range (default: now)"
     )
     parser.add_argument(
-        "--timezone", type=zone, default="UTC", metavar="ZONE", help="for what is given without an offset (default: UTC)"
+        "--timezone", type=zone, default="UTC", metavar="ZONE", help="the time zone of times without an offset (default: UTC)"
     )
-    parser.add_argument("--again", action="store_true", help="also if there was the same backfill before")
+    parser.add_argument("--again", action="store_true", help="even if the same backfill was done before")
     parser.add_argument("--dry-run", action="store_true", help="only show the times")
     parser = _add(
         add,
         "retry",
         _retry,
-        "run again what was given up",
-        "One, or all failed instances and extra runs of a task.",
+        "retry what was given up",
+        "Retries one, or all failed instances and extra runs of a task.",
         "shop.py:app deliver 'order 17'",
         "shop.py:app deliver --dry-run",
         "shop.py:app deliver --prefix eu-",
     )
-    parser.add_argument("--prefix", metavar="TEXT", help="only instances whose name begins so")
+    parser.add_argument("--prefix", metavar="TEXT", help="only instances whose name begins with this")
     parser.add_argument("--dry-run", action="store_true", help="only show them")
     parser = _add(
         add,
@@ -135,7 +137,7 @@ def _add(add: Add, name: str, command: Any, what: str, more: str, *lines: str) -
 
 def _add_bulk(parser: argparse.ArgumentParser) -> None:
     add_filters(parser)
-    parser.add_argument("--yes", action="store_true", help="do it to all that the filters meet")
+    parser.add_argument("--yes", action="store_true", help="apply to everything that matches the filters")
     parser.add_argument("--dry-run", action="store_true", help="only show them")
 
 
@@ -146,11 +148,11 @@ async def _declared(app_context: PyncetteContext, arguments: argparse.Namespace)
     group = find(await groups(app_context), arguments.name, instances=arguments.instance is not None)
     if group.task is None:
         raise ConfigurationError(
-            f"{arguments.name!r} is stored but not declared by the app, which can only show, move or unschedule it"
+            f"{arguments.name!r} is stored, but the app does not declare it; you can only show, move or unschedule it"
         )
     if group.mismatch is not None:
         raise ConfigurationError(
-            f"{group.name!r} is stored as {group.mismatch}, which is not how the app declares it; see: pyncette move --help"
+            f"{group.name!r} is stored as {group.mismatch}, but the app declares it differently; see: pyncette move --help"
         )
     return group, group.task
 
@@ -158,7 +160,7 @@ async def _declared(app_context: PyncetteContext, arguments: argparse.Namespace)
 def _named(group: Group, task: Task, arguments: argparse.Namespace) -> tuple[Task, str | None]:
     """The arguments of a call that is about one row."""
     if isinstance(task, Template) and arguments.instance is None:
-        raise ConfigurationError(f"{group.name!r} is a template; name one of its instances, too")
+        raise ConfigurationError(f"{group.name!r} is a template; name one of its instances as well")
     return task, arguments.instance
 
 
@@ -175,7 +177,7 @@ def _done(arguments: argparse.Namespace, done: str, text: str, **values: Any) ->
 
 
 def _absent(arguments: argparse.Namespace) -> ConfigurationError:
-    return ConfigurationError(f"The store has no {_what(arguments)}; nothing is changed")
+    return ConfigurationError(f"The store has no {_what(arguments)}; nothing was changed")
 
 
 # --- pause, resume ------------------------------------------------------------------------------------------------------
@@ -192,7 +194,7 @@ async def _resume(app: Pyncette, arguments: argparse.Namespace) -> int:
 async def _pause_or_resume(app: Pyncette, arguments: argparse.Namespace, done: str) -> int:
     wanted = Filter.of(arguments)
     if wanted.given and arguments.instance is not None:
-        raise ConfigurationError("An instance is given beside a filter; leave out one of them")
+        raise ConfigurationError("Both an instance and a filter are given; leave out one of them")
     async with opened(app, changing=True) as app_context:
         group, task = await _declared(app_context, arguments)
         pausing = done == "paused"
@@ -200,11 +202,11 @@ async def _pause_or_resume(app: Pyncette, arguments: argparse.Namespace, done: s
             act = changer(app_context, group, done, arguments)
             return await in_bulk(app_context, group, wanted, done, act, arguments, confirmed=arguments.yes)
         if arguments.dry_run or arguments.yes:
-            raise ConfigurationError("--yes and --dry-run are for what filters meet; give one, or leave them out")
+            raise ConfigurationError("--yes and --dry-run only go with filters; add a filter, or leave them out")
         if isinstance(task, Template) and arguments.instance is None:
             if pausing:
                 await app_context.pause_template(task, note=arguments.note, by=arguments.by)
-                return _done(arguments, done, f"{group.name!r} is paused as a whole; processes that run notice within ten seconds")
+                return _done(arguments, done, f"{group.name!r} is paused as a whole; running processes notice within ten seconds")
             if not await app_context.resume_template(task, catch_up=catch_up_of(arguments), by=arguments.by):
                 raise ConfigurationError(
                     f"{group.name!r} is not paused as a whole; name an instance, or see: pyncette resume --help"
@@ -230,7 +232,7 @@ async def _trigger(app: Pyncette, arguments: argparse.Namespace) -> int:
         if not await app_context.trigger_task(*named, idempotency_key=arguments.key, by=arguments.by):
             raise _absent(arguments)
         _note_waiting(group, task)
-        return _done(arguments, "triggered", f"{_what(arguments)} is triggered: it runs once a process has room")
+        return _done(arguments, "triggered", f"{_what(arguments)} is triggered: it runs as soon as a slot is free")
 
 
 async def _backfill(app: Pyncette, arguments: argparse.Namespace) -> int:
@@ -247,13 +249,15 @@ async def _backfill(app: Pyncette, arguments: argparse.Namespace) -> int:
                 else:
                     say(at.isoformat(sep=" "))
             if not arguments.json:
-                note(f"{_what(arguments)} would run {_times(len(times))}; nothing is changed")
+                note(f"{_what(arguments)} would run {_times(len(times))}; nothing was changed")
             return 0
         count = await app_context.backfill_task(*named, start=start, end=end, again=arguments.again, by=arguments.by)
         if not count and await app_context.backfill_times(*named, start=start, end=end):
-            raise ConfigurationError(f"{_what(arguments)} was backfilled so before, and nothing is changed; --again does it again")
+            raise ConfigurationError(
+                f"{_what(arguments)} has had this backfill before,, and nothing was changed; repeat it with --again"
+            )
         _note_waiting(group, task)
-        return _done(arguments, "backfilled", f"{_what(arguments)} is to run {_times(count)} more", count=count)
+        return _done(arguments, "backfilled", f"{_what(arguments)} will run {_times(count)} more", count=count)
 
 
 def _times(count: int) -> str:
@@ -262,9 +266,9 @@ def _times(count: int) -> str:
 
 def _note_waiting(group: Group, task: Task) -> None:
     if group.paused is not None:
-        note(f"{group.name!r} is paused as a whole, and so it waits; see: pyncette resume --help")
+        note(f"{group.name!r} is paused as a whole, so this waits; see: pyncette resume --help")
     elif not task.enabled:
-        note(f"{group.name!r} is disabled in this app, and runs where another process has it enabled")
+        note(f"{group.name!r} is disabled in this app, and runs only in processes that have it enabled")
 
 
 # --- retry, reschedule --------------------------------------------------------------------------------------------------
@@ -279,13 +283,13 @@ async def _retry(app: Pyncette, arguments: argparse.Namespace) -> int:
                 app_context, group, wanted, "retried", changer(app_context, group, "retried", arguments), arguments
             )
         if arguments.prefix or arguments.dry_run:
-            raise ConfigurationError("--prefix and --dry-run are for many; leave out the instance")
+            raise ConfigurationError("--prefix and --dry-run are for several instances; leave out the instance")
         if isinstance(task, StaticTask):
             count = int(await app_context.retry_task(task, by=arguments.by)) + await app_context.retry_tasks(task, by=arguments.by)
         else:
             count = int(await app_context.retry_task(task, arguments.instance, by=arguments.by))
         if not count:
-            raise ConfigurationError(f"{_what(arguments)} has not failed, or is not there; see: pyncette show --help")
+            raise ConfigurationError(f"{_what(arguments)} has not failed, or does not exist; see: pyncette show --help")
         return _done(arguments, "retried", f"{_what(arguments)} is retried", count=count)
 
 
@@ -297,7 +301,9 @@ async def _reschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
             raise _absent(arguments)
         stored = await app_context.get_task(task, arguments.instance)
         following = None if stored is None else stored.scheduled_at.isoformat()
-        return _done(arguments, "rescheduled", f"{_what(arguments)} is rescheduled; its next time is {following}", next=following)
+        return _done(
+            arguments, "rescheduled", f"{_what(arguments)} is rescheduled; its next occurrence is {following}", next=following
+        )
 
 
 def _at(moment: Moment, now: datetime, timezone: str | None) -> datetime:

@@ -30,7 +30,7 @@ async def list_workers(app: Pyncette, arguments: argparse.Namespace) -> int:
         # By the whole id, or by the part of it that people know.
         found = [worker for worker in found if arguments.worker in (worker.id, worker.host, str(worker.pid))]
         if not found:
-            raise ConfigurationError(f"The store knows no worker {arguments.worker!r}; pyncette workers lists all")
+            raise ConfigurationError(f"The store has no worker {arguments.worker!r}; list all with: pyncette workers")
         for worker in found:
             if arguments.json:
                 print_json(_values(worker))
@@ -55,7 +55,7 @@ async def list_workers(app: Pyncette, arguments: argparse.Namespace) -> int:
             for name, why in [*lacking.items()][:_SHOWN]:
                 note(f"{name!r}: {why}")
             if len(lacking) > _SHOWN:
-                note(f"{len(lacking) - _SHOWN} more are polled by nobody; pyncette list has all")
+                note(f"{len(lacking) - _SHOWN} more are polled by nobody; see: pyncette list")
     return 0
 
 
@@ -82,7 +82,7 @@ def unpolled(task: Task, workers: Sequence[Worker]) -> str | None:
 def note_nobody_alive(workers: Sequence[Worker]) -> None:
     """Say so, if that is the case."""
     if not any(worker.alive for worker in workers):
-        note("no worker is alive, so nothing is run; start one with: pyncette run APP")
+        note("no worker is alive, so nothing runs; start one with: pyncette run APP")
 
 
 def _cells(worker: Worker, now: datetime) -> Sequence[object]:
@@ -95,7 +95,7 @@ def _cells(worker: Worker, now: datetime) -> Sequence[object]:
         f"{worker.loop_lag.total_seconds():.3f} s",
         worker.runs,
         worker.failures,
-        "too many to tell" if worker.polls is None else len(worker.polls),
+        "too many to list" if worker.polls is None else len(worker.polls),
     )
 
 
@@ -115,7 +115,7 @@ def _in_full(worker: Worker, now: datetime) -> Mapping[str, object]:
         "runs": f"{worker.runs} in the last minute, of which {worker.failures} failed",
         "blocked": None if worker.blocked is None else _told(worker.blocked),
         "store_away": None if worker.store_away is None else _told(worker.store_away),
-        "polls": "too many to tell" if worker.polls is None else ", ".join(tasks) or "nothing",
+        "polls": "too many to list" if worker.polls is None else ", ".join(tasks) or "nothing",
     }
 
 
@@ -153,7 +153,7 @@ def _state(worker: Worker, now: datetime) -> str:
 
 
 def _told(incident: Incident) -> str:
-    return f"from {_instant(incident.since)} on, for {_rounded(incident.duration)}: {incident.what}"
+    return f"at {_instant(incident.since)}, for {_rounded(incident.duration)}: {incident.what}"
 
 
 def _instant(instant: datetime) -> str:

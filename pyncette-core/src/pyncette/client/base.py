@@ -65,11 +65,11 @@ class Opened:
         template = self._template(task.template if isinstance(task, TaskInstance) else task)
         if not isinstance(task, TaskInstance):
             if instance_name is None:
-                raise ConfigurationError(f"Task {template.name!r} is a template; pass the name of the instance, too")
+                raise ConfigurationError(f"Task {template.name!r} is a template; pass the name of the instance as well")
             return template, instance_name
         if instance_name not in (None, task.name):
             raise ConfigurationError(
-                f"{task} is an instance already, and not {instance_name!r}; pass {template.name!r} with that name"
+                f"{task} is already an instance, and not {instance_name!r}; pass {template.name!r} with that name"
             )
         return template, task.name
 
@@ -86,7 +86,7 @@ class Opened:
         try:
             await self.clock.align(server_time)
         except RepositoryError as error:
-            logger.debug("The store's clock could not be read; what is known of it is used: %s", error)
+            logger.debug("The store's clock could not be read; using its last known offset: %s", error)
 
     async def _remember(
         self, action: str, task: Task | TaskInstance, key: Key | None = None, *, by: str | None, **more: Any
@@ -118,6 +118,6 @@ class Opened:
             raise ConfigurationError(f"{name!r} has no instances; declare it with @app.dynamic_task() or @app.partitioned_task()")
         if id(task) not in self._tasks:
             raise ConfigurationError(
-                f"The template {task.name!r} is not known here; declare it with this application, before create() or run()"
+                f"The template {task.name!r} does not belong to this application; declare it with this application, before create() or run()"
             )
         return task

@@ -92,7 +92,7 @@ class Joined(Opened):
             found = await _mark(self.repository, key)
             if found != known and found != await self._ask(functools.partial(_known_mark, key=key, anew=True)):
                 raise ConfigurationError(
-                    "This connection leads to another database than that of the tasks, where nobody would run them; "
+                    "This connection leads to another database than that of the tasks, where nobody would run its tasks; "
                     "pass one to the database in the application's URL"
                 )
             self._checked = True

@@ -76,5 +76,7 @@ def _parse_token(token: str | None, partition_count: int) -> tuple[int, str | No
         return 0, None
     parts = _TOKEN.fullmatch(token) if isinstance(token, str) else None
     if parts is None or int(parts[1]) >= partition_count:
-        raise ConfigurationError(f"{str(token)[:100]!r} is not a continuation token of this template; pass that of the page before")
+        raise ConfigurationError(
+            f"{str(token)[:100]!r} is not a continuation token of this template; pass the one from the previous page"
+        )
     return int(parts[1]), parts[2] or None

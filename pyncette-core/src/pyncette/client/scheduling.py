@@ -82,7 +82,7 @@ class Scheduling(Opened):
 
         An instance that is stored already gets the new arguments; its next time changes only if the schedule does. When this
         returns, the instance is stored for good. Safe to repeat when it raised a TransientRepositoryError.
-        Raises ConfigurationError for anything wrong with the arguments; nothing is changed then.
+        Raises ConfigurationError for anything wrong with the arguments; nothing was changed then.
         """
         template, instance_name = self._instance(task, instance_name)
         check_free_arguments(more_args, _INSTANCE_OPTIONS, f"instance {instance_name!r}", _OF_THE_TEMPLATE)

@@ -80,7 +80,7 @@ class Triggering(Scheduling):
         :param again: run them also if they were backfilled before.
         :param by: who asked for it; for the log ``pyncette.audit``.
 
-        Raises ConfigurationError if there is no such instance, or for more than 10,000 runs; nothing is changed then. Safe to repeat if
+        Raises ConfigurationError if there is no such instance, or for more than 10,000 runs; nothing was changed then. Safe to repeat if
         it raised a RepositoryError.
         """
         key, by = self._origin_key(task, instance_name), check_by(by)
@@ -113,7 +113,7 @@ class Triggering(Scheduling):
         key = self._key(task, instance_name)
         if id(task.template) not in self._tasks:
             raise ConfigurationError(
-                f"The task {task.name!r} is not known here; declare it with this application, before create() or run()"
+                f"The task {task.name!r} does not belong to this application; declare it with this application, before create() or run()"
             )
         return key
 
@@ -124,7 +124,7 @@ class Triggering(Scheduling):
         if row is None:
             return (task.schedule, None) if isinstance(task, StaticTask) else None
         if row.state is State.UNREADABLE:
-            raise ConfigurationError(f"What is stored of {key.name!r} {row.error}; schedule it anew, or remove it")
+            raise ConfigurationError(f"What is stored of {key.name!r} {row.error}; schedule it again, or remove it")
         return parse(row.schedule), row
 
     async def _times(
@@ -135,20 +135,20 @@ class Triggering(Scheduling):
                 raise ConfigurationError(f"The {name} of a backfill is {shown(instant)}; pass an aware datetime")
         found = await self._origin(task, key)
         if found is None:
-            raise ConfigurationError(f"Task {task.name!r} has no instance {key.name!r} in the store; nothing is changed")
+            raise ConfigurationError(f"Task {task.name!r} has no instance {key.name!r} in the store; nothing was changed")
         start, end, now = plain_instant(start), plain_instant(end), self.clock.now()
         if end <= start:
-            raise ConfigurationError(f"The end of the backfill, {end}, is not after its start, {start}; exchange them")
+            raise ConfigurationError(f"The end of the backfill, {end}, is not after its start, {start}; swap them")
         if end > now:
             raise ConfigurationError(
-                f"The end of the backfill, {end}, is in the future; what comes is run by the schedule, so end it by now"
+                f"The end of the backfill, {end}, is in the future; the schedule runs future occurrences, so end the backfill now or earlier"
             )
         schedule, row = found
         times: list[datetime] = []
         for at in occurrences(schedule, (schedule.first(now) or now) if row is None else row.occurrence, start, end):
             if len(times) == MOST:
                 raise ConfigurationError(
-                    f"From {start} to {end} there are more than {MOST} runs of {key.name!r}; backfill a shorter time, one after another"
+                    f"From {start} to {end} there are more than {MOST} runs of {key.name!r}; split the backfill into shorter ones"
                 )
             times.append(at.astimezone(UTC))
             if len(times) % _SLICE == 0:

@@ -27,4 +27,4 @@ def _connect(**signal: Any) -> None:
     try:
         client().open()
     except PyncetteError as error:
-        logger.warning("Can't connect yet, and try again when something is scheduled: %s", error)
+        logger.warning("Can't connect yet; will try again when something is scheduled: %s", error)

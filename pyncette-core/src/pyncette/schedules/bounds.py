@@ -52,10 +52,10 @@ class Bounded(Schedule):
             if (instant := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _checked(instant, name))
         if self.start_at is not None and self.end_at is not None and self.end_at < self.start_at:
-            raise ScheduleError(f"The schedule ends at {self.end_at}, before it starts, at {self.start_at}: exchange them")
+            raise ScheduleError(f"The schedule ends at {self.end_at}, before it starts, at {self.start_at}: swap them")
         runs = self.max_runs
         if runs is not None and (not isinstance(runs, int) or isinstance(runs, bool) or not 1 <= runs <= _MOST_RUNS):
-            raise ScheduleError(f"max_runs must be a whole number from 1 on, not {shown(runs)}")
+            raise ScheduleError(f"max_runs must be a whole number of at least 1, not {shown(runs)}")
         if isinstance(self.schedule, Once) and (self.start_at, self.end_at, runs) != (None, None, None):
             raise ScheduleError("An instant has no start_at, end_at or max_runs, since it occurs once: leave them out")
 

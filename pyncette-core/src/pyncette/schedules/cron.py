@@ -147,9 +147,7 @@ def normalise(expression: str) -> str:
     :raises ScheduleError: it is too long.
     """
     if len(expression) > _LONGEST:
-        raise ScheduleError(
-            f"A cron expression has at most {_LONGEST} characters, not {len(expression)} as {shown(expression)} has"
-        )
+        raise ScheduleError(f"A cron expression has at most {_LONGEST} characters, but {shown(expression)} has {len(expression)}")
     words = " ".join(plain_text(expression).split())
     return words.lower() if words.startswith("@") else words.upper()
 

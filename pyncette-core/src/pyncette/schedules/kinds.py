@@ -209,7 +209,7 @@ class Once(Schedule):
     def canonical(cls, at: datetime, timezone: str, digest: str) -> "Once":
         """One of parts whose form is known to be right; raises ScheduleError for an instant or a time zone that can't be."""
         if not EARLIEST <= at <= LATEST:
-            raise ScheduleError(f"The instant {shown(at)} is none that the clock of every zone can show")
+            raise ScheduleError(f"The instant {shown(at)} is out of range: not every zone's clock can show it")
         find_zone(timezone)
         once = object.__new__(cls)
         for name, value in (("at", at), ("timezone", timezone), ("digest", digest)):

@@ -77,7 +77,7 @@ def read_words(expression: str, zone: tzinfo, timezone: str) -> Words:
     if not isinstance(expression, str):
         raise ScheduleError(f"An rrule must be a string such as 'FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17', not {shown(expression)}")
     if len(expression) > _LONGEST:
-        raise ScheduleError(f"An rrule has at most {_LONGEST} characters, not {len(expression)} as {shown(expression)} has")
+        raise ScheduleError(f"An rrule has at most {_LONGEST} characters, but {shown(expression)} has {len(expression)}")
     try:
         return _words(plain_text(expression), zone, timezone)
     except ScheduleError as error:

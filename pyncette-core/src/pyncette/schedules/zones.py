@@ -49,7 +49,7 @@ def find_zone(name: str) -> tzinfo:
         what = f"{shown(name)}: write {key!r}" if isinstance(key, str) else shown(name)
         raise ScheduleError(f"A timezone must be the name of a zone such as 'Europe/London', not {what}")
     if len(name) > _LONGEST:
-        raise ScheduleError(f"The name of a time zone has at most {_LONGEST} characters, not {len(name)} as {shown(name)} has")
+        raise ScheduleError(f"The name of a time zone has at most {_LONGEST} characters, but {shown(name)} has {len(name)}")
     return _load(plain_text(name))
 
 

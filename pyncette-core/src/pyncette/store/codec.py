@@ -44,13 +44,13 @@ def decode(
     # Plainly written out: of all that a claim or a settlement does in Python, this takes the most time.
     try:
         if type(spec) is not str or type(schedule) is not str:
-            raise ValueError("the spec or the schedule is no text")
+            raise ValueError("the spec or the schedule is not text")
         if not (lease is None or type(lease) is str) or not (error is None or type(error) is str):
-            raise ValueError("the lease or the error is no text")
+            raise ValueError("the lease or the error is not text")
         if not (memo is None or type(memo) is str):
-            raise ValueError("the memo is no text")
+            raise ValueError("the memo is not text")
         if not type(epoch) is type(revision) is type(attempt) is int:
-            raise ValueError("the epoch, the revision or the attempt is no whole number")
+            raise ValueError("the epoch, the revision or the attempt is not a whole number")
         if not (-_LARGEST <= epoch <= _LARGEST and 0 <= revision <= _LARGEST and 0 <= attempt <= _LARGEST):
             raise ValueError("the epoch, the revision or the attempt is out of range")
         # Most times of a row are equal to others of it, and need not be made again.
@@ -100,9 +100,9 @@ def from_json(key: Key, text: str | bytes) -> Row:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as problem:
-        return unreadable(key, f"it is no JSON ({type(problem).__name__})")
+        return unreadable(key, f"it is not JSON ({type(problem).__name__})")
     if not isinstance(values, dict):
-        return unreadable(key, "it is no JSON object")
+        return unreadable(key, "it is not a JSON object")
     fields: list[Any] = [values.get(name) for name in _FIELDS]
     return decode(key, *fields)
 
@@ -135,7 +135,7 @@ def unreadable(key: Key, problem: str, ready_at: object = None) -> Row:
 
 def _instant(microseconds: object) -> datetime:
     if type(microseconds) is not int:  # nor a float, which is not exact
-        raise ValueError("a time is no whole number of microseconds")
+        raise ValueError("a time is not a whole number of microseconds")
     try:
         return from_microseconds(microseconds)
     except OverflowError:

@@ -113,7 +113,7 @@ def begun(connection: object, *, is_open: bool, in_transaction: bool, how: str) 
     if not is_open:
         raise ConfigurationError(f"This {what} is closed; pass one that is open, and use within() as long as its transaction lasts")
     if not in_transaction:
-        raise ConfigurationError(f"This {what} is in no transaction, so each call would be committed at once; begin one: {how}")
+        raise ConfigurationError(f"This {what} is not in a transaction, so each call would be committed at once; begin one: {how}")
 
 
 def is_a(connection: object, module: str, *names: str) -> bool:
@@ -126,7 +126,7 @@ def unknown(connection: object, store: str, welcome: str) -> ConfigurationError:
     """The error for a connection that can't be joined."""
     return ConfigurationError(
         f"within() got an object of the type {name_of(type(connection))}, but the tasks are in {store}; pass {welcome}, "
-        "SQLAlchemy's AsyncConnection or AsyncSession, or to app.blocking() their synchronous kin or Django's connection"
+        "SQLAlchemy's AsyncConnection or AsyncSession, or, for app.blocking(), their synchronous counterparts or Django's connection"
     )
 
 

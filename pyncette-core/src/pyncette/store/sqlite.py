@@ -216,7 +216,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
     def within(self, connection: object) -> Repository:
         """On a connection of aiosqlite, sqlite3, SQLAlchemy or Django to the same file. It takes the write lock with its first call."""
         if not self._file:
-            raise RepositoryError("The tasks are in memory, where no other connection gets to; use a file: sqlite:///pyncette.db")
+            raise RepositoryError("The tasks are in memory, out of reach of other connections; use a file: sqlite:///pyncette.db")
         user = user_connection(connection, self._where)
         joined = copy.copy(self)
         joined._connection = JoinedConnection(user, self._file, self._where, self._table, self._sql[LOCK], self._timeout)
@@ -237,8 +237,8 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
             # Before the first thing that may write.
             if {name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (self._table,))} >= OLD_FIELDS:
                 raise RepositoryError(
-                    f"The table {self._table!r} in {self._where} is of Pyncette 1, whose tasks are not read; "
-                    "choose another sqlite_table_name, and schedule them anew"
+                    f"The table {self._table!r} in {self._where} belongs to Pyncette 1, whose tasks can't be read; "
+                    "choose another sqlite_table_name, and schedule them again"
                 )
             if not create or self._is_there(db):
                 self._check_table(db)
@@ -326,7 +326,7 @@ def _located(database: str, *, create: bool) -> tuple[str, str]:
 def _from_url(url: BackendURL) -> Mapping[str, Any]:
     if url.hosts or url.username is not None or url.password is not None:
         raise ConfigurationError(
-            f"A SQLite URL has no host, but {url} has; write sqlite:///relative/path.db or sqlite:////absolute/path.db"
+            f"A SQLite URL has no host, but {url} has one; write sqlite:///relative/path.db or sqlite:////absolute/path.db"
         )
     return {"sqlite_database": url.path[1:] or ":memory:"}
 

@@ -81,7 +81,7 @@ class Connection:
         except TimeoutError as error:
             raise TransientRepositoryError(
                 f"The SQLite database {self._where} was busy for {self._timeout:g} s; "
-                "look for a connection that keeps it locked, or raise sqlite_timeout"
+                "find the connection that keeps it locked, or raise sqlite_timeout"
             ) from error
         except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
             raise translated(error, self._where, self._table) from error

@@ -10,7 +10,7 @@ __all__ = ["is_busy", "is_no_text", "translated"]
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 #: Nothing is wrong with the call, and all the other calls fail alike until somebody helps: so they are to be repeated.
 _TRANSIENT = {
-    sqlite3.SQLITE_FULL: "has no room left; free some space on its disk",
+    sqlite3.SQLITE_FULL: "is full; free some space on its disk",
     sqlite3.SQLITE_IOERR: "can't be read or written; check its disk",
 }
 _PERMANENT = {

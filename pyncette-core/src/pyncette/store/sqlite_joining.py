@@ -59,7 +59,7 @@ class JoinedConnection(Connection):
                 if locked or getattr(cause, "sqlite_errorcode", None) == _SNAPSHOT:
                     raise TransientRepositoryError(
                         f"Others have written to the SQLite database {self._where} since this transaction began with a read; "
-                        "roll it back, and begin it anew with BEGIN IMMEDIATE"
+                        "roll it back, and start it again with BEGIN IMMEDIATE"
                     ) from cause
                 if time.monotonic() - began >= self._timeout:
                     raise TransientRepositoryError(

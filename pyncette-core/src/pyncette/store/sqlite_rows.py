@@ -150,7 +150,7 @@ def row_of(values: Sequence[Any]) -> Row:
     if type(name) is str and "\0" not in name:  # which SQLite's JSON does not get beyond
         return decode(Key(partition, name), *values[2:])
     name = name.encode() if isinstance(name, str) else name
-    return unreadable(Key(partition, name_of_bytes(name)), "the name is no text", values[READY_AT])
+    return unreadable(Key(partition, name_of_bytes(name)), "the name is not text", values[READY_AT])
 
 
 def is_time(ready_at: object) -> bool:

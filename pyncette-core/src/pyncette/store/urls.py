@@ -100,7 +100,7 @@ class BackendURL:
         if not all(_HOST.fullmatch(host) for host in hosts.split(",")) or (hosts.startswith(":") and not at):
             # Not shown: it may be a password that lacks the '@' behind it.
             raise ConfigurationError(
-                f"The {scheme}:// URL has something else than HOST or HOST:PORT after its '//'; credentials go before an '@', "
+                f"The {scheme}:// URL has something other than HOST or HOST:PORT after its '//'; credentials go before an '@', "
                 "as USER:PASSWORD@HOST or :PASSWORD@HOST"
             )
         pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
@@ -278,14 +278,14 @@ def load(scheme: str) -> Backend:
         raise UnknownBackendError(f"No backend is known for {scheme}://{instead_of(scheme, schemes | DISTRIBUTIONS.keys())}")
     owners = sorted({entry.dist.name if entry.dist else entry.value for entry in entries})
     if len(owners) > 1:
-        raise ConfigurationError(f"{scheme}:// is offered by {' and '.join(owners)}; uninstall all but one of them")
+        raise ConfigurationError(f"{scheme}:// is provided by {' and '.join(owners)}; uninstall all but one of them")
     try:
         backend = entries[0].load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also one that exits
         raise BackendImportError(
-            f"{scheme}:// is served by {owners[0]}, which failed to import ({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"{scheme}:// belongs to {owners[0]}, which failed to import ({type(error).__name__}: {' '.join(str(error).split())}); "
             f"try: pip install --force-reinstall {owners[0]}"
         ) from error
     if not isinstance(backend, Backend):

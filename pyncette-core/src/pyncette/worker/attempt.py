@@ -120,7 +120,7 @@ class Attempt:
             outcome=RunOutcome.DIED,
             attempt=attempt,
             worker=None,
-            error=f"given up: attempt {attempt} of {most} did not end in its lease",
+            error=f"given up: attempt {attempt} of {most} did not finish within its lease",
         )
 
     # --- what others are told ---------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class Ending:
         if self._cancelled.is_set():
             grace = _CANCELLATION_GRACE
         elif executions:
-            logger.warning("Not all bodies ended within the shutdown timeout; cancelling them: %s", _names(executions))
+            logger.warning("Not all bodies finished within the shutdown timeout; cancelling: %s", _names(executions))
         self._runner.cancelling = True
         self._executor.cancel()
         await asyncio.wait([ending], timeout=grace)
@@ -78,7 +78,7 @@ class Ending:
                 del executions[execution]
                 execution.release_unstarted()
         if executions:
-            logger.error("Some bodies did not end when they were cancelled; they are left behind: %s", _names(executions))
+            logger.error("Some bodies did not stop when they were cancelled; leaving them behind: %s", _names(executions))
 
     async def _all_ended(self, polls: set[asyncio.Task[None]]) -> None:
         while polls:
@@ -96,7 +96,7 @@ class Ending:
             self._settler.close(give_up_at=self._clock.monotonic() + _CANCELLATION_GRACE)
             await asyncio.wait([settling], timeout=_CANCELLATION_GRACE + grace)
         if not settling.done():
-            logger.error("The store does not answer; %d outcomes are not stored", self._settler.pending)
+            logger.error("The store is unreachable; %d outcomes are not stored", self._settler.pending)
             settling.cancel()
             await asyncio.wait([settling], timeout=grace)
 

@@ -128,11 +128,13 @@ class Execution(PolicedAttempt):
             except Exception:
                 # A newer version of the code may understand the row, so it stays as it is, and is looked at again after a lease.
                 if runner.is_news(claim.key):
-                    logger.exception("%s can't be run: what is stored of it can't be understood", self, extra=self.fields())
+                    logger.exception("%s can't run: its stored row can't be read", self, extra=self.fields())
                 self._settle(Release(claim, self.lease.expires_at, started=False))
                 return
             if runner.overtaken and (ended := runner.overtaken.commit_of(claim)) is not None:
-                logger.warning("%s has ended before, but after its lease; that is stored now", self, extra=self.fields())
+                logger.warning(
+                    "%s finished earlier, but after its lease expired; storing its outcome now", self, extra=self.fields()
+                )
                 self._settle(ended)
                 return
             if (task.skips or runner.resumed) and (skip := self.skip(schedule, runner.resumed)) is not None:
@@ -241,7 +243,7 @@ class Execution(PolicedAttempt):
             self._lost = True
             logger.warning("%s lost its lease: %s%s", self, answer.error or answer.outcome, self.excuse(), extra=self.fields())
             self._runner.lease_lost(self.task)
-        raise LeaseLostException(f"The lease of {self} is over; another worker may run it now")
+        raise LeaseLostException(f"The lease of {self} is lost; another worker may run it now")
 
     # --- outcomes ---------------------------------------------------------------------------------------------------
 

@@ -72,15 +72,13 @@ class Listening:
                             self._expect(None, self._clock.now())
                 return
             except TransientRepositoryError as error:
-                logger.debug("Hints of other processes can't be heard at present: %s", error)
+                logger.debug("Can't receive hints from other processes at present: %s", error)
             except RepositoryError as error:
                 level = logging.DEBUG if refused else logging.INFO
-                logger.log(
-                    level, "Hints of other processes can't be heard; what they schedule is found when it is polled: %s", error
-                )
+                logger.log(level, "Can't receive hints from other processes; polling finds what they schedule: %s", error)
                 refused = True
             except Exception as error:
                 level = logging.DEBUG if refused else logging.ERROR
-                logger.log(level, "Listening for hints failed; what others schedule is found when it is polled", exc_info=error)
+                logger.log(level, "Listening for hints failed; polling finds what others schedule", exc_info=error)
                 refused = True
             await asyncio.sleep(pauses.next())

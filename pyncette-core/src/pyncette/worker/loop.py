@@ -161,7 +161,7 @@ class Engine:
             self.stop()
             await finished(work)
             if not work.cancelled() and (error := work.exception()) is not None:
-                logger.error("The worker failed while it was being cancelled", exc_info=error)  # noqa: TRY400
+                logger.error("The worker failed while being cancelled", exc_info=error)  # noqa: TRY400
             raise
         finally:
             if self._runner.watch is not None:
@@ -294,7 +294,7 @@ class Engine:
             try:
                 task = lane.task(claim.key.name)
             except KeyError:
-                logger.error("The store gave %s, which was not asked for; it is left alone", claim.key)  # noqa: TRY400
+                logger.error("The store returned %s, which was not asked for; leaving it alone", claim.key)  # noqa: TRY400
                 continue
             if claim.key not in holding or not self._runner.adopt(claim, lease):
                 executions.append(Execution(self._runner, task, claim, lease))
@@ -316,7 +316,7 @@ class Engine:
     def _report(self, result: ClaimResult) -> None:
         for row in result.unreadable:
             if self._runner.is_news(row.key):
-                logger.error("%s %s; it is skipped until it is mended or removed", row.key, row.error)
+                logger.error("%s %s; skipping it until it is repaired or removed", row.key, row.error)
 
     def _failed(self, lane: Lane, error: Exception) -> None:
         self._errors.append(error)

@@ -78,4 +78,4 @@ class PolicedAttempt(ToldAttempt):
                 raise NotImplementedError(f"{type(repository).__name__} can't pause tasks")
             await repository.pause(now, [claim.key], {claim.key: Memo.read(memo or "").paused(note).text()})
         except Exception:
-            logger.exception("%s was given up, but can't be paused; it goes on", self, extra=self.fields())
+            logger.exception("%s was given up, but can't be paused; continuing", self, extra=self.fields())

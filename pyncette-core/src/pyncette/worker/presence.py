@@ -48,7 +48,7 @@ class Outage:
         """A call has failed because the store could not be reached."""
         if self._since is None:
             self._since, self._last = self._clock.monotonic(), Incident(self._clock.now(), timedelta(), str(error))
-            logger.warning("The store can't be reached; trying again until it can: %s", error)
+            logger.warning("The store is unreachable; retrying until it is back: %s", error)
 
     def end(self) -> None:
         """No call fails any more."""

@@ -87,7 +87,7 @@ class Recorder:
         finally:
             self._writing.cancel()
             if self._waiting:
-                logger.warning("The history can't be written; %d entries are missing from it", self._dropped + len(self._waiting))
+                logger.warning("The history can't be written; %d entries are missing", self._dropped + len(self._waiting))
                 self._waiting.clear()
 
     async def _write(self, repository: SupportsHistory) -> None:
@@ -118,7 +118,7 @@ class Recorder:
             self._owed += len(batch)
             pauses.reset()
             if self._dropped:
-                logger.warning("The history is written again; %d entries are missing from it", self._dropped)
+                logger.warning("The history can be written again; %d entries are missing", self._dropped)
                 self._dropped = 0
             if not self._closing:
                 await self._make_room(repository)
@@ -129,8 +129,8 @@ class Recorder:
 
     def _drop(self, count: int, error: Exception | None = None) -> None:
         if not self._dropped:
-            why = "the store does not keep up with it" if error is None else error
-            logger.warning("The history can't be written, and entries are missing from it from now on: %s", why)
+            why = "the store can't keep up" if error is None else error
+            logger.warning("The history can't be written, so further entries will be missing: %s", why)
         self._dropped += count
 
     async def _pause(self, seconds: float) -> None:
@@ -159,7 +159,7 @@ class Recorder:
                     while await repository.trim(partition, name, keep=keep, limit=_PRUNED):
                         pass
         except Exception as error:
-            logger.debug("What is over can't be removed from the history: %s", error)
+            logger.debug("Expired entries can't be removed from the history: %s", error)
         if len(self._written) > _MOST_WAITING:
             self._written.clear()
 

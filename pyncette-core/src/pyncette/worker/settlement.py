@@ -174,7 +174,7 @@ class Settler:
     async def _settle(self, batch: Sequence[_Entry]) -> Sequence[Outcome]:
         outcomes = await self._repository.settle(self._clock.now(), [entry.settlement for entry in batch])
         if len(outcomes) != len(batch):
-            raise RepositoryError(f"The store answered {len(outcomes)} outcomes to {len(batch)} settlements")
+            raise RepositoryError(f"The store returned {len(outcomes)} outcomes for {len(batch)} settlements")
         return outcomes
 
     def _answer(self, entry: _Entry, answer: Answer) -> None:

@@ -109,7 +109,7 @@ class ToldAttempt(Attempt):
         """The body is started; and if that is since another worker has not ended it, this, too."""
         started = dataclasses.replace(self.ended_as(RunOutcome.STARTED), ended=None)
         if self.claim.attempt > 1 and (unreported := Memo.read(self.claim.memo).unreported(self.claim.occurrence, self.attempt)):
-            error = f"{unreported} attempt{'' if unreported == 1 else 's'} did not end in the lease"
+            error = f"{unreported} attempt{'' if unreported == 1 else 's'} did not finish within the lease"
             died = dataclasses.replace(
                 started,
                 started=None,
@@ -125,19 +125,19 @@ class ToldAttempt(Attempt):
     # --- the log ----------------------------------------------------------------------------------------------------
 
     def report_late(self) -> None:
-        logger.warning("%s is not started: its lease ended before%s", self, self.excuse(), extra=self.fields())
+        logger.warning("%s does not start: its lease has already expired%s", self, self.excuse(), extra=self.fields())
         self._runner.lease_lost(self.task)
 
     def report_adopted(self, ended: bool) -> None:
         if ended:
             logger.warning(
-                "%s has ended, but its lease did before that could be stored; it is stored under a new one",
+                "%s has finished, but its lease expired before the outcome could be stored; storing it under a new lease",
                 self,
                 extra=self.fields(),
             )
         else:
             logger.warning(
-                "%s has run for %.0f s, longer than its lease of %g s; it goes on under a new one. Send heartbeats, give it a longer "
+                "%s has run for %.0f s, longer than its lease of %g s; it continues under a new lease. Send heartbeats, give it a longer "
                 "lease_duration, or end it with timeout=",
                 self,
                 self.elapsed,
@@ -154,14 +154,14 @@ class ToldAttempt(Attempt):
         if outcome is Outcome.ALREADY:
             return
         if outcome is Outcome.LOST:
-            logger.warning("%s ended after its lease was taken over; it may have run twice%s", self, self.excuse(), extra=extra)
+            logger.warning("%s finished after it was taken over; it may have run twice%s", self, self.excuse(), extra=extra)
             if not self._lost:
                 self._runner.lease_lost(self.task)
         elif outcome is None:
             logger.error("The outcome of %s could not be stored; it may run again: %s", self, answer.error, extra=extra)
         else:
             what = "unscheduled" if outcome is Outcome.GONE else "re-scheduled"
-            logger.debug("%s was %s meanwhile", self, what, extra=extra)
+            logger.debug("%s was %s in the meantime", self, what, extra=extra)
 
     def excuse(self) -> str:
         watch, lease = self._runner.watch, self.task.lease_duration.total_seconds()

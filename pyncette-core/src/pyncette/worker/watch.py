@@ -72,7 +72,7 @@ class Watch:
                 )
                 if culprit:
                     logger.warning(
-                        "%s has kept the event loop from running for %.1f s: nothing else runs, and leases may end. "
+                        "%s has kept the event loop from running for %.1f s: nothing else runs, and leases may expire. "
                         "Use an asynchronous library, or asyncio.to_thread()",
                         culprit,
                         time.monotonic() - asked,

@@ -18,7 +18,7 @@ def without_credentials(where: str, error: driver.BotoCoreError) -> RepositoryEr
         )
     # Transient, since they are fetched again every few hours, and that may fail for once.
     return TransientRepositoryError(
-        f"The AWS credentials for {where} could not be fetched ({type(error).__name__}); check where they are to come from"
+        f"The AWS credentials for {where} could not be fetched ({type(error).__name__}); check the source they come from"
     )
 
 

@@ -187,7 +187,7 @@ def _check_size(row: Row) -> None:
     if taken > _MAX_BYTES:
         raise RepositoryError(
             f"The task {row.key.name!r} of {row.key.partition!r} takes {taken:,} bytes with its arguments, but DynamoDB holds no more "
-            f"than {_MAX_BYTES:,}; store the arguments elsewhere, and pass where they are"
+            f"than {_MAX_BYTES:,}; store the arguments elsewhere, and pass their location"
         )
 
 

@@ -200,8 +200,8 @@ class DynamoDBRepository(DynamoDBHistory, CompareAndSetRepository):
         found = await self._table.send("Scan", expected=denied, TableName=self._table.name, Limit=25)
         if found and any("locked_by" in item for item in found["Items"]):
             raise RepositoryError(
-                f"The table {self._table.name!r} in {self._table.where} has the tasks of a Pyncette 1, which this one can't read; "
-                "choose another dynamodb_table_name, and schedule dynamic tasks there anew"
+                f"The table {self._table.name!r} in {self._table.where} has tasks of Pyncette 1, which this version can't read; "
+                "choose another dynamodb_table_name, and schedule dynamic tasks there again"
             )
 
     async def _query_rows(self, partition: str, limit: int, **arguments: Any) -> Mapping[str, Any]:

@@ -48,7 +48,7 @@ def translated(error: Exception, where: str, table: str, timeout: float) -> Repo
         return TransientRepositoryError(f"{what} did not answer within {timeout:g} s; is the address right?")
     if isinstance(error, NoTLSError):
         return RepositoryError(
-            f"{what} offers no TLS, so nothing was sent; enable it there, find out who is in between, or do without mysql_ssl"
+            f"{what} offers no TLS, so nothing was sent; enable it there, check who is in between, or leave out mysql_ssl"
         )
     cause = error.__cause__
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
@@ -65,7 +65,7 @@ def translated(error: Exception, where: str, table: str, timeout: float) -> Repo
             f"{what} refused the login: {_line(error)}; check user, password and grants, and whether it demands TLS"
         )
     if code == _TLS_REQUIRED:
-        return RepositoryError(f"{what} wants connections to be encrypted; set mysql_ssl")
+        return RepositoryError(f"{what} requires encrypted connections; set mysql_ssl")
     if code == ER.BAD_DB_ERROR:
         return RepositoryError(f"{what} has no such database: {_line(error)}; create it, or correct the name")
     if code == ER.NO_SUCH_TABLE:

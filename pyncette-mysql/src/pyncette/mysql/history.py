@@ -69,7 +69,7 @@ class MySQLHistory:
         except TransientRepositoryError:
             raise
         except RepositoryError as error:
-            _LOG.info("No history is kept, since its table may not be created (%s)", error)
+            _LOG.info("No history is kept, because its table can't be created (%s)", error)
 
     async def _delete(self, sql: str, parameters: Sequence[Any]) -> int:
         async def delete(run: Run) -> int:

@@ -85,9 +85,7 @@ class JoinedTransactions(Transactions):
             code = error.args[0] if error.args and isinstance(error.args[0], int) else None
         again = "roll the transaction back, and repeat it as a whole"
         if code == ER.LOCK_DEADLOCK:
-            return TransientRepositoryError(
-                "MySQL has rolled this transaction back, for it and another waited for each other; repeat it"
-            )
+            return TransientRepositoryError("MySQL has rolled this transaction back because of a deadlock; repeat it")
         if code == ER.LOCK_WAIT_TIMEOUT:
             return TransientRepositoryError(f"This transaction has waited too long for another one's lock on a row; {again}")
         if code in (ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR, ER.TABLEACCESS_DENIED_ERROR):

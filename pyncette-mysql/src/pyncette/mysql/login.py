@@ -39,7 +39,7 @@ def login(
     for name, value in {"mysql_user": user or "", "mysql_password": password, "mysql_database": database}.items():
         if "\0" in value or not _is_text(value):
             shown = "" if name == "mysql_password" else f"={value!r}"
-            raise ConfigurationError(f"{name}{shown} is no text that a server could have; it has a NUL or half a character in it")
+            raise ConfigurationError(f"{name}{shown} is not text that a server could accept; it contains NUL or a lone surrogate")
 
     def options() -> dict[str, Any]:
         return {
@@ -70,13 +70,13 @@ def tls(
     given = [name for name, value in files.items() if value is not None]
     if context is not None:
         if given or mode is not None:
-            raise ConfigurationError(f"mysql_ssl_context says it all; leave out {(given or ['mysql_ssl_mode'])[0]}")
+            raise ConfigurationError(f"mysql_ssl_context covers everything; leave out {(given or ['mysql_ssl_mode'])[0]}")
         return context
     if mode is not None:
         known = mode.upper().replace("-", "_")
         if known == "PREFERRED":
             raise ConfigurationError(
-                "mysql_ssl_mode='PREFERRED' is no protection, since anybody in between can say no; use 'REQUIRED' or 'VERIFY_IDENTITY'"
+                "mysql_ssl_mode='PREFERRED' gives no protection, since anybody in between can refuse TLS; use 'REQUIRED' or 'VERIFY_IDENTITY'"
             )
         if known not in TLS_MODES:
             raise ConfigurationError(f"mysql_ssl_mode={mode!r} is not known; use one of {', '.join(TLS_MODES)}")
@@ -90,10 +90,10 @@ def tls(
     elif not wanted and not given:
         return None
     if key is not None and cert is None:
-        raise ConfigurationError("mysql_ssl_key is of no use without mysql_ssl_cert; give both")
+        raise ConfigurationError("mysql_ssl_key has no effect without mysql_ssl_cert; give both")
     for name in given:
         if not Path(files[name] or "").is_file():
-            raise ConfigurationError(f"{name}={files[name]!r} is no file here")
+            raise ConfigurationError(f"{name}={files[name]!r} is not a file on this machine")
     try:
         context = ssl.create_default_context(cafile=ca)
         if cert is not None:

@@ -111,7 +111,7 @@ class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
         try:
             start = bytes.fromhex(token or "").hex()
         except ValueError:
-            raise RepositoryError(f"{token!r:.100} is no token of a listing; begin anew without one") from None
+            raise RepositoryError(f"{token!r:.100} is not a continuation token; start again without one") from None
         found = await self._fetch(statements.LIST, [partition, start, limit + 1])
         return Page([row_of(values) for values in found[:limit]], found[limit][1].hex() if len(found) > limit else None)
 
@@ -217,7 +217,7 @@ class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
             if {column for (column,) in await self._fetch(statements.COLUMNS_OF, [self._name])} == statements.COLUMNS_OF_PYNCETTE_1:
                 raise RepositoryError(
                     f"{table} is one of Pyncette 1, which this version can't read; choose another mysql_table_name, "
-                    "schedule its tasks anew there, and drop it once no program of Pyncette 1 runs any more"
+                    "schedule its tasks again there, and drop it once no program of Pyncette 1 runs any more"
                 )
             raise RepositoryError(f"{table} is not one of Pyncette's; choose another mysql_table_name")
         if int(version) > statements.FORMAT:

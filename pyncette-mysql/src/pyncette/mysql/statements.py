@@ -222,7 +222,7 @@ def due_row_of(partition: str, values: Sequence[Any]) -> Row:
     try:
         key = Key(partition, name.decode())
     except UnicodeDecodeError:
-        return unreadable(Key(partition, name_of_bytes(name)), "the name is no text", int(ready))
+        return unreadable(Key(partition, name_of_bytes(name)), "the name is not text", int(ready))
     counts = int(epoch), int(revision), int(attempt)
     return decode(key, spec, schedule, int(at), int(after), int(ready), None, until, *counts, state, None, memo)
 
@@ -239,7 +239,7 @@ def row_of(values: Sequence[Any]) -> Row:
     try:
         return decode(Key(partition, name.decode()), *others)
     except UnicodeDecodeError:
-        return unreadable(Key(partition, name_of_bytes(name)), "the name is no text", others[FIELDS.index("ready_at") - 2])
+        return unreadable(Key(partition, name_of_bytes(name)), "the name is not text", others[FIELDS.index("ready_at") - 2])
 
 
 def quoted(table: str) -> str:

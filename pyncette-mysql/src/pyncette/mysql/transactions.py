@@ -47,7 +47,7 @@ def exactly(rows: int) -> Statement:
 def too_large(statement: Statement, size: int, where: str, largest: int) -> RepositoryError:
     """The error for a statement of ``size`` bytes where ``largest`` are taken."""
     return RepositoryError(
-        f"{statement.what} takes {size:,} bytes, more than MySQL at {where} takes in one packet; "
+        f"{statement.what} takes {size:,} bytes, more than MySQL at {where} accepts in one packet; "
         f"raise its max_allowed_packet, which is {largest:,}"
     )
 

@@ -132,11 +132,11 @@ def _check(options: Mapping[str, str], url: BackendURL) -> None:
         if name not in OPTIONS:
             raise ConfigurationError(f"Unknown option {name!r} in the URL {url}; use one of {', '.join(sorted(OPTIONS))}")
         if name in _CHOICES and value not in _CHOICES[name]:
-            raise ConfigurationError(f"The option {name}={value!r} of the URL is none of {', '.join(_CHOICES[name])}")
+            raise ConfigurationError(f"The option {name}={value!r} of the URL is not one of {', '.join(_CHOICES[name])}")
         if name in _NOTHING and value not in _NOTHING[name]:
             raise ConfigurationError(
-                f"{name}={value!r} of the URL can't be had with asyncpg; leave it out, and use sslmode=verify-full, "
-                "which keeps others out of the middle as well"
+                f"{name}={value!r} of the URL is not supported by asyncpg; leave it out, and use sslmode=verify-full, "
+                "which also prevents interception"
             )
         if name in _FILES and (name, value) != ("sslrootcert", _SYSTEM):
             try:
@@ -145,7 +145,9 @@ def _check(options: Mapping[str, str], url: BackendURL) -> None:
                 reason = error.strerror if isinstance(error, OSError) else error
                 raise ConfigurationError(f"The file {name}={value!r} of the URL can't be read: {reason}") from None
         if name == "port" and not all(port.isdecimal() and 0 < int(port) < 65536 for port in value.split(",")):
-            raise ConfigurationError(f"The option port={value!r} of the URL is no number from 1 to 65535, nor several with commas")
+            raise ConfigurationError(
+                f"The option port={value!r} of the URL is not a number from 1 to 65535, nor several separated by commas"
+            )
     if options.get("sslrootcert") == _SYSTEM and (options.get("sslmode", "verify-full") != "verify-full" or "sslcert" in options):
         raise ConfigurationError(
             "sslrootcert='system' of the URL goes with sslmode=verify-full, and not with sslcert; pass an ssl.SSLContext as postgres_ssl"
@@ -172,7 +174,7 @@ def _failure(error: BaseException, where: str, timeout: float) -> RepositoryErro
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # a wrong password, too
         advice = "check user and password"
         if "no encryption" in text or "SSL off" in text:
-            advice = "if the server wants TLS, use sslmode=require or verify-full"
+            advice = "if the server requires TLS, use sslmode=require or verify-full"
         elif "certificate" in text:
             advice = "give sslcert and sslkey"
         return RepositoryError(f"{at} refused the login: {text}; {advice}")

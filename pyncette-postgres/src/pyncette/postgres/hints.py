@@ -45,5 +45,5 @@ async def listening(connections: Connections, channel: str, listener: str) -> As
                 await connection.execute("SELECT 1", timeout=connections.timeout)
                 continue
             if hints is None:
-                raise ConnectionError("the connection on which hints are heard was lost")
+                raise ConnectionError("the connection that receives hints was lost")
             yield hints

@@ -40,9 +40,7 @@ class JoinedConnections(Connections):
         except (ConfigurationError, UnicodeEncodeError, asyncpg.DataError) as error:
             if isinstance(error, ConfigurationError):
                 raise
-            raise RepositoryError(
-                f"A value can't be stored in {self.table} in {self.where}: it is no text that UTF-8 has"
-            ) from None
+            raise RepositoryError(f"A value can't be stored in {self.table} in {self.where}: it is not valid UTF-8 text") from None
         except Exception as error:
             cause = cause_of(error)
             if (translated := self._translated(cause)) is None:
@@ -64,7 +62,7 @@ class JoinedConnections(Connections):
                 return TransientRepositoryError(f"The connection of this transaction can't be used ({line(error)}); {again}")
             return None
         if code == _FAILED:
-            return ConfigurationError("This transaction has failed before; roll it back, and begin anew")
+            return ConfigurationError("This transaction has failed before; roll it back, and start again")
         if code == _NO_TABLE:
             return ConfigurationError(
                 f"There is no table {self.table} where this connection leads to; pass one to the database of the tasks, {self.where}"

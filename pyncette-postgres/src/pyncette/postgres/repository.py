@@ -111,7 +111,9 @@ class PostgresRepository(PostgresHistory, Repository):
             if state is not None:
                 times = occurrence, execute_after, until
                 row = decode(key, spec, schedule, *times, None, locked, epoch, revision, attempt, state, None, memo)
-                unreadable.append(row if row.state is State.UNREADABLE else damaged(key, "it was ready at no time", until))
+                unreadable.append(
+                    row if row.state is State.UNREADABLE else damaged(key, "it has no time at which it is ready", until)
+                )
             else:
                 at = from_microseconds(occurrence)
                 after = at if execute_after == occurrence else from_microseconds(execute_after)
@@ -238,7 +240,7 @@ class PostgresRepository(PostgresHistory, Repository):
         except TransientRepositoryError:
             raise
         except RepositoryError:
-            _LOG.info("There is no table %s, nor may it be created: no history is kept", tables.history_of(self._table))
+            _LOG.info("There is no table %s and it can't be created, so no history is kept", tables.history_of(self._table))
 
     async def _fetch(self, statement: str, *arguments: Any, urgent: bool = False) -> Sequence[Any]:
         return await self._connections.fetch(self._sql[statement], *arguments, urgent=urgent)

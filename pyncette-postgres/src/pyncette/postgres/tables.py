@@ -103,7 +103,7 @@ def check(what: str, columns: Iterable[str], constraints: Iterable[str]) -> None
     versions = [name.removeprefix(_MARKER) for name in constraints if name.startswith(_MARKER)]
     if _OF_PYNCETTE_1.issubset(columns):
         raise RepositoryError(
-            f"{what} is of Pyncette 1, whose tasks are not read; choose another postgres_table_name, and schedule them anew"
+            f"{what} belongs to Pyncette 1, whose tasks can't be read; choose another postgres_table_name, and schedule them again"
         )
     if len(versions) != 1 or not versions[0].isdecimal() or not {*FIELDS}.issubset(columns):
         raise RepositoryError(f"{what} is not one of Pyncette's; choose another postgres_table_name")

@@ -54,7 +54,7 @@ def use_prometheus(
     metrics = metrics_of(REGISTRY if registry is None else registry)
     if app in metrics.apps:
         raise ConfigurationError(
-            "This application is measured in that registry already; call use_prometheus() once, or pass another"
+            "This registry already measures this application; call use_prometheus() once, or pass another registry"
         )
     metrics.apps.add(app)
     app.use_instrumentation(_Hooks(metrics, ticks=measure_ticks, calls=measure_repository, tasks=measure_tasks))
@@ -150,7 +150,7 @@ def _middleware(metrics: TaskMetrics) -> Middleware:
         except Exception:
             if not logged:
                 logged = True
-                logger.exception("Runs can't be measured; that stops nothing, and is logged once")
+                logger.exception("Runs can't be measured; this stops nothing, and is logged only once")
 
     async def measured(context: Context, next: Callable[[], Awaitable[None]]) -> None:
         task = context.task.template.name

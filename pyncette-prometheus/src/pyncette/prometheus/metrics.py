@@ -27,15 +27,13 @@ class TaskMetrics:
         self.runs = Operation(registry, "task_run", "Runs of tasks", label="task", buckets=_RUN_BUCKETS)
         self.staleness = Histogram(
             "pyncette_task_run_staleness_seconds",
-            "How far starts of runs are behind their scheduled times.",
+            "How late runs start, compared with their scheduled times.",
             ["task"],
             registry=registry,
             buckets=_STALENESS_BUCKETS,
         )
-        self.retries = Counter(
-            "pyncette_task_run_retries", "Runs of tasks that are not the first attempt.", ["task"], registry=registry
-        )
-        self.leases_lost = Counter("pyncette_leases_lost", "Runs of tasks that were overtaken.", ["task"], registry=registry)
+        self.retries = Counter("pyncette_task_run_retries", "Runs that are not the first attempt.", ["task"], registry=registry)
+        self.leases_lost = Counter("pyncette_leases_lost", "Runs that lost their lease.", ["task"], registry=registry)
 
     def declare(self, task: str) -> None:
         """Have all metrics of ``task`` exist, at zero: a rate needs a value before the first event."""
@@ -65,7 +63,7 @@ class Metrics:
     def batches(self) -> Histogram:
         return Histogram(
             "pyncette_repository_batch_rows",
-            "How many rows calls to the store were about; claims: how many they brought.",
+            "How many rows each call to the store concerned; for claims, how many it returned.",
             ["operation"],
             registry=self._registry,
             buckets=_BATCH_BUCKETS,
@@ -74,24 +72,24 @@ class Metrics:
     @cached_property
     def unreadable(self) -> Counter:
         return Counter(
-            "pyncette_unreadable_rows", "Due rows that claims skipped, since they make no sense.", registry=self._registry
+            "pyncette_unreadable_rows", "Due rows that claims skipped because they are not valid.", registry=self._registry
         )
 
     @cached_property
     def hints_sent(self) -> Counter:
         return Counter(
             "pyncette_hints_sent",
-            "Hints to other processes that something is ready before their next poll.",
+            "Hints sent to other processes that something is ready before their next poll.",
             registry=self._registry,
         )
 
     @cached_property
     def hints_received(self) -> Counter:
-        return Counter("pyncette_hints_received", "Hints of other processes that were heard.", registry=self._registry)
+        return Counter("pyncette_hints_received", "Hints received from other processes.", registry=self._registry)
 
     @cached_property
     def history(self) -> Counter:
-        return Counter("pyncette_history_entries", "Entries that were written to the history.", registry=self._registry)
+        return Counter("pyncette_history_entries", "Entries written to the history.", registry=self._registry)
 
     @cached_property
     def tasks(self) -> TaskMetrics:

@@ -17,10 +17,10 @@ class Operation:
         self, registry: CollectorRegistry, name: str, what: str, *, label: str | None = None, buckets: Sequence[float]
     ) -> None:
         labels = [] if label is None else [label]
-        self._total = Counter(f"pyncette_{name}s", f"{what} that ended, well or not.", labels, registry=registry)
+        self._total = Counter(f"pyncette_{name}s", f"{what} that ended, successfully or not.", labels, registry=registry)
         self._failures = Counter(f"pyncette_{name}_failures", f"{what} that failed.", labels, registry=registry)
         self._in_progress = Gauge(
-            f"pyncette_{name}s_in_progress", f"{what} on their way.", labels, registry=registry, multiprocess_mode="livesum"
+            f"pyncette_{name}s_in_progress", f"{what} in progress.", labels, registry=registry, multiprocess_mode="livesum"
         )
         self._duration = Histogram(
             f"pyncette_{name}_duration_seconds", f"{what}: how long they took.", labels, registry=registry, buckets=buckets

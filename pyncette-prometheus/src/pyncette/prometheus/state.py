@@ -151,7 +151,7 @@ class StateCollector(Collector):
         yield skew
         # Of two applications the larger number counts: most likely they share a store.
         seen = [(source, source.seen) for source in sources if source.seen is not None]
-        workers = GaugeMetricFamily("pyncette_workers", "Workers that are alive.")
+        workers = GaugeMetricFamily("pyncette_workers", "Live workers.")
         lag = GaugeMetricFamily(
             "pyncette_event_loop_lag_seconds", "The longest that something waited for the event loop within the last minute."
         )
@@ -182,17 +182,21 @@ class StateCollector(Collector):
 
 
 _WAITING: tuple[tuple[str, str, Callable[[Waiting], float]], ...] = (
-    ("pyncette_tasks_stored", "Tasks and instances that are in the store.", lambda counts: counts.stored),
+    ("pyncette_tasks_stored", "Tasks and instances in the store.", lambda counts: counts.stored),
     ("pyncette_tasks_due", "Tasks and instances whose time has come, and which nobody runs.", lambda counts: counts.due),
-    ("pyncette_oldest_due_age_seconds", "How long the longest due has been so.", lambda counts: counts.oldest_due_age),
+    (
+        "pyncette_oldest_due_age_seconds",
+        "How long the longest due task or instance has been due.",
+        lambda counts: counts.oldest_due_age,
+    ),
     (
         "pyncette_task_failures_in_a_row",
-        "Attempts of a static task that did not succeed, since one did.",
+        "Attempts of a static task that failed since it last succeeded.",
         lambda counts: counts.failures,
     ),
     (
         "pyncette_task_workers",
-        "Workers that are alive and poll the task; the fewest, of its partitions.",
+        "Live workers that poll the task; the minimum over its partitions.",
         lambda counts: counts.workers,
     ),
     ("pyncette_tasks_given_up", "Tasks and instances that were given up after their last attempt.", lambda counts: counts.given_up),

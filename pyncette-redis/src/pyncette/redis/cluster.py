@@ -59,7 +59,7 @@ class Cluster:
             for i in left:
                 node = moving.get(i) or self._owners.get(slots[i])
                 if node is None:
-                    replies[i] = driver.ClusterDownError(f"slot {slots[i]} is nobody's")
+                    replies[i] = driver.ClusterDownError(f"no node serves slot {slots[i]}")
                     self._stale = True
                 else:
                     groups[node].append(i)

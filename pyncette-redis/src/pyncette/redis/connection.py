@@ -31,19 +31,19 @@ _MEANINGS: Mapping[str, tuple[bool, str]] = {
     "user executing the script": (False, "denies its user a command, a key or a channel ({error}); allow it with ACL SETUSER"),
     "DB index": (False, "has no such database ({error}); choose a lower number, or raise its setting 'databases'"),
     "MOVED": (False, "is a node of a Redis Cluster ({error}); write redis+cluster://, or pass redis_cluster=True"),
-    "cluster support": (False, "is no Redis Cluster ({error}); write redis:// or rediss://, and no redis_cluster=True"),
+    "cluster support": (False, "is not a Redis Cluster ({error}); write redis:// or rediss://, and no redis_cluster=True"),
     "WRONGTYPE": (False, "has something else under Pyncette's keys ({error}); choose another redis_namespace"),
     "LOADING": (True, "is still loading its data ({error})"),
     "READONLY": (True, "is a replica, perhaps since a failover ({error})"),
     "MASTERDOWN": (True, "is a replica without its master ({error})"),
-    "NOREPLICAS": (True, "has too few replicas to write ({error}); look after them"),
-    "CLUSTERDOWN": (True, "has slots that no node serves ({error}); look after its nodes"),
+    "NOREPLICAS": (True, "has too few replicas to write ({error}); check them"),
+    "CLUSTERDOWN": (True, "has slots that no node serves ({error}); check its nodes"),
     "TRYAGAIN": (True, "is moving slots between its nodes ({error})"),
-    "BUSY": (True, "is busy with somebody's script ({error})"),
+    "BUSY": (True, "is busy running a script ({error})"),
     "OOM": (True, "has no memory left ({error}); raise its maxmemory, or remove something"),
-    "MISCONF": (True, "can't save its data and refuses writes ({error}); look into its log"),
+    "MISCONF": (True, "can't save its data and refuses writes ({error}); see its log"),
     "NO MASTER": (True, "names no master {master!r}; check the sentinels' addresses and redis_sentinel_master"),
-    "TIMEOUT": (True, "did not answer within {timeout:g} s; see what keeps it busy, or raise redis_timeout"),
+    "TIMEOUT": (True, "did not answer within {timeout:g} s; find out what keeps it busy, or raise redis_timeout"),
     "TLS": (
         False,
         "and this program can't agree on TLS ({error}); check the options redis_ssl_...",
@@ -200,7 +200,7 @@ class Connections:
             code = "TLS"
         may_be_repeated, meaning = _MEANINGS[code]
         kind = TransientRepositoryError if may_be_repeated else RepositoryError
-        tls = ", speaks TLS, and is content with your certificate" if self._tls else ""
+        tls = ", uses TLS, and accepts your certificate" if self._tls else ""
         return kind(f"{self.where} {meaning.format(error=text, master=self._master, timeout=self._timeout, tls=tls)}")
 
     def _server(self, addresses: Sequence[Address]) -> Server:
@@ -246,11 +246,11 @@ def _database(url: BackendURL, kind: str, number: int | None) -> int:
             raise ConfigurationError(f"The redis_url {url} has no path of a socket; write for example redis+unix:///run/redis.sock")
         return number or 0
     if not re.fullmatch(r"/?" if kind == "cluster" else r"/?\d*", url.path) or (kind == "cluster" and number):
-        none = "a cluster has but one, so write none" if kind == "cluster" else "write for example redis://localhost/0"
+        none = "a cluster has only one database, so leave it out" if kind == "cluster" else "write for example redis://localhost/0"
         what = repr(url.path) if url.path.strip("/") else f"redis_db={number}"
-        raise ConfigurationError(f"{what} in the redis_url {url} is no number of a database; {none}")
+        raise ConfigurationError(f"{what} in the redis_url {url} is not the number of a database; {none}")
     if number is not None and url.path[1:] not in ("", str(number)):
-        raise ConfigurationError(f"The redis_url {url} has another database than redis_db={number}; write one of them")
+        raise ConfigurationError(f"The redis_url {url} has a different database from redis_db={number}; write one of them")
     return int(url.path[1:] or number or 0)
 
 

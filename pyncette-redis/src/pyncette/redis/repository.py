@@ -188,7 +188,7 @@ class RedisRepository(RedisHistory, Repository):
         if keys:
             raise RepositoryError(
                 f"{self._connections.where} has tasks of Pyncette 1 in the namespace {self._namespace!r}, which Pyncette 2 does not "
-                "read; choose another redis_namespace, schedule dynamic tasks there anew, and in the end remove the keys that begin "
+                "read; choose another redis_namespace, schedule dynamic tasks there again, and finally remove the keys that begin "
                 f"with 'pyncette:{self._namespace}:'"
             )
 
@@ -278,7 +278,7 @@ async def redis_repository(
     if not url.scheme.startswith(("rediss", "valkeys")) and (of_files or redis_ssl_context):
         raise ConfigurationError(f"The options redis_ssl_... are for TLS only; begin the redis_url {url} with rediss or valkeys")
     if redis_ssl_context and of_files:
-        raise ConfigurationError("redis_ssl_context has all that the other options redis_ssl_... say; pass either it or them")
+        raise ConfigurationError("redis_ssl_context replaces the other options redis_ssl_...; pass either it or them")
     tls = {
         "ssl_ca_certs": redis_ssl_ca_certs,
         "ssl_certfile": redis_ssl_certfile,

@@ -128,10 +128,10 @@ def read_claims(partition: str, lease: str, found: bytes) -> tuple[Sequence[Clai
 def read_row(partition: str, found: Sequence[Any]) -> Row:
     name, spec, row = found
     if isinstance(name, bytes):
-        return unreadable(Key(partition, name_of_bytes(name)), "the name is no text")
+        return unreadable(Key(partition, name_of_bytes(name)), "the name is not text")
     key = Key(partition, name)
     if not row:
-        return unreadable(key, "the row is not one of Pyncette's" if row is False else "the spec or the schedule is no text")
+        return unreadable(key, "the row is not one of Pyncette's" if row is False else "the spec or the schedule is not text")
     ready, lease, locked_until = row[76:95].decode().rstrip(), row[114:146], row[146:165].strip()
     try:
         schedule, memo, *error = (text.decode() for text in row[165:].split(_MARK))

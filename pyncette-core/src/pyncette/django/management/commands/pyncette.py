@@ -15,7 +15,7 @@ _WITHOUT_APP = ("backends", "completion")
 
 
 class Command(BaseCommand):  # type: ignore[misc, unused-ignore]
-    help = "Run and look after the tasks of PYNCETTE_APP: `pyncette run`, `pyncette list`; `pyncette list --help` says more."
+    help = "Run and manage the tasks of PYNCETTE_APP: `pyncette run`, `pyncette list`; `pyncette list --help` says more."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
