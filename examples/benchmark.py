@@ -94,7 +94,7 @@ async def keep_reporting(started: Sequence[tuple[float, float]], every: float = 
 
 
 async def measure_lateness(url: str, rate: int, seconds: int) -> list[tuple[float, float]]:
-    """Run so many tasks a second that are all known before their time comes."""
+    """Run that many tasks a second that are all known before their time comes."""
     await populate(url, rate * seconds, over=timedelta(seconds=seconds), delay=timedelta(seconds=5))
     return await run(url)
 
@@ -156,7 +156,7 @@ def main() -> None:
     command.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     command = commands.add_parser("writes", help="what a run writes to PostgreSQL")
     command.add_argument("--seconds", type=float, default=10)
-    command = commands.add_parser("takeover", help="how soon the work of a killed worker goes on")
+    command = commands.add_parser("takeover", help="how soon the work of a killed worker continues")
     command.add_argument("store", choices=STORES)
     command.add_argument("--rounds", type=int, default=5)
     command = commands.add_parser("plot", help="draw the tables that the others print, from a page with them; needs matplotlib")

@@ -5,7 +5,7 @@ You see:     Each second a message is accepted, and three seconds later it is de
              attempt, and is delivered at its second. Message 5 fails at each, is given up after three, and is then listed
              by `dead_letters`.
 End it:      Ctrl-C. The messages are in delay_queue.db: what was accepted is delivered after the next start. Delete the file
-             to begin anew.
+             to start over.
 """
 
 import itertools

@@ -9,7 +9,7 @@ You see:     A web server. In a second terminal:
                  curl -X DELETE localhost:8000/users/ada/reminder
 Then try:    Change ada's reminder while it runs: the new one takes over at once. Stop the server and start it again: ada's reminder is
              still there. Or start a second one with PORT=8001 in its environment: the two share the work.
-End it:      Ctrl-C. Delete fastapi_app.db to begin anew.
+End it:      Ctrl-C. Delete fastapi_app.db to start over.
 """
 
 import asyncio

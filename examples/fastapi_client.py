@@ -5,7 +5,7 @@ Run it:      pip install pyncette-core fastapi uvicorn, then: python examples/fa
 You see:     Nothing yet. In a third terminal: curl -X PUT "localhost:8000/ada?text=drink+water"
              Three seconds later the worker reminds ada. Until then `curl localhost:8000/` lists her.
 Then try:    Several web servers with another PORT each, and several workers: all share the store, and each reminder comes once.
-End it:      Ctrl-C in both. Delete fastapi_client.db to begin anew.
+End it:      Ctrl-C in both. Delete fastapi_client.db to start over.
 """
 
 import logging

@@ -9,7 +9,7 @@ You see:     A web server. In a second terminal:
 Then try:    Remove the order before it is reminded of, and the reminder is removed with it:
                  curl -X DELETE localhost:8000/orders/1
              On PostgreSQL and MySQL it is the same with a connection of asyncpg, psycopg, aiomysql or SQLAlchemy.
-End it:      Ctrl-C. Delete fastapi_orders.db to begin anew.
+End it:      Ctrl-C. Delete fastapi_orders.db to start over.
 """
 
 import asyncio

@@ -2,10 +2,10 @@
 
 Run it:      python examples/heartbeat.py
 You see:     `automatic` and `cooperative` take five seconds each, with leases of two seconds, and run to their end at attempt
-             1. `forgetful` sends no heartbeats: its lease ends while it runs. Its own process goes on with it under a new lease,
+             1. `forgetful` sends no heartbeats: its lease expires while it runs. Its own process continues with it under a new lease,
              and warns. Another process could take the occurrence over, and then what this one does at its end no longer counts.
 Then try:    Run it in a second terminal as well, and kill -9 one of the two: within two seconds the other takes over.
-End it:      Ctrl-C, and wait for the bodies to end. Delete heartbeat.db to begin anew.
+End it:      Ctrl-C, and wait for the bodies to end. Delete heartbeat.db to start over.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ async def automatic(context: Context) -> None:
 
 @app.task(interval=timedelta(seconds=1), lease_duration=LEASE, fast_forward=True)
 async def cooperative(context: Context) -> None:
-    """The body reports its own progress. If it hangs, its lease ends, and another worker takes over."""
+    """The body reports its own progress. If it hangs, its lease expires, and another worker takes over."""
     for step in range(1, 6):
         await asyncio.sleep(1)
-        await context.heartbeat()  # raises LeaseLostException if the lease is over
+        await context.heartbeat()  # raises LeaseLostException if the lease has expired
         logger.info("cooperative: step %d of 5, the lease has %.1f s left", step, context.lease_remaining.total_seconds())
     logger.info("cooperative: done after five seconds, at attempt %d", context.attempt)
 

@@ -5,8 +5,8 @@ Run it:      python examples/persistence.py
 You see:     `refresh` every two seconds, and `count` on every fifth second. The file persistence.db appears here.
 Then try:    Run it in a second terminal as well: the two share the work, and nothing runs twice.
              End all of them, wait half a minute, and start one again. `count` catches up on each run that was missed;
-             `refresh`, which has fast_forward=True, runs once and goes on.
-End it:      Ctrl-C. Delete persistence.db to begin anew.
+             `refresh`, which has fast_forward=True, runs once and continues.
+End it:      Ctrl-C. Delete persistence.db to start over.
 """
 
 import logging

@@ -7,7 +7,7 @@ You see:     Nothing yet. In a third terminal:
                  curl -X DELETE localhost:8000/ada
              lets her in peace.
 Then try:    The same `web` behind a real server: gunicorn --chdir examples --threads 8 --workers 2 wsgi_app:web, with --preload or without.
-End it:      Ctrl-C in both. Delete wsgi_app.db to begin anew.
+End it:      Ctrl-C in both. Delete wsgi_app.db to start over.
 """
 
 import logging
@@ -37,7 +37,7 @@ def web(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         status, text = respond(environ["REQUEST_METHOD"], environ["PATH_INFO"].lstrip("/"), environ)
     except ConfigurationError as error:
         status, text = "400 Bad Request", str(error)
-    except PyncetteError as error:  # the store is away: the server goes on, and so do the calls once the store is back
+    except PyncetteError as error:  # the store is unreachable: the server continues, and so do the calls once the store is back
         status, text = "503 Service Unavailable", str(error)
     start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
     return [f"{text}\n".encode()]

@@ -93,7 +93,7 @@ class JoinsTransactions(TinyStore):
 
     def within(self, connection: object) -> Repository:
         if not isinstance(connection, Connection):
-            raise ConfigurationError("This is no connection; pass one")
+            raise ConfigurationError("This is not a connection; pass one")
         return self.within_class(connection)
 
 

@@ -187,7 +187,7 @@ class ListsNoEmptyName(TinyStore):
 
 @caught_by(NAMES)
 class BeginsAnewAfterTheEmptyName(TinyStore):
-    """A token that is an empty text is taken for none."""
+    """A token that is an empty text is treated as none."""
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
         return await super().list(partition, limit=limit, token=token or None)

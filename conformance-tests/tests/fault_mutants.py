@@ -1,4 +1,4 @@
-"""Ways to break Pyncette, each applied inside a worker by ``--mutant FILE:FUNCTION``: a judge that acquits them is no judge.
+"""Ways to break Pyncette, each applied inside a worker by ``--mutant FILE:FUNCTION``: a judge that acquits them is not a judge.
 
 Those of the row's life break the stores that use :mod:`pyncette.lifecycle`, as SQLite does.
 """
@@ -69,7 +69,7 @@ def non_idempotent_extend() -> None:
 
 
 def late_extend() -> None:
-    """A heartbeat that arrives after the commit takes the lease once more."""
+    """A heartbeat that arrives after the commit takes the lease again."""
 
     def change(original: Settle, row: Row, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
         if isinstance(settlement, Extend) and row.locked_until is None and row.lease == settlement.claim.lease:

@@ -1,4 +1,4 @@
-"""Figures of this version alone: what a claim costs among rows that are not due, what a run writes, and how soon a dead worker's work goes on."""
+"""Figures of this version alone: what a claim costs among rows that are not due, what a run writes, and how soon a dead worker's work continues."""
 
 import asyncio
 import select
@@ -29,7 +29,7 @@ def place_on(url: str) -> str:
 
 
 async def claims(store: str, url: str, sizes: Sequence[int]) -> None:
-    """The time of a claim of a hundred due rows, and of one that finds none, among so many rows that are not due."""
+    """The time of a claim of a hundred due rows, and of one that finds none, among how many rows that are not due."""
     print("| store | rows not due | claim of 100 | claim of none |\n|---|---|---|---|")
     app = Pyncette(place_on(url))
     async with app.create() as app_context:

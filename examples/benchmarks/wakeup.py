@@ -15,7 +15,7 @@ from pyncette.instrumentation import Instrumentation
 __all__ = ["wakeup"]
 
 _POLL = timedelta(seconds=10)
-#: For so long (seconds) workers are watched while there is nothing to do.
+#: For how long (seconds) workers are watched while there is nothing to do.
 _IDLE = 10.0
 
 
@@ -83,7 +83,7 @@ class Workers:
 
 
 async def wakeup(url: str, count: int, processes: int) -> None:
-    """Schedule ``count`` tasks at random moments, each to run at once, while so many processes wait for them."""
+    """Schedule ``count`` tasks at random moments, each to run at once, while that many processes wait for them."""
     app = application(url, lambda _: None)
     (template,) = app.tasks
     took = []

@@ -20,7 +20,7 @@ from pyncette import Pyncette
 ALWAYS_DUE = timedelta(milliseconds=1)
 #: What the tuned runs of both versions have.
 TUNED = {"batch_size": 500, "concurrency_limit": 1000}
-#: Calls of `schedule_task` that are on their way at once while a benchmark only prepares.
+#: Calls of `schedule_task` that are in progress at once while a benchmark only prepares.
 PREPARING = 50
 
 

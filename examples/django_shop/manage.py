@@ -9,7 +9,7 @@ You see:     Nothing yet. In a third terminal:
              Three seconds later the second terminal reminds of the order. `-d "item=coffee"` is sold out: the view raises after it has
              scheduled, the transaction is rolled back, and nobody is reminded of anything.
 Then try:    python manage.py pyncette list remind
-End it:      Ctrl-C in both. Delete shop.db to begin anew.
+End it:      Ctrl-C in both. Delete shop.db to start over.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Arguments of bodies: what they become on their way into the store, what is refused, and which names are free."""
+"""Arguments of bodies: what they become in progress into the store, what is refused, and which names are free."""
 
 import collections
 import dataclasses

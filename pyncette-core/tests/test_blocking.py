@@ -311,14 +311,14 @@ def test_a_store_that_is_away_at_first_is_tried_again_at_each_call(store, templa
         attempts.append(None)
         await asyncio.sleep(0.05)
         if away:
-            raise TransientRepositoryError("The store is away")
+            raise TransientRepositoryError("The store is unreachable")
         async with opened() as repository:
             yield repository
 
     app.use_repository(repository_factory=open_store)
     with app.blocking() as client:
         errors = in_threads(lambda number: client.get_task(template, "ada"), 20)
-        assert {str(error) for error in errors} == {"The store is away"}
+        assert {str(error) for error in errors} == {"The store is unreachable"}
         assert len({id(error) for error in errors}) == 20  # or threads would add to one traceback
         assert len(attempts) < 20
         away = False

@@ -1,4 +1,4 @@
-"""Whatever a body does, everything else goes on (I10, I16, I17, I19): it outlasts its lease, hangs, raises anything, blocks."""
+"""Whatever a body does, everything else continues (I10, I16, I17, I19): it outlasts its lease, hangs, raises anything, blocks."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ def no_log():
 
 @pytest.mark.parametrize(("lasts", "poll"), [(130, 25), (400, 10), (1000, 40)])
 def test_workers_that_take_it_from_each_other_come_to_an_end(make_app, clock, lasts, poll, caplog):
-    # I16: whoever's turn it is when a body ends, which hangs on how polls and leases fall, it is not run for ever.
+    # I16: whoever's turn it is when a body ends, which hangs on how polls and leases fall, it is not run forever.
     ended = []
     apps = [make_app(poll_interval=pause * SECOND) for pause in (poll, poll + 1)]
     for app in apps:
@@ -61,7 +61,7 @@ def test_workers_that_take_it_from_each_other_come_to_an_end(make_app, clock, la
 @pytest.mark.parametrize("lasts", [59, 61, 150, 1000])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_body_that_outlasts_its_lease_is_committed(make_app, clock, lasts, workers, caplog):
-    # I16: each occurrence ends well, once or a few times, and none is run for ever.
+    # I16: each occurrence ends well, once or a few times, and none is run forever.
     ended = []
     apps = [make_app(poll_interval=10 * SECOND) for _ in range(workers)]
     for app in apps:

@@ -71,7 +71,7 @@ def run(tmp_path):
 
 
 def leased(path, after=0):
-    """The rows whose lease ends after so many seconds since 1970."""
+    """The rows whose lease expires after this many seconds since 1970."""
     with sqlite3.connect(path) as database:
         return database.execute("SELECT name FROM pyncette_tasks WHERE locked_until > ?", [after * 1_000_000]).fetchall()
 

@@ -117,12 +117,12 @@ OF_ANY_TASK = {
     "fast_forward of another type": ({"fast_forward": "no"}, "fast_forward", "'no'", "bool"),
     "enabled of another type": ({"enabled": 1}, "enabled", "1", "bool"),
     "misspelt option": ({"lease_duraton": SECOND}, "'lease_duraton'", "'lease_duration'"),
-    "argument that is no JSON": ({"when": datetime(2026, 1, 1)}, "'when'", "datetime"),
+    "argument that is not a JSON": ({"when": datetime(2026, 1, 1)}, "'when'", "datetime"),
     "NaN": ({"ratio": math.nan}, "'ratio'", "float", "JSON"),
     "infinity within a list": ({"ratios": [1.0, -math.inf]}, "'ratios'"),
     "bytes": ({"blob": b"x"}, "'blob'", "bytes"),
     "set": ({"tags": {1}}, "'tags'", "set"),
-    "keys that are no strings": ({"table": {1: "one"}}, "'table'", "keys must be strings"),
+    "keys that are not strings": ({"table": {1: "one"}}, "'table'", "keys must be strings"),
     "keys that become one": ({"table": {1: "one", "1": "uno"}}, "'table'"),
     "circular": ({"loop": circular()}, "'loop'", "contains itself"),
     "name empty": ({"name": ""}, "empty"),
@@ -667,7 +667,7 @@ OF_AN_INSTANCE = {
     **{
         label: ({"interval": SECOND, **given[0]}, *given[1:])
         for label, given in OF_ANY_TASK.items()
-        if label in ("NaN", "bytes", "circular", "keys that are no strings", "keys that become one", "argument that is no JSON")
+        if label in ("NaN", "bytes", "circular", "keys that are not strings", "keys that become one", "argument that is not a JSON")
     },
 }
 
@@ -726,7 +726,7 @@ WRONG_MEMBERS = {
     "no JSON": (Instance(name="last", interval=SECOND, args={"ratio": math.nan}), "'ratio'", "'last'"),
     "an argument's name": (Instance(name="last", interval=SECOND, args={1: "one"}), "1", "'last'", "int"),
     "arguments' names of two kinds": (Instance(name="last", interval=SECOND, args={1: "one", "a": 2}), "1", "'last'"),
-    "arguments that are no dict": (Instance(name="last", interval=SECOND, args=["a"]), "'last'", "list"),
+    "arguments that are not a dict": (Instance(name="last", interval=SECOND, args=["a"]), "'last'", "list"),
     "only a name": ("last", "'last'", "Instance"),
 }
 

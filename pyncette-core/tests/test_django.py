@@ -44,7 +44,7 @@ def test_orders_and_their_reminders_are_saved_together_and_run_by_the_command(pr
     assert json.loads(manage(project, "shell", "-c", REQUESTS).splitlines()[-1]) == [201, 409, 201]
     instances = [json.loads(line) for line in manage(project, "pyncette", "list", "remind", "--json").splitlines()]
     assert len(instances) == 2  # that of the coffee was rolled back with its order
-    # From another directory, and in processes of its own, the project is found all the same.
+    # From another directory, and in processes of its own, the project is found anyway.
     elsewhere = project.parent / "elsewhere"
     elsewhere.mkdir()
     command = [sys.executable, str(project / "manage.py"), "pyncette", "run", "--processes", "2"]

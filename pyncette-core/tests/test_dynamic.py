@@ -1,4 +1,4 @@
-"""Instances that are scheduled at run time: when they run, with what, and what becomes of them when they are scheduled again."""
+"""Instances that are scheduled at run time: when they run, with what, and what happens to them when they are scheduled again."""
 
 import asyncio
 import time
@@ -343,7 +343,7 @@ def test_unscheduling_removes_what_is_there(app, clock, store, template, runs):
     assert "one" not in store.rows()
 
 
-# --- while a run is on its way ------------------------------------------------------------------------------------------
+# --- while a run is in progress ------------------------------------------------------------------------------------------
 
 LASTS = 10
 
@@ -363,7 +363,7 @@ def slow(app, clock):
 
 
 def during_a_run(app, clock, template, change, *, until, **schedule):
-    """Schedule an instance, change something 3 s after its run began at 60 s, and go on; the rows just after the run's end."""
+    """Schedule an instance, change something 3 s after its run began at 60 s, and continue; the rows just after the run's end."""
 
     async def main():
         async with running(app) as context:
@@ -703,7 +703,7 @@ def test_a_selector_of_ones_own_decides_where_an_instance_is(app, clock, store):
 
 
 def test_scheduling_that_failed_can_be_repeated(app, clock, store, template, runs, monkeypatch):
-    # I3: the call may have been applied all the same.
+    # I3: the call may have been applied anyway.
     register = store.register
 
     async def main():

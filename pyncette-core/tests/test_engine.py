@@ -154,7 +154,7 @@ def test_a_claim_that_takes_longer_than_the_lease_is_not_started(make_app, clock
 
     run(clock, main())
     assert "does not start: its lease has already expired" in caplog.text
-    assert [round(began, 1) for began in body.began("task")] == [16.0]  # claimed anew, and that time in time
+    assert [round(began, 1) for began in body.began("task")] == [16.0]  # claimed again, and that time in time
 
 
 def test_a_row_whose_claim_was_lost_comes_back_when_the_lease_ends(make_app, clock, store, body):

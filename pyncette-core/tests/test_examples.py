@@ -86,7 +86,7 @@ def try_healthcheck(url: str, program: Program) -> None:
     assert curl(f"{url}/health") == (200, "healthy\n")
     assert curl(f"{url}/ready") == (200, "ready\n")
     program.signal(signal.SIGTERM)
-    program.wait_for(r"SIGTERM: shutting down")  # but `nap` goes on for a while
+    program.wait_for(r"SIGTERM: shutting down")  # but `nap` continues for a while
     assert curl(f"{url}/health") == (200, "healthy\n")
     assert curl(f"{url}/ready") == (503, "shutting down\n")
     program.signal(signal.SIGTERM)
@@ -144,7 +144,7 @@ TRIED: dict[str, Callable[[str, Program], None]] = {
 }
 
 
-# --- services that are told what becomes of runs --------------------------------------------------------------------------
+# --- services that are told what happens to runs --------------------------------------------------------------------------
 
 
 class Service(ThreadingHTTPServer):

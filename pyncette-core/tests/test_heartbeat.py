@@ -1,4 +1,4 @@
-"""Leases of long runs: extended by the body, or in the background; and what a body learns when its lease is over."""
+"""Leases of long runs: extended by the body, or in the background; and what a body learns when its lease has expired."""
 
 import asyncio
 import contextlib
@@ -204,7 +204,7 @@ def test_a_new_schedule_during_a_run_does_not_take_its_lease(app, clock, events)
 
 
 def test_a_heartbeat_waits_for_a_store_that_is_away_and_gives_up_when_the_lease_is_over(app, clock, events, faults):
-    # I2: a body that can't reach the store must not go on beyond its lease.
+    # I2: a body that can't reach the store must not continue beyond its lease.
     @app.task(interval=MINUTE, lease_duration=LEASE, failure_mode=FailureMode.COMMIT)
     async def task(context):
         if context.attempt > 1:
@@ -406,7 +406,7 @@ def test_without_cancel_on_lease_lost_the_body_goes_on_to_its_end(app, clock, ev
 
 
 def test_a_body_that_ends_well_although_it_is_cancelled_has_failed_all_the_same(app, clock, events, caplog):
-    # Its lease was over: it must not be taken for a success by a middleware.
+    # Its lease had expired: it must not be taken for a success by a middleware.
     seen = []
 
     @app.middleware

@@ -277,7 +277,7 @@ def test_of_a_herd_that_is_woken_for_one_row_most_soon_stay_where_they_are(proce
                 claims.append(len(store.called("claim")) - before)
                 assert len(started) == number + 1
                 assert started[-1][2] - at < 0.05
-            # Each once, and who got the row looks once more for the next.
+            # Each once, and who got the row looks again for the next.
             assert max(claims) <= workers + 3
             assert sum(claims[8:]) / len(claims[8:]) <= 5
             for context in contexts:

@@ -62,7 +62,7 @@ async def failing(context):
 
 
 def ran(app, clock, duration=HOUR):
-    """Run ``app`` for so long, and return an application context that can look at what was kept."""
+    """Run ``app`` for that long, and return an application context that can look at what was kept."""
 
     async def main():
         async with running(app, clock):

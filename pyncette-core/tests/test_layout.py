@@ -346,7 +346,7 @@ def test_the_lease_of_a_dead_process_is_waited_for_by_our_own_clock(start, clock
 
 
 def test_a_fact_that_is_in_hand_is_not_taken_because_another_was_decided(start, clock):
-    """What is decided is put off for ever; that is no time to go by in waiting for the rest."""
+    """What is decided is put off forever; that is not a time to go by in waiting for the rest."""
 
     class Watched(Store):
         async def claim(self, now, *args, **kwargs):
@@ -469,7 +469,7 @@ def test_of_processes_that_start_at_once_those_of_one_layout_go_on(start, clock,
 
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_process_that_is_killed_or_stands_still_among_others_disturbs_none(start, clock, killed):
-    """It stops after each number of calls, before and while another one starts, and is killed, or goes on after its lease."""
+    """It stops after each number of calls, before and while another one starts, and is killed, or continues after its lease."""
 
     async def main():
         for before, between in itertools.product(range(CALLS + 1), range(CALLS + 1)):

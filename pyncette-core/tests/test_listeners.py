@@ -1,4 +1,4 @@
-"""Who is told what becomes of runs: listeners, the line for each run, and the fields of records."""
+"""Who is told what happens to runs: listeners, the line for each run, and the fields of records."""
 
 import asyncio
 import logging

@@ -653,7 +653,7 @@ def test_without_a_shutdown_timeout_threads_are_waited_for_and_named(program):
 
 
 def test_idle_pools_are_nothing_to_wait_for(program):
-    # They belong to the program, which may go on with them after main().
+    # They belong to the program, which may continue with them after main().
     source = (
         last(
             """
@@ -845,14 +845,14 @@ def test_main_runs_in_a_thread_without_signals(program):
         thread.start()
         thread.join()
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-        say("goes on")
+        say("continues")
         sys.stdout.flush()
         os._exit(3)
     """
     for lasts in (0, 1000):
         with program(source.format(lasts=lasts)) as running:
             assert running.wait(30) == 3, running.stderr
-            assert lines(running) == ["goes on"]
+            assert lines(running) == ["continues"]
             assert "INFO pyncette.program: main() runs outside the main thread, and leaves signals to the program" in running.stdout
             assert ("left behind: thread 'asyncio_0'" in running.stdout) == (lasts > 0)
             assert running.stderr == ""

@@ -246,7 +246,7 @@ def test_an_error_that_passes_reaches_every_caller_concerned_and_later_ones_go_o
 
 
 def test_a_partition_that_does_not_answer_holds_up_others_once(bench, clock):
-    # A node of a cluster hangs: what is on the others goes on.
+    # A node of a cluster hangs: what is on the others continues.
     def hangs(call):
         if any(each.key.partition == "partitioned:2:parts" for each in call.registrations):
             raise TransientRepositoryError("timed out")

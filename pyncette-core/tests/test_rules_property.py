@@ -304,7 +304,7 @@ def test_through_the_engine_nothing_is_early_or_twice_and_nothing_lost(
     first = schedule.first(begin)
     assume(first is not None)
     expected = [first, *takewhile(lambda at: at < end, ours(schedule, first))][: options.get("max_runs")]
-    # A program that schedules it again after it has ended begins anew; that is another story.
+    # A program that schedules it again after it has ended starts over; that is another story.
     assume(expected[-1] + 3 * MINUTE > end or expected[-1] > begin + sum(down) * SECOND)
     clock.run(main())
     occurrences = [at for at, _ in runs]

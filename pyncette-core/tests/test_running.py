@@ -1,4 +1,4 @@
-"""What becomes of an occurrence: the execution modes, the failure modes, attempts, catching up."""
+"""What happens to an occurrence: the execution modes, the failure modes, attempts, catching up."""
 
 import asyncio
 import logging
@@ -112,7 +112,7 @@ def test_a_task_that_is_no_longer_enabled_keeps_its_place(make_app, clock, store
 
 
 def test_a_start_neither_postpones_nor_repeats(make_app, clock):
-    # Registering at every start is idempotent: restarts every 40 s must not push a task of 60 s ahead for ever.
+    # Registering at every start is idempotent: restarts every 40 s must not push a task of 60 s ahead forever.
     body = Body(clock)
     for _ in range(6):
         app = make_app()
@@ -300,7 +300,7 @@ async def away(store, claim):
 
 @pytest.mark.parametrize("meanwhile", [unscheduled, rescheduled, forced, refused, away])
 def test_at_most_once_does_not_run_what_it_could_not_commit(app, clock, store, monkeypatch, meanwhile):
-    # I6: between the claim and its commit somebody else comes, or the store fails until the lease is over.
+    # I6: between the claim and its commit somebody else comes, or the store fails until the lease has expired.
     settle = store.settle
     until = at(75)
 
@@ -392,7 +392,7 @@ RETRIES = pytest.mark.parametrize(
 
 @RETRIES
 def test_after_its_last_attempt_an_occurrence_is_given_up_and_the_schedule_goes_on(app, clock, caplog, options, retries):
-    # I7, I10: given up, and surfaced; one bad quarter of an hour ends nothing for ever.
+    # I7, I10: given up, and surfaced; one bad quarter of an hour ends nothing forever.
     body = Body(clock, fails=3)
     task = app.task(interval=MINUTE, name="task", max_attempts=3, **options)(body)
 

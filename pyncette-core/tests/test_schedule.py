@@ -1045,7 +1045,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
 
     def after(self: Calendar, wall: datetime) -> datetime | None:
         calls.append(wall)
-        assert len(calls) < 1000, "searches for ever"
+        assert len(calls) < 1000, "searches forever"
         return search(self, wall)
 
     monkeypatch.setattr(Calendar, "after", after)

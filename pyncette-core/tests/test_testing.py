@@ -107,7 +107,7 @@ def test_timers_fire_in_order_and_not_before_their_time(delays):
 
 @pytest.mark.parametrize("years", [1, 30, 300])
 def test_years_pass_as_well(clock, years):
-    # Where the difference of two instants is less than the resolution that asyncio reckons with, it must not look for ever.
+    # Where the difference of two instants is less than the resolution that asyncio reckons with, it must not look forever.
     ticks = []
 
     async def main():

@@ -236,7 +236,7 @@ def test_a_timeout_ends_the_run_but_not_the_thread_which_can_look(app, clock, ca
     clock.run(main())
     assert seen == [False, True, "lost"]
     messages = [record.getMessage() for record in caplog.records]
-    assert any("a thread can't be stopped: it goes on, and keeps one of 32 threads" in message for message in messages)
+    assert any("a thread can't be stopped: it continues, and keeps one of 32 threads" in message for message in messages)
     assert any("The thread of" in message and "has ended after" in message for message in messages)
 
 

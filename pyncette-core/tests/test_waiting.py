@@ -1,4 +1,4 @@
-"""Turns at the connections to a server: waiting for others is no fault of the server, and its silence is nobody's wait for ever (I7)."""
+"""Turns at the connections to a server: waiting for others is no fault of the server, and its silence is nobody's wait forever (I7)."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ TIMEOUT = 10
 
 
 async def call(turns, lasts, *, urgent=False):
-    """The second at which the call ended, and what became of it."""
+    """The second at which the call ended, and what happened to it."""
     try:
         async with turns.turn(urgent=urgent):
             await asyncio.sleep(lasts)

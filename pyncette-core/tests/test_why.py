@@ -60,7 +60,7 @@ class Shop:
 
     @contextlib.asynccontextmanager
     async def ran(self):
-        """Run what is due, once, and go on."""
+        """Run what is due, once, and continue."""
         await self.due()
         async with self.running() as app_context:
             await until(lambda: self.has_run(app_context))
@@ -172,7 +172,7 @@ async def self_told(app_context, what, *, over=False):
 
 
 async def rewritten(app_context):
-    """The worker's row is written anew, as it is within ten seconds."""
+    """The worker's row is written again, as it is within ten seconds."""
     await app_context._engine.presence._write(sweep=False)
 
 

@@ -53,7 +53,7 @@ def raw(server, endpoint):
 
 @pytest.fixture
 def table(raw):
-    """The name of a table that is not there yet, and that is removed in the end."""
+    """The name of a table that is not there yet, and that is removed at the end."""
     name = f"test-{uuid.uuid4().hex}"
     yield name
     with contextlib.suppress(raw.exceptions.ResourceNotFoundException):

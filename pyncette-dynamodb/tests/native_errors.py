@@ -28,7 +28,7 @@ def _inject(rate, chance):
         if chance.random() < rate:
             return failure(chance.choice(BUSY))(request)
         response = await original(session, request)
-        # Rarer, since the caller has to begin anew; and not at the start, which it is meant to end.
+        # Rarer, since the caller has to start over; and not at the start, which it is meant to end.
         if next(requests) > 10 and chance.random() < rate / 5:
             return failure(chance.choice(FAILED), status=500)(request)
         return response

@@ -470,7 +470,7 @@ class TestTable:
                 repositories = [await stack.enter_async_context(opened()) for _ in range(4)]
                 await repositories[0].register(NOW, [registration(name) for name in names])
                 written = []
-                for number in range(12):  # each time the leases have ended
+                for number in range(12):  # each time the leases have expired
                     wire.sent.clear()
                     at = NOW + number * 10 * MINUTE
                     assert sum(await asyncio.gather(*(work(each, at) for each in repositories))) == len(names)

@@ -205,7 +205,7 @@ async def waiting_for_a_lock(other, number):
     async with asyncio.timeout(5):
         sql = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = %s AND trx_state = 'LOCK WAIT'"
         while not await other(sql, number):
-            await asyncio.sleep(0.2)  # the server shows it anew only after a tenth of a second without a look
+            await asyncio.sleep(0.2)  # the server shows it again only after a tenth of a second without a look
 
 
 #: Texts that quoting, padding, case and normal forms could take for others, or lose.

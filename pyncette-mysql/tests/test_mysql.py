@@ -258,7 +258,7 @@ class TestStored:
             "WHERE table_name = %s AND table_schema = DATABASE() ORDER BY ordinal_position",
             table,
         )
-        # MariaDB still tells how wide numbers are shown.
+        # MariaDB still says how wide numbers are shown.
         assert [(name, kind.replace("bigint(20)", "bigint"), null, collation) for name, kind, null, collation in columns] == [
             ("partition", "varbinary(1100)", "NO", None),
             ("name", "varbinary(1000)", "NO", None),

@@ -69,7 +69,7 @@ class TestTLS:
         asyncio.run(test())
 
     def test_a_man_in_the_middle_gets_nothing(self, own):
-        """He says that the server has no TLS: the driver alone would go on, and give away the login."""
+        """He says that the server has no TLS: the driver alone would continue, and give away the login."""
 
         async def test():
             async with Stripper("127.0.0.1", own.options()["mysql_port"]) as stripper:

@@ -1,4 +1,4 @@
-"""The server that the environment names. Each test has a table of its own there, which is dropped in the end."""
+"""The server that the environment names. Each test has a table of its own there, which is dropped at the end."""
 
 import asyncio
 import os

@@ -101,7 +101,7 @@ class Server:
 
 
 class Servers:
-    """Starts servers, and stops them in the end."""
+    """Starts servers, and stops them at the end."""
 
     def __init__(self, program, environment, directory):
         self._program, self._environment, self._directory = program, environment, directory

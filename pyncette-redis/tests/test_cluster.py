@@ -87,7 +87,7 @@ async def works_again(repository, keys, within):
     async with asyncio.timeout(within):
         while True:
             try:
-                # What was claimed by a call that failed is claimed anew.
+                # What was claimed by a call that failed is claimed again.
                 await repository.unregister(NOW, keys)
                 return await works(repository, keys)
             except TransientRepositoryError:

@@ -1,4 +1,4 @@
-"""Hints by publish and subscribe: who hears them, who may not, and what becomes of connections that are lost."""
+"""Hints by publish and subscribe: who hears them, who may not, and what happens to connections that are lost."""
 
 import asyncio
 import contextlib

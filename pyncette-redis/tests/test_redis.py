@@ -357,7 +357,7 @@ class TestStored:
 
 
 class TestDamage:
-    """What somebody did to the store costs no other row anything, and registering mends it."""
+    """What somebody did to the store costs no other row anything, and registering repairs it."""
 
     def damaged(self, server_url, namespace, damage, check):
         async def test():
@@ -399,7 +399,7 @@ class TestDamage:
             raw(server_url).zadd(index, {"0000000000000000001bad": 0})
 
         async def check(repository):
-            # It was due all the same, so its own entry is put back; the next claim sees it.
+            # It was due anyway, so its own entry is put back; the next claim sees it.
             claims = [each.key.name for _ in range(2) for each in (await claim(repository)).claims]
             assert claims == ["good", "bad"]
 

@@ -43,7 +43,7 @@ def test_four_processes_survive_the_death_of_one_and_drain(server_url, namespace
             victim = int(found(r"ran (\d+) ")[0])
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda: len(found("Running 20 tasks")) == 5)
-            # What the victim had in hand is run by somebody else when its lease is over.
+            # What the victim had in hand is run by somebody else when its lease has expired.
             count = len(found("ran "))
             wait_until(lambda: len(found("ran ")) > count + 200)
             supervisor.send_signal(signal.SIGTERM)

@@ -2,12 +2,12 @@
 
 What is explored is :mod:`pyncette.lifecycle` itself, the rules that the in-memory and SQLite stores apply. It is driven directly
 and not through a repository: the functions are pure, so a row is a value, a state of the world is a tuple of such values, and
-each transition is computed once however many histories share it; a repository would have to be built anew for every
+each transition is computed once however many histories share it; a repository would have to be built again for every
 state, and would add nothing to the life of a single row. That stores keep to these rules is for the other tests.
 
 ``python -m pyncette_conformance.exhaustive [--mutant NAME]`` prints the states seen and the first violation of I1 to I9.
 
-A state holds what really is (the row, what the workers know, the messages on their way) and what ought to be: the *promise*, which
+A state holds what really is (the row, what the workers know, the messages in transit) and what ought to be: the *promise*, which
 is what the user was told last and what applied commits have made of it, and the *grant*, the lease that somebody may
 believe in. The invariants compare the two.
 """
@@ -256,7 +256,7 @@ class Explorer:
             elif kind == "commit" and self.bounds.at_most_once:
                 yield ("commit is sent",), self.send(world, held, kind, held._replace(waiting=True))
             else:
-                # What the worker is told makes no difference to it: whatever it may send again is on its way already.
+                # What the worker is told makes no difference to it: whatever it may send again is in progress already.
                 yield (f"{kind} is sent",), self.send(world, held, kind, None)
 
     def send(self, world: World, held: Held, kind: str, then: Held | None) -> World:

@@ -94,7 +94,7 @@ jitters = st.sampled_from([0, 2])
 schedules = st.sampled_from(["A", "B", "a"])
 memos = st.sampled_from([None, None, "", "a", '{"run": "é"}'])
 specs = st.sampled_from(["{}", "[1]", '"é\\u0000"'])
-#: A clock that lags behind, or a call that was long on its way.
+#: A clock that lags behind, or a call that was long in progress.
 lags = st.sampled_from([timedelta(), timedelta(), timedelta(), TICK, timedelta(seconds=30), LEASE])
 spans = st.sampled_from([timedelta(), timedelta(), TICK, timedelta(seconds=1), timedelta(seconds=30), LEASE, timedelta(hours=1)])
 

@@ -59,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="so many rows are a large batch (an even number), instead of 1,100; fewer for stores that take long for each row",
+        help="how many rows are a large batch (an even number), instead of 1,100; fewer for stores that take long for each row",
     )
     group.addoption(
         "--pyncette-support-table",

@@ -225,7 +225,7 @@ def scenario(*requires: Requirement) -> Callable[[Callable[..., Coroutine[Any, A
 
 @contextlib.contextmanager
 def excusable(store: Store, test: str, *requires: Requirement) -> Iterator[None]:
-    """A test that is expected to fail if the store declares that it lacks what it requires: if it passes all the same, it fails."""
+    """A test that is expected to fail if the store declares that it lacks what it requires: if it passes anyway, it fails."""
     reason = store.excused(test, requires)
     if reason is None:
         yield

@@ -35,7 +35,7 @@ class _Pause:
 
 
 class Announcer:
-    """Tells hints for one application. Whatever becomes of them, nothing waits for it and nothing fails with it.
+    """Tells hints for one application. Whatever happens to them, nothing waits for it and nothing fails with it.
 
     :param poll_interval: what is ready later need not be told: others will have looked by then.
     """

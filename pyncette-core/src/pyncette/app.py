@@ -48,7 +48,7 @@ class Pyncette(Declarations):
         in memory, or in the SQLite file ``sqlite_database`` if that is given. None, as ``os.environ.get()`` returns it, is in memory
         too, with a warning at the start.
     :param repository_factory: instead of a URL; ``repository_options`` are its options.
-    :param poll_interval: how long a change made by another process may go unnoticed. What is known starts on time all the same.
+    :param poll_interval: how long a change made by another process may go unnoticed. What is known starts on time anyway.
     :param concurrency_limit: how many bodies run at once in this process. Nothing is claimed without a free slot.
     :param batch_size: how many rows are claimed or settled in one call to the store.
     :param sync_workers: how many of these are plain functions, which run in threads, at once.
@@ -168,7 +168,7 @@ class Pyncette(Declarations):
         :param fixtures: False leaves the fixtures out, for tools that look at what is stored and run nothing.
         :param layouts: each template is refused here if the store has its instances under another layout (dynamic, partitioned,
             another ``partition_count``). ``"agree"`` stores the layout of a new one, ``"compare"`` writes nothing, for what only
-            looks, and ``"ignore"`` does not even compare, for what is to mend it.
+            looks, and ``"ignore"`` does not even compare, for what is to repair it.
         :param looking: create nothing, neither a file nor a table; a store that does not exist yet is a
             :class:`~pyncette.errors.StoreMissingError`. Not to be combined with ``"agree"``, which writes.
 

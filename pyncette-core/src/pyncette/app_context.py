@@ -136,7 +136,7 @@ class PyncetteContext(Client):
             raise
 
     def leave(self, what: str) -> None:
-        """Remember that ``what`` ends now: for whoever tells what is waited for."""
+        """Remember that ``what`` ends now: for whoever says what is waited for."""
         self.leaving = what
 
     @property
@@ -155,7 +155,7 @@ class PyncetteContext(Client):
         return self._engine.stuck
 
     def running_bodies(self) -> Sequence[str]:
-        """The runs on their way, the oldest first, each as a line for people: which, and for how long."""
+        """The runs in progress, the oldest first, each as a line for people: which, and for how long."""
         return [f"{execution} for {execution.elapsed:.0f} s" for execution in self._engine.running()]
 
     async def list_workers(self) -> Sequence[Worker]:

@@ -25,11 +25,11 @@ _MOST = 100
 
 
 async def compare_static_tasks(repository: Repository, clock: AlignedClock, tasks: Sequence[StaticTask], by: str) -> None:
-    """Before ``tasks`` are registered: tell whose schedule changes and who is behind, and mend times that can't be right.
+    """Before ``tasks`` are registered: tell whose schedule changes and who is behind, and repair times that can't be right.
 
-    A cron task whose next time is no occurrence of its schedule was stored by a clock that was wrong, or with other data about time
+    A cron task whose next time is not an occurrence of its schedule was stored by a clock that was wrong, or with other data about time
     zones. It is given its next occurrence, unless it is due already: then it runs first. Costs one call, and one more if there
-    is anything to mend.
+    is anything to repair.
     """
     if not tasks:
         return
@@ -48,7 +48,7 @@ async def compare_static_tasks(repository: Repository, clock: AlignedClock, task
             change = {"was": row.schedule, "now": task.schedule.text}
             await remember(repository, task.key, now, task.history, "replace", by, **change)
             if ended:
-                over.append(task.key)  # or it would go on by the schedule that was replaced
+                over.append(task.key)  # or it would continue by the schedule that was replaced
         elif row.state is State.SCHEDULED and row.locked_until is None:
             if row.execute_after <= now:
                 _tell_backlog(task, row, now)
@@ -78,7 +78,7 @@ def _tell_backlog(task: StaticTask, row: Row, now: datetime) -> None:
     if isinstance(plain, Interval) and plain is schedule:
         due, more = (now - row.occurrence) // plain.duration + 1, ""
     else:
-        # A time that is no occurrence comes first all the same.
+        # A time that is not an occurrence comes first anyway.
         due = sum(1 for _ in itertools.islice(_occurrences(schedule, row.occurrence, now), _MOST))
         more = " or more" if due == _MOST else ""
     if due > 1:

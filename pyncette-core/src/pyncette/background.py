@@ -1,8 +1,8 @@
-"""An event loop in a thread of its own, for code that has none: any thread hands it coroutines and waits for what becomes of them.
+"""An event loop in a thread of its own, for code that has none: any thread hands it coroutines and waits for what happens to them.
 
 A call may come in the middle of another one, from the handler of a signal or from a finalizer: so it takes no lock.
 
-Before a fork all of them end, and start anew on both sides when they are next called. A child could not leave alone what it inherits: its
+Before a fork all of them end, and restarts on both sides when they are next called. A child could not leave alone what it inherits: its
 sockets are registered in an epoll that it shares with its parent, and SQLite keeps the locks of a file by process, in memory.
 """
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-#: How long calls on their way are waited for when all ends, before they are cancelled (seconds).
+#: How long calls in progress are waited for when all ends, before they are cancelled (seconds).
 _GRACE = 5.0
 #: The same when the process ends, and how long that may take in all.
 _GRACE_AT_EXIT, _LONGEST_EXIT = 1.0, 5.0
@@ -59,7 +59,7 @@ class _Call(Generic[_T, _R]):
 
     def __init__(self, function: Callable[[_T], Coroutine[Any, Any, _R]]) -> None:
         self.function = function
-        self.context = contextvars.copy_context()  # a trace goes on in the thread
+        self.context = contextvars.copy_context()  # a trace continues in the thread
         self.answered = threading.Lock()
         self.answered.acquire()
         self.task: asyncio.Task[None] | None = None
@@ -170,7 +170,7 @@ class Background(Generic[_T]):
             raise NotBegunError from None
 
     def begin_to_end(self, grace: float = _GRACE) -> None:
-        """Take no more calls, and end when those on their way have ended, or after ``grace`` seconds."""
+        """Take no more calls, and end when those in progress have ended, or after ``grace`` seconds."""
         self._grace = grace
         with contextlib.suppress(NotBegunError):
             self._soon(self._ending.set)
@@ -211,7 +211,7 @@ class Background(Generic[_T]):
             await asyncio.wait([self._holder])
 
     def _begin_all(self) -> None:
-        self._woken = False  # first: who comes later wakes anew
+        self._woken = False  # first: who comes later wakes again
         while self._queue:
             self._begin(self._queue.popleft())
 
@@ -292,5 +292,5 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
-# When all threads have ended that are no daemons.
+# When all threads have ended that are not daemons.
 atexit.register(_end_all, _GRACE_AT_EXIT, _LONGEST_EXIT)

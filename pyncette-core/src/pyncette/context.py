@@ -15,7 +15,7 @@ from pyncette.worker.execution import Execution
 
 __all__ = ["RESERVED", "Body", "Context", "Middleware", "chained", "in_thread"]
 
-#: ``(context, next)``: wraps every run; ``await next()`` goes on to the next middleware and at last to the body.
+#: ``(context, next)``: wraps every run; ``await next()`` continues to the next middleware and at last to the body.
 Middleware: TypeAlias = Callable[["Context", Callable[[], Awaitable[None]]], Awaitable[None]]
 #: What is scheduled: a function of one :class:`Context`; ``async def``, or ``def`` for what blocks, which runs in a thread.
 Body: TypeAlias = Callable[["Context"], Any]
@@ -76,7 +76,7 @@ class Context:
     def retry_after(self, delay: timedelta) -> RetryAfter:
         """What to raise for another attempt after ``delay``: ``raise context.retry_after(timedelta(minutes=5))``.
 
-        It counts as a failed attempt; after the last one the occurrence is given up all the same. Under AT_MOST_ONCE there is no other
+        It counts as a failed attempt; after the last one the occurrence is given up anyway. Under AT_MOST_ONCE there is no other
         attempt, and it is a failure like any.
         """
         return RetryAfter(delay)
@@ -104,7 +104,7 @@ class Context:
     async def heartbeat(self) -> None:
         """Extend the lease to a full ``lease_duration`` from now. Does nothing for AT_MOST_ONCE, which holds no lease.
 
-        Raises :class:`LeaseLostException` if the lease is over, or the store could not be reached until it was. Another worker
+        Raises :class:`LeaseLostException` if the lease has expired, or the store could not be reached until it was. Another worker
         may run the same occurrence then, and what this run returns no longer counts.
         """
         await self._execution.heartbeat()

@@ -68,7 +68,7 @@ class Declarations:
         return list(self._tasks.values())
 
     # The signatures of the three have the same options, for the sake of type checkers: next to free arguments there is no way to
-    # write them once. What becomes of them is written once: all go on to _declaring().
+    # write them once. What happens to them is written once: all continue to _declaring().
 
     def task(
         self,
@@ -111,16 +111,16 @@ class Declarations:
         :param name: under which the task is stored; the function's name by default. Needed if one function is several tasks.
         :param enabled: False: not run by this application.
         :param execution_mode: AT_LEAST_ONCE or AT_MOST_ONCE.
-        :param failure_mode: what becomes of an occurrence whose body raised.
+        :param failure_mode: what happens to an occurrence whose body raised.
         :param lease_duration: after which another worker takes the occurrence over, unless heartbeats extend it.
         :param timeout: how long a body may run before it is cancelled and has failed, heartbeats or not; None: as long as it takes.
         :param catch_up: which of the occurrences that were missed are run after all: ALL, LATEST or NONE.
         :param catch_up_window: how late an occurrence may be started; older ones are skipped. None: however late.
         :param fast_forward: the short form of ``catch_up=CatchUp.LATEST``.
-        :param max_attempts: give an occurrence up after so many attempts; None: never.
+        :param max_attempts: give an occurrence up after this many attempts; None: never.
         :param retry_delay: the pause before a retry under FailureMode.UNLOCK; one poll interval by default.
         :param retry: how often and when a failed occurrence is tried again, whatever ``failure_mode`` says; the two above are its short form.
-        :param max_running: 1: start no run of the task or instance while another one is on its way, under AT_MOST_ONCE; None: no limit there.
+        :param max_running: 1: start no run of the task or instance while another one is in progress, under AT_MOST_ONCE; None: no limit there.
         :param history: for how long the store remembers each run, for :meth:`Client.list_runs`; None: not at all.
         :param args: arguments for the body, serialisable as JSON, under any names.
         :param further_args: further ones. A name that looks like a misspelt option is refused here.
@@ -266,7 +266,7 @@ class Declarations:
         self._instrumentations.append(instrumentation)
 
     def use_listener(self, listener: Listener) -> None:
-        """Tell ``listener`` what becomes of runs, in a thread of its own. Several may be used."""
+        """Tell ``listener`` what happens to runs, in a thread of its own. Several may be used."""
         self._check_in_time("The listener")
         self._listeners.append(check_listener(listener))
 

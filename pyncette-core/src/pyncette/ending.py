@@ -197,7 +197,7 @@ class Ending:
         if "multiprocessing" in sys.modules:
             import multiprocessing
 
-            for child in multiprocessing.active_children():  # else they would wait for ever for their parent's word
+            for child in multiprocessing.active_children():  # else they would wait forever for their parent's word
                 child.terminate()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

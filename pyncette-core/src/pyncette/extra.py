@@ -1,7 +1,7 @@
 """Extra runs: of a static task or an instance, beside those of its schedule, which is left alone.
 
 Each is a once-off row of its own. Its schedule says which task it is a run of, and its name is one that no user's row can have. It has the
-arguments that the origin had when it was asked for, so it runs whatever becomes of the origin, and goes away when it has run.
+arguments that the origin had when it was asked for, so it runs whatever happens to the origin, and goes away when it has run.
 
 Those of an instance are in the partition of the instance, which is polled anyway. Those of a static task are in a partition of their own,
 for static tasks are claimed by their names. It is polled only by who knows that there is something: a *bell*, a row that is registered anew
@@ -23,7 +23,7 @@ from pyncette.tasks import StaticTask, Template
 
 __all__ = ["MOST", "bell", "extra_run", "is_extra", "occurrences", "partition_of_extra_runs", "place", "record_of_backfill"]
 
-#: So many runs can be asked for in one backfill.
+#: How many runs can be asked for in one backfill.
 MOST = 10_000
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -27,7 +27,7 @@ _REQUEST_TIMEOUT = 5.0
 _MOST_BYTES = 8192
 #: How many clients are listened to at once; a further one takes the place of the one that has been there longest.
 _MOST_CONNECTIONS = 64
-#: How long answers on their way are waited for at shutdown (seconds). Clients that have not asked yet are left at once.
+#: How long answers in progress are waited for at shutdown (seconds). Clients that have not asked yet are left at once.
 _SHUTDOWN_GRACE = 1.0
 
 _REQUEST = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/1\.[01]\r\n")

@@ -24,8 +24,8 @@ def with_heartbeat(
     """A decorator, below ``@app.task``: extends the lease in the background for as long as the body runs.
 
     :param lease_remaining_ratio: the share of the lease duration that is left when it is extended; between 0 and 1.
-    :param cancel_on_lease_lost: cancel the body when the lease is over, also because the store could not be reached until
-        then; the run fails with :class:`LeaseLostException`. Otherwise the body goes on, although another worker may run too.
+    :param cancel_on_lease_lost: cancel the body when the lease has expired, also because the store could not be reached until
+        then; the run fails with :class:`LeaseLostException`. Otherwise the body continues, although another worker may run too.
     """
     if body is not None:
         ratio = body if isinstance(body, float) else "..."

@@ -119,7 +119,7 @@ def entry_of(key: Key, at: datetime, keep: timedelta, text: str) -> Entry:
 async def remember(
     repository: Repository, key: Key, at: datetime, keep: timedelta | None, action: str, by: str | None, **details: Any
 ) -> None:
-    """Keep that ``action`` was done, as well as it goes: it is done, whatever becomes of this.
+    """Keep that ``action`` was done, as well as it goes: it is done, whatever happens to this.
 
     :param key: of what it was done to; of one without a name, to several instances or the whole template.
     :param keep: for how long; None: not at all.

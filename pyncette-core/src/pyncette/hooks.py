@@ -37,7 +37,7 @@ class Instrumentation:
         """A claim has brought ``count`` rows, perhaps none."""
 
     def unreadable(self, count: int) -> None:
-        """A claim has met ``count`` rows, at least one, that were due but make no sense. It will meet them again when a lease is over."""
+        """A claim has met ``count`` rows, at least one, that were due but are not valid. It will meet them again when a lease has expired."""
 
     def hints_sent(self, count: int) -> None:
         """``count`` hints were told to other processes: that something of theirs is ready, perhaps before their next poll."""
@@ -46,7 +46,7 @@ class Instrumentation:
         """``count`` hints of other processes were heard."""
 
     def lease_lost(self, task: Task) -> None:
-        """A run was overtaken: its lease ended before it was started or settled, or could not be extended."""
+        """A run lost its lease: its lease expired before it was started or settled, or could not be extended."""
 
 
 class Instruments(Instrumentation):
@@ -96,7 +96,7 @@ class Instruments(Instrumentation):
                 yield each, manager
 
     def note(self, instrumentation: Instrumentation, hook: str, error: BaseException) -> None:
-        """Log what ``hook`` raised, the first time. Only Ctrl-C goes on: it is the user's, whomever it hits."""
+        """Log what ``hook`` raised, the first time. Only Ctrl-C continues: it is the user's, whomever it hits."""
         if isinstance(error, KeyboardInterrupt):
             raise error
         if (failed := (id(instrumentation), hook)) not in self._failed:

@@ -4,17 +4,17 @@ The fact is a row of its own, keyed by the template's name. It is made in two st
 
 1. ``register`` inserts it *undecided*. Every process may do so, and repeat it: a row that is there stays as it is.
 2. ``claim`` by name gives it to one process at a time, whose ``Commit`` writes the layout into the row's occurrence and puts the
-   row off for ever. From then on nobody can claim it, so the first layout that is written stays.
+   row off forever. From then on nobody can claim it, so the first layout that is written stays.
 
 The store fences the Commit by the lease of the claim. So whatever is late, doubled or lost, and whichever process stops in between:
 
-- a process that dies before its Commit leaves an undecided row, which refuses nobody; it is free again when the lease ends;
+- a process that dies before its Commit leaves an undecided row, which refuses nobody; it is free again when the lease expires;
 - a Commit that comes after another process claimed the row is LOST, and its sender reads what was decided instead;
 - a call that was applied although it failed has done no more than that: what is undecided can be registered and claimed
   again, and what is decided is decided.
 
-A process goes on only once it has read the fact, or written it itself. Of processes that start at once with different layouts,
-those of one layout go on, and that one is stored.
+A process continues only once it has read the fact, or written it itself. Of processes that start at once with different layouts,
+those of one layout continue, and that one is stored.
 
 The fact stays when the last instance is gone. Whether nobody relies on it any more can't be told from the store: a process that
 runs with it may be about to store the next instance, where a process with another layout would never look for it. So it is an
@@ -72,7 +72,7 @@ _BULK = 1000
 _LEASE = timedelta(seconds=1)
 #: The first and the longest pause before another look at what another process has to itself (seconds).
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.4
-#: For how long errors of the store are made up for by trying again (seconds).
+#: For how long errors of the store are caught up on by trying again (seconds).
 _PATIENCE = 3.0
 _SCHEDULE = "layout"
 #: When a fact is due: undecided, so that it can be claimed, and decided.
@@ -114,7 +114,7 @@ class Layout:
         if row.state is State.UNREADABLE or number < 0:
             raise RepositoryError(
                 f"What the store has of the layout of {row.key.name!r} can't be read ({row.error}); "
-                f"set it anew with: pyncette move APP {shlex.quote(row.key.name)} {shlex.quote(row.key.name)}"
+                f"set it again with: pyncette move APP {shlex.quote(row.key.name)} {shlex.quote(row.key.name)}"
             )
         return cls(number - 1 or None) if number else None
 
@@ -233,7 +233,7 @@ async def _write(
         result = await repository.claim(now, partitions.LAYOUTS, lease_duration=_LEASE, limit=len(names), names=names)
         claims.update((claim.key, claim) for claim in result.claims)
     # All processes go by one order, and give back what comes after a fact that another one has in hand. Else each of two could
-    # decide a part, and both be refused for ever.
+    # decide a part, and both be refused forever.
     first = dict.fromkeys(itertools.takewhile(claims.__contains__, pending))
     settling: list[Settlement] = [Commit(claims[key], Layout.of(pending[key]).target()) for key in first]
     settling += [Release(claim, _UNDECIDED.execute_after, started=False) for key, claim in claims.items() if key not in first]

@@ -1,4 +1,4 @@
-"""Telling whoever wants to know what becomes of runs: each listener in a thread of its own, so that no run waits for any."""
+"""Telling whoever wants to know what happens to runs: each listener in a thread of its own, so that no run waits for any."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 #: Where there is a line for each run, if asked for.
 runs = logging.getLogger("pyncette.runs")
 
-#: So many events may wait for a listener; what comes then is left out.
+#: How many events may wait for a listener; what comes then is left out.
 _MOST_WAITING = 10_000
 #: How often it is looked whether the listeners have ended (seconds).
 _LOOK_EVERY = 0.01

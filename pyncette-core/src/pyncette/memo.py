@@ -32,9 +32,9 @@ class Counted(NamedTuple):
     """How many runs were committed, of a schedule that ends by their number."""
 
     runs: int
-    #: Of which revision of the row: with another schedule they are counted anew. None: of the present one, since the row was moved.
+    #: Of which revision of the row: with another schedule they are counted from zero. None: of the present one, since the row was moved.
     revision: int | None
-    #: Of which occurrence (microseconds) a run was on its way when the row was paused: what it commits leaves no trace in the memo.
+    #: Of which occurrence (microseconds) a run was in progress when the row was paused: what it commits leaves no trace in the memo.
     running: int | None = None
 
 
@@ -95,7 +95,7 @@ class Memo:
         return replace(self, note=None, seen=attempts, counted=counted)
 
     def running(self, occurrence: datetime, revision: int) -> "Memo":
-        """The memo of a row that is about to be paused, whose runs are counted, and one of them is on its way."""
+        """The memo of a row that is about to be paused, whose runs are counted, and one of them is in progress."""
         return replace(self, counted=Counted(self.runs(revision), revision, to_microseconds(occurrence)))
 
     def text(self) -> str:
@@ -133,7 +133,7 @@ class Memo:
 
     @classmethod
     def read(cls, text: str) -> "Memo":
-        """The memo that :meth:`text` made ``text`` of; what makes no sense is left out."""
+        """The memo that :meth:`text` made ``text`` of; what is not valid is left out."""
         if not text:
             return _EMPTY
         try:

@@ -4,7 +4,7 @@ Each row is registered at its destination before it is taken away at its source,
 claimed at the source, under a lease as any run has, so that nobody runs it there, and what was changed there in between is noticed:
 the claim does not end well, and the copy is withdrawn.
 
-Whoever is stopped in between leaves rows that are in both places, or held at the source until the lease ends. Another call finds
+Whoever is stopped in between leaves rows that are in both places, or held at the source until the lease expires. Another call finds
 and ends it; until then an occurrence that becomes due may run in either place.
 """
 
@@ -78,7 +78,7 @@ async def move(
     declared. The application has to be created with ``layouts="ignore"`` then, since it would be refused.
 
     An instance keeps its name, arguments, schedule and occurrence, which is neither lost nor put off. One that is paused or failed
-    stays so. Its attempts are counted anew, and what was registered with a fencing token may see a smaller one. What runs at
+    stays so. Its attempts are counted from zero, and what was registered with a fencing token may see a smaller one. What runs at
     this moment stays; so does an instance of which the destination has one with another schedule. If nothing stays, the layout that
     is stored follows, and a ``source`` of another name is forgotten.
 

@@ -1,4 +1,4 @@
-"""What becomes of an occurrence that failed or was missed: the policies that a task is declared with, as pure functions.
+"""What happens to an occurrence that failed or was missed: the policies that a task is declared with, as pure functions.
 
 No store knows any of them, and none is stored with a row: all workers decide alike because they run the same code.
 """
@@ -41,13 +41,13 @@ class ExecutionMode(enum.Enum):
 
 
 class FailureMode(enum.Enum):
-    """What becomes of an occurrence whose body raised (AT_LEAST_ONCE only)."""
+    """What happens to an occurrence whose body raised (AT_LEAST_ONCE only)."""
 
-    #: Leave the lease: it runs again when the lease ends.
+    #: Leave the lease: it runs again when the lease expires.
     NONE = "none"
     #: Release the lease: it runs again after ``retry_delay``, or else at the next poll.
     UNLOCK = "unlock"
-    #: Treat the failure as done: go on to the next occurrence.
+    #: Treat the failure as done: continue to the next occurrence.
     COMMIT = "commit"
 
 
@@ -57,11 +57,11 @@ class FailureMode(enum.Enum):
 class OnGiveUp(enum.Enum):
     """What follows on an occurrence that is given up."""
 
-    #: Go on with the next occurrence; a task that has none is removed.
+    #: Continue with the next occurrence; a task that has none is removed.
     NEXT = "next"
-    #: Keep the task as failed, with its error: it does not run until it is retried or scheduled anew.
+    #: Keep the task as failed, with its error: it does not run until it is retried or scheduled again.
     FAIL = "fail"
-    #: Go on with the next occurrence, but pause the task before: it does not run until it is resumed.
+    #: Continue with the next occurrence, but pause the task before: it does not run until it is resumed.
     PAUSE = "pause"
 
 
@@ -96,7 +96,7 @@ class Retry:
     limit: timedelta = timedelta(hours=1)
     #: By which part of it a pause is longer or shorter at most, from 0 to 1, so that what failed together is not retried together.
     jitter: float = 0.1
-    #: Errors that another attempt would not mend: an occurrence that raised one is given up at once.
+    #: Errors that another attempt would not repair: an occurrence that raised one is given up at once.
     give_up_on: tuple[type[Exception], ...] = ()
     #: What follows then. None: NEXT where there is a next occurrence, and FAIL for the last or only one.
     on_give_up: OnGiveUp | None = None

@@ -1,4 +1,4 @@
-"""Group commit of registrations: whatever is registered while a call to the store is on its way goes into the next one.
+"""Group commit of registrations: whatever is registered while a call to the store is in progress goes into the next one.
 
 So a lone registration is sent at once, and a burst of any size needs no more than one connection, and leaves the others to the engine.
 """
@@ -16,9 +16,9 @@ from pyncette.store.contract import Registration, Repository
 
 __all__ = ["Registrar", "earliest"]
 
-#: For so long after a failure (seconds) each partition has calls of its own: what one does not answer is not to hold up the others.
+#: For how long after a failure (seconds) each partition has calls of its own: what one does not answer is not to hold up the others.
 _APART = 60.0
-#: Who has waited for so long (seconds) when a call fails is not kept waiting for the next.
+#: Who has waited for that long (seconds) when a call fails is not kept waiting for the next.
 _PATIENCE = 10.0
 #: How many may be passed over, to be sent later, on the way to what fits into a batch.
 _MOST_PASSED_OVER = 100
@@ -61,7 +61,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Queue:
-    """What waits for a call that is on its way."""
+    """What waits for a call that is in progress."""
 
     entries: deque[_Entry] = field(default_factory=deque)
     #: Sends what waits; None while the call is that of a caller itself.
@@ -76,7 +76,7 @@ class Registrar:
         self._repository = repository
         self._clock = clock
         self._stored = stored
-        #: Those that have a call on its way: one for all, or for a while one for each partition, by its name.
+        #: Those that have a call in progress: one for all, or for a while one for each partition, by its name.
         self._queues: dict[str, _Queue] = {}
         self._apart_until = float("-inf")
 
@@ -107,7 +107,7 @@ class Registrar:
         await caller.done
 
     async def close(self) -> None:
-        """Refuse what waits, and wait for the calls on their way: the store is about to be closed."""
+        """Refuse what waits, and wait for the calls in progress: the store is about to be closed."""
         for queue in list(self._queues.values()):
             _refuse(queue.entries, "The application was closed before this was stored")
             queue.entries.clear()
@@ -128,7 +128,7 @@ class Registrar:
             self._go_on(name)
 
     def _go_on(self, name: str) -> None:
-        """Send what waits in a queue, now that no call is on its way."""
+        """Send what waits in a queue, now that no call is in progress."""
         queue = self._queues[name]
         if queue.entries:
             queue.sending = asyncio.create_task(self._send_all(name, queue.entries), name="pyncette-register")
@@ -151,7 +151,7 @@ class Registrar:
                         while entries and entries[0].since <= late:
                             entries.popleft().caller.answer(error)
         except BaseException:
-            # Only if cut short, with the event loop: nobody is to wait for ever.
+            # Only if cut short, with the event loop: nobody is to wait forever.
             _refuse([*batch, *entries], "The application was shut down before this was stored")
             entries.clear()
             raise

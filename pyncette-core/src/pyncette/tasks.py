@@ -44,7 +44,7 @@ STATIC_PARTITION = partitions.STATIC
 #: For how long the runs of static tasks are remembered unless they say otherwise.
 HISTORY = timedelta(days=7)
 
-#: Where a declared task counts the applications that run it. Not a field: it is no option.
+#: Where a declared task counts the applications that run it. Not a field: it is not an option.
 _RUNNING = "_running"
 
 
@@ -150,7 +150,7 @@ class Task:
 
 
 def stored_arguments(spec: str) -> dict[str, Any]:
-    """What is stored of arguments; raises ValueError if it makes no sense."""
+    """What is stored of arguments; raises ValueError if it is not valid."""
     stored = json.loads(spec) if spec != "{}" else {}
     if not isinstance(stored, dict):
         raise ConfigurationError("The stored arguments are not a JSON object")

@@ -24,7 +24,7 @@ __all__ = ["VirtualClock", "running"]
 
 _T = TypeVar("_T")
 
-#: How long a body in a thread may really take (seconds) before time passes all the same: it may hang.
+#: How long a body in a thread may really take (seconds) before time passes anyway: it may hang.
 _PATIENCE = 5.0
 
 
@@ -83,7 +83,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         # What is due at this very instant is due, also after a year, when asyncio's own nanosecond is lost in rounding: it would
-        # look for ever. And nothing is due before its time: what waits in small steps for an instant would never see it come.
+        # look forever. And nothing is due before its time: what waits in small steps for an instant would never see it come.
         self._clock_resolution = math.ulp(self._virtual_clock.elapsed)
         return self._virtual_clock.elapsed
 

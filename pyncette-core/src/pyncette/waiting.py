@@ -55,7 +55,7 @@ class Turns:
         #: How often the connections were dropped.
         self._dropped = 0
         self._all = asyncio.Semaphore(size)
-        # However many others wait: what is urgent waits for none of them, but at most for one that is on its way.
+        # However many others wait: what is urgent waits for none of them, but at most for one that is in progress.
         self._others = asyncio.Semaphore(max(1, size - 1))
         self._answered = float("-inf")
 
@@ -111,7 +111,7 @@ async def finished(task: "asyncio.Future[Any]") -> bool:
 async def to_the_end(call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     """The result of ``call()``, which is run to its end however often the caller is cancelled; that is raised afterwards.
 
-    A call that is cancelled itself, as all tasks are when a loop ends, is made once more.
+    A call that is cancelled itself, as all tasks are when a loop ends, is made again.
     """
     task = asyncio.ensure_future(call())
     cancelled = await finished(task)

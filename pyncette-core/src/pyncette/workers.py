@@ -19,7 +19,7 @@ from pyncette.tasks import Task, Template
 
 __all__ = ["Incident", "Worker", "forget_dead", "polls_of", "registration", "stored_workers"]
 
-#: A worker whose row has not been written for so long is not alive: three times in a row, and a call that takes its time.
+#: A worker whose row has not been written for that long is not alive: three times in a row, and a call that takes its time.
 _DEAD_AFTER = timedelta(seconds=35)
 #: How long it can be seen that there was such a worker.
 _FORGOTTEN_AFTER = timedelta(hours=1)
@@ -27,9 +27,9 @@ _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _SCHEDULE = "worker"
 #: Rows that are asked for, or removed, in one call.
 _BULK = 1000
-#: So many characters of names are written every few seconds, and no more; all stores take rows of that size.
+#: How many characters of names are written every few seconds, and no more; all stores take rows of that size.
 _MOST_NAMES = 50_000
-#: So many characters tell what happened.
+#: How many characters tell what happened.
 _MOST_WORDS = 1_000
 
 
@@ -100,7 +100,7 @@ def polls_of(tasks: Iterable[Task]) -> Mapping[str, Sequence[int] | None] | None
 
 
 async def stored_workers(repository: Repository, now: datetime) -> Sequence[Worker]:
-    """All that have a row: those that are alive, then the others, each by host and start. Rows that make no sense are left out."""
+    """All that have a row: those that are alive, then the others, each by host and start. Rows that are not valid are left out."""
     found = []
     async for rows in pages(repository, partitions.WORKERS, limit=_BULK):
         found += [worker for row in rows if row.state is State.SCHEDULED and (worker := _read(row.key.name, row.spec, now))]
@@ -108,7 +108,7 @@ async def stored_workers(repository: Repository, now: datetime) -> Sequence[Work
 
 
 async def forget_dead(repository: Repository, now: datetime) -> None:
-    """Remove the rows of workers that are dead for an hour, and what makes no sense. Who was only paused comes back by itself."""
+    """Remove the rows of workers that are dead for an hour, and what is not valid. Who was only paused comes back by itself."""
     dead = []
     async for rows in pages(repository, partitions.WORKERS, limit=_BULK):
         for row in rows:

@@ -131,7 +131,7 @@ class _Claim:
     worker: str
     generation: _Generation
     row: Row
-    #: When the lease ends, for the worker.
+    #: When the lease expires, for the worker.
     deadline: float
     delivered_at: float | None = None
     started_at: float | None = None
@@ -175,7 +175,7 @@ class _Schedule(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> "_Schedule":
-        """ValueError if it is no schedule."""
+        """ValueError if it is not a schedule."""
         if re.fullmatch(r"once \S+ @UTC #\w+", text):
             return cls(None)
         number = r"(\d+(?:\.\d+)?)"
@@ -424,7 +424,7 @@ class _Checker:
         return claim.how == "returned" or (claim.how == "raised" and failure_mode is FailureMode.COMMIT)
 
     def _may_overlap(self, claim: _Claim) -> bool:
-        """Whether a body that still runs may have lost its row: its lease ended, or a user took the row away."""
+        """Whether a body that still runs may have lost its row: its lease expired, or a user took the row away."""
         return claim.revoked or self._at >= claim.deadline - self._tolerance or self._worker(claim.worker).down is not None
 
     def _excused(self, claim: _Claim) -> bool:
@@ -437,10 +437,10 @@ class _Checker:
             return True
         calls = [self._calls[call] for call in claim.sent]
         if any((call.refused and len(call.runs) == 1) or call.fault is not None and call.answered_at == _NEVER for call in calls):
-            return True  # refused for good, or still on its way
+            return True  # refused for good, or still in progress
         if any(call.answered_at != _NEVER and not call.failed for call in calls):
             return True  # it was answered, by whatever has become of the row
-        # Tries go on for as long as the lease.
+        # Tries continue for as long as the lease.
         since = max([claim.ended_at, *(call.answered_at for call in calls)])
         return worker.longest_idle(since, claim.deadline) < _LONGEST_RETRY + _MOMENT + 0.05
 
@@ -493,7 +493,7 @@ class _Checker:
             self._report("I5 one advance", f"{key} of {before.occurrence} was committed twice")
         self._commits.add(claim.occurrence)
         claim.committed_at = event.at
-        # A run that outlasts its lease goes on under the next claim of its worker; what is given up goes on without having ended well.
+        # A run that outlasts its lease continues under the next claim of its worker; what is given up continues without having ended well.
         runs = [other for other in self._attempts[claim.occurrence] if other.worker == claim.worker]
         given_up = task.max_attempts is not None and commit.claim.attempt >= task.max_attempts
         claim.skipped = (
@@ -521,14 +521,14 @@ class _Checker:
             missed = event.now + timedelta(seconds=2 * self._tolerance) if task.fast_forward else before.occurrence
             ended = schedule.end is not None and interval is not None and max(missed, before.occurrence) + interval > schedule.end
             if interval is not None and not counted and not ended:
-                self._report("I3 no loss", f"{key} was removed after {runs} runs, but its schedule goes on: {before.schedule}")
+                self._report("I3 no loss", f"{key} was removed after {runs} runs, but its schedule continues: {before.schedule}")
             return
         if schedule.runs is not None and runs >= schedule.runs + unsure:
-            self._report("I7 extra", f"{key} goes on after {runs} runs: {before.schedule}")
+            self._report("I7 extra", f"{key} continues after {runs} runs: {before.schedule}")
         if schedule.end is not None and after.occurrence > schedule.end:
-            self._report("I7 extra", f"{key} goes on to {after.occurrence}, after its end: {before.schedule}")
+            self._report("I7 extra", f"{key} continues to {after.occurrence}, after its end: {before.schedule}")
         if interval is None:
-            return self._report("I8 once-off", f"{key} goes on to {after.occurrence} after its only occurrence")
+            return self._report("I8 once-off", f"{key} continues to {after.occurrence} after its only occurrence")
         steps, rest = divmod(after.occurrence - before.occurrence, interval)
         skipping = task.fast_forward and after.occurrence - interval <= event.now + timedelta(seconds=2 * self._tolerance)
         if rest or (steps != 1 and not (steps > 1 and skipping)):
@@ -594,7 +594,7 @@ class _Checker:
                     if other is not claim:
                         self._report("I16 progress", f"{key} was started by {event.worker} beside itself")
             if event.at > claim.deadline + self._tolerance:
-                self._report("I2 exclusion", f"{key} was started {event.at - claim.deadline:.3f} s after its lease ended")
+                self._report("I2 exclusion", f"{key} was started {event.at - claim.deadline:.3f} s after its lease expired")
             if event.at > claim.delivered_at + _MOMENT and not worker.was_frozen(claim.delivered_at, event.at):
                 self._report("slots", f"{key} was claimed {event.at - claim.delivered_at:.3f} s before it was started")
             if (
@@ -607,7 +607,7 @@ class _Checker:
 
     def _started_at_most_once(self, claim: _Claim) -> None:
         key = claim.row.key
-        # A static task's occurrence that is due already survives another schedule; other rows begin anew with one.
+        # A static task's occurrence that is due already survives another schedule; other rows start over with one.
         same = claim.generation[:2] if key.partition == "static" else claim.generation
         occurrence = (same, claim.row.occurrence)
         if occurrence in self._at_most_once:

@@ -46,11 +46,11 @@ class ProcessLoop(_VirtualLoop):
         return self.create_task(main, context=context)
 
     def freeze(self, process: str) -> None:
-        """Let nothing of ``process`` run until it is thawed, while time goes on."""
+        """Let nothing of ``process`` run until it is thawed, while time continues."""
         self._queue.stop(process)
 
     def thaw(self, process: str) -> None:
-        """Let ``process`` go on with all that became due meanwhile."""
+        """Let ``process`` continue with all that became due meanwhile."""
         self._queue.go_on(process)
 
 

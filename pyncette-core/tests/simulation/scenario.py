@@ -66,7 +66,7 @@ _TEMPLATES = [
 
 @contextlib.contextmanager
 def _unless_closed() -> Iterator[None]:
-    """Users go on with a context whose application has ended meanwhile; they are told so."""
+    """Users continue with a context whose application has ended meanwhile; they are told so."""
     try:
         yield
     except PyncetteError as error:
@@ -272,7 +272,7 @@ class _Scenario:
                     for _ in range(random.randint(1, 3)):
                         await asyncio.sleep(random.uniform(0.2, 0.9) * lease)
                         await context.heartbeat()
-            case 5:  # ends while a heartbeat is on its way
+            case 5:  # ends while a heartbeat is in progress
                 beat = asyncio.create_task(context.heartbeat())
                 for _ in range(random.randrange(3)):
                     await asyncio.sleep(0)

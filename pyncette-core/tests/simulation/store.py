@@ -1,4 +1,4 @@
-"""The store that all workers share, which logs what becomes of every row, and each worker's unreliable way to it."""
+"""The store that all workers share, which logs what happens to every row, and each worker's unreliable way to it."""
 
 import asyncio
 import functools
@@ -28,7 +28,7 @@ _FAULTS = {
     "part": 2,  # a part of the batch is applied, then an error
     "late": 2,  # the store does not answer in time, and applies the call later, perhaps after several leases
     "hung": 1,  # the store does not answer, and never applies the call
-    "doubled": 3,  # applied and answered, and applied once more later
+    "doubled": 3,  # applied and answered, and applied again later
     "slow": 3,  # answered late, but in time
 }
 
@@ -272,7 +272,7 @@ class Remote(Repository):
         return await self._call("list", None, partition, lambda call, partly: self._store.list(partition, limit=limit, token=token))
 
     async def wake(self, hints: Sequence[Hint]) -> None:
-        """Hints are lost, doubled, late or right, whatever becomes of calls."""
+        """Hints are lost, doubled, late or right, whatever happens to calls."""
         self._store.hints += len(hints)
         for listener in self._store.listeners:
             if listener is not self._heard:

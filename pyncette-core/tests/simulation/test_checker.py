@@ -486,7 +486,7 @@ def test_an_extra_run_after_an_error_that_was_not_tried_again() -> None:
     assert s.verdict() == ["I7 extra"]
 
 
-@pytest.mark.parametrize("cause", ["killed", "frozen", "refused", "away", "on its way", "forced", "overrun"])
+@pytest.mark.parametrize("cause", ["killed", "frozen", "refused", "away", "in progress", "forced", "overrun"])
 def test_an_extra_run_with_a_cause(cause: str) -> None:
     s, claim = ran_but_not_committed()
     if cause == "killed":
@@ -499,7 +499,7 @@ def test_an_extra_run_with_a_cause(cause: str) -> None:
         for _ in range(10):
             s.fail("A", commit(claim))
             s.wait(0.9)
-    elif cause == "on its way":
+    elif cause == "in progress":
         call = s.call("A", "settle", runs=((claim.key, claim.lease),))
         s.see(log.Failed, worker="A", call=call, method="settle", fault="hung")
     elif cause == "forced":

@@ -1,4 +1,4 @@
-"""Judges a log: was every promise kept, and has whatever ran once more a cause on record?
+"""Judges a log: was every promise kept, and has whatever ran again a cause on record?
 
 What had to run is known from :mod:`~pyncette_conformance.faults.oracle`, what did from the bodies' own events. Both are matched
 exactly by name and nominal time.
@@ -20,7 +20,7 @@ from pyncette_conformance.faults.runlog import Event
 __all__ = ["Category", "Cause", "Report", "Violation", "check", "pending"]
 
 _APPLIED = ("applied", "already")
-#: For so long a worker may have an outcome to store and no call to the store on its way (seconds): processors are busy.
+#: For how long a worker may have an outcome to store and no call to the store in progress (seconds): processors are busy.
 _DAWDLE = 0.5
 
 
@@ -31,7 +31,7 @@ class Category(enum.StrEnum):
     MISSED = "missed"
     #: A body started before its time (I4).
     EARLY = "early"
-    #: A body ran once more without a cause on record, or for what is no occurrence of its schedule (I4, I5, I6, I7).
+    #: A body ran again without a cause on record, or for what is not an occurrence of its schedule (I4, I5, I6, I7).
     EXTRA = "extra"
     #: Two live leases of one row, or two bodies under them (I2).
     CONCURRENT = "concurrent"
@@ -44,7 +44,7 @@ class Category(enum.StrEnum):
 
 
 class Cause(enum.StrEnum):
-    """Why an occurrence ran once more, or (AT_MOST_ONCE) not at all."""
+    """Why an occurrence ran again, or (AT_MOST_ONCE) not at all."""
 
     KILLED = "killed"
     STOPPED = "stopped"
@@ -77,7 +77,7 @@ class Report:
     extras: Counter[Cause] = field(default_factory=Counter)
     #: AT_MOST_ONCE occurrences that did not run, by why that is right.
     lost: Counter[Cause] = field(default_factory=Counter)
-    #: Writes to the outside that a resource that looks at fencing tokens had to refuse, from holders whose lease was over.
+    #: Writes to the outside that a resource that looks at fencing tokens had to refuse, from holders whose lease had expired.
     fenced: int = 0
     #: Seconds from the nominal time of an occurrence to the start of its first run.
     lateness: Sequence[float] = ()
@@ -141,7 +141,7 @@ def check(
     """Judge a log of workers that have all ended.
 
     :param horizon: up to when (microseconds) each occurrence must have run; later ones may have.
-    :param rows: what the store holds in the end; None: that is not judged.
+    :param rows: what the store holds at the end; None: that is not judged.
     :param clock_error: by how many seconds the clocks of the workers may differ from the machine's.
     :param ignore: names that are not judged, because the scenario broke their rows.
     """
@@ -179,7 +179,7 @@ def _done(history: History, occurrence: Occurrence) -> bool:
 
 
 def _why_lost(history: History, occurrence: Occurrence) -> Cause | None:
-    """Why an AT_MOST_ONCE occurrence rightly never ran: it was, or may have been, committed by someone who could not go on."""
+    """Why an AT_MOST_ONCE occurrence rightly never ran: it was, or may have been, committed by someone who could not continue."""
     if history.runs_of.get(occurrence) or occurrence.name not in history.at_most_once:
         return None
     for same in history.claims_of[occurrence.name].values():
@@ -228,7 +228,7 @@ def _check_runs(history: History, report: Report, clock_error: float) -> Iterato
         name, number, at = occurrence
         generation = history.generations_of[name].get(number)
         if generation is None or generation.timeline is None or at not in generation.timeline:
-            yield Violation(Category.EXTRA, "I4, I9", f"{_at(occurrence)} ran, but is no occurrence of its schedule")
+            yield Violation(Category.EXTRA, "I4, I9", f"{_at(occurrence)} ran, but is not an occurrence of its schedule")
             continue
         for run in runs:
             if run.start.wall < at - clock_error * 1e6:

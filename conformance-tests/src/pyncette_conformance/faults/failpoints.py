@@ -8,7 +8,7 @@ of the repository for what happens to a call, ``METHOD.before`` and ``METHOD.aft
     settle=applied-then-error%30     of ten settlements three are applied, but the caller is told that they failed
     register.before=stop@1           the process stops itself (SIGSTOP) before its first insert; somebody has to continue it
     claim.after=kill@3               the process dies with its third claim in hand
-    settle=duplicate-late%20:0.5     the call is delivered once more half a second later
+    settle=duplicate-late%20:0.5     the call is delivered again half a second later
     driver=error%30                  three of ten statements fail with an error of the store's own driver
     clock=ahead:-30                  the clock is half a minute slow
     clock=step@12.5:2                it is put 2 s forward when the monotonic clock that all processes share says 12.5

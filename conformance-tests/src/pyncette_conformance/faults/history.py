@@ -85,7 +85,7 @@ class History:
     claims_of: dict[str, dict[int, list[Event]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     settled: list[Settled] = field(default_factory=list)
     settled_of: dict[tuple[str, int], list[Settled]] = field(default_factory=lambda: defaultdict(list))
-    #: When each process had a call of settlements on its way; they follow one another.
+    #: When each process had a call of settlements in progress; they follow one another.
     settling_of: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     #: Injected faults to claims and to settlements, by claim.
     faults_of: dict[tuple[str, int], list[Event]] = field(default_factory=lambda: defaultdict(list))
@@ -255,7 +255,7 @@ class History:
         return any(began <= end and ended >= begin for began, ended in self.stops_of.get(pid, ()))
 
     def idle(self, pid: int, begin: float, end: float) -> float:
-        """For how many seconds in between the process had no settlements on their way."""
+        """For how many seconds in between the process had no settlements in progress."""
         waited = 0.0
         for sent, answered in sorted(self.settling_of.get(pid, ())):
             waited += max(0.0, min(sent, end) - begin)

@@ -30,11 +30,11 @@ def _sqlite(rate: float, chance: random.Random) -> None:
     def failing(factory: Any) -> Any:
         class Failing(factory):  # type: ignore[misc]
             def execute(self, sql: Any, *parameters: Any) -> Any:
-                # Once a transaction has begun to write, no other connection is in its way. What is no statement only makes some.
+                # Once a transaction has begun to write, no other connection is in its way. What is not a statement only makes some.
                 if isinstance(sql, str) and (not self.in_transaction or sql == "COMMIT") and chance.random() < rate:
                     raise error(sqlite3.SQLITE_BUSY, "database is locked")
                 cursor = super().execute(sql, *parameters)
-                # Rarer, since the caller has to begin anew: committed, and yet an error. Not at the start, which it is meant to end.
+                # Rarer, since the caller has to start over: committed, and yet an error. Not at the start, which it is meant to end.
                 if sql == "COMMIT" and next(commits) > 10 and chance.random() < rate / 5:
                     raise error(sqlite3.SQLITE_IOERR, "disk I/O error")
                 return cursor

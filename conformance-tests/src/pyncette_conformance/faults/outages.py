@@ -31,7 +31,7 @@ _PLAN = Plan(
 async def black_hole(
     url: str, directory: Path, *, seconds: float = 20.0, within: float = 15.0, options: Sequence[str] = (), patience: float = 30.0
 ) -> Report:
-    """Nothing gets through for ``seconds``, then new connections do; those of before are dead for ever, and look alive.
+    """Nothing gets through for ``seconds``, then new connections do; those of before are dead forever, and look alive.
 
     :param within: so many seconds after the end of it every worker must be at work again.
     """

@@ -146,7 +146,7 @@ async def paused_workers(url: str, directory: Path, *, options: Sequence[str] = 
         def taken_over(events: Sequence[Event]) -> bool:
             return any(e.what is What.START and e.pid != running.pid and e.token > tokens.get(e.name, 2**62) for e in events)
 
-        with contextlib.suppress(AssertionError):  # where a paused process can block the others, it may take until it goes on
+        with contextlib.suppress(AssertionError):  # where a paused process can block the others, it may take until it continues
             await cluster.until(taken_over, 5, "another worker takes over what the paused one holds")
         cluster.cont(running)
         settling_stop = await cluster.until_some(
@@ -220,7 +220,7 @@ async def kill_loop(url: str, directory: Path, *, options: Sequence[str] = (), p
 
 
 async def backlog_at_sigterm(url: str, directory: Path, *, options: Sequence[str] = (), patience: float = PATIENCE) -> Report:
-    """SIGTERM to one of three processes in a backlog: it drains, leaves nothing leased, and the others go on (I11, I12)."""
+    """SIGTERM to one of three processes in a backlog: it drains, leaves nothing leased, and the others continue (I11, I12)."""
     body, bound = 0.4, 8.0
     plan = Plan(
         [
@@ -328,7 +328,7 @@ async def unreliable_store(url: str, directory: Path, *, options: Sequence[str] 
 
 
 async def heartbeats(url: str, directory: Path, *, options: Sequence[str] = (), patience: float = PATIENCE) -> Report:
-    """Bodies longer than their lease, heartbeats that are delivered late once more, and a worker killed between two of them (I2, I7)."""
+    """Bodies longer than their lease, heartbeats that are delivered late again, and a worker killed between two of them (I2, I7)."""
     plan = Plan(
         [
             TaskPlan(name="long", kind=Kind.DYNAMIC, body=2.5, lease=2.0, heartbeat=0.85),
@@ -354,7 +354,7 @@ async def heartbeats(url: str, directory: Path, *, options: Sequence[str] = (), 
 async def rescheduled_while_running(
     url: str, directory: Path, *, options: Sequence[str] = (), patience: float = PATIENCE
 ) -> Report:
-    """Instances are re-scheduled, forced and removed while their bodies run and their commits are on their way (I3, I4, I8, I9)."""
+    """Instances are re-scheduled, forced and removed while their bodies run and their commits are in progress (I3, I4, I8, I9)."""
     plan = Plan(
         [TaskPlan(name="moving", kind=Kind.PARTITIONED, body=0.6), TaskPlan(name="amo", kind=Kind.DYNAMIC, at_most_once=True)]
     )
@@ -390,7 +390,7 @@ async def rescheduled_while_running(
                 at_every_moment("moving", {name: Once(later) for name in chosen("later")}),
                 at_every_moment("moving", {name: Every(500_000) for name in chosen("often")}),
                 at_every_moment("moving", {name: Once(later + 1) for name in chosen("force")}, force=True),
-                # A, B, A: the text of the schedule is what it was, but the commit that is on its way is not of this one.
+                # A, B, A: the text of the schedule is what it was, but the commit that is in progress is not of this one.
                 at_every_moment("moving", {name: Every(400_000) for name in chosen("back")}),
                 at_every_moment("amo", {f"amo-{i}": Once(later) for i in range(0, 20, 3)}),
                 driver.unschedule("moving", chosen("gone")),

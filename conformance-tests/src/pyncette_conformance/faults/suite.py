@@ -1,5 +1,5 @@
 """Layer 3 of RELIABILITY on any store that processes share: real processes, real faults, and an independent judge; and
-before that, what becomes of the connections of one repository.
+before that, what happens to the connections of one repository.
 
     pytest --pyargs pyncette_conformance.faults.suite --pyncette-url "redis://localhost/0?namespace={unique}"
 

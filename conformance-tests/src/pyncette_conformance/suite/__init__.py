@@ -52,7 +52,7 @@ __all__ = [
     "TestWakeUp",
 ]
 
-#: In which a store is written, and its tests are run: what fails first is what to mend first.
+#: In which a store is written, and its tests are run: what fails first is what to repair first.
 ORDER: Sequence[type] = (
     TestRegister,
     TestGet,

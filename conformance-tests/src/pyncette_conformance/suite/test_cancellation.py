@@ -37,7 +37,7 @@ async def at_every_await(
     """Interrupt the call that ``prepare`` makes for new keys at each of its awaits; ``check`` what is stored under them.
 
     After each, another repository must get at the same rows, and the interrupted one must do what it is asked for. What was cut
-    off on its way to a server may yet arrive there, once and at any time: so the very rows that it was for are asked until they obey.
+    off in transit to a server may yet arrive there, once and at any time: so the very rows that it was for are asked until they obey.
     """
     other = (await store.workers(2))[1]
     for at in range(AWAITS):
@@ -125,7 +125,7 @@ class TestCancellation(Conformance):
     @pytest.mark.parametrize("by_name", [False, True], ids=["all", "named"])
     @scenario()
     async def test_of_claim(self, store: Store, answered: bool, by_name: bool) -> None:
-        """I7, I14. A row is claimed or not; if nobody knows of its claim, it comes back when the lease ends."""
+        """I7, I14. A row is claimed or not; if nobody knows of its claim, it comes back when the lease expires."""
 
         async def prepare(keys: Sequence[Key]) -> Callable[[], Coroutine[Any, Any, object]]:
             await register(store.repository, *keys)
@@ -145,7 +145,7 @@ class TestCancellation(Conformance):
     @BOTH
     @scenario()
     async def test_of_settle(self, store: Store, answered: bool) -> None:
-        """I5, I14. A settlement is applied or not, its memo with it, and its resend tells which."""
+        """I5, I14. A settlement is applied or not, its memo with it, and its resend says which."""
 
         async def prepare(keys: Sequence[Key]) -> Callable[[], Coroutine[Any, Any, object]]:
             await register(store.repository, *keys)

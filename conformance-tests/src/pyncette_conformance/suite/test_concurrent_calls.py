@@ -16,7 +16,7 @@ CALLS = 60
 class TestConcurrentCalls(Conformance):
     @scenario()
     async def test_answers_are_not_mixed_up(self, store: Store) -> None:
-        """I13. Each call gets what it asked for, though all of them are on their way together."""
+        """I13. Each call gets what it asked for, though all of them are in progress together."""
         keys = store.keys(CALLS)
         await store.repository.register(T0, [registration(key, number, spec=str(number)) for number, key in enumerate(keys)])
         rows = await asyncio.gather(*[store.row(key) for key in keys])
@@ -68,7 +68,7 @@ class TestConcurrentCalls(Conformance):
 
     @scenario()
     async def test_a_listing_or_a_count_does_not_wait_for_a_backlog(self, store: Store) -> None:
-        """I10. Reads and claims of one partition, and of another, go on together and all end."""
+        """I10. Reads and claims of one partition, and of another, continue together and all end."""
         busy, idle = store.keys(200), store.keys(3)
         await register(store.repository, *busy, *idle)
         claimed, listed, other = await asyncio.gather(

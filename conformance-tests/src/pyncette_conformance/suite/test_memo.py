@@ -143,7 +143,7 @@ class TestMemo(Conformance):
     @pytest.mark.parametrize("schedule", [SCHEDULE, OTHER], ids=["same schedule", "other schedule"])
     @scenario()
     async def test_registering_keeps_it(self, store: Store, schedule: str, force: bool) -> None:
-        """Whatever becomes of the row: what it remembers has taken place."""
+        """Whatever happens to the row: what it remembers has taken place."""
         held, free, failed, overdue = store.keys(4)
         await noted(store, held)
         await settle(store.repository, T0, commit(await noted(store, free)))
@@ -159,7 +159,7 @@ class TestMemo(Conformance):
 
     @scenario()
     async def test_it_goes_with_its_row(self, store: Store) -> None:
-        """I8. A row that is made anew remembers nothing."""
+        """I8. A row that is created again remembers nothing."""
         removed, ended = store.keys(2)
         await noted(store, removed)
         await settle(store.repository, T0, Commit(await noted(store, ended), None, "the last"))
@@ -173,7 +173,7 @@ class TestMemo(Conformance):
     @pytest.mark.parametrize("superseded", [False, True], ids=["current", "superseded"])
     @scenario("supports_pause")
     async def test_a_paused_row_keeps_it(self, store: Store, kind: str, superseded: bool) -> None:
-        """The note of the pause is in it, of which the run on its way knows nothing."""
+        """The note of the pause is in it, of which the run in progress knows nothing."""
         assert isinstance(store.repository, SupportsPause)
         claim = await noted(store, store.key())
         await store.repository.pause(T0, [claim.key], {claim.key: "paused by hand"})

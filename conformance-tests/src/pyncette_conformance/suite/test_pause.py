@@ -96,7 +96,7 @@ class TestPause(Conformance):
     @pytest.mark.parametrize("paused", [False, True], ids=["failed", "failed and paused"])
     @scenario("supports_pause")
     async def test_resuming_a_failed_row_revives_it(self, store: Store, paused: bool) -> None:
-        """The error is forgotten, and the attempts begin anew: else the next failure would be the last again."""
+        """The error is forgotten, and the attempts start over: else the next failure would be the last again."""
         key = store.key()
         await register(store.repository, key)
         await settle(store.repository, T0, release(await claim_one(store.repository, key)))
@@ -120,7 +120,7 @@ class TestPause(Conformance):
 
     @scenario("supports_pause")
     async def test_a_held_row_stays_held(self, store: Store) -> None:
-        """I2. Pausing stops no run, and resuming gives its row to nobody else before the lease ends."""
+        """I2. Pausing stops no run, and resuming gives its row to nobody else before the lease expires."""
         key = store.key()
         await register(store.repository, key)
         claim = await claim_one(store.repository, key)

@@ -74,7 +74,7 @@ PAUSING = {"pause", "resume"}
 
 
 async def expired(repository: Repository, keys: Sequence[Key], *, paused: bool) -> Sequence[Claim]:
-    """Rows whose leases end at NOW."""
+    """Rows whose leases expire at NOW."""
     await register(repository, *keys)
     claims = sorted((await poll(repository, keys[0].partition)).claims)
     if paused:

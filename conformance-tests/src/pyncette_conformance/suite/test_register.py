@@ -1,4 +1,4 @@
-"""register: what becomes of a row that is absent, present with the same schedule, or present with another one."""
+"""register: what happens to a row that is absent, present with the same schedule, or present with another one."""
 
 import asyncio
 
@@ -161,7 +161,7 @@ class TestRegister(Conformance):
     @pytest.mark.parametrize(("seconds", "ready"), [(5, 60), (60, 60), (90, 90)], ids=["sooner", "equal", "later"])
     @scenario()
     async def test_another_schedule_leaves_a_held_row_held(self, store: Store, seconds: float, ready: float) -> None:
-        """I2, I4. It is ready neither before the lease ends nor before its own time."""
+        """I2, I4. It is ready neither before the lease expires nor before its own time."""
         key = store.key()
         await register(store.repository, key)
         await claim_one(store.repository, key)
@@ -245,7 +245,7 @@ class TestRegister(Conformance):
 
     @scenario()
     async def test_keep_overdue_leaves_a_held_row_held(self, store: Store) -> None:
-        """I2. The occurrence that is kept is the one that is running: ready no sooner than the lease ends."""
+        """I2. The occurrence that is kept is the one that is running: ready no sooner than the lease expires."""
         key = store.key()
         await register(store.repository, key)
         claim = await claim_one(store.repository, key)

@@ -1,4 +1,4 @@
-"""settle: what becomes of a claim's row, and what a settlement that comes late, twice or in vain is told."""
+"""settle: what happens to a claim's row, and what a settlement that comes late, twice or in vain is told."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -208,7 +208,7 @@ class TestSettle(Conformance):
     @pytest.mark.parametrize(("retry", "ready"), [(-10, 0), (0, 0), (30, 30), (600, 600)])
     @scenario()
     async def test_a_release_gives_the_occurrence_back(self, store: Store, retry: float, ready: float, started: bool) -> None:
-        """I7. It is ready at retry_at, not before execute_after; what was never started is no attempt."""
+        """I7. It is ready at retry_at, not before execute_after; what was never started is not an attempt."""
         claim = await claim_new(store)
         await settle(store.repository, after(5), release(claim, retry, started=started))
         assert await store.row(claim.key) == claimed(claim, ready_at=after(ready), locked_until=None, attempt=int(started))
@@ -330,7 +330,7 @@ class TestSettle(Conformance):
     @pytest.mark.parametrize("kind", KINDS)
     @scenario("supports_pause")
     async def test_a_row_that_was_paused_meanwhile_stays_paused(self, store: Store, kind: str) -> None:
-        """The run on its way goes on and is settled as ever, but the row is in no claim after it."""
+        """The run in progress continues and is settled as ever, but the row is in no claim after it."""
         claim = await claim_new(store)
         assert isinstance(store.repository, SupportsPause)
         await store.repository.pause(T0, [claim.key])

@@ -72,7 +72,7 @@ class TestUnregister(Conformance):
 
     @scenario()
     async def test_the_holder_of_a_removed_row_can_not_touch_the_new_one(self, store: Store) -> None:
-        """I1, I3. A row made anew under the same key, with the same schedule and revision, is not the old one."""
+        """I1, I3. A row created again under the same key, with the same schedule and revision, is not the old one."""
         key = store.key()
         await register(store.repository, key)
         claim = await claim_one(store.repository, key)
@@ -89,7 +89,7 @@ class TestUnregister(Conformance):
 
     @scenario()
     async def test_a_removed_row_leaves_nothing_behind(self, store: Store) -> None:
-        """A row that is made anew begins like any other, also after a failure."""
+        """A row that is created again begins like any other, also after a failure."""
         key = store.key()
         await register(store.repository, key)
         await settle(store.repository, T0, Fail(await claim_one(store.repository, key), "it broke"))
@@ -116,7 +116,7 @@ class TestUnregister(Conformance):
 
     @scenario()
     async def test_a_removal_in_a_race_with_a_commit_wins(self, store: Store) -> None:
-        """I3. Whichever is first, the row is gone in the end: a commit never brings it back."""
+        """I3. Whichever is first, the row is gone at the end: a commit never brings it back."""
         keys = store.keys(20)
         first, second = await store.workers(2)
         await register(store.repository, *keys)

@@ -8,7 +8,7 @@ index by itself: a key of its own in the order of time, written in the same tran
 - ``format``: the version of all this.
 
 In a partition, what is not a letter or digit is percent-encoded. The time is also before the object, so that a row whose object
-makes no sense can be put off, and nothing else of it has to be understood or written.
+is not valid can be put off, and nothing else of it has to be understood or written.
 """
 
 import asyncio
@@ -286,12 +286,12 @@ async def etcd_repository(
     :param etcd_timeout: seconds that a request may take.
     :param etcd_max_connections: how many may be open at once.
     :param etcd_skip_table_create: create nothing.
-    :raises ConfigurationError: an option makes no sense.
+    :raises ConfigurationError: an option is not valid.
     :raises StoreMissingError: there is nothing yet, and nothing is to be created.
     :raises RepositoryError: etcd refused; :class:`TransientRepositoryError` if it could not be reached.
     """
     if not etcd_endpoint.startswith(("http://", "https://")):
-        raise ConfigurationError(f"etcd_endpoint={etcd_endpoint!r} is no address; write http://HOST:PORT or https://HOST:PORT")
+        raise ConfigurationError(f"etcd_endpoint={etcd_endpoint!r} is not an address; write http://HOST:PORT or https://HOST:PORT")
     if not etcd_timeout > 0:
         raise ConfigurationError(f"etcd_timeout={etcd_timeout!r} is not a number of seconds above 0")
     if etcd_max_connections < 1:

@@ -160,7 +160,7 @@ async def lmdb_repository(
     :param lmdb_map_size: how many bytes it may grow to; the same in all processes.
     :param lmdb_timeout: seconds that a call may take, most of which it waits for other processes to end their writes.
     :param lmdb_skip_table_create: the directory exists; don't try to create it.
-    :raises ConfigurationError: an option makes no sense.
+    :raises ConfigurationError: an option is not valid.
     :raises StoreMissingError: the directory doesn't exist, and is not to be created.
     :raises RepositoryError: the directory can't be used.
     """

@@ -17,9 +17,9 @@ __all__ = ["in_bulk"]
 
 #: Rows that are changed in one call at most.
 _BATCH = 1000
-#: How often (seconds) an operator is told that it goes on.
+#: How often (seconds) an operator is told that it continues.
 _TELL_EVERY = 2.0
-#: So many rows are shown before they are changed, and errors told.
+#: How many rows are shown before they are changed, and errors told.
 _SHOWN = 100
 _ERRORS = 5
 
@@ -34,7 +34,7 @@ async def in_bulk(
     *,
     confirmed: bool = True,
 ) -> int:
-    """Have ``act`` change what is ``wanted`` of ``group``, batch by batch, and tell what became of it; the exit code.
+    """Have ``act`` change what is ``wanted`` of ``group``, batch by batch, and tell what happened to it; the exit code.
 
     :param done: what is done with each, as in "3 rows of 'deliver' are retried".
     :param act: returns how many it has changed.

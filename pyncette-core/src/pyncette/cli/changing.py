@@ -23,11 +23,11 @@ from pyncette.tasks import Template
 
 __all__ = ["move_instances", "unschedule"]
 
-#: So many instances that stay are named.
+#: How many instances that stay are named.
 _EXAMPLES = 10
 #: Rows that are removed in one call.
 _BULK = 1000
-#: So many rows are moved or removed before an operator is told that it goes on.
+#: How many rows are moved or removed before an operator is told that it continues.
 _TELL_EVERY = 50 * _BULK
 
 
@@ -90,7 +90,7 @@ async def _remove_undeclared(
             instances = "instances" if totals is None else f"{totals.instances} instance{'' if totals.instances == 1 else 's'}"
             raise ConfigurationError(f"{name!r} has {instances} in the store; name one of them, or remove all with --all")
         removed += await _remove_rows(app_context, group)
-        # Last, for what is stored of it tells where the rest is if this is interrupted.
+        # Last, for what is stored of it says where the rest is if this is interrupted.
         forgotten |= await forget_layout(app_context.repository, app_context.clock.now(), name)
     return removed, forgotten
 
@@ -165,7 +165,7 @@ def _check_pauses(source: Group, destination: Group) -> None:
 
 
 class _Progress:
-    """Tells an operator that it goes on."""
+    """Tells an operator that it continues."""
 
     def __init__(self) -> None:
         self._told = 0

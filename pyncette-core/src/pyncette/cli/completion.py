@@ -15,7 +15,7 @@ from pyncette.errors import ConfigurationError
 
 __all__ = ["ASKED", "add_completion", "complete", "complete_names"]
 
-#: In the environment when a shell asks what the line could go on with.
+#: In the environment when a shell asks what the line could continue with.
 ASKED = "_ARGCOMPLETE"
 _SHELLS = ("bash", "zsh", "fish")
 

@@ -70,7 +70,7 @@ def _run_several(app: Pyncette, arguments: argparse.Namespace) -> int:
 
 
 async def _open_once(app: Pyncette) -> None:
-    """Tell a mistake in the configuration, or a store that is away, once and at the start, instead of from each process for ever."""
+    """Tell a mistake in the configuration, or an unreachable store, once and at the start, instead of from each process forever."""
     async with app.create(fixtures=False) as app_context:
         if not app_context.repository.shared:
             raise ConfigurationError(

@@ -92,7 +92,7 @@ class _Supervisor:
         self._ended_well = self._ended_well and well
 
     async def _run_one(self, number: int) -> tuple[str, int, str]:
-        """One process from its start to its end: what became of it, its exit code, its report."""
+        """One process from its start to its end: what happened to it, its exit code, its report."""
         report, written = os.pipe()
         try:
             try:

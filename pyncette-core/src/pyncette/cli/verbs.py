@@ -70,7 +70,7 @@ def add_verbs(add: Add) -> None:
         add,
         "trigger",
         _trigger,
-        "run a task once more, now",
+        "run a task now, in addition to its schedule",
         "Adds an extra run with the arguments stored now; the schedule does not change.",
         "shop.py:app weekly_report",
         "shop.py:app deliver 'order 17'",

@@ -16,7 +16,7 @@ from pyncette.workers import Incident, Worker
 
 __all__ = ["list_workers", "note_nobody_alive", "unpolled", "workers_of"]
 
-#: So many names are shown in a line.
+#: How many names are shown in a line.
 _SHOWN = 10
 
 

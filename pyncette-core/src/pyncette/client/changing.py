@@ -32,7 +32,7 @@ class Changing(Opened):
     ) -> bool:
         """Keep an instance or a static task from running until :meth:`resume_task`; whether there is one.
 
-        A run on its way goes on. Raises RepositoryError where the store can't pause.
+        A run in progress continues. Raises RepositoryError where the store can't pause.
 
         :param note: why, for whoever looks at the task: :attr:`ScheduledTask.note`. Pausing again with another replaces it.
         :param by: who pauses it, for the same, and for the log ``pyncette.audit``.

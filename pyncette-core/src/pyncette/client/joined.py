@@ -64,7 +64,7 @@ class Joined(Opened):
                 self._waiting = asyncio.create_task(self._announce_at_end(self._in_transaction), name="pyncette-transaction")
 
     async def _announce_at_end(self, in_transaction: Callable[[], bool]) -> None:
-        """No driver tells when a transaction ends, but each knows whether it is in one. A look that was for nothing does no harm."""
+        """No driver says when a transaction ends, but each knows whether it is in one. A look that was for nothing does no harm."""
         pauses = Backoff(_FIRST_LOOK, _LAST_LOOK)
         until = self.clock.monotonic() + _LONGEST
         while in_transaction() and self.clock.monotonic() < until:  # noqa: ASYNC110 - there is no event to wait for

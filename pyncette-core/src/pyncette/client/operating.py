@@ -120,7 +120,7 @@ class Operating(Scheduling, Changing):
     async def pause_template(self, task: Task, *, note: str | None = None, by: str | None = None) -> None:
         """Start no more runs of any instance of the template ``task``, in any process, until :meth:`resume_template`.
 
-        Processes that run notice within ten seconds, new ones at their start, this one at once. Runs on their way go on. Instances can be
+        Processes that run notice within ten seconds, new ones at their start, this one at once. Runs in progress continue. Instances can be
         scheduled and changed as ever. Raises RepositoryError where the store can't pause.
 
         :param note: why, for whoever looks at the template.

@@ -32,7 +32,7 @@ class Scheduling(Opened):
         self._registrar = Registrar(repository, clock, self._stored)
 
     async def close_registrar(self) -> None:
-        """Refuse what waits to be registered, and wait for what is on its way: the store is about to be closed."""
+        """Refuse what waits to be registered, and wait for what is in progress: the store is about to be closed."""
         self._closed = True
         await self._registrar.close()
         await self._announcer.close()
@@ -74,8 +74,8 @@ class Scheduling(Opened):
         :param jitter: each run is later than its occurrence by a part of this, which no attempt and no process changes.
         :param start_at: no occurrence is before it. Naive as ``execute_at``.
         :param end_at: no occurrence is after it. Naive as ``execute_at``.
-        :param max_runs: after so many runs the instance is removed. Runs are counted from when this schedule was stored.
-        :param force: start the schedule anew even if it is the one stored, and let a run on its way lose its lease.
+        :param max_runs: after this many runs the instance is removed. Runs are counted from when this schedule was stored.
+        :param force: start the schedule again even if it is the one stored, and let a run in progress lose its lease.
         :param args: arguments for the body, stored as JSON; they take precedence over the template's. Any name will do here.
         :param by: who schedules it, for the log ``pyncette.audit``.
         :param more_args: the same, for names that are none of the options of this method, nor close to one.
@@ -139,7 +139,7 @@ class Scheduling(Opened):
             await self._remember("schedule", owner, None if others else key, by=by, count=len(registrations))
 
     async def unschedule_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
-        """Remove an instance; whether there was one. A run on its way goes on to its end.
+        """Remove an instance; whether there was one. A run in progress continues to its end.
 
         :param by: who removes it, for the log ``pyncette.audit``.
         """

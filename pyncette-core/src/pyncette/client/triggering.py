@@ -22,7 +22,7 @@ __all__ = ["Triggering"]
 #: Times that are worked out before other coroutines have their turn.
 _SLICE = 200
 _MICROSECOND = timedelta(microseconds=1)
-#: For so long it is remembered that there was a backfill.
+#: For how long it is remembered that there was a backfill.
 _REMEMBERED = timedelta(days=30)
 
 
@@ -37,7 +37,7 @@ class Triggering(Scheduling):
         idempotency_key: str | None = None,
         by: str | None = None,
     ) -> bool:
-        """Run a static task or an instance once more, now; whether there is such an instance.
+        """Run a static task or an instance now, in addition to its schedule; whether there is such an instance.
 
         Its schedule is left alone: the next regular run comes as if there had been no other, and both may run at once. The extra run
         has the arguments that are stored now, whatever is changed later, and all options of the task. So it runs also if the task is

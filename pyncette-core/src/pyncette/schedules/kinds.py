@@ -338,7 +338,7 @@ def _next_shown(calendar: _Calendar, zone: tzinfo, wall: datetime, last: datetim
             instant = match.replace(tzinfo=zone, fold=fold).astimezone(UTC)
             if instant > last and wall_of(instant, zone) == match:
                 return instant
-        wall = max(match, wall_of(instant_of(match, zone), zone) - _SECOND)  # skipped by the clock: go on after the gap
+        wall = max(match, wall_of(instant_of(match, zone), zone) - _SECOND)  # skipped by the clock: continue after the gap
         if attempt >= _ATTEMPTS_NEARBY:
             wall = max(wall, match + _DAY)
     return None  # skipped each year, as the small hours of the Sundays on which the clock is set forward

@@ -216,7 +216,7 @@ def _moment(text: str) -> datetime | date:
             return day
         return datetime(day.year, day.month, day.day, int(match[4]), int(match[5]), int(match[6]), tzinfo=UTC if match[7] else None)
     except ValueError:
-        raise ScheduleError(f"{shown(text)} is no time: write 20260131T090000, 20260131T090000Z or 20260131") from None
+        raise ScheduleError(f"{shown(text)} is not a time: write 20260131T090000, 20260131T090000Z or 20260131") from None
 
 
 def _on_clock(moment: datetime | date, zone: tzinfo) -> datetime | date:

@@ -11,7 +11,7 @@ from importlib import resources
 
 __all__ = ["advice"]
 
-# Abbreviations are no names of zones, for several zones share most of them. Here is the one with the most people.
+# Abbreviations are not names of zones, for several zones share most of them. Here is the one with the most people.
 _ABBREVIATIONS = {
     "ACDT": "Australia/Adelaide",
     "ACST": "Australia/Adelaide",

@@ -22,7 +22,7 @@ __all__ = ["find_zone", "first_second", "instant_of", "set_back_at", "wall_of"]
 _LONGEST = 100  # characters; the rules of a zone with all their times take about 50
 
 # Every zone of the IANA database begins with a capital, beside which some systems have it twice more, in folders. Nothing else
-# is asked for: neither files that are no zones, nor, where names of files have no case, a zone under a name of its own.
+# is asked for: neither files that are not zones, nor, where names of files have no case, a zone under a name of its own.
 _IANA = re.compile(r"((posix|right)/)?[A-Z][A-Za-z0-9_+ -]*(/[A-Za-z0-9_+ -]+)*|posixrules", re.ASCII)
 
 # An abbreviation, an offset, and perhaps those of daylight saving and its rules. A slash is part of a time: "Europe/London2" is
@@ -67,7 +67,7 @@ def _named(name: str) -> tzinfo | None:
     if name == "UTC":
         return UTC
     if _IANA.fullmatch(name):
-        # Not for a region ("Europe"), a file that is no zone, a name that no file can have.
+        # Not for a region ("Europe"), a file that is not a zone, a name that no file can have.
         with suppress(OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
             return zoneinfo.ZoneInfo(name.replace(" ", "_"))
     if _RULES.fullmatch(name):

@@ -1,4 +1,4 @@
-"""From the plain values that stores keep to rows, and what becomes of values that make no sense.
+"""From the plain values that stores keep to rows, and what happens to values that are not valid.
 
 A store is shared: by later releases, by operators with a console, by disks that fail. What can't be read back is shown as a row of the
 state UNREADABLE, which can be looked at and removed, and never raises in the middle of a batch.
@@ -37,7 +37,7 @@ def decode(
     error: str | None = None,
     memo: str | None = "",
 ) -> Row:
-    """The row of these values; times are whole microseconds since 1970, UTC; no memo is an empty one. If they make no sense, an UNREADABLE one that says why.
+    """The row of these values; times are whole microseconds since 1970, UTC; no memo is an empty one. If they are not valid, an UNREADABLE one that says why.
 
     Nothing is taken on trust, neither types nor ranges: pass what the store has.
     """
@@ -110,7 +110,7 @@ def from_json(key: Key, text: str | bytes) -> Row:
 def unreadable(key: Key, problem: str, ready_at: object = None) -> Row:
     """What stands for a stored row that can't be read: its key, what is wrong with it, and when a claim is to meet it next.
 
-    ``ready_at`` is what is stored, in microseconds; what is no instant is taken for None.
+    ``ready_at`` is what is stored, in microseconds; what is not an instant is treated as None.
     """
     try:
         instant = _instant(ready_at)
@@ -143,7 +143,7 @@ def _instant(microseconds: object) -> datetime:
 
 
 def name_of_bytes(name: bytes) -> str:
-    """What stands for a stored name that is no text: ``x'...'``, in hexadecimal digits."""
+    """What stands for a stored name that is not text: ``x'...'``, in hexadecimal digits."""
     return f"x'{name.hex()}'"
 
 

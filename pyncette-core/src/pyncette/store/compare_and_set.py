@@ -106,8 +106,8 @@ class CompareAndSetRepository(RowwiseRepository):
     async def write_many(self, writes: Sequence[Write]) -> Sequence[bool | Exception]:
         """For each of ``writes``, what :meth:`write` would return or raise. To be overridden where a batch costs less than that.
 
-        The keys differ. Each is written on its own condition, whatever becomes of the others: where the store knows only batches of
-        which all or nothing is written, send those with a broken condition to their end, and the rest once more.
+        The keys differ. Each is written on its own condition, whatever happens to the others: where the store knows only batches of
+        which all or nothing is written, send those with a broken condition to their end, and the rest again.
         """
         return await self._side_by_side(self.write, writes)
 
@@ -186,7 +186,7 @@ class CompareAndSetRepository(RowwiseRepository):
     async def _take(
         self, due: Sequence[Stored], now: datetime, lease_duration: timedelta, rivals: Rivals
     ) -> "Sequence[tuple[Row | None, Claim | None] | Exception]":
-        """Claim rows; what became of those that were tried, which are the first of ``due``."""
+        """Claim rows; what happened to those that were tried, which are the first of ``due``."""
         lease = (self._tag + lifecycle.new_lease())[:32]
 
         def take() -> Change[Claim | None]:

@@ -9,7 +9,7 @@ For every method here:
 - a batch is a convenience: every element is atomic by itself, the batch as a whole is not. A batch that raises may have
   been applied in part. A key stands at most once in a batch;
 - expected outcomes are returned. What is raised is a fault: :class:`~pyncette.errors.TransientRepositoryError` where the call
-  may be repeated (it may have been applied all the same), :class:`~pyncette.errors.RepositoryError` where repeating is pointless;
+  may be repeated (it may have been applied anyway), :class:`~pyncette.errors.RepositoryError` where repeating is pointless;
 - a call returns or raises within a timeout of the store's own, and cancelling it at any await leaves the store usable;
 - calls of one repository object may run concurrently, also with those of other processes.
 """
@@ -65,7 +65,7 @@ class State(enum.StrEnum):
     PAUSED = "paused"
     #: Given up after its last attempt; kept with its error until it is revived by a new schedule or resumed, or removed.
     FAILED = "failed"
-    #: What is stored of the row makes no sense. Never stored itself: it is how ``get`` and ``list`` show such a row, see
+    #: What is stored of the row is not valid. Never stored itself: it is how ``get`` and ``list`` show such a row, see
     #: :func:`pyncette.codec.unreadable`. It takes part in no claim; a forced registration replaces it, unregister removes it.
     UNREADABLE = "unreadable"
 
@@ -121,7 +121,7 @@ class Registration:
 
 
 class Claim(NamedTuple):
-    """The right to run one occurrence until the lease ends, as it was when the row was claimed."""
+    """The right to run one occurrence until the lease expires, as it was when the row was claimed."""
 
     key: Key
     spec: str
@@ -145,7 +145,7 @@ class ClaimResult:
     next_ready_at: datetime | None
     #: Those of the ``names`` asked for that have no row.
     missing: Sequence[str] = ()
-    #: Rows that were due but make no sense, as :func:`pyncette.codec.unreadable` gives them. They count against the limit, and are
+    #: Rows that were due but are not valid, as :func:`pyncette.codec.unreadable` gives them. They count against the limit, and are
     #: put off by the lease duration, so that they stand in nobody's way. Nothing but their ``ready_at`` is written: a later
     #: release may understand the rest.
     unreadable: Sequence[Row] = ()
@@ -153,7 +153,7 @@ class ClaimResult:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The occurrence is done: go on to ``next``, or remove the row where there is none."""
+    """The occurrence is done: continue to ``next``, or remove the row where there is none."""
 
     claim: Claim
     next: Target | None
@@ -232,7 +232,7 @@ class Repository(abc.ABC):
         - present with the same schedule: the spec is replaced and nothing else, so that registering at every start is
           idempotent and never postpones;
         - present with another schedule: spec, schedule, occurrence and ``execute_after`` are replaced, the revision is raised
-          and the attempt is 0. A held row stays held, and is ready no sooner than its lease ends. A failed row is revived, a
+          and the attempt is 0. A held row stays held, and is ready no sooner than its lease expires. A failed row is revived, a
           paused one stays paused. With ``keep_overdue``, an occurrence that is due at ``now`` stays;
         - ``force``: the same whatever the schedule, and the lease is taken away.
 
@@ -251,7 +251,7 @@ class Repository(abc.ABC):
 
         With ``names``, only those rows. Each gets a new random lease, a raised epoch and one more attempt, and is locked until
         ``now + lease_duration``. Two callers never both get a row; a caller that meets another may get fewer than are due.
-        A claim whose answer is lost is not undone: its rows come back when the lease ends. Where it has become expensive to look at
+        A claim whose answer is lost is not undone: its rows come back when the lease expires. Where it has become expensive to look at
         everything, rows that another process registered or resumed with a time in the past may be passed over, for a minute at
         most, see :mod:`pyncette.looks`. A row that can't be read is skipped,
         see :attr:`ClaimResult.unreadable`, and so is junk in an index.
@@ -323,7 +323,7 @@ class SupportsPause(Protocol):
     """A store whose rows can be taken out of claims for a while, see :func:`pyncette.lifecycle.pause` and ``resume``."""
 
     async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
-        """Pause rows; for each key, whether there is one. A run on its way goes on and may be settled.
+        """Pause rows; for each key, whether there is one. A run in progress continues and may be settled.
 
         ``memos``: what replaces the memo of some of the rows, in the same write, also of those that are paused already.
         """

@@ -36,8 +36,8 @@ class SupportsWakeUp(Protocol):
         """What others tell, for as long as somebody asks, on a connection of its own.
 
         The first batch is empty and says that it listens from now on; a later empty one that some hints may have been missed. It raises
-        what other calls raise if it can't listen, also when the connection is lost, and may be called anew then. It ends by itself where
-        there is no use in calling it again. What is told and makes no sense is passed over. Closing it takes no longer than a moment.
+        what other calls raise if it can't listen, also when the connection is lost, and may be called again then. It ends by itself where
+        there is no use in calling it again. What is told and is not valid is passed over. Closing it takes no longer than a moment.
         """
         ...
 
@@ -58,7 +58,7 @@ def texts_of(hints: Sequence[Hint], sender: str, longest: int = 100_000) -> Iter
 
 
 def hints_of(text: str | bytes, listener: str) -> Sequence[Hint]:
-    """The hints in such a text; none if the listener has sent it, or if it makes no sense: others may write to where it is read."""
+    """The hints in such a text; none if the listener has sent it, or if it is not valid: others may write to where it is read."""
     try:
         sender, *hints = json.loads(text)
         return [] if sender == listener else [Hint(str(name), from_microseconds(int(at))) for name, at in hints]

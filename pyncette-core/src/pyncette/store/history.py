@@ -43,7 +43,7 @@ class SupportsHistory(Protocol):
     async def runs(self, partition: str, name: str | None, *, limit: int, before: Position | None = None) -> Sequence[Entry]:
         """The newest ``limit`` entries of a key or, without a name, of the whole partition, the newest first.
 
-        With ``before``, of those that are older; there need be no entry at that position, and so a listing goes on where it was
+        With ``before``, of those that are older; there need be no entry at that position, and so a listing continues where it was
         while others append and prune. Fewer than ``limit``: there are no more.
         """
         ...

@@ -54,7 +54,7 @@ class SupportsTransactions(Protocol):
 
         Where ``connection`` is synchronous, the repository has a true attribute ``blocking``, and its coroutines never suspend.
 
-        :raises ConfigurationError: it is no connection that this store knows; or, from each call: it is closed, is in no transaction,
+        :raises ConfigurationError: it is not a connection that this store knows; or, from each call: it is closed, is in no transaction,
             so that each statement would be committed by itself, or leads to another database. Nothing has been written then.
         """
         ...
@@ -135,7 +135,7 @@ def cause_of(error: BaseException) -> BaseException:
     module = type(error).__module__
     if module.startswith("sqlalchemy."):
         error = getattr(error, "orig", None) or error
-        # SQLAlchemy's own layer over asynchronous drivers wraps once more.
+        # SQLAlchemy's own layer over asynchronous drivers wraps again.
         return error.__cause__ or error if type(error).__module__.startswith("sqlalchemy.") else error
     return error.__cause__ or error if module.startswith("django.") else error
 
@@ -179,7 +179,7 @@ class JoinedRepository(Repository):
         self._joined = joined
         self._pausing: SupportsPause = joined
         self._user = user
-        #: Whether the transaction goes on.
+        #: Whether the transaction continues.
         self.in_transaction = user.in_transaction
         # One after the other: no driver runs two statements of a transaction at a time.
         self._turn: AbstractAsyncContextManager[Any] = contextlib.nullcontext() if user.blocking else asyncio.Lock()

@@ -5,7 +5,7 @@ lease's end, until somebody else claims it. Equality of ``lease`` guards every w
 stepped clock can be mistaken for the old one; ``revision`` tells a claim that its schedule was replaced meanwhile.
 
 The in-memory and SQLite stores call these functions; stores that decide in SQL or Lua state the same rules there, and the
-conformance suite compares. Stable, as the contract is: backends of others call these functions, so they go on to mean the same until
+conformance suite compares. Stable, as the contract is: backends of others call these functions, so they continue to mean the same until
 :data:`~pyncette.repository.CONTRACT_VERSION` is raised.
 """
 
@@ -92,7 +92,7 @@ def claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tup
 
 
 def _claimed(row: Row, lease: str, locked_until: datetime, least_epoch: int) -> tuple[Row, Claim]:
-    # Made anew, which takes half as long as _replace: it is done for every run of every task.
+    # Made again, which takes half as long as _replace: it is done for every run of every task.
     key, spec, schedule, occurrence, execute_after, _, _, _, epoch, revision, attempt, state, error, memo = row
     epoch = max(epoch + 1, least_epoch)
     attempt += 1
@@ -182,7 +182,7 @@ class Settled(NamedTuple):
         """``row`` after this: free, and to be claimed unless its state is against it."""
         if self.removed:
             return None
-        # Made anew, as in _claimed().
+        # Made again, as in _claimed().
         key, spec, schedule, _, _, _, lease, _, epoch, revision, _, state, error, memo = row
         scheduled = state is State.SCHEDULED
         return Row(
@@ -254,7 +254,7 @@ def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row 
 def pause(row: Row, memo: str | None = None) -> Row:
     """The row out of claims, and with another ``memo`` if there is one.
 
-    A held row stays held, so that the run on its way can be settled. A failed row's error is forgotten.
+    A held row stays held, so that the run in progress can be settled. A failed row's error is forgotten.
     """
     if row.state is State.UNREADABLE:
         return row

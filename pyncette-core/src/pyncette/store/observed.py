@@ -19,16 +19,16 @@ class Observer(Protocol):
         """Around each call."""
 
     def claimed(self, count: int) -> None:
-        """A claim has brought so many rows."""
+        """A claim has brought that many rows."""
 
     def unreadable(self, count: int) -> None:
-        """A claim has met so many rows that can't be read."""
+        """A claim has met how many rows that can't be read."""
 
     def hints_sent(self, count: int) -> None:
-        """So many hints were told to other processes."""
+        """``count`` hints were sent to other processes."""
 
     def hints_received(self, count: int) -> None:
-        """So many hints of other processes were heard."""
+        """``count`` hints were received from other processes."""
 
 
 class ObservedRepository(Repository):

@@ -29,7 +29,7 @@ def options_of(factory: Callable[..., Any]) -> dict[str, Any]:
     """The keyword parameters of ``factory`` with their types, Any where that can't be told."""
     try:
         hints = typing.get_type_hints(factory.func if isinstance(factory, functools.partial) else factory)
-    except (NameError, TypeError):  # what is imported for type checkers only, or an object that is no function
+    except (NameError, TypeError):  # what is imported for type checkers only, or an object that is not a function
         hints = {}
     parameters = inspect.signature(factory).parameters.values()
     return {p.name: hints.get(p.name, Any) for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}

@@ -10,7 +10,7 @@ __all__ = ["TAG", "Rivals"]
 
 #: The characters of a lease that tell whose it is: those of one process begin alike.
 TAG = 8
-#: A process that was not met for so many claims is taken for gone. If it is not, that costs a few lost writes.
+#: A process that was not met for that many claims is treated as gone. If it is not, that costs a few lost writes.
 _FORGOTTEN = 64
 #: Rows that are tried together although others may be at them.
 _FEW = 12

@@ -63,7 +63,7 @@ class RowwiseRepository(Repository):
           a statement has met compares that with how many it was to meet: all of them, or it rolls back and answers none.
 
         What is in the answer is stored durably. What is not there was not written: the outcome would be ALREADY instead of APPLIED.
-        So where the outcome of a write is unknown this raises, as :meth:`update` does, and the caller settles once more:
+        So where the outcome of a write is unknown this raises, as :meth:`update` does, and the caller settles again:
         what was written then answers ALREADY, or GONE if it was removed. For the same reason the two parts of a batch need no common
         transaction. ``expected`` is not empty, and has each key once.
         """

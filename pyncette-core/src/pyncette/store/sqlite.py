@@ -197,7 +197,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
                 found = db.execute(self._sql[LIST], (partition, token or "", size)).fetchall()
                 if len(found) <= size or type(found[size][1]) is str:
                     break
-                size *= 2  # no page can begin with a name that is no text
+                size *= 2  # no page can begin with a name that is not text
             rows = [row_of(values) for values in found]
             # The token is the name that the next page begins with: at once or, if it is removed meanwhile, with the one after it.
             return Page(rows[:size], rows[size].key.name if len(rows) > size else None)
@@ -283,7 +283,7 @@ async def sqlite_repository(
     :param sqlite_table_name: name of the table. Others are derived from it: ``NAME_format``, ``NAME_history`` and their indexes.
     :param sqlite_timeout: seconds that a call may take, most of which it waits for other processes to end their writes.
     :param sqlite_skip_table_create: file and table exist, created by the statements of :func:`schema`; don't try to create them.
-    :raises ConfigurationError: an option makes no sense.
+    :raises ConfigurationError: an option is not valid.
     :raises StoreMissingError: file or table don't exist, and are not to be created.
     :raises RepositoryError: the file can't be used, or has another table of this name.
     """

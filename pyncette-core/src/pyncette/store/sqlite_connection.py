@@ -90,7 +90,7 @@ class Connection:
     async def _turns(self, *, urgent: bool) -> AsyncIterator[bool]:
         """The turn of a call, which ends in time; whether it is late: then it may be tried once, if that can be at once.
 
-        As long as the calls before this one get on, their number is no reason to fail. But if the wait for one's turn never
+        As long as the calls before this one make progress, their number is no reason to fail. But if the wait for one's turn never
         counted, they would wait in vain one after the other for who keeps the database locked.
         """
         time = asyncio.get_running_loop().time

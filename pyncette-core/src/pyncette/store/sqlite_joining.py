@@ -91,7 +91,7 @@ class JoinedConnection(Connection):
 
 
 def user_connection(connection: Any, where: str) -> UserConnection:
-    """What a user has passed. Raises :class:`ConfigurationError` if it is no connection to SQLite."""
+    """What a user has passed. Raises :class:`ConfigurationError` if it is not a connection to SQLite."""
     if isinstance(connection, aiosqlite.Connection):
         return _Aiosqlite(connection)
     if isinstance(connection, sqlite3.Connection):

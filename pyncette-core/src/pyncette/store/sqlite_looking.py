@@ -85,7 +85,7 @@ def _look(address: str, ready: str, stopped: threading.Event, tell: Callable[[Se
 
 
 def _see(db: sqlite3.Connection, ready: str) -> tuple[int, Mapping[str, float]]:
-    # The version first: what is written between the two is seen now, and once more.
+    # The version first: what is written between the two is seen now, and again.
     [version] = db.execute("PRAGMA data_version").fetchone()
     return version, {name: at for name, at in db.execute(ready) if isinstance(name, str) and at is not None}
 

@@ -88,7 +88,7 @@ FINISH = f"DELETE FROM {{table}} {_AS_EXPECTED}"
 PUT = f"""INSERT INTO {{table}} ({", ".join(FIELDS)}) VALUES ({", ".join("?" * len(FIELDS))})
 ON CONFLICT (partition, name) DO UPDATE SET {", ".join(f"{field} = excluded.{field}" for field in FIELDS[2:])}"""
 DELETE = "DELETE FROM {table} WHERE partition = ? AND name = ?"
-# Of a name that is no text: a blob, or bytes that are no UTF-8.
+# Of a name that is not text: a blob, or bytes that are no UTF-8.
 DELETE_UNREADABLE = "DELETE FROM {table} WHERE partition = ? AND name IN (?, CAST(? AS TEXT)) RETURNING 1"
 # Takes the write lock, and writes nothing. Python begins a transaction before it, if it is to begin them by itself.
 LOCK = "DELETE FROM {table} WHERE 0"

@@ -167,7 +167,7 @@ class Backend:
     factory: RepositoryFactory
     #: What all parameters of the factory begin with (``"redis_"``) and the options of a URL don't.
     prefix: str
-    #: The factory's options that are in the URL's hosts, path and credentials. Raises ConfigurationError if they make no sense.
+    #: The factory's options that are in the URL's hosts, path and credentials. Raises ConfigurationError if they are not valid.
     from_url: Callable[[BackendURL], Mapping[str, Any]] = lambda url: {}
     #: Options of a URL that ``from_url`` reads itself, since they are the driver's.
     url_options: Collection[str] = ()
@@ -252,7 +252,7 @@ class Offer:
 
 
 def offers() -> Sequence[Offer]:
-    """Every scheme that is known, by name; twice what two distributions offer. Imports none of them: :func:`load` tells which work."""
+    """Every scheme that is known, by name; twice what two distributions offer. Imports none of them: :func:`load` says which work."""
     from importlib.metadata import entry_points
 
     installed = [

@@ -1,4 +1,4 @@
-"""One claim on its way, as it is known: what it is called, when it started and ended, and what is to be remembered of it. Decides nothing."""
+"""One claim in progress, as it is known: what it is called, when it started and ended, and what is to be remembered of it. Decides nothing."""
 
 import dataclasses
 import uuid
@@ -55,7 +55,7 @@ class Attempt:
     lease: Lease
     #: When the body was started, on the monotonic clock; None before that.
     started_at: float | None
-    #: Claims that were handed to this run: they started no body, and are no attempts.
+    #: Claims that were handed to this run: they started no body, and are not attempts.
     _adopted: int
 
     def __str__(self) -> str:

@@ -121,7 +121,7 @@ class Ending:
         return max(0.0, self._end_by - self._clock.monotonic())
 
     async def _unless_cancelled(self, task: "asyncio.Task[None]", seconds: float) -> None:
-        """Wait for ``task``, for so long at most, and no longer once :meth:`Engine.run` is cancelled."""
+        """Wait for ``task``, for that long at most, and no longer once :meth:`Engine.run` is cancelled."""
         cancelled = asyncio.create_task(self._cancelled.wait())
         timeout = None if seconds == float("inf") else seconds
         await asyncio.wait([task, cancelled], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

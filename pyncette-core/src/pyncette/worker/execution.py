@@ -73,12 +73,12 @@ class Runner(Teller):
         self.overtaken = Overtaken()
 
     def adopt(self, claim: Claim, lease: Lease) -> bool:
-        """Hand ``claim`` to the run of the same occurrence that goes on here; False if there is none.
+        """Hand ``claim`` to the run of the same occurrence that continues here; False if there is none.
 
         Otherwise a body that outlasts its lease would be started again beside itself, and neither would ever be committed (I16).
         """
         execution = self.holding.get(claim.key)
-        # With another revision the schedule was made anew, and its occurrence is to be run although its time may be the same.
+        # With another revision the schedule was created again, and its occurrence is to be run although its time may be the same.
         if execution is None or (execution.claim.occurrence, execution.claim.revision) != (claim.occurrence, claim.revision):
             return False
         execution.adopt(claim, lease)
@@ -86,7 +86,7 @@ class Runner(Teller):
 
 
 class Execution(PolicedAttempt):
-    """One claim on its way."""
+    """One claim in progress."""
 
     __slots__ = ("_ended", "_schedule", "_stored")
 
@@ -109,7 +109,7 @@ class Execution(PolicedAttempt):
         return self.task.arguments(self._stored)
 
     def adopt(self, claim: Claim, lease: Lease) -> None:
-        """Go on under ``claim``, which this process made after the lease had ended."""
+        """Continue under ``claim``, which this process made after the lease had ended."""
         self.report_adopted(self._ended)
         self.claim, self.lease = claim, lease
         self._lost = False
@@ -217,7 +217,7 @@ class Execution(PolicedAttempt):
 
     @property
     def is_late(self) -> bool:
-        """Whether the lease is over before the body was started, which then must not be."""
+        """Whether the lease has expired before the body was started, which then must not be."""
         return not self.task.commits_first and self.remaining() <= 0
 
     async def return_late(self) -> None:
@@ -270,7 +270,7 @@ class Execution(PolicedAttempt):
         self._settle(release)
 
     def _failed(self, schedule: Schedule, error: BaseException) -> None:
-        """What becomes of an occurrence that has attempts left."""
+        """What happens to an occurrence that has attempts left."""
         runner, expires, run = self._runner, self.lease.expires_at, self.ended_as(RunOutcome.FAILED, error)
         now, poll_interval, memo = runner.clock.now, runner.poll_interval, self.memo_of(run)
         settlement = retry(
@@ -299,7 +299,7 @@ class Execution(PolicedAttempt):
         self.report(run, settlement, schedule, *(("failure",) if error is not None else ()), "given_up")
         if self.task.retry is None or self.task.retry.on_give_up is not OnGiveUp.PAUSE or isinstance(settlement, Fail):
             self._settle(settlement)
-        elif await self._settled(settlement):  # not before: it may have been scheduled anew meanwhile
+        elif await self._settled(settlement):  # not before: it may have been scheduled again meanwhile
             await self.pause(self._runner.repository, settlement.claim, settlement.memo, why)
 
     def _settled(self, settlement: Settlement) -> Awaitable[bool]:

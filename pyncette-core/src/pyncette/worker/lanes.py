@@ -24,7 +24,7 @@ _TIMER_SLACK = 0.0005
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0
 #: How many polls are under way at once; those that last longer than a poll interval do not count.
 _MOST_POLLS = 8
-#: For so long (seconds) after a hint that brought nothing a lane is deaf to the next, then twice as long, up to the limit: where many
+#: For how long (seconds) after a hint that brought nothing a lane is deaf to the next, then twice as long, up to the limit: where many
 #: processes are woken for one row, those that are too late for it stop competing.
 _FIRST_DEAF, _LAST_DEAF = 0.025, 0.4
 
@@ -71,7 +71,7 @@ class Lane:
 class Lanes:
     """All lanes of a process, and whose turn it is.
 
-    Static tasks come first, and once more before each other lane; the others take turns. So neither starves, however long the backlogs.
+    Static tasks come first, and again before each other lane; the others take turns. So neither starves, however long the backlogs.
     """
 
     def __init__(self, tasks: Sequence[Task], look_every: float | None = None, threads: Callable[[], int] = lambda: 0) -> None:
@@ -103,7 +103,7 @@ class Lanes:
             for (lease, in_threads), names in static.items()
         ]
         self._by_partition: dict[str, list[Lane]] = {}
-        #: Tells what is known of tasks besides their rows. It needs no slot, and holds up nobody.
+        #: Says what is known of tasks besides their rows. It needs no slot, and holds up nobody.
         self._facts: Lane | None = None
         for lane in self:
             self._by_partition.setdefault(lane.partition, []).append(lane)
@@ -137,7 +137,7 @@ class Lanes:
         return self._by_partition.get(partition, ())
 
     def pause(self, task: Task, paused: bool) -> None:
-        """Claim nothing more of ``task``, or go on with it."""
+        """Claim nothing more of ``task``, or continue with it."""
         for lane in self._lanes_of.get(task, ()):
             lane.paused = paused
 
@@ -218,10 +218,10 @@ class Lanes:
         due = (lane for lane in self._dynamic if self._is_due(lane, now))
         return sum(1 for _ in itertools.islice(due, most)) - 1
 
-    # --- what becomes of a poll -------------------------------------------------------------------------------------
+    # --- what happens to a poll -------------------------------------------------------------------------------------
 
     def begin(self, lane: Lane, now: float, poll_every: float) -> None:
-        """A poll is sent. If it fails, it may still have been applied: its rows come back when the lease ends."""
+        """A poll is sent. If it fails, it may still have been applied: its rows come back when the lease expires."""
         self._polling.add(lane)
         lane.polled, lane.due = now, now + (float("inf") if lane.watched else lane.every or poll_every)
         lane.on_hint, lane.hinted = lane.hinted <= now, float("inf")
@@ -241,7 +241,7 @@ class Lanes:
         if claimed >= limit > 0:
             lane.due, lane.pause = lane.polled, _FLOOR
             return
-        # A claim that is neither settled nor extended becomes ready when its lease ends.
+        # A claim that is neither settled nor extended becomes ready when its lease expires.
         wait = lane.lease_duration.total_seconds() if claimed else float("inf") if lane.watched else lane.every or poll_every
         if ready_in is not None:
             wait = min(wait, ready_in)

@@ -22,7 +22,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.2, 30.0
 
 
 class Listening:
-    """Listens in the background until it is stopped. Without what it hears, workers poll all the same.
+    """Listens in the background until it is stopped. Without what it hears, workers poll anyway.
 
     :param expect: called with a partition, when a row of it can be claimed, and ``hinted=True``; without a partition where hints
         may have been missed.

@@ -1,4 +1,4 @@
-"""What becomes of an occurrence after a run of it. Decides only: writes no store."""
+"""What happens to an occurrence after a run of it. Decides only: writes no store."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -69,7 +69,7 @@ def give_up(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], date
 
 
 def is_final(task: Task, error: BaseException) -> bool:
-    """Whether no other attempt would mend ``error``, by its own word or that of the task."""
+    """Whether no other attempt would repair ``error``, by its own word or that of the task."""
     return isinstance(error, GiveUp) or (task.retry is not None and isinstance(error, task.retry.give_up_on))
 
 

@@ -13,7 +13,7 @@ _MOST = 1000
 class Overtaken(dict[Key, Commit]):
     """What they would have committed, for the case that this worker has their turn again.
 
-    Otherwise two workers whose bodies outlast the lease could go on taking it from each other at the wrong moment, and none would
+    Otherwise two workers whose bodies outlast the lease could continue taking it from each other at the wrong moment, and none would
     ever commit (I16).
     """
 
@@ -23,7 +23,7 @@ class Overtaken(dict[Key, Commit]):
             del self[next(iter(self))]
 
     def commit_of(self, claim: Claim) -> Commit | None:
-        """What to commit of the occurrence of ``claim`` instead of running it once more, if it ended well here before."""
+        """What to commit of the occurrence of ``claim`` instead of running it again, if it ended well here before."""
         commit = self.pop(claim.key, None)
         if commit is None or (commit.claim.occurrence, commit.claim.revision) != (claim.occurrence, claim.revision):
             return None

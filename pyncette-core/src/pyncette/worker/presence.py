@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _FIRST = 1.0
 #: How often it is written (seconds).
 _EVERY = 10.0
-#: After so many times the rows of the dead are removed: an hour.
+#: after this many times the rows of the dead are removed: an hour.
 _SWEEP_EVERY = 360
 #: Runs are counted over so many seconds.
 _MINUTE = 60.0
@@ -39,7 +39,7 @@ class Outage:
 
     @property
     def last(self) -> Incident | None:
-        """The last time that it could not be reached, which may go on."""
+        """The last time that it could not be reached, which may continue."""
         if self._since is not None and self._last is not None:
             return Incident(self._last.since, timedelta(seconds=self._clock.monotonic() - self._since), self._last.what)
         return self._last
@@ -58,7 +58,7 @@ class Outage:
 
 
 class Presence:
-    """Writes one row every ten seconds, beside all else; whatever becomes of that stops and delays nothing."""
+    """Writes one row every ten seconds, beside all else; whatever happens to that stops and delays nothing."""
 
     def __init__(
         self, worker_id: str, repository: Repository, clock: AlignedClock, runner: Runner, outage: Outage, *, slots: int

@@ -51,7 +51,7 @@ class Recorder:
         self._closing = False
         #: Entries that are missing since the last time that the log said so.
         self._dropped = 0
-        #: Entries that were written and not yet made up for by removing others, in all and where.
+        #: Entries that were written and not yet caught up on by removing others, in all and where.
         self._written: Counter[_Room] = Counter()
         self._owed = 0
         self._pruned_at = float("-inf")
@@ -62,7 +62,7 @@ class Recorder:
         return len(self._waiting)
 
     def put(self, task: Task, key: Key, text: str, keep: timedelta) -> None:
-        """Have something kept about ``key``, which is of ``task``, for so long."""
+        """Have something kept about ``key``, which is of ``task``, for that long."""
         if self._repository is None:
             return
         if len(self._waiting) >= _MOST_WAITING:
@@ -77,7 +77,7 @@ class Recorder:
             self._wakeup.set()
 
     async def close(self, seconds: float) -> None:
-        """Write what is left, for so long at most."""
+        """Write what is left, for that long at most."""
         if self._writing is None:
             return
         self._closing = True

@@ -1,4 +1,4 @@
-"""Group commit of outcomes: whatever is settled while a call to the store is on its way goes into the next one.
+"""Group commit of outcomes: whatever is settled while a call to the store is in progress goes into the next one.
 
 So a lone outcome is written at once, and under load the batches grow by themselves.
 """
@@ -85,14 +85,14 @@ class Settler:
     def put(self, settlement: Settlement, give_up_at: float, done: Done) -> None:
         """Have ``settlement`` sent; ``done`` is called exactly once, later, with the answer. It must not raise."""
         entry = _Entry(settlement, give_up_at, done)
-        if self._ended:  # from a body that was left behind: it would wait for ever
+        if self._ended:  # from a body that was left behind: it would wait forever
             asyncio.get_running_loop().call_soon(done, Answer(None, False, RepositoryError("The application has been shut down")))
             return
         self._queue.append(entry)
         self._wakeup.set()
 
     async def submit(self, settlement: Settlement, give_up_at: float) -> Answer:
-        """Have ``settlement`` sent, and wait for the answer. If cancelled, it may be sent all the same."""
+        """Have ``settlement`` sent, and wait for the answer. If cancelled, it may be sent anyway."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def done(result: Answer) -> None:
@@ -114,7 +114,7 @@ class Settler:
             await self._run()
         finally:
             self._ended = True
-            for entry in (*self._in_flight, *self._queue):  # only if cut short: nobody is to wait for ever
+            for entry in (*self._in_flight, *self._queue):  # only if cut short: nobody is to wait forever
                 if not entry.answered:
                     entry.done(Answer(None, True, RepositoryError("The application was shut down before this was settled")))
 

@@ -45,7 +45,7 @@ class _Job:
         self.ended = ended
         self.result: Any = None
         self.error: BaseException | None = None
-        #: Whether nobody waits for it any more, although the thread goes on; and whether the thread itself waits for the event loop.
+        #: Whether nobody waits for it any more, although the thread continues; and whether the thread itself waits for the event loop.
         self.abandoned = self.awaiting = False
         self.started = time.monotonic()
 
@@ -92,7 +92,7 @@ class Threads:
     async def run(self, name: str, body: Callable[[Any], Any], context: Any) -> Any:
         """Call ``body`` in a thread, and return or raise what it does.
 
-        When this is cancelled the thread goes on, since none can be stopped: then ``context.cancelled`` is set, and what becomes of it
+        When this is cancelled the thread continues, since none can be stopped: then ``context.cancelled`` is set, and what happens to it
         is logged.
         """
         await self._slots.acquire()
@@ -112,7 +112,7 @@ class Threads:
             if job in self._jobs:
                 job.abandoned = context.cancelled = True
                 logger.warning(
-                    "%s was cancelled, but a thread can't be stopped: it goes on, and keeps one of %d threads until it ends. Let the "
+                    "%s was cancelled, but a thread can't be stopped: it continues, and keeps one of %d threads until it ends. Let the "
                     "body look at context.cancelled now and then",
                     name,
                     self._limit,

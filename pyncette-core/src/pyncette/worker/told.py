@@ -1,4 +1,4 @@
-"""What others are told of one claim on its way: the history, listeners, and the log."""
+"""What others are told of one claim in progress: the history, listeners, and the log."""
 
 import asyncio
 import dataclasses
@@ -31,7 +31,7 @@ _MOST_REMEMBERED = 10_000
 
 
 class Teller(Worker):
-    """A worker, and whom it tells what it does."""
+    """A worker, and whom it says what it does."""
 
     def __init__(
         self, clock: AlignedClock, worker_id: str, telling: Telling, recorder: Recorder, lease_lost: Callable[[Task], None]
@@ -40,9 +40,9 @@ class Teller(Worker):
         self.telling = telling
         #: Takes what the history is to have.
         self.recorder = recorder
-        #: Called with the task whose run was overtaken.
+        #: Called with the task whose run lost its lease.
         self.lease_lost = lease_lost
-        #: Tells what blocked the event loop; None where time is virtual.
+        #: Says what blocked the event loop; None where time is virtual.
         self.watch: Watch | None = None
         self._reported: set[Key] = set()
 
@@ -169,7 +169,7 @@ class ToldAttempt(Attempt):
 
 
 def described(task: "asyncio.Task[Any]") -> str | None:
-    """What runs in ``task``; None if that is no execution. May be called from another thread."""
+    """What runs in ``task``; None if that is not an execution. May be called from another thread."""
     # From the frame of Execution.run(): to remember the task of each run would cost all runs for the sake of those that block.
     frame = getattr(task.get_coro(), "cr_frame", None)
     execution = frame.f_locals.get("self") if frame is not None else None

@@ -1,4 +1,4 @@
-"""A watch in a thread of its own that tells which body blocks the event loop, while it does."""
+"""A watch in a thread of its own that says which body blocks the event loop, while it does."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ _EVERY = 1.0
 
 
 class Watch:
-    """Logs when the event loop has not run for ``limit`` seconds, again when that has doubled, and when it goes on.
+    """Logs when the event loop has not run for ``limit`` seconds, again when that has doubled, and when it continues.
 
     :param describe: what to call an asyncio task; None if it is none of ours.
     """

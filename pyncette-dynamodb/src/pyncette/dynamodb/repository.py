@@ -251,7 +251,7 @@ async def dynamodb_repository(
         hundred rows, if it is about more, since each row is written by a request of its own.
     :param dynamodb_max_connections: how many may be open at once.
     :param dynamodb_skip_table_create: the table exists; don't try to create it.
-    :raises ConfigurationError: an option makes no sense.
+    :raises ConfigurationError: an option is not valid.
     :raises RepositoryError: the service refused, or the table can't be used.
     :raises TransientRepositoryError: the service could not be reached.
     """

@@ -40,7 +40,7 @@ class Wire:
             "User-Agent": "pyncette-dynamodb",
         }
         request = AWSRequest("POST", self._url, headers, json.dumps(body).encode())
-        # They may have to be fetched anew, since those of a role are good for some hours.
+        # They may have to be fetched again, since those of a role are good for some hours.
         SigV4Auth(await self._credentials.get_frozen_credentials(), "dynamodb", self.region).add_auth(request)
         response = await self._http.send(request.prepare())
         content = await response.content

@@ -17,7 +17,7 @@ from pyncette.repository import ClaimResult, State
 
 __all__ = ["MySQLClaims"]
 
-#: How often a claim looks once more for rows that are due but were locked.
+#: How often a claim looks again for rows that are due but were locked.
 _LOOKS_AGAIN = 2
 
 

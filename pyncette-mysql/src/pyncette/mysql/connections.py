@@ -20,7 +20,7 @@ class NoTLSError(Exception):
 
 
 class Connection(aiomysql.Connection):  # type: ignore[misc] # the driver has no types
-    """One that sends nothing to a server without TLS, if TLS is wanted: the driver itself would go on in clear."""
+    """One that sends nothing to a server without TLS, if TLS is wanted: the driver itself would continue in clear."""
 
     def __init__(self, **options: Any) -> None:
         self._capabilities = 0

@@ -61,7 +61,7 @@ class MySQLHistory:
         return await self._delete(_of(_TRIM, name), [*_which(partition, name), limit, keep, partition])
 
     async def _create_history(self) -> None:
-        """Create its table. Without the right to do so the tasks run all the same."""
+        """Create its table. Without the right to do so the tasks run anyway."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # others create it, too, at this moment

@@ -103,7 +103,7 @@ class JoinedTransactions(Transactions):
 
 
 def user_connection(connection: Any, where: str) -> UserConnection:
-    """What a user has passed. Raises :class:`ConfigurationError` if it is no connection to MySQL."""
+    """What a user has passed. Raises :class:`ConfigurationError` if it is not a connection to MySQL."""
     found: UserConnection | None
     if is_a(connection, "aiomysql", "Connection"):
         found = _Aiomysql(connection)

@@ -50,7 +50,7 @@ __all__ = ["MySQLRepository", "backend", "mysql_repository", "schema"]
 
 T = TypeVar("T")
 
-#: Whether what goes on is one of the calls that the engine lives on, which wait for no others.
+#: Whether what continues is one of the calls that the engine lives on, which wait for no others.
 _URGENT = ContextVar("pyncette_mysql_urgent", default=False)
 
 
@@ -268,7 +268,7 @@ async def mysql_repository(
     :param mysql_ssl_key: file of its key.
     :param mysql_ssl_context: instead of all these, how connections are encrypted.
     :param mysql_skip_table_create: the table exists, created by the statement of :func:`schema`; don't try to create it.
-    :raises ConfigurationError: an option makes no sense.
+    :raises ConfigurationError: an option is not valid.
     :raises RepositoryError: the server refused, TLS failed, or the table can't be used.
     :raises TransientRepositoryError: the server could not be reached.
     """

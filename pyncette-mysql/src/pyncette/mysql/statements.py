@@ -25,7 +25,7 @@ LONGEST_NAME = 64
 FORMAT = 1
 COMMENT = "Pyncette, stored format "
 
-# Keys are VARBINARY, because every collation that is on all servers pads: 'a' = 'a '. Parameters are text all the same, since
+# Keys are VARBINARY, because every collation that is on all servers pads: 'a' = 'a '. Parameters are text anyway, since
 # aiomysql can't escape bytes; the server compares a VARBINARY with the UTF-8 bytes of the text.
 SCHEMA = """CREATE TABLE IF NOT EXISTS {table} (
     `partition` VARBINARY(1100) NOT NULL,
@@ -95,7 +95,7 @@ NEXT_NAMED = (
     f"SELECT ready_at FROM {BY_NAME} WHERE {_READY} AND name IN ({{names}}) AND NOT lease <=> %s{{but}} ORDER BY ready_at LIMIT 1"
 )
 CLAIMS = PEEK, TAKE, NEXT
-# Also of names that are no text.
+# Also of names that are not text.
 PUT_OFF = f"UPDATE {BY_NAME} SET ready_at = %s WHERE `partition` = %s AND name IN ({{some}})"
 _NAMED = "FROM {table} WHERE `partition` = %s AND name = UNHEX(%s)"
 FIND_NAMED, DELETE_NAMED = f"SELECT 1 {_NAMED} FOR UPDATE", f"DELETE {_NAMED}"

@@ -1,4 +1,4 @@
-"""Statements, and what becomes of a transaction that something comes in the way of."""
+"""Statements, and what happens to a transaction that something comes in the way of."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ Run: TypeAlias = Callable[..., Awaitable[list[Sequence[Any]]]]
 
 
 def exactly(rows: int) -> Statement:
-    """Ends with an error unless the statement before it has written so many rows: a COMMIT that follows is not executed then."""
+    """Ends with an error unless the statement before it has written that many rows: a COMMIT that follows is not executed then."""
     return Statement("SELECT IF(ROW_COUNT() = %s, 0, (SELECT 1 UNION SELECT 2))", [rows])
 
 

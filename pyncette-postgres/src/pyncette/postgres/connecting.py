@@ -63,7 +63,7 @@ class Connecting:
     """How to reach a server."""
 
     def __init__(self, url: str, context: ssl.SSLContext | None, timeout: float) -> None:
-        """Raises :class:`ConfigurationError` if the URL, one of its options or ``context`` makes no sense."""
+        """Raises :class:`ConfigurationError` if the URL, one of its options or ``context`` is not valid."""
         parsed = BackendURL.parse(url)
         options = dict(parsed.options)
         _check(options, parsed)

@@ -78,7 +78,7 @@ class JoinedConnections(Connections):
 
 
 def user_connection(connection: Any, where: str) -> UserConnection:
-    """What a user has passed. Raises :class:`ConfigurationError` if it is no connection to PostgreSQL."""
+    """What a user has passed. Raises :class:`ConfigurationError` if it is not a connection to PostgreSQL."""
     if is_a(connection, "asyncpg", "Connection") or is_a(connection, "asyncpg.pool", "PoolConnectionProxy"):
         return _Asyncpg(connection)
     if is_a(connection, "psycopg", "AsyncConnection"):

@@ -234,7 +234,7 @@ class PostgresRepository(PostgresHistory, Repository):
             await self._create_history()
 
     async def _create_history(self) -> None:
-        """Create its table unless it is there. Without the right to do so the tasks run all the same."""
+        """Create its table unless it is there. Without the right to do so the tasks run anyway."""
         try:
             await self._connections.execute(tables.creation_of_history(self._table))
         except TransientRepositoryError:
@@ -267,7 +267,7 @@ async def postgres_repository(
         connection counts only while the server answers nobody.
     :param postgres_ssl: settings for TLS, in place of the URL's.
     :param postgres_skip_table_create: the table exists, created by the statements of :func:`schema`; don't try to create it.
-    :raises ConfigurationError: an option makes no sense.
+    :raises ConfigurationError: an option is not valid.
     :raises RepositoryError: the server refused, or the table can't be used.
     :raises TransientRepositoryError: the server could not be reached.
     """

@@ -68,7 +68,7 @@ class Measured:
 
 
 class Measurement:
-    """Measures what is done within it, once. Being cancelled is no failure."""
+    """Measures what is done within it, once. Being cancelled is not a failure."""
 
     __slots__ = ("_began", "_measured")
 

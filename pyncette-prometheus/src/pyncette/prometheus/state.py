@@ -62,7 +62,7 @@ class Source:
         self.seen: Seen | None = None
 
     async def keep_looking(self, interval: timedelta) -> None:
-        """Refresh :attr:`seen` for ever."""
+        """Refresh :attr:`seen` forever."""
         pause = min(_FIRST_LOOK, interval.total_seconds())
         loop = asyncio.get_running_loop()
         while True:

@@ -82,7 +82,7 @@ class Cluster:
         if self._stale:
             await self._look()
         node = self._owners.get(key_slot(key.encode()) % REDIS_CLUSTER_HASH_SLOTS)
-        # Whatever comes of it: when it is asked for once more, something has changed.
+        # Whatever comes of it: when it is asked for again, something has changed.
         self._stale = True
         if node is None:
             raise driver.ClusterDownError(f"no node has {key!r}")

@@ -157,7 +157,7 @@ class Connections:
         try:
             replies = await self._target.exchange(commands, urgent=urgent)
             unknown = [i for i, reply in enumerate(replies) if isinstance(reply, driver.NoScriptError)]
-            if unknown:  # the server was started anew, or somebody flushed its scripts: these have not run
+            if unknown:  # the server was started again, or somebody flushed its scripts: these have not run
                 texts = [("EVAL", self._scripts[str(commands[i][1])], *commands[i][2:]) for i in unknown]
                 again = await self._target.exchange(texts, urgent=urgent)
                 for i, reply in zip(unknown, again, strict=True):
@@ -233,7 +233,7 @@ class Connections:
             pool.connection_class = Connection
 
     async def close(self) -> None:
-        """Let the calls on their way end, refuse all others, and disconnect."""
+        """Let the calls in progress end, refuse all others, and disconnect."""
         await self._target.close()
 
 

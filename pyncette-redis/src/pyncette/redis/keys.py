@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 __all__ = ["Keys"]
 
-#: So many slots that partitions spread over the nodes of a cluster, and so few that each can be asked for its partitions.
+#: How many slots that partitions spread over the nodes of a cluster, and so few that each can be asked for its partitions.
 _GROUPS = 256
 
 

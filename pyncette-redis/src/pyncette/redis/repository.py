@@ -55,7 +55,7 @@ _SCRIPTS = [
     importlib.resources.files(__name__.rpartition(".")[0]).joinpath(name).read_text("utf-8")
     for name in ("partition.lua", "history.lua")
 ]
-#: The server serves nobody else during a run of the script: a few milliseconds for so many rows, and so many characters of arguments.
+#: The server serves nobody else during a run of the script: a few milliseconds for that many rows, and that many characters of arguments.
 _SLICE, _SLICE_LENGTH = 1000, 1_000_000
 #: Times 10,000 keys: how far an empty namespace is searched for what an earlier version has left.
 _LOOKS = 10
@@ -263,7 +263,7 @@ async def redis_repository(
     :param redis_ssl_certfile: file of the certificate to show, as ``redis_ssl_keyfile`` of its key.
     :param redis_ssl_verify: check the server's certificate and name.
     :param redis_ssl_context: all this, as a context of one's own.
-    :raises ConfigurationError: an option makes no sense.
+    :raises ConfigurationError: an option is not valid.
     :raises RepositoryError: the server can't be reached, refuses the user, or has a newer stored format.
     """
     url = BackendURL.parse(redis_url)
@@ -324,7 +324,7 @@ def _cut(positions: Sequence[int], elements: Sequence[Any]) -> Iterator[Sequence
 
 
 def _token(token: str) -> Any:
-    """The server's run, the cursor and the names of a listing; None if this is no token of ours."""
+    """The server's run, the cursor and the names of a listing; None if this is not a token of ours."""
     try:
         run, cursor, names = json.loads(token)
         known = cursor is False or re.fullmatch(r"\d{1,20}", cursor)

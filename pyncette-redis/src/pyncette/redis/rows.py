@@ -107,7 +107,7 @@ def _settlement(settlement: Settlement) -> Sequence[Any]:
 def read_claims(partition: str, lease: str, found: bytes) -> tuple[Sequence[Claim], Sequence[Row]]:
     """The rows that were claimed under the ``lease``; and those of which a text is not UTF-8, which the script does not see.
 
-    The latter come back when the lease ends, as if they were put off.
+    The latter come back when the lease expires, as if they were put off.
     """
     claims: list[Claim] = []
     not_text: list[Row] = []
@@ -138,7 +138,7 @@ def read_row(partition: str, found: Sequence[Any]) -> Row:
         lease = lease.decode().strip()
     except UnicodeDecodeError:
         return unreadable(
-            key, "the schedule, the lease, the memo or the error is no text", None if ready in _STATES else _microseconds(ready)
+            key, "the schedule, the lease, the memo or the error is not text", None if ready in _STATES else _microseconds(ready)
         )
     return decoded(
         key,

@@ -62,7 +62,7 @@ class Server:
         return connection
 
     async def _renew(self) -> None:
-        """Use other connections from now on; calls on their way may end on theirs."""
+        """Use other connections from now on; calls in progress may end on theirs."""
         if self._closed:
             return
         client = self._client
@@ -76,7 +76,7 @@ class Server:
         self._retired[client] = asyncio.create_task(retire())
 
     async def close(self) -> None:
-        """Let the exchanges on their way end, refuse all others, and disconnect."""
+        """Let the exchanges in progress end, refuse all others, and disconnect."""
         self._closed = True
         try:
             await self._turns.ended()
