@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("PYNCETTE_SERVERS_CACHE") or Path(tempfile.gettempdir(), f"pyncette-servers-{os.getuid()}"))
 SECONDS_TO_START = 60
 _DYNAMODB = ROOT / "tools" / "dynamodb-local"
-#: So many bytes have to be free, if the data of servers is to be in memory.
+#: How many bytes have to be free, if the data of servers is to be in memory.
 _ENOUGH_MEMORY = 4 * 1024**3
 #: Whether servers write to the disk before they answer. For tests, which kill no machines, that takes long and proves nothing.
 DURABLE = "--durable" in sys.argv
@@ -127,7 +127,7 @@ def _another_suite(work: Path, suite: str) -> Mapping[str, Any]:
     keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
     signed = f"[signed-by={keyring}] " if keyring.exists() else ""
     (work / "sources.list").write_text(f"deb {signed}{mirrors[0]} {suite} main\n")
-    # Only perl is said to be there, for scripts that nobody runs.
+    # Only perl is documented to be present, for scripts that nobody runs.
     architecture = _output("dpkg", "--print-architecture")
     lines = ["Package: perl", "Status: install ok installed", "Version: 99", "Maintainer: none", f"Architecture: {architecture}"]
     (work / "status").write_text("\n".join([*lines, "Multi-Arch: allowed", "Description: none", "", ""]))
@@ -603,7 +603,7 @@ def docker_runs() -> bool:
 
 
 class Container(Server):
-    """A service of compose.yaml. It goes on when this program ends, to be there at once the next time."""
+    """A service of compose.yaml. It continues when this program ends, to be there at once the next time."""
 
     def __init__(self, name: str) -> None:
         super().__init__(PUBLISHED[name], environment=CREDENTIALS if name == "dynamodb" else {})
@@ -642,7 +642,7 @@ def given(name: str) -> Server | None:
 
 @contextlib.contextmanager
 def servers(names: Sequence[str]) -> Iterator[Mapping[str, Server]]:
-    """Start servers, and stop them in the end."""
+    """Start servers, and stop them eventually."""
     in_docker = docker_runs()
     with contextlib.ExitStack() as stack:
         found: dict[str, Server] = {}

@@ -261,7 +261,7 @@ def test_a_store_that_is_there_is_opened_also_while_the_caller_has_it_locked(sto
 
 def test_in_an_event_loop_it_is_refused_and_another_thread_is_not(app, template):
     async def main(client):
-        with pytest.raises(PyncetteError, match="would hold up the event loop"):
+        with pytest.raises(PyncetteError, match="would block the event loop"):
             client.get_task(template, "ada")
         assert await asyncio.to_thread(client.get_task, template, "ada") is None
 
@@ -385,7 +385,7 @@ def test_a_call_after_close_is_refused_and_nothing_is_left(app, template):
     client.close()
     assert background_threads() == []
     for call in (lambda: client.get_task(template, "ada"), client.open, client.__enter__):
-        with pytest.raises(PyncetteError, match="was closed; make another"):
+        with pytest.raises(PyncetteError, match="is closed; create another"):
             call()
     app.task(interval=HOUR)(body)  # it is not in use any more
 
@@ -452,7 +452,7 @@ def test_two_apps_have_a_client_each(make_app):
     with one.blocking() as client, other.blocking() as another:
         client.schedule_task(first, "ada", interval=HOUR)
         another.schedule_task(second, "ada", interval=HOUR)
-        with pytest.raises(ConfigurationError, match="not known here"):
+        with pytest.raises(ConfigurationError, match="does not belong to this application"):
             client.schedule_task(second, "ada", interval=HOUR)
 
 

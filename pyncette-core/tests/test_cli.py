@@ -172,7 +172,7 @@ def test_importing_pyncette_loads_nothing_of_the_command_line():
         ("shop:shop", ["no 'shop'", "app, other"]),
         ("shop:ap", ["did you mean 'app'"]),
         ("shop:deliver", ["DynamicTask", "app, other"]),
-        ("json:app", ["no Pyncette at all"]),
+        ("json:app", ["no Pyncette object"]),
         ("shop/x:app", ["MODULE:APP or FILE.py:APP"]),
     ],
 )

@@ -430,7 +430,7 @@ def test_a_process_that_can_not_end_itself_is_killed_after_the_shutdown_timeout(
         running.wait_for("body begins")
         running.signal(signal.SIGTERM)
         assert running.wait(30) == 1
-        assert "has not ended within the shutdown timeout, and is killed" in running.stdout
+        assert "did not stop within the shutdown timeout; killing it" in running.stdout
         assert not any(map(alive, pids(running, "body begins")))
 
 

@@ -97,7 +97,7 @@ def test_only_what_failed_and_what_is_recent(pyncette, past):  # noqa: F811
 
 def test_what_has_no_history_says_so(pyncette, past):  # noqa: F811
     result = pyncette("runs", "shop.py:app", "deliver", "another")
-    assert "no history is kept of 'deliver'; declare it with history=timedelta(days=7)" in result.stderr
+    assert "'deliver' keeps no history; declare it with history=timedelta(days=7)" in result.stderr
 
 
 def test_looking_creates_nothing(pyncette, shop):  # noqa: F811

@@ -119,7 +119,7 @@ def test_all_of_a_template_that_nobody_declares_is_removed_only_if_that_is_confi
     # The name is free for anything.
     declare(renamed, f"task(name={name!r}, interval=__import__('datetime').timedelta(hours=1))")
     assert pyncette("check", "shop:app").code == 0
-    one_line_error(pyncette("unschedule", "shop:app", name, "--all"), "declared by the app")
+    one_line_error(pyncette("unschedule", "shop:app", name, "--all"), "The app declares")
 
 
 def test_a_template_without_instances_that_nobody_declares_needs_no_confirmation(pyncette, shop):  # noqa: F811
@@ -133,7 +133,7 @@ def test_a_template_without_instances_that_nobody_declares_needs_no_confirmation
 def test_what_the_app_declares_is_not_removed_as_a_whole(pyncette, shop):  # noqa: F811
     store(shop, ["dynamic_task(name='new')"], instances=["a"])
     declare(shop, "dynamic_task(name='new')")
-    one_line_error(pyncette("unschedule", "shop:app", "new", "--all"), "'new' is declared by the app")
+    one_line_error(pyncette("unschedule", "shop:app", "new", "--all"), "The app declares 'new'")
     one_line_error(pyncette("unschedule", "shop:app", "new", "a", "--all"), "--all")
     assert keys(shop) == [("dynamic:new", "a")]
 
@@ -428,7 +428,7 @@ def test_move_says_what_stays_and_ends_with_1(pyncette, renamed):  # noqa: F811
     first, *more = ended.stderr.splitlines()
     assert "1 row of 'old' is moved" in first
     assert any("1 row can't be read" in line for line in more)
-    assert any("'bb' stays, for 'new' has one of that name" in line for line in more)
+    assert any("'bb' stays, because 'new' has an instance of that name" in line for line in more)
     [again] = pyncette("move", "shop:app", "old", "new", "--json").objects
     assert (again["moved"], again["unreadable"], again["conflicts"], again["complete"]) == (0, 1, ["bb"], False)
     assert pyncette("unschedule", "shop:app", "old", "--unreadable").code == 0

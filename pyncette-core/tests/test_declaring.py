@@ -71,7 +71,7 @@ OF_A_SCHEDULE = {
     "zero interval": ({"interval": timedelta()}, "interval", "timedelta(0)"),
     "negative interval": ({"interval": -SECOND}, "interval", "-1"),
     "interval of another type": ({"interval": 60}, "interval", "60"),
-    "interval beyond the calendar": ({"interval": timedelta.max}, "no occurrence"),
+    "interval beyond the calendar": ({"interval": timedelta.max}, "no further occurrence"),
     "unknown zone": ({"interval": SECOND, "timezone": "Europe/Lodnon"}, "'Europe/Lodnon'", "'Europe/London'"),
     "zone of another type": ({"interval": SECOND, "timezone": ZoneInfo("Europe/London")}, "key='Europe/London'"),
     "zone that is a file": ({"interval": SECOND, "timezone": "/etc/localtime"}, "'/etc/localtime'"),
@@ -598,7 +598,7 @@ def test_a_factory_may_be_given_by_its_position(clock, tmp_path):
     app.use_repository(factory)
     clock.run(main(app))
     assert opened == ["given", "default"]
-    refused(lambda: Pyncette(factory, repository_factory=factory), "two", "factor")
+    refused(lambda: Pyncette(factory, repository_factory=factory), "Two", "factor")
     refused(lambda: Pyncette(factory, colour="red"), "'colour'", "own_option")
 
 

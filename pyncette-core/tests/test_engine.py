@@ -591,7 +591,7 @@ def test_an_outage_is_waited_out(make_app, clock, store, body, caplog, timeout, 
     assert back < 70 + timeout + 2.1
     assert len(body.runs) == 9 * 89  # all that was missed is caught up
     messages = [record.getMessage() for record in caplog.records if record.name == "pyncette.worker.presence"]
-    assert [message.split(";")[0] for message in messages] == ["The store can't be reached", "The store is back"]
+    assert [message.split(";")[0] for message in messages] == ["The store is unreachable", "The store is back"]
 
 
 def test_an_outage_between_two_polls_is_not_noticed(make_app, clock, store, body, caplog):

@@ -230,7 +230,7 @@ def test_there_is_no_extra_run_of_what_is_not_there_or_not_known(app, make_app, 
             assert await app_context.trigger_task(shop.task, "nobody") is False
             with pytest.raises(ConfigurationError, match="no instance 'nobody'"):
                 await app_context.backfill_task(shop.task, "nobody", start=START - DAY, end=START)
-            with pytest.raises(ConfigurationError, match="not known here"):
+            with pytest.raises(ConfigurationError, match="does not belong to this application"):
                 await app_context.trigger_task(other.task)
 
     clock.run(main())

@@ -366,7 +366,7 @@ def test_a_port_that_is_taken_is_an_error_that_names_it(real_app, address):
             async with real_app.create():
                 pytest.fail("it started")
 
-        with pytest.raises(ConfigurationError, match=rf"can't listen on .*port {port}: [^\n]*; end what listens there"):
+        with pytest.raises(ConfigurationError, match=rf"can't listen on .*port {port}: [^\n]*; stop what listens there"):
             asyncio.run(main())
 
 
@@ -409,7 +409,7 @@ def test_a_program_whose_port_is_taken_ends_with_one_line():
     assert process.returncode == 1
     assert process.stderr == (
         f"pyncette: The health check can't listen on 127.0.0.1, port {port}: {os.strerror(errno.EADDRINUSE)}; "
-        "end what listens there, or pass another port=\n"
+        "stop what listens there, or pass another port=\n"
     )
 
 

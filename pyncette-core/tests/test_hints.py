@@ -169,7 +169,7 @@ def test_hints_that_fail_cost_nobody_anything_but_the_wait_for_a_poll(process, c
             assert started[-1][1] == "again"
 
     clock.run(main())
-    told = [record for record in caplog.records if "could not be told" in record.message]
+    told = [record for record in caplog.records if "Could not send a hint" in record.message]
     assert {record.levelname for record in told} == {"DEBUG"}
     if type(error) is RepositoryError:
         assert len(told) == 1, "who is not allowed to is not to ask each time"
@@ -343,7 +343,7 @@ def test_who_is_not_allowed_to_listen_says_so_once_and_polls(process, clock, sto
             assert len(started) == 1
 
     clock.run(main())
-    assert [record.levelname for record in caplog.records if "istening" in record.message or "be heard" in record.message] == [
+    assert [record.levelname for record in caplog.records if "istening" in record.message or "receive hints" in record.message] == [
         level
     ]
 

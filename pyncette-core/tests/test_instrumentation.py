@@ -397,7 +397,7 @@ def test_a_hook_that_raises_is_logged_once_and_stops_nothing(app, clock, recorde
     logged = [record for record in caplog.records if record.name == "pyncette.hooks"]
     [record] = logged
     assert record.getMessage() == (
-        f"The hook {hook.split()[0]}() of Raising raised {type(error).__name__}; that stops nothing, and is logged once"
+        f"The hook {hook.split()[0]}() of Raising raised {type(error).__name__}; this stops nothing, and is logged only once"
     )
     assert record.exc_info[1] is error
 

@@ -353,7 +353,7 @@ seen = set()
 
 class Observer(logging.Handler):
     def emit(self, record):
-        if "can't be understood" in record.getMessage():
+        if "can't be read" in record.getMessage():
             seen.add("poisoned")
 
 logging.getLogger("pyncette.worker.execution").addHandler(Observer())
@@ -415,7 +415,7 @@ def test_logs_go_to_standard_output_and_show_no_arguments(program, level):
     with program(TALKATIVE.format(level=level)) as running:
         assert running.wait() == 0, running.stderr
         output = running.stdout
-    for said in ("failed: LookupError", "failed: LeaseLostException", "lost its lease", "can't be understood", "Traceback"):
+    for said in ("failed: LookupError", "failed: LeaseLostException", "lost its lease", "can't be read", "Traceback"):
         assert said in output, said
     assert SECRET not in output
     assert running.stderr == ""
@@ -576,7 +576,7 @@ def test_a_fixture_that_hangs_at_its_end_is_named_and_the_others_are_closed(prog
         running.signal(signal.SIGTERM)
         assert running.wait(30) == 0, running.stderr
         assert (
-            "WARNING pyncette.ending: Cancelling what has not ended within the shutdown timeout: fixture 'schedule'"
+            "WARNING pyncette.ending: The shutdown timeout has passed; cancelling: fixture 'schedule'"
             in running.stdout
         )
         assert ("first closed" in running.stdout) == teardown.startswith("await")
@@ -647,7 +647,7 @@ def test_without_a_shutdown_timeout_threads_are_waited_for_and_named(program):
         running.signal(signal.SIGTERM)
         assert running.wait() == 0
         assert re.search(
-            "INFO pyncette.ending: Waiting for what has not ended: task 'body' 'one'.*thread 'asyncio_0'", running.stdout
+            "INFO pyncette.ending: Still waiting: task 'body' 'one'.*thread 'asyncio_0'", running.stdout
         )
         assert lines(running) == ["body begins", "first closed", "main returned"]
 

@@ -627,7 +627,7 @@ def test_a_row_that_cannot_be_understood_is_surfaced_and_disturbs_nobody(app, cl
     clock.run(main())
     assert [context.name for context in body.contexts] == ["sound", "sound"]
     assert [run[2] for run in body.runs] == [60.0, 120.0]
-    [record] = [record for record in caplog.records if "can't be understood" in record.getMessage()]
+    [record] = [record for record in caplog.records if "can't be read" in record.getMessage()]
     assert "task 'template' 'broken'" in record.getMessage()
 
 

@@ -134,7 +134,7 @@ class TestWhatIsWrong:
 
     def test_no_transaction(self, play):
         async def scenario(app_context, remind, connection):
-            with pytest.raises(ConfigurationError, match="in no transaction.*BEGIN IMMEDIATE"):
+            with pytest.raises(ConfigurationError, match="not in a transaction.*BEGIN IMMEDIATE"):
                 await app_context.within(connection).schedule_task(remind, "a", interval=HOUR)
             assert await app_context.get_task(remind, "a") is None
 

@@ -265,7 +265,7 @@ def test_a_body_that_hangs_holds_neither_its_task_nor_the_end(clock, caplog):
         testing._PATIENCE = patience
         forever.set()
     assert runs == [1]
-    assert any("Not all bodies ended within the shutdown timeout" in record.message for record in caplog.records)
+    assert any("Not all bodies finished within the shutdown timeout" in record.message for record in caplog.records)
 
 
 def test_calls_from_the_wrong_thread_say_so(app, clock):

@@ -399,7 +399,7 @@ def test_a_worker_is_shown_in_full_by_id_host_or_process(program, pyncette):  # 
     shown = pyncette("workers", "shop.py:app", "host1").stdout
     assert shown == pyncette("workers", "shop.py:app", "host1:1:abcd").stdout == pyncette("workers", "shop.py:app", "1").stdout
     assert re.search(r"^polls +nightly, mail \(partitions 0\)$", shown, re.MULTILINE)
-    assert "from 2026-01-01 02:00:00+00:00 on, for 90 s: task x kept the event loop from running" in shown
+    assert "at 2026-01-01 02:00:00+00:00, for 90 s: task x kept the event loop from running" in shown
     values = json.loads(pyncette("workers", "shop.py:app", "host1", "--json").stdout)
     assert (values["worker"], values["alive"], values["polls"]) == ("host1:1:abcd", True, {"nightly": None, "mail": [0]})
     assert values["blocked"] == {"since": at.isoformat(), "seconds": 90.0, "what": "task x kept the event loop from running"}

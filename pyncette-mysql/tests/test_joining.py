@@ -152,7 +152,7 @@ class TestWhatIsWrong:
         async def scenario(app_context, remind):
             async with connected(server) as connection:
                 within = app_context.within(connection)
-                with pytest.raises(ConfigurationError, match=r"in no transaction.*await connection.begin\(\)") as error:
+                with pytest.raises(ConfigurationError, match=r"not in a transaction.*await connection.begin\(\)") as error:
                     await within.schedule_task(remind, "a", interval=HOUR)
                 complaint(error)
             with pytest.raises(ConfigurationError, match="is closed") as error:

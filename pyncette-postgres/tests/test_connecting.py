@@ -147,8 +147,8 @@ class TestWrongOptions:
     @pytest.mark.parametrize(
         ("query", "words"),
         [
-            ("sslmode=on", "The option sslmode='on' of the URL is none of disable, allow, prefer, require, verify-ca, verify-full"),
-            ("target_session_attrs=master", "The option target_session_attrs='master' of the URL is none of any, primary,"),
+            ("sslmode=on", "The option sslmode='on' of the URL is not one of disable, allow, prefer, require, verify-ca, verify-full"),
+            ("target_session_attrs=master", "The option target_session_attrs='master' of the URL is not one of any, primary,"),
             ("sslrootcert=/nowhere.pem", "The file sslrootcert='/nowhere.pem' of the URL can't be read: No such file or directory"),
             ("port=x", "The option port='x' of the URL is not a number from 1 to 65535, nor several separated by commas"),
             (
@@ -170,7 +170,7 @@ class TestWrongOptions:
             async with Pyncette("postgresql://u:horse@h/d?sslmode=on").create():
                 pass
 
-        with pytest.raises(ConfigurationError, match="The option sslmode='on' of the URL is none of disable"):
+        with pytest.raises(ConfigurationError, match="The option sslmode='on' of the URL is not one of disable"):
             asyncio.run(start())
         with pytest.raises(ConfigurationError, match="Unknown option 'ssl_mode' .* did you mean 'sslmode'?"):
             Pyncette("postgresql://u:horse@h/d?ssl_mode=require")

@@ -156,7 +156,7 @@ class TestWhatIsWrong:
         async def scenario(app_context, remind):
             async with await psycopg.AsyncConnection.connect(server_url, autocommit=True) as one, connected(server_url) as two:
                 for connection in (one, two):
-                    with pytest.raises(ConfigurationError, match=r"in no transaction.*begin one: (async )?with") as error:
+                    with pytest.raises(ConfigurationError, match=r"not in a transaction.*begin one: (async )?with") as error:
                         await app_context.within(connection).schedule_task(remind, "a", interval=HOUR)
                     complaint(error)
             engine = create_async_engine(f"postgresql+asyncpg://{server_url.partition('://')[2]}", isolation_level="AUTOCOMMIT")

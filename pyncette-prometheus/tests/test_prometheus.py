@@ -661,7 +661,7 @@ def test_one_application_can_be_measured_in_two_registries(app, clock, serve):
 
 def test_measuring_twice_in_one_registry_is_refused(app, registry):
     use_prometheus(app, registry=registry)
-    with pytest.raises(ConfigurationError, match="measured in that registry already"):
+    with pytest.raises(ConfigurationError, match="registry already measures"):
         use_prometheus(app, registry=registry)
 
 

@@ -71,7 +71,7 @@ class TestNetwork:
                     await claim(repository)
                 assert 0.9 < time.monotonic() - started < 2
                 assert str(caught.value) == (
-                    f"{repository._connections.where} did not answer within 1 s; see what keeps it busy, or raise redis_timeout"
+                    f"{repository._connections.where} did not answer within 1 s; find out what keeps it busy, or raise redis_timeout"
                 )
                 await asyncio.gather(*(lives(repository) for _ in range(10)))
 

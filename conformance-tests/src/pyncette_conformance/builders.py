@@ -76,7 +76,7 @@ async def refused(call: Awaitable[object]) -> bool:
         assert not isinstance(error, TransientRepositoryError), "what is refused as transient is tried again, in vain"
         return True
     except Exception as error:
-        raise AssertionError(f"{type(error).__name__} was let out; it has to be a RepositoryError") from error
+        raise AssertionError(f"{type(error).__name__} was raised; it must be a RepositoryError") from error
     return False
 
 

@@ -256,7 +256,7 @@ async def registered(store: Store) -> tuple[Sequence[Key], Key]:
 
 
 def shown(row: Row | None) -> Row | None:
-    """A row without what a listing need not know: only the index may tell when an unreadable row is to be met."""
+    """A row without what a listing need not know: only the index may say when an unreadable row is to be met."""
     return row._replace(ready_at=None) if row is not None and row.state is State.UNREADABLE else row
 
 

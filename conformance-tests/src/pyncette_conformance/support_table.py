@@ -17,7 +17,7 @@ _NODE = re.compile(r"::(?P<family>Test\w+)::test_(?P<behaviour>\w+?)(\[.*)?$", r
 
 @dataclass(slots=True)
 class _Cell:
-    """What became of one behaviour on one store; a behaviour may have several tests."""
+    """What happened to one behaviour on one store; a behaviour may have several tests."""
 
     passed: int = 0
     failed: int = 0

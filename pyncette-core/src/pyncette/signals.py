@@ -1,6 +1,6 @@
 """SIGINT and SIGTERM for a program with an event loop: the first asks it to end, the second ends it at once.
 
-One way for all platforms and loops. A handler runs in the main thread, and only between two of its steps. Two things make up for that:
+One way for all platforms and loops. A handler runs in the main thread, and only between two of its steps. Two things compensate for that:
 soon after the first signal there is no handler any more, so that the system itself ends the process at the next; and a thread reads the
 wake-up descriptor, to which the interpreter writes the moment a signal comes. It wakes the loop, which may be about to
 sleep, and acts where the main thread can't, since a call outside of Python holds it.

@@ -251,7 +251,7 @@ def goes_on_after_the_end() -> Any:
 
 
 def counts_no_runs() -> Any:
-    """A schedule with max_runs goes on for ever."""
+    """A schedule with max_runs continues forever."""
     return mock.patch.object(execution, "memo_of_commit", lambda claim, schedule, memo: memo)
 
 

@@ -277,7 +277,7 @@ class Table:
 async def connected(
     *, endpoint: str | None, region: str | None, table: str, timeout: float, max_connections: int
 ) -> AsyncIterator[Table]:
-    """The table, as far as it can be had without asking the service."""
+    """The table, as far as it is known without asking the service."""
     if endpoint is not None:
         _check_endpoint(endpoint)
     async with contextlib.AsyncExitStack() as stack:
