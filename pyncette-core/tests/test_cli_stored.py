@@ -99,7 +99,7 @@ def test_instances_of_what_nobody_declares_are_listed_and_shown(pyncette, rename
     assert {each["instance"] for each in pyncette("list", "shop:app", name, "--json").objects} == {"a", "bb", "ccc"}
     [shown] = pyncette("show", "shop:app", name, "bb", "--json").objects
     assert (shown["arguments"], shown["next"]) == ({"text": "hello"}, "2035-01-03T00:00:00+00:00")
-    one_line_error(pyncette("next", "shop:app", name), "not declared")
+    one_line_error(pyncette("next", "shop:app", name), "does not declare")
 
 
 @pytest.mark.parametrize("name", ["old", "spread"])

@@ -575,10 +575,7 @@ def test_a_fixture_that_hangs_at_its_end_is_named_and_the_others_are_closed(prog
         running.wait_for("body begins")
         running.signal(signal.SIGTERM)
         assert running.wait(30) == 0, running.stderr
-        assert (
-            "WARNING pyncette.ending: The shutdown timeout has passed; cancelling: fixture 'schedule'"
-            in running.stdout
-        )
+        assert "WARNING pyncette.ending: The shutdown timeout has passed; cancelling: fixture 'schedule'" in running.stdout
         assert ("first closed" in running.stdout) == teardown.startswith("await")
         assert ("main returned" in running.stdout) == (teardown == "await asyncio.sleep(1000)")
 
@@ -646,9 +643,7 @@ def test_without_a_shutdown_timeout_threads_are_waited_for_and_named(program):
         running.wait_for("body begins")
         running.signal(signal.SIGTERM)
         assert running.wait() == 0
-        assert re.search(
-            "INFO pyncette.ending: Still waiting: task 'body' 'one'.*thread 'asyncio_0'", running.stdout
-        )
+        assert re.search("INFO pyncette.ending: Still waiting: task 'body' 'one'.*thread 'asyncio_0'", running.stdout)
         assert lines(running) == ["body begins", "first closed", "main returned"]
 
 

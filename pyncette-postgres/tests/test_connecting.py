@@ -147,7 +147,10 @@ class TestWrongOptions:
     @pytest.mark.parametrize(
         ("query", "words"),
         [
-            ("sslmode=on", "The option sslmode='on' of the URL is not one of disable, allow, prefer, require, verify-ca, verify-full"),
+            (
+                "sslmode=on",
+                "The option sslmode='on' of the URL is not one of disable, allow, prefer, require, verify-ca, verify-full",
+            ),
             ("target_session_attrs=master", "The option target_session_attrs='master' of the URL is not one of any, primary,"),
             ("sslrootcert=/nowhere.pem", "The file sslrootcert='/nowhere.pem' of the URL can't be read: No such file or directory"),
             ("port=x", "The option port='x' of the URL is not a number from 1 to 65535, nor several separated by commas"),
