@@ -144,7 +144,7 @@ ALL = len(sys.argv) == 1
 
 @dataclass
 class Result:
-    """What became of one session. One that runs no tests counts as one test itself."""
+    """What happened to one session. One that runs no tests counts as one test itself."""
 
     passed: int = 0
     failed: int = 0
@@ -236,7 +236,7 @@ def _pytest(session: nox.Session, *args: str, report: str = "report", **options:
 
 
 def _pytest_options(report: Path) -> Sequence[str]:
-    # A test that hangs tells where.
+    # A test that hangs says where.
     return "--timeout=300", f"--junitxml={report}"
 
 
@@ -254,7 +254,7 @@ def _shared_python(session: nox.Session) -> str:
 
 @functools.cache
 def _shared() -> Future[tuple[str, str]]:
-    """The interpreter and what went wrong, once the environment is made; from here on that goes on in the background."""
+    """The interpreter and what went wrong, once the environment is made; from here on that continues in the background."""
 
     def make() -> tuple[str, str]:
         home = ROOT / ".nox" / "shared"
@@ -289,7 +289,7 @@ _BESIDE: dict[str, Future[Sequence[subprocess.CompletedProcess[str]]]] = {}
 
 
 def _run(session: nox.Session, runs: Sequence[Run]) -> None:
-    """Do the ``runs`` of a session, or tell how they went in the second lane, if they were begun there."""
+    """Do the ``runs`` of a session, or report how they went in the second lane, if they were begun there."""
     name = session.name
     if name not in _BESIDE:
         for run in runs:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -176,3 +177,12 @@ def test_quick_start(tmp_path: Path) -> None:
         assert "Traceback" not in program.stderr
     # What it leaves behind is not committed by accident.
     assert {".venv/", "*.db"} <= set((ROOT / ".gitignore").read_text().split())
+
+
+def test_the_complete_program_of_the_readme_shows_something_within_seconds(tmp_path: Path) -> None:
+    [(_, source)] = blocks("README.md", "python")
+    (tmp_path / "shop.py").write_text(source)
+    with Program([sys.executable, "-u", "shop.py"], tmp_path) as program:
+        program.wait_for("The kettle is on", "Your tea is ready")
+        program.signal(signal.SIGINT)
+        assert program.wait() == 0

@@ -27,7 +27,7 @@ SHARED = {
     "store": [(0, 0.4, "claim"), (1, 1.4, "claim"), (3, 3.4, "commit"), (4, 4.4, "claim"), (5, 5.4, "commit"), (6, 6.4, "commit")],
     "worker B": [(1, 5, "run 2")],
 }
-#: What a lease is for: a worker dies, and another goes on once the lease has expired.
+#: What a lease is for: a worker dies, and another continues once the lease has expired.
 LEASE = {
     "worker A": [(0, 2.2, "run, attempt 1"), (2.2, 2.5, "✕")],
     "lease": [(0, 4, "held by A"), (4, 6.6, "held by B")],

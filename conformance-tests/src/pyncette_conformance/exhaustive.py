@@ -151,7 +151,7 @@ class World(NamedTuple):
     token: tuple[int, int, bool]
     held: tuple[Held, ...]
     messages: tuple[Message, ...]
-    #: What became of claims that can still be heard of.
+    #: What happened to claims that can still be heard of.
     fates: tuple[tuple[int, Outcome], ...]
     #: At most once: the occurrences that were started.
     started: tuple[tuple[int, datetime], ...]

@@ -94,7 +94,7 @@ class BlockingClient(ConnectedCalls):
     """Schedules and looks up the tasks of one application, for threads; see :meth:`Pyncette.blocking`.
 
     All threads of a process share a connection to the store, and what they register at once goes there together. It is connected to at the
-    first call, in each process anew: a client that was made before a fork works in the child as well.
+    first call, in each process again: a client that was made before a fork works in the child as well.
 
     A call that is interrupted, as by Ctrl-C, or that takes longer than the timeout is cancelled, and may have been carried out.
     """
@@ -122,7 +122,7 @@ class BlockingClient(ConnectedCalls):
         self._call(_nothing)
 
     def close(self) -> None:
-        """Close the connection to the store; calls that other threads have on their way are waited for, for some seconds.
+        """Close the connection to the store; calls that other threads have in progress are waited for, for some seconds.
 
         May be repeated. Any other call raises PyncetteError from now on.
         """

@@ -4,7 +4,7 @@ Each is a once-off row of its own. Its schedule says which task it is a run of, 
 arguments that the origin had when it was asked for, so it runs whatever happens to the origin, and goes away when it has run.
 
 Those of an instance are in the partition of the instance, which is polled anyway. Those of a static task are in a partition of their own,
-for static tasks are claimed by their names. It is polled only by who knows that there is something: a *bell*, a row that is registered anew
+for static tasks are claimed by their names. It is polled only by who knows that there is something: a *bell*, a row that is registered again
 with each extra run, tells the others, who look at all bells at once every few seconds.
 """
 

@@ -47,7 +47,7 @@ _TOGETHER = timedelta(seconds=60)
 
 @dataclass(slots=True)
 class Moved:
-    """What became of the rows of a template that was moved."""
+    """What happened to the rows of a template that was moved."""
 
     #: Rows that are where they belong now, and were not.
     moved: int = 0

@@ -76,7 +76,7 @@ class ScheduledTask:
 
     @property
     def locked_until(self) -> datetime | None:
-        """When the lease of the run on its way ends; None if there is no run."""
+        """When the lease of the run in progress expires; None if there is no run."""
         return self.row.locked_until
 
     @property
@@ -118,7 +118,7 @@ class ScheduledTask:
 
     @property
     def retries_at(self) -> datetime | None:
-        """When the occurrence is tried again after a failed attempt; None if there was none, or if one is on its way."""
+        """When the occurrence is tried again after a failed attempt; None if there was none, or if one is in progress."""
         row = self.row
         return row.ready_at if row.attempt and row.locked_until is None else None
 

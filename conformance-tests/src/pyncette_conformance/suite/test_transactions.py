@@ -112,7 +112,9 @@ class TestTransactions(Conformance):
         kinds = ("absent", "waiting", "held", "paused", "failed")
         calls: dict[str, Callable[[Any, Key], Any]] = {
             "again": lambda repository, key: repository.register(after(9), [registration(key, 40, spec='{"other": 1}')]),
-            "anew": lambda repository, key: repository.register(after(9), [registration(key, 40, jitter=2, schedule="another")]),
+            "another schedule": lambda repository, key: repository.register(
+                after(9), [registration(key, 40, jitter=2, schedule="another")]
+            ),
             "overdue": lambda repository, key: repository.register(
                 after(9), [registration(key, 40, schedule="another", keep_overdue=True)]
             ),

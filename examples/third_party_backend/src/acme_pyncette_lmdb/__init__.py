@@ -241,7 +241,7 @@ def _ready_key(key: Key, ready_at: datetime | None) -> bytes | None:
 def _get(txn: Transaction, key: Key) -> Row | None:
     value = txn.get(_row_key(key))
     row = None if value is None else _decode(key, value)
-    if row is not None and row.state is State.UNREADABLE:  # only the index can tell when it is ready
+    if row is not None and row.state is State.UNREADABLE:  # only the index can say when it is ready
         return next((each for _, each in _ready(txn, key.partition) if each.key == key), row._replace(ready_at=None))
     return row
 

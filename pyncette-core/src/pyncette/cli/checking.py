@@ -32,9 +32,9 @@ __all__ = ["check", "list_backends"]
 _PARTITION = "check:round trip"
 
 
-#: So many findings of a kind are told in full.
+#: How many findings of a kind are listed in full.
 _EXAMPLES = 10
-#: So many rows are looked at: enough to find what is wrong, few enough for any store.
+#: How many rows are looked at: enough to find what is wrong, few enough for any store.
 _LOOKED_AT = 100_000
 
 
@@ -245,5 +245,5 @@ def list_backends(arguments: argparse.Namespace) -> int:
         note(error)
     missing = sorted({offer.distribution for offer, status, _ in rows if status == "not installed"})
     if missing:
-        note(f"what is not installed can be had with: pip install {' '.join(missing)}")
+        note(f"what is not installed can be installed with: pip install {' '.join(missing)}")
     return 0

@@ -23,7 +23,7 @@ __all__ = ["list_tasks", "show"]
 
 #: What is told of a template besides how many of its instances are due.
 _TOLD = ("scheduled", "running", "lease expired", "retrying", "paused", "failed", "unreadable")
-#: So many instances are described before whoever pressed Ctrl-C is listened to.
+#: How many instances are described before whoever pressed Ctrl-C is listened to.
 _BREATH = 1000
 
 

@@ -30,9 +30,9 @@ Moment = datetime | timedelta
 _RELATIVE = re.compile(r"([+-])(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MICROSECOND = timedelta(microseconds=1)
-#: So many rows that are left out are named.
+#: How many rows that are left out are named.
 _EXAMPLES = 5
-#: So many lines are worked out before whoever pressed Ctrl-C is listened to.
+#: How many lines are worked out before whoever pressed Ctrl-C is listened to.
 _BREATH = 1000
 
 
@@ -48,7 +48,7 @@ def parse_moment(text: str) -> Moment:
 
 
 def duration(number: str, unit: str) -> timedelta:
-    """So many seconds, minutes, hours, days or weeks, by their first letters."""
+    """``number`` seconds, minutes, hours, days or weeks, by their first letters."""
     return timedelta(**{_UNITS[unit]: int(number)})
 
 
@@ -67,7 +67,7 @@ def instant_meant(moment: Moment, since: datetime, zone: tzinfo) -> datetime:
 
 
 class _Upcoming:
-    """One occurrence, ordered by time; the next one of its task can be had from it."""
+    """One occurrence, ordered by time; the next one of its task follows from it."""
 
     __slots__ = ("at", "instance", "key", "left", "schedule", "task")
 

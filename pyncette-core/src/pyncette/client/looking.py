@@ -62,7 +62,7 @@ class Looking(Opened):
                 return TaskPage(tasks, f"{index}:{token or ''}")
 
     async def list_workers(self) -> Sequence[Worker]:
-        """The processes that run tasks in this store: those that are alive first, then those that ended without a word.
+        """The processes that run tasks in this store: those that are alive first, then those that ended without warning.
 
         Each says what it is every ten seconds. One that was killed is not alive after half a minute, and forgotten after an hour; one that
         ended is not on the list. A process that runs tasks itself is the first, and sees itself as it is now. A store that only

@@ -253,7 +253,7 @@ def _range(field: _Field, term: str) -> range:
             raise ScheduleError(f"the range of {field.name} {term!r} must go up: write two ranges, or a list")
     elif match[3] is None:
         last = first
-    elif field is _WEEKDAY:  # whether it goes on to 6 or to 7 differs from cron to cron
+    elif field is _WEEKDAY:  # whether it continues to 6 or to 7 differs from cron to cron
         raise ScheduleError(f"{field.name} {term!r} has a step without a range: write {low}-6/{step}")
     else:
         last = field.high

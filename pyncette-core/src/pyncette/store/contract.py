@@ -195,7 +195,7 @@ Settlement: TypeAlias = Commit | Release | Fail | Extend
 
 
 class Outcome(enum.Enum):
-    """What became of a settlement."""
+    """What happened to a settlement."""
 
     #: Written.
     APPLIED = "applied"

@@ -26,7 +26,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a settlement, once that is known or given up."""
+    """What happened to a settlement, once that is known or given up."""
 
     #: None if the store could not be reached in time, or refused.
     outcome: Outcome | None

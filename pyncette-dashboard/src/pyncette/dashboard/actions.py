@@ -52,7 +52,7 @@ class Action:
     question: str
     #: Does it, and says what was done.
     run: Callable[[Request], Awaitable[str]] | None = None
-    #: Or goes on in the background.
+    #: Or continues in the background.
     work: Callable[[Request, Job], Awaitable[None]] | None = None
     #: What the form has besides: "note", "schedule", "span".
     form: str = ""
@@ -65,12 +65,14 @@ def instant_of(text: str, zone: str) -> datetime:
         at = datetime.fromisoformat(text.strip())
         return at if at.tzinfo is not None else at.replace(tzinfo=ZoneInfo(zone.strip() or "UTC"))
     except (ValueError, OSError, KeyError) as error:  # unknown zones are KeyErrors; some names can't be those of files
-        raise ConfigurationError(f"{text!r} in {zone or 'UTC'!r} is no instant; write 2026-07-01T09:00 and a time zone") from error
+        raise ConfigurationError(
+            f"{text!r} in {zone or 'UTC'!r} is not an instant; write 2026-07-01T09:00 and a time zone"
+        ) from error
 
 
 async def _trigger(request: Request) -> str:
     found = await request.client.trigger_task(request.task, request.instance, by=request.by)
-    return f"{request.what} runs once more." if found else f"There is no {request.what} any more; nothing was done."
+    return f"{request.what} runs again." if found else f"There is no {request.what} any more; nothing was done."
 
 
 async def _pause(request: Request) -> str:
@@ -101,7 +103,7 @@ async def _reschedule(request: Request) -> str:
     if interval is not None:
         parts = _DURATION.fullmatch(interval)
         if parts is None:
-            raise ConfigurationError(f"{interval!r} is no duration; write 90s, 5m, 12h, 2d or 1w")
+            raise ConfigurationError(f"{interval!r} is not a duration; write 90s, 5m, 12h, 2d or 1w")
         length = timedelta(**{_UNITS[parts[2]]: int(parts[1])})
     found = await request.client.reschedule_task(
         request.task,
@@ -190,13 +192,13 @@ async def _unschedule_one(request: Request, name: str) -> bool:
 
 
 ACTIONS: Mapping[str, Action] = {
-    "trigger": Action("Run now", "Run {} once more, now? Its schedule is left alone.", _trigger),
-    "pause": Action("Pause", "Pause {}? A run on its way goes on.", _pause, form="note"),
+    "trigger": Action("Run now", "Run {} again, now? Its schedule is left alone.", _trigger),
+    "pause": Action("Pause", "Pause {}? A run in progress continues.", _pause, form="note"),
     "resume": Action("Resume", "Let {} run again? What became due meanwhile runs at once.", _resume),
     "retry": Action("Retry", "Try {} again, at once and with all its attempts?", _retry),
     "reschedule": Action("Reschedule", "Give {} another schedule? Its arguments stay.", _reschedule, form="schedule"),
     "backfill": Action("Backfill", "Run {} for times that are past?", _backfill, form="span"),
-    "unschedule": Action("Unschedule", "Remove {}? A run on its way goes on to its end.", _unschedule, danger=True),
+    "unschedule": Action("Unschedule", "Remove {}? A run in progress continues to its end.", _unschedule, danger=True),
     "pause-template": Action("Pause all", "Pause all of {}, in every process?", _pause_template, form="note"),
     "resume-template": Action("Resume all", "Let all of {} run again?", _resume_template),
     "retry-all": Action("Retry all", "Try again all of {} that failed?", work=_retry_all),
@@ -210,14 +212,14 @@ ACTIONS: Mapping[str, Action] = {
         "Unschedule these", "Remove all instances of {} that the filter meets?", work=_each(_unschedule_one), danger=True
     ),
 }
-#: So long (seconds) a page looks for rows; then it offers to go on.
+#: So long (seconds) a page looks for rows; then it offers to continue.
 _BUDGET = 0.15
 
 
 async def some_of(
     client: Client, task: Task, token: str | None, state: str, prefix: str, limit: int
 ) -> tuple[list[ScheduledTask], str | None, int]:
-    """Instances that are asked for, where to go on, and how many rows were looked at: as far as one gets in a short time."""
+    """Instances that are asked for, where to continue, and how many rows were looked at: as far as one gets in a short time."""
     found: list[ScheduledTask] = []
     begun, looked = time.monotonic(), 0
     filtered = bool(state or prefix)

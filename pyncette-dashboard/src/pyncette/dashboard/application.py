@@ -200,7 +200,7 @@ class Dashboard(Pages):
         return response
 
     def _done(self, request: Request, where: str, text: str) -> Response:
-        """Go on to a page that says what was done."""
+        """Continue to a page that says what was done."""
         self._survey.changed()
         response = RedirectResponse(where, 303, HEADERS)
         told = base64.urlsafe_b64encode(text[:1000].encode()).decode()

@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 #: A page waits so long (seconds) for the store, and then says that it does not answer.
 PATIENCE = 0.8
-#: What was read is shown to others for so long (seconds).
+#: What was read is shown to others for that long (seconds).
 _SHARED_FOR = 1.0
 _MOST_SHARED = 500
 _AGAIN_AFTER = 2.0
@@ -54,7 +54,7 @@ class Connection:
             raise StoreAwayError(str(error)) from error
 
     async def ask(self, key: Hashable, load: Callable[[Client], Awaitable[_T]]) -> _T:
-        """What ``load`` gives, or gave to another viewer a moment ago. A call that takes too long goes on, for who asks next."""
+        """What ``load`` gives, or gave to another viewer a moment ago. A call that takes too long continues, for who asks next."""
         client = await self.client()
         now = time.monotonic()
         at, found = self._shared.get(key, (0.0, None))

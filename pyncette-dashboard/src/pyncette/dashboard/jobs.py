@@ -1,4 +1,4 @@
-"""What takes longer than a page may: it goes on in the background, tells how far it is, and can be stopped."""
+"""What takes longer than a page may: it continues in the background, says how far it is, and can be stopped."""
 
 import asyncio
 import secrets

@@ -14,7 +14,7 @@ from pyncette.tasks import StaticTask, Template
 __all__ = ["HOURS", "Counts", "Survey"]
 
 HOURS = 24
-#: Nobody has looked for so long (seconds): then nobody counts.
+#: Nobody has looked for that long (seconds): then nobody counts.
 _ASLEEP_AFTER = 30.0
 #: Seconds between two looks at what is small, and at what has happened, and at what nobody declares.
 _EVERY, _HISTORY_EVERY, _UNDECLARED_EVERY = 2.0, 5.0, 30.0
@@ -22,7 +22,7 @@ _EVERY, _HISTORY_EVERY, _UNDECLARED_EVERY = 2.0, 5.0, 30.0
 _REST = 9
 _PAGE = 1000
 _WITHOUT_PAUSE = 20_000
-#: So many rows that failed are kept of each template, and so many tasks asked for their last runs.
+#: How many rows that failed are kept of each template, and that many tasks asked for their last runs.
 _KEPT = 100
 _ASKED, _RUNS = 40, 30
 
@@ -36,10 +36,10 @@ class Counts:
     next: datetime | None = None
     oldest_due: datetime | None = None
     last_run: Run | None = None
-    #: What failed, or is to be tried again, or is not reported in time; the first of them.
+    #: What failed, or will be retried, or is not reported in time; the first of them.
     attention: list[ScheduledTask] = field(default_factory=list)
     hours: list[int] = field(default_factory=lambda: [0] * HOURS)
-    #: When the scan had ended; None while it goes on.
+    #: When the scan had ended; None while it continues.
     at: datetime | None = None
 
     @property
@@ -91,7 +91,7 @@ class Survey:
         self.workers: Sequence[Worker] = ()
         self.undeclared: Sequence[object] = ()
         self.runs: Sequence[tuple[Task, RecordedRun]] = ()
-        #: By the name of the template: the last scan that ended, and that which goes on.
+        #: By the name of the template: the last scan that ended, and that which continues.
         self.counts: dict[str, Counts] = {}
         self.counting: dict[str, Counts] = {}
 

@@ -13,7 +13,7 @@ from pyncette.tasks import Template
 
 __all__ = ["MOST", "Search", "Searches"]
 
-#: So many are shown.
+#: How many are shown.
 MOST = 200
 _KEPT_FOR = 30.0
 _MOST_SEARCHES = 20
@@ -24,7 +24,7 @@ Firing = tuple[datetime, str, str]
 
 
 class Search:
-    """One that goes on, or has ended."""
+    """One that continues, or has ended."""
 
     def __init__(self, client: Client, start: datetime, end: datetime, task: str) -> None:
         self._client, self._start, self._end, self._task = client, start, end, task

@@ -61,7 +61,7 @@ class Wire:
 
 @contextlib.asynccontextmanager
 async def connected(*, endpoint: str | None, region: str | None, timeout: float, max_connections: int) -> AsyncIterator[Wire]:
-    """What is needed for requests, as far as it can be had without asking the service. Raises the driver's errors."""
+    """What is needed for requests, as far as it is known without asking the service. Raises the driver's errors."""
     session = get_session()
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     url, region = await _address(session, endpoint, region)

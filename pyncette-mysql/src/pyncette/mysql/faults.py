@@ -22,7 +22,7 @@ _OTHER_ROWS = ER.SUBQUERY_NO_1_ROW
 _IN_THE_WAY = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.DUP_ENTRY}
 #: There may be room in a moment, on a connection of ours as well.
 _TOO_MANY = {ER.CON_COUNT_ERROR, ER.TOO_MANY_USER_CONNECTIONS, ER.USER_LIMIT_REACHED}
-#: To be tried again until the call's time is over.
+#: To be retried until the call's time is over.
 AGAIN = _IN_THE_WAY | _TOO_MANY
 #: The connection is no more.
 DIED = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _CONNECTION_KILLED, _IDLE_FOR_TOO_LONG}

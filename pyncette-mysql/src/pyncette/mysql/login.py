@@ -11,7 +11,7 @@ from pyncette.errors import ConfigurationError
 
 __all__ = ["TLS_MODES", "URL_OPTIONS", "from_url", "login", "tls"]
 
-# Once for each connection, in one round trip. A connection that died without a word would keep its locks, and every claim pass its
+# Once for each connection, in one round trip. A connection that died without warning would keep its locks, and every claim pass its
 # rows by, until the server's wait_timeout, which is eight hours by default; and a statement that waits for a lock would continue to do so
 # for 50 seconds after its caller has given up. The comments are read by MySQL or by MariaDB only.
 _SESSION = """SET SESSION wait_timeout = {idle:d}, SESSION innodb_lock_wait_timeout = {locked:d}, SESSION sql_mode = 'STRICT_ALL_TABLES',
