@@ -5,6 +5,7 @@ You need:    sphinx, myst-parser, furo and the distributions, as `nox -s docs` i
 You see:     OUTPUT/index.html. Any warning of Sphinx, such as a link that leads nowhere, is an error.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -64,12 +65,12 @@ def gathered(source: Path) -> dict[str, str]:
         for line in path.read_text(encoding="utf-8").splitlines():
             fenced ^= bool(_FENCE.match(line.lstrip()))
             line = line.replace("```mermaid", "```text")  # GitHub draws it; here it is read
-            lines.append(line if fenced else _LINK.sub(lambda match, path=path: _linked(match, path, names, source), line))
+            lines.append(line if fenced else _LINK.sub(functools.partial(_linked, path, names, source), line))
         texts[name] = "\n".join(lines) + "\n"
     return texts
 
 
-def _linked(match: re.Match[str], page: Path, names: dict[Path, str], source: Path) -> str:
+def _linked(page: Path, names: dict[Path, str], source: Path, match: re.Match[str]) -> str:
     image, text, target = match.groups()
     if re.match(r"[a-z]+:|#", target):
         return match[0]

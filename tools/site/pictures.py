@@ -22,13 +22,13 @@ MOVES = [
     ("paused", "waiting", "resume", ""),
 ]
 #: Two workers that share a store: who does what, in seconds.
-SHARED = {
+SHARED: dict[str, list[tuple[float, float, str]]] = {
     "worker A": [(0, 3, "run 1"), (4, 6, "run 3")],
     "store": [(0, 0.4, "claim"), (1, 1.4, "claim"), (3, 3.4, "commit"), (4, 4.4, "claim"), (5, 5.4, "commit"), (6, 6.4, "commit")],
     "worker B": [(1, 5, "run 2")],
 }
 #: What a lease is for: a worker dies, and another continues once the lease has expired.
-LEASE = {
+LEASE: dict[str, list[tuple[float, float, str]]] = {
     "worker A": [(0, 2.2, "run, attempt 1"), (2.2, 2.5, "✕")],
     "lease": [(0, 4, "held by A"), (4, 6.6, "held by B")],
     "worker B": [(4, 6.4, "run, attempt 2"), (6.4, 6.8, "✓")],
