@@ -509,7 +509,7 @@ class TestOldAndNewVersionsSideBySide:
 
         with caplog.at_level("ERROR"):
             clock.run(main())
-        assert len([record for record in caplog.records if "can't be understood" in record.getMessage()]) == 1
+        assert len([record for record in caplog.records if "can't be read" in record.getMessage()]) == 1
         assert [at for name, at, _ in runs if name == "old"] == [60.0 * minute for minute in range(1, 13)]
         assert [at for name, at, _ in runs if name == "new"] == [660, 720]
 

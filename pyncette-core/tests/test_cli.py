@@ -493,7 +493,7 @@ def test_next_of_what_is_not_stored_is_as_if_it_were_started_now(pyncette):
 def test_next_says_what_is_due_already(pyncette, stored):
     ended = pyncette("next", "shop:app", "mail")
     assert len(ended.lines) == 1
-    assert "1 is due already" in ended.stderr
+    assert "1 is already due" in ended.stderr
     assert pyncette("next", "shop:app", "mail", "--from", "2027-01-01", "--to", "+1d").stderr == ""
 
 

@@ -435,7 +435,7 @@ class TestRefusals:
             ({"execute_at": 0}, r"execute_at must be a datetime, not 0 \(int\)"),
             ({"execute_at": NEW_YEAR, "digest": "a" * 201}, "A digest consists of at most 200 letters"),
             ({"schedule": "@daily", "timezone": zoneinfo.ZoneInfo("Asia/Tokyo")}, "write 'Asia/Tokyo'"),
-            ({"schedule": "@daily", "timezone": "A" * 101}, "at most 100 characters, not 101"),
+            ({"schedule": "@daily", "timezone": "A" * 101}, "at most 100 characters, but .* has 101"),
             ({"execute_at": NEW_YEAR, "digest": "a b"}, "A digest consists of at most 200 letters, digits"),
             ({"execute_at": NEW_YEAR, "digest": "a#b"}, "A digest consists of at most 200 letters, digits"),
             ({"schedule": "@daily", "timezone": ""}, "A timezone must be the name of a zone"),

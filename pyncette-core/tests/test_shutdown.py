@@ -312,7 +312,7 @@ def test_bodies_that_refuse_to_be_cancelled_are_left_behind(make_app, clock, sto
                 app_context.shutdown()
             await asyncio.wait([run])
             assert clock.elapsed < 10
-        assert "left behind" in caplog.text
+        assert "leaving them behind" in caplog.text
         await asyncio.sleep(100)  # until they end after all: nobody is there to be told
         assert not await others()
 
