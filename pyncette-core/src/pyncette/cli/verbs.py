@@ -257,7 +257,7 @@ async def _backfill(app: Pyncette, arguments: argparse.Namespace) -> int:
                 f"{_what(arguments)} has had this backfill before,, and nothing was changed; repeat it with --again"
             )
         _note_waiting(group, task)
-        return _done(arguments, "backfilled", f"{_what(arguments)} will run {_times(count)} in addition to its schedule", count=count)
+        return _done(arguments, "backfilled", f"{_what(arguments)} will run {_times(count)} besides its schedule", count=count)
 
 
 def _times(count: int) -> str:
