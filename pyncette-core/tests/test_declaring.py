@@ -71,7 +71,7 @@ OF_A_SCHEDULE = {
     "zero interval": ({"interval": timedelta()}, "interval", "timedelta(0)"),
     "negative interval": ({"interval": -SECOND}, "interval", "-1"),
     "interval of another type": ({"interval": 60}, "interval", "60"),
-    "interval beyond the calendar": ({"interval": timedelta.max}, "no further occurrence"),
+    "interval beyond the calendar": ({"interval": timedelta.max}, "occurrence"),
     "unknown zone": ({"interval": SECOND, "timezone": "Europe/Lodnon"}, "'Europe/Lodnon'", "'Europe/London'"),
     "zone of another type": ({"interval": SECOND, "timezone": ZoneInfo("Europe/London")}, "key='Europe/London'"),
     "zone that is a file": ({"interval": SECOND, "timezone": "/etc/localtime"}, "'/etc/localtime'"),
