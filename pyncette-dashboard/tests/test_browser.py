@@ -67,7 +67,7 @@ def test_every_page_and_action(store, tmp_path, chrome):
         act("Resume")
         until(lambda: "order 7 of deliver is resumed." in shown())
         act("Run now")
-        until(lambda: "order 7 of deliver runs once more." in shown())
+        until(lambda: "order 7 of deliver runs again." in shown())
         until(lambda: "succeeded" in shown())  # without reloading
         act("Reschedule", schedule="0 9 * * 1", zone="Europe/London")
         until(lambda: "has another schedule" in shown() and "cron 0 9 * * 1 @Europe/London" in shown())
