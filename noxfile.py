@@ -62,23 +62,11 @@ ROOT = Path(__file__).resolve().parent
 TESTED = [name for name in DISTRIBUTIONS if any((ROOT / name / "tests").glob("test_*.py"))]
 WITH_STORES = [name for name, distribution in DISTRIBUTIONS.items() if distribution.servers is not None]
 
-# Exact versions of what judges the code: a new release of a linter must not fail an old commit.
-LINTERS = ["ruff==0.17.6", "zizmor==1.32.0"]
-MYPY = ["mypy==2.4.1"]
-PYRIGHT = ["pyright[nodejs]==1.1.414"]
-SITE = ["sphinx>=8,<10", "myst-parser>=4,<6", "furo>=2025"]
-BUILDERS = ["build", "hatchling>=1.26", "editables"]
-QUICK_REQUIREMENTS = [
-    *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3"),
-    *("hypothesis>=6.140", "trustme>=1.2", "argcomplete>=3.1", "pyyaml", "uvloop; sys_platform != 'win32'"),
-    "sqlalchemy[asyncio]>=2",
-]
-TEST_REQUIREMENTS = [
-    *QUICK_REQUIREMENTS,
-    *("aiohttp>=3.9", "fastapi", "uvicorn", "opentelemetry-sdk", "matplotlib", "django"),  # of examples
-    *("httpx", "selenium>=4.20"),  # of the dashboard
-    "psycopg[binary]>=3.1",  # whose transactions stores join
-]
+#: Each version is said once, in pyproject.toml.
+GROUPS = {"dependency-groups": tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]}
+LINTERS, MYPY, PYRIGHT, BUILDERS, SITE, QUICK_REQUIREMENTS, TEST_REQUIREMENTS = (
+    nox.project.dependency_groups(GROUPS, group) for group in ("lint", "mypy", "pyright", "build", "site", "quick", "test")
+)
 
 #: More than there are cores, on a machine of two: many tests wait, for processes, for servers, for time.
 WORKERS = "3"

@@ -11,6 +11,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 NOXFILE = (ROOT / "noxfile.py").read_text()
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DISTRIBUTIONS = {
+    project["name"]: project for project in (tomllib.loads(path.read_text())["project"] for path in ROOT.glob("*/pyproject.toml"))
+}
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 
 
@@ -46,11 +50,37 @@ def test_the_stores_of_the_workflow_are_those_of_the_noxfile():
 
 
 def test_versions_that_are_said_twice_are_the_same():
-    ruff = re.search(r'"(ruff==[\d.]+)"', NOXFILE)[1]
+    (ruff,) = (one for one in PROJECT["dependency-groups"]["lint"] if one.startswith("ruff"))
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert {one for hook in hooks for one in hook["additional_dependencies"]} == {ruff}
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == tomllib.loads((ROOT / "pyncette-core" / "pyproject.toml").read_text())["project"]["version"]
+    assert {project["version"] for project in DISTRIBUTIONS.values()} == {citation["version"]}
+
+
+def test_distributions_need_each_other_in_versions_that_fit():
+    (minor,) = {project["version"].rpartition(".")[0] for project in DISTRIBUTIONS.values()}
+    for name, project in DISTRIBUTIONS.items():
+        needed = [*project["dependencies"], *(one for extra in project.get("optional-dependencies", {}).values() for one in extra)]
+        ours = [re.sub(r"\[[^]]*\]", "", one) for one in needed if re.match(r"pyncette-(?!core\[)", one)]
+        assert all(one.endswith(f"~={minor}") for one in ours), name
+        assert name == "pyncette-core" or f"pyncette-core~={minor}" in ours
+
+
+def test_distributions_declare_no_interpreter_on_which_workflows_do_not_test_them():
+    tested = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text())["jobs"]["core"]["strategy"]["matrix"][
+        "python"
+    ]
+    for project in DISTRIBUTIONS.values():
+        declared = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+        assert declared == tested[: len(declared)] != []
+        assert project["requires-python"] == f">={tested[0]}"
+
+
+def test_the_workspace_has_all_distributions_and_its_lock_file_nothing_but_the_public_registry():
+    assert set(PROJECT["tool"]["uv"]["sources"]) == set(DISTRIBUTIONS)
+    lock = (ROOT / "uv.lock").read_text()
+    assert set(tomllib.loads(lock)["manifest"]["members"]) == set(DISTRIBUTIONS)
+    assert set(re.findall(r"https?://[^/\"]+", lock)) == {"https://pypi.org", "https://files.pythonhosted.org"}
 
 
 def test_forms_and_the_dev_container_can_be_read():
