@@ -328,6 +328,59 @@ def test_a_task_that_was_paused_catches_up_what_its_resumption_says(make_app, cl
     assert [round(scheduled_at / 3600) for scheduled_at, _, _ in body.runs] == [*expected, 6]
 
 
+def test_what_passes_after_a_template_was_resumed_is_the_tasks_own_affair(make_app, clock):
+    body = Body(clock)
+    app = make_app(concurrency_limit=1, poll_interval=MINUTE)
+    template = app.dynamic_task(name="template")(body)
+
+    async def main():
+        async with app.create() as context:
+            await context.schedule_task(template, "x", interval=HOUR)
+            await context.pause_template(template)
+            await clock.advance(timedelta(hours=5, minutes=30))
+            await context.resume_template(template)
+            await clock.advance(4 * HOUR)
+        async with running(app):
+            await clock.advance(MINUTE)
+
+    clock.run(main())
+    assert [round(scheduled_at / 3600) for scheduled_at, _, _ in body.runs] == [5, 6, 7, 8, 9]
+
+
+def test_a_pause_in_the_middle_of_retries_does_not_run_everything_after_all(make_app, clock):
+    body = Body(clock, fails=1)
+    app = make_app(concurrency_limit=1, poll_interval=MINUTE)
+    template = app.dynamic_task(name="template", retry=Retry(delay=timedelta(minutes=10)))(body)
+
+    async def main():
+        async with running(app) as context:
+            await context.schedule_task(template, "x", interval=HOUR)
+            await clock.advance(HOUR + MINUTE)
+            await context.pause_task(template, "x")
+            await clock.advance(20 * HOUR)
+            await context.resume_task(template, "x")
+            await clock.advance(MINUTE)
+
+    clock.run(main())
+    assert [round(scheduled_at / 3600) for scheduled_at, _, _ in body.runs] == [1, 21]
+
+
+def test_the_last_occurrence_of_a_schedule_is_no_once_off(make_app, clock):
+    body = Body(clock)
+    app = make_app(poll_interval=MINUTE)
+    template = app.dynamic_task(name="template", catch_up=CatchUp.NONE)(body)
+
+    async def main():
+        async with app.create() as context:
+            await context.schedule_task(template, "x", interval=HOUR, end_at=START + HOUR)
+        await clock.advance(20 * HOUR)
+        async with running(app):
+            await clock.advance(MINUTE)
+
+    clock.run(main())
+    assert body.runs == []
+
+
 def test_a_paused_once_off_is_run_when_it_is_resumed(make_app, clock):
     body = Body(clock)
     app = make_app()

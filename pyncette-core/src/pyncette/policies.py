@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pyncette.checks import check_count, check_duration, check_type
 from pyncette.errors import ConfigurationError
-from pyncette.schedules.kinds import Schedule
+from pyncette.schedules.kinds import Once, Schedule
 from pyncette.values import plain_duration, shown
 
 __all__ = [
@@ -241,7 +241,7 @@ def first_to_run(
     :param late: by how much ``occurrence`` may be run later than its time (its jitter).
     """
     found: datetime | None = occurrence
-    if schedule.next(occurrence) is None:
+    if isinstance(schedule.plain, Once):
         return None if window is not None and now - occurrence - late > window else occurrence
     if window is None and catch_up is CatchUp.NONE:
         window = _ON_TIME

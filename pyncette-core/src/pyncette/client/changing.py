@@ -61,6 +61,8 @@ class Changing(Opened):
         :param catch_up: which of the occurrences that passed during the pause are run after all. None: the latest, or none if the task
             is declared with CatchUp.NONE. What occurs only once is run in any case, and so is the occurrence that a failed task failed at.
         :param by: who resumes it, for the log ``pyncette.audit``.
+
+        What somebody else schedules or unschedules under this name at the same moment may be overwritten.
         """
         by, key, pausable, how = check_by(by), self._key(task, instance_name), self._pausable(), at_resumption(task, catch_up)
         [row] = await self.repository.get([key])
@@ -101,7 +103,7 @@ async def resume_rows(
     memos = {row.key: memo_of_resumption(row) for row in rows if row.state is State.PAUSED}
     for key, (_, skipped) in moved.items():
         memo = Memo.read(carried(memos[key]))  # to the revision that moving it has made
-        memos[key] = replace(memo, skipped=memo.skipped + skipped).text()
+        memos[key] = replace(memo, seen=0, skipped=memo.skipped + skipped).text()
     return sum(await pausable.resume(now(), [row.key for row in rows], memos))
 
 
@@ -118,7 +120,8 @@ def moved_on(row: Row, now: datetime, catch_up: CatchUp) -> tuple[Registration, 
 
     A row that is held is moved by its run. One that can't be understood is for somebody else to judge.
     """
-    if catch_up is CatchUp.ALL or row.locked_until is not None or row.attempt or is_extra(row):
+    held = row.locked_until is not None and row.locked_until > now
+    if catch_up is CatchUp.ALL or held or is_extra(row):
         return None
     try:
         schedule = parse(row.schedule)

@@ -322,7 +322,7 @@ class Execution(PolicedAttempt):
         def done(answer: Answer) -> None:
             adopted = self.claim is not settlement.claim
             if adopted and answer.outcome is Outcome.LOST:  # by the very claim that was adopted since
-                self._settle(dataclasses.replace(settlement, claim=self.claim))
+                self._settle(dataclasses.replace(settlement, claim=self.claim), then)
                 return
             if holding.get(key) is self:
                 del holding[key]

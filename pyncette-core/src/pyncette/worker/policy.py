@@ -32,20 +32,23 @@ class PolicedAttempt(ToldAttempt):
         task, claim = self.task, self.claim
         if claim.attempt > 1 or self.triggered:
             return None
-        catch_up, window, now = task.catch_up, task.catch_up_window, self._runner.clock.now()
-        since, how = resumed.get(task, (None, catch_up))
-        if since is not None and claim.occurrence < since:
-            catch_up = how
-        late = claim.execute_after - claim.occurrence
-        following = first_to_run(schedule, claim.occurrence, now, catch_up, window, late)
+        now, late = self._runner.clock.now(), claim.execute_after - claim.occurrence
+        following: datetime | None = claim.occurrence
+        since, how = resumed.get(task, (None, task.catch_up))
+        if (
+            since is not None and claim.occurrence < since
+        ):  # of what passed in the pause; what passed later is the task's own affair
+            following = first_to_run(schedule, claim.occurrence, since, how, None, late)
+        if following is not None and following <= now and not (since is not None and following < since and how is CatchUp.ALL):
+            following = first_to_run(schedule, following, now, task.catch_up, task.catch_up_window, late)
         memo = Memo.read(claim.memo)
         if following == claim.occurrence or (memo.last_run is not None and memo.last_run.scheduled_at == claim.occurrence):
             return None  # the latter was tried before, and is tried again because somebody wants that
         count = count_from(schedule, claim.occurrence, following, now)
         what = "1 missed occurrence is" if count == 1 else f"{count} missed occurrences are"
         then = "there is no other" if following is None else f"the next is {following.isoformat()}"
-        limit = "" if window is None else f", catch_up_window={window}"
-        logger.warning("%s: %s skipped (%s%s); %s", self, what, catch_up, limit, then, extra=self.fields())
+        limit = "" if task.catch_up_window is None else f", catch_up_window={task.catch_up_window}"
+        logger.warning("%s: %s skipped (%s%s); %s", self, what, task.catch_up, limit, then, extra=self.fields())
         run = Run(
             scheduled_at=claim.occurrence,
             started=None,
@@ -65,6 +68,8 @@ class PolicedAttempt(ToldAttempt):
         """``commit`` of a run, with a memo of how many occurrences it leaves out."""
         first = schedule.next(commit.claim.occurrence)
         if commit.next is None or commit.memo is None or first is None or first >= commit.next.occurrence:
+            return commit
+        if Memo.read(commit.memo).skipped:  # of an occurrence that was left out itself
             return commit
         count = count_from(schedule, first, commit.next.occurrence, first)
         return dataclasses.replace(commit, memo=dataclasses.replace(Memo.read(commit.memo), skipped=count).text())
