@@ -64,7 +64,7 @@ class Shop:
         await self.due()
         async with self.running() as app_context:
             await until(lambda: self.has_run(app_context))
-            await rewritten(app_context)
+            await until(lambda: told_of_the_run(self, app_context))
             yield app_context
 
     async def has_run(self, app_context):
@@ -112,20 +112,26 @@ async def died(shop):  # noqa: F811
     )
     with Program([sys.executable, "-m", "pyncette", "run", "hangs.py:app"], shop.directory) as program:
         await asyncio.to_thread(program.wait_for, "copying")
-        await until(lambda: asyncio.to_thread(rows, shop, "workers"))
+        await until(lambda: worker_row(shop, running=1))
         program.signal(signal.SIGKILL)
         program.wait()
+    values = await worker_row(shop)
+    values["seen"] -= 180_000_000
     with contextlib.closing(sqlite3.connect(shop.directory / "shop.db")) as database, database:
-        [(name, spec)] = database.execute("SELECT name, spec FROM pyncette_tasks WHERE partition = 'workers'").fetchall()
-        values = json.loads(spec)
-        values["seen"] -= 180_000_000
-        database.execute("UPDATE pyncette_tasks SET spec = ? WHERE partition = 'workers' AND name = ?", (json.dumps(values), name))
+        database.execute("UPDATE pyncette_tasks SET spec = ? WHERE partition = 'workers'", (json.dumps(values),))
     yield
 
 
-def rows(shop, partition):  # noqa: F811
-    with contextlib.closing(sqlite3.connect(shop.directory / "shop.db")) as database:
-        return database.execute("SELECT name FROM pyncette_tasks WHERE partition = ?", (partition,)).fetchall()
+async def worker_row(shop, **expected):  # noqa: F811
+    """What the only worker has written of itself into the store; None if it has not yet, or something else than expected."""
+
+    def read():
+        with contextlib.closing(sqlite3.connect(shop.directory / "shop.db")) as database:
+            return database.execute("SELECT spec FROM pyncette_tasks WHERE partition = 'workers'").fetchall()
+
+    found = [json.loads(spec) for (spec,) in await asyncio.to_thread(read)]
+    assert len(found) <= 1
+    return found[0] if found and found[0].items() >= expected.items() else None
 
 
 @contextlib.asynccontextmanager
@@ -133,7 +139,7 @@ async def polled_by_nobody(shop):  # noqa: F811
     """The version that runs is one from before there was such a task."""
     shop.declare(SOURCE.replace('@app.task(schedule="0 2', '@app.task(enabled=False, schedule="0 2'))
     async with shop.running():
-        await until(lambda: asyncio.to_thread(rows, shop, "workers"))
+        await until(lambda: worker_row(shop))
         yield
 
 
@@ -142,14 +148,15 @@ async def store_away(shop):  # noqa: F811
     """Somebody locks the file for longer than calls wait for it."""
     shop.declare(SOURCE, "sqlite:///shop.db?timeout=0.3")
     async with shop.running() as app_context:
-        await until(lambda: asyncio.to_thread(rows, shop, "workers"))
+        await until(lambda: worker_row(shop))
         with contextlib.closing(sqlite3.connect(shop.directory / "shop.db")) as database:
             await shop.due()
             database.execute("BEGIN IMMEDIATE")
             await until(lambda: self_told(app_context, "store_away"))
             database.rollback()
         await until(lambda: self_told(app_context, "store_away", over=True))
-        await rewritten(app_context)
+        await until(lambda: shop.has_run(app_context))
+        await until(lambda: told_of_the_run(shop, app_context))
         yield
 
 
@@ -161,7 +168,7 @@ async def loop_blocked(shop):  # noqa: F811
     async with shop.running() as app_context:
         await until(lambda: self_told(app_context, "blocked"))
         await until(lambda: shop.has_run(app_context))
-        await rewritten(app_context)
+        await until(lambda: told_of_the_run(shop, app_context))
         yield
 
 
@@ -171,9 +178,10 @@ async def self_told(app_context, what, *, over=False):
     return incident is not None and (not over or getattr(app_context._engine.presence.worker(), what).duration == incident.duration)
 
 
-async def rewritten(app_context):
-    """The worker's row is written again, as it is within ten seconds."""
+async def told_of_the_run(shop, app_context):  # noqa: F811
+    """Whether the worker's row says that one run has ended; it is written again here, as it is within ten seconds."""
     await app_context._engine.presence._write(sweep=False)
+    return await worker_row(shop, running=0, runs=1)
 
 
 @contextlib.asynccontextmanager
