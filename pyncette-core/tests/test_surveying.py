@@ -27,6 +27,8 @@ def test_a_client_surveys_tasks_and_discards_what_failed(tmp_path):
             while [each.state for each in (await context.list_tasks(deliver)).tasks].count("failed") < 3:
                 await asyncio.sleep(0.01)
             assert [each.name for each in await context.list_static_tasks()] == ["nightly"]
+            counted = await context.count_tasks(deliver)
+            assert (counted.rows, counted.due, counted.failed) == (4, 0, 3)
             await context.pause_template(deliver, note="why", by="ann")
             assert [(name, note.text, note.by) for name, note in (await context.list_paused_templates()).items()] == [
                 ("deliver", "why", "ann")

@@ -1,8 +1,16 @@
-"""How long pages take on many instances: python pyncette-dashboard/tests/measure.py URL [INSTANCES]. The store is left filled."""
+"""How long pages take on many instances: python pyncette-dashboard/tests/measure.py URL [INSTANCES]. The store is left filled.
+
+Of each page: the slowest, and the middle one, by the clock; CPU time of the whole process, which counts in the background meanwhile; and
+what was asked of the store for it.
+"""
 
 import asyncio
+import os
+import statistics
 import sys
 import time
+from collections import Counter, defaultdict
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -22,6 +30,25 @@ PAGES = {
     "workers": "/workers",
     "undeclared": "/undeclared",
 }
+#: Which page asks.
+PAGE = ContextVar("PAGE", default="in the background")
+
+
+class Asked:
+    """A store whose calls are counted, and timed, by the page that makes them."""
+
+    def __init__(self, repository) -> None:
+        self.calls: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for name in ("get", "list", "stats", "runs", "partitions", "server_time"):
+            if hasattr(repository, name):
+                setattr(repository, name, self._counted(name, getattr(repository, name)))
+
+    def _counted(self, name, call):
+        async def counted(*arguments, **more):
+            self.calls[PAGE.get()][name] += 1
+            return await call(*arguments, **more)
+
+        return counted
 
 
 async def main(url: str, count: int) -> None:
@@ -42,15 +69,20 @@ async def main(url: str, count: int) -> None:
             await client.schedule_tasks(deliver, instances)
     dashboard = Dashboard(app)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(dashboard), base_url="http://localhost") as viewer:
+        asked = Asked((await dashboard._connection.client()).repository)
+        await viewer.get("/")  # begins to count
         begun = time.monotonic()
-        worst: dict[str, float] = {}
+        took: defaultdict[str, list[float]] = defaultdict(list)
+        cpu: defaultdict[str, list[float]] = defaultdict(list)
         statuses: set[int] = set()
         rounds, counted = 0, None
         while counted is None or rounds < 30:
             for name, path in PAGES.items():
-                at = time.perf_counter()
+                PAGE.set(name)
+                at, used = time.perf_counter(), time.process_time()
                 page = await viewer.get(path)
-                worst[name] = max(worst.get(name, 0.0), time.perf_counter() - at)
+                took[name].append((time.perf_counter() - at) * 1000)
+                cpu[name].append((time.process_time() - used) * 1000)
                 statuses.add(page.status_code)
                 if name == "overview" and counted is None and f"{count:,} scheduled" in page.text:
                     counted = time.monotonic() - begun
@@ -60,10 +92,15 @@ async def main(url: str, count: int) -> None:
                 break
     await dashboard.close()
     print(
-        f"{count:,} instances, {rounds} rounds, statuses {sorted(statuses)}, counted after {counted or 0:.0f} s; the slowest of each page:"
+        f"{count:,} instances, {rounds} rounds, statuses {sorted(statuses)}, counted after {counted or 0:.0f} s, load {os.getloadavg()[0]:.1f}"
     )
-    for name, seconds in worst.items():
-        print(f"  {name:12} {seconds * 1000:6.0f} ms")
+    print(f"  {'page':12} {'slowest':>10} {'middle':>10} {'CPU':>10}  calls for it")
+    for name, times in took.items():
+        calls = ", ".join(f"{number / rounds:.1f} {call}" for call, number in asked.calls[name].items())
+        print(
+            f"  {name:12} {max(times):7.0f} ms {statistics.median(times):7.0f} ms {statistics.median(cpu[name]):7.0f} ms  {calls or 'none'}"
+        )
+    print("  in the background:", ", ".join(f"{number} {call}" for call, number in asked.calls["in the background"].items()))
 
 
 if __name__ == "__main__":

@@ -308,16 +308,40 @@ class TestAStoreThatIsAway:
             assert "The store has not answered for" in page.text
 
 
-async def test_counts_are_gathered_by_one_scan_for_all_viewers(app):
-    async with viewed(app, [f"order {number}" for number in range(300)]) as (viewer, _):
-        dashboard = viewer._transport.app
-        client = await dashboard._connection.client()
-        calls = []
-        list_page = client.repository.list
-        client.repository.list = lambda partition, **more: (calls.append(partition), list_page(partition, **more))[1]
-        pages = await asyncio.gather(*(viewer.get("/") for _ in range(20)))
-        assert all("300 scheduled" in page.text for page in pages)
-        assert sum(partition.startswith("dynamic") or "deliver" in partition for partition in calls) <= 2
+class TestManyRows:
+    @contextlib.asynccontextmanager
+    async def listed(self, app, count):
+        """A viewer, and the partitions that pages list rows of."""
+        async with viewed(app, [f"order {number}" for number in range(count)]) as (viewer, _):
+            client = await viewer._transport.app._connection.client()
+            calls = []
+            list_page = client.repository.list
+            client.repository.list = lambda partition, **more: (
+                calls.append((partition, more["limit"])),
+                list_page(partition, **more),
+            )[1]
+            yield viewer, calls
+
+    async def test_are_counted_by_one_scan_for_all_viewers(self, app):
+        async with self.listed(app, 200) as (viewer, calls):
+            pages = await asyncio.gather(*(viewer.get("/") for _ in range(20)))
+            assert all("200 scheduled" in page.text for page in pages)
+            assert sum(partition == "dynamic:deliver" for partition, _ in calls) == 1
+            page = await viewer.get("/task?name=deliver")  # has the counts, and asks for no more rows than it shows
+            assert "200 scheduled" in page.text
+            assert calls[-1] == ("dynamic:deliver", 50)
+
+    async def test_are_searched_once_for_all_who_look_for_the_same(self, app):
+        async with self.listed(app, 700) as (viewer, calls):
+            await viewer.get("/")
+            calls.clear()
+            path = "/task?name=deliver&prefix=order+69"
+            pages = await asyncio.gather(*(viewer.get(path) for _ in range(5)))
+            while "still looking" in (last := await viewer.get(path)).text:
+                await asyncio.sleep(0)
+            assert last.text.count(">order 69") == 11 + 1  # and once more as this very name
+            assert len(pages) == 5
+            assert sum(limit == 250 for _, limit in calls) <= 3 + 3  # the search, and a scan that may be under way
 
 
 REFUSED = """

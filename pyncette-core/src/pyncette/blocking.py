@@ -53,6 +53,7 @@ class BlockingCalls:
     list_workers = _blocking(Client.list_workers)
     list_static_tasks = _blocking(Client.list_static_tasks)
     list_paused_templates = _blocking(Client.list_paused_templates)
+    count_tasks = _blocking(Client.count_tasks)
     list_undeclared = _blocking(Client.list_undeclared)
     discard_tasks = _blocking(Client.discard_tasks)
     pause_task = _blocking(Client.pause_task)

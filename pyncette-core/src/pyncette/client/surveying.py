@@ -8,12 +8,15 @@ from pyncette.client.scheduling import Scheduling
 from pyncette.layout import paused_templates
 from pyncette.memo import Memo, Note
 from pyncette.scheduled import ScheduledTask
-from pyncette.store.contract import State
+from pyncette.store.contract import State, Stats, SupportsStats
 from pyncette.store.paging import pages
 from pyncette.tasks import StaticTask, Task
 from pyncette.undeclared import Undeclared, find_undeclared
 
 __all__ = ["Surveying"]
+
+#: Partitions that are counted, one call each.
+_COUNTED = 64
 
 
 class Surveying(Scheduling):
@@ -34,6 +37,18 @@ class Surveying(Scheduling):
         await self._now()
         found = await paused_templates(self.repository)
         return {name: Memo.read(row.memo).note for name, row in found.items()}
+
+    async def count_tasks(self, task: Task) -> Stats | None:
+        """How many rows the template ``task`` has, and of these are due, since when, and have failed; None if the store can't say without
+        reading them all. Extra runs count, too. A store may estimate what is many.
+        """
+        now, among = await self._now(), self._template(task).all_partitions()
+        if not isinstance(self.repository, SupportsStats) or len(among) > _COUNTED:
+            return None
+        found = [await self.repository.stats(now, partition) for partition in among]
+        oldest = min((each.oldest_due for each in found if each.oldest_due is not None), default=None)
+        rows, due, failed = (sum(getattr(each, what) for each in found) for what in ("rows", "due", "failed"))
+        return Stats(rows=rows, due=due, oldest_due=oldest, failed=failed)
 
     async def list_undeclared(self) -> Sequence[Undeclared]:
         """What the store has that no task of this application finds: of renamed and removed tasks, or of another application."""

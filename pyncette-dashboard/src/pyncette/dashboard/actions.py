@@ -2,22 +2,22 @@
 
 import asyncio
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from pyncette import Client, ConfigurationError, ScheduledTask, Task
+from pyncette import Client, ConfigurationError, Task
 from pyncette.dashboard.jobs import Job
+from pyncette.dashboard.searching import matches
 from pyncette.dashboard.words import visible
 
-__all__ = ["ACTIONS", "Action", "Request", "instant_of", "matches"]
+__all__ = ["ACTIONS", "Action", "Request", "instant_of"]
 
 _DURATION = re.compile(r"(\d{1,9})\s*([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AT_ONCE = 20
-_PAGE = 500
+_PAGE = 250
 
 
 @dataclass
@@ -144,11 +144,6 @@ async def _discard_all(request: Request, job: Job) -> None:
     job.done = await request.client.discard_tasks(request.task, progress=lambda done: setattr(job, "done", done), by=request.by)
 
 
-def matches(found: ScheduledTask, state: str, prefix: str, now: datetime) -> bool:
-    """Whether an instance is one of those that are asked for."""
-    return (not prefix or found.name.startswith(prefix)) and (not state or found.state_at(now) == state)
-
-
 def _each(call: Callable[[Request, str], Awaitable[bool]]) -> Callable[[Request, Job], Awaitable[None]]:
     """Have ``call`` change all instances that the filter of the form meets, page by page."""
 
@@ -212,21 +207,3 @@ ACTIONS: Mapping[str, Action] = {
         "Unschedule these", "Remove all instances of {} that the filter meets?", work=_each(_unschedule_one), danger=True
     ),
 }
-#: So long (seconds) a page looks for rows; then it offers to continue.
-_BUDGET = 0.15
-
-
-async def some_of(
-    client: Client, task: Task, token: str | None, state: str, prefix: str, limit: int
-) -> tuple[list[ScheduledTask], str | None, int]:
-    """Instances that are asked for, where to continue, and how many rows were looked at: as far as one gets in a short time."""
-    found: list[ScheduledTask] = []
-    begun, looked = time.monotonic(), 0
-    filtered = bool(state or prefix)
-    while True:
-        page = await client.list_tasks(task, limit=_PAGE if filtered else limit, continuation_token=token, extra_runs=True)
-        now = client.clock.now()
-        found += [each for each in page.tasks if matches(each, state, prefix, now)]
-        looked, token = looked + len(page.tasks), page.continuation_token
-        if token is None or len(found) >= limit or time.monotonic() - begun > _BUDGET:
-            return found, token, looked

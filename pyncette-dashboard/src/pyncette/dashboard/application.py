@@ -23,8 +23,8 @@ from pyncette.dashboard.connection import Connection, StoreAwayError
 from pyncette.dashboard.jobs import Job, Jobs
 from pyncette.dashboard.pages import Pages, declared
 from pyncette.dashboard.safety import HEADERS, Authorize, Guard, RefusedError
+from pyncette.dashboard.searching import Searches
 from pyncette.dashboard.survey import Survey
-from pyncette.dashboard.upcoming import Searches
 from pyncette.tasks import Template
 
 __all__ = ["Dashboard"]
@@ -76,6 +76,7 @@ class Dashboard(Pages):
             "visible": words.visible,
             "name": words.name,
             "duration": words.duration,
+            "seconds": lambda seconds: words.duration(timedelta(seconds=seconds)),
             "at": words.instant,
             "schedule": words.schedule_text,
         }
@@ -201,11 +202,15 @@ class Dashboard(Pages):
 
     def _done(self, request: Request, where: str, text: str) -> Response:
         """Continue to a page that says what was done."""
-        self._survey.changed()
+        self._changed()
         response = RedirectResponse(where, 303, HEADERS)
         told = base64.urlsafe_b64encode(text[:1000].encode()).decode()
         _set_cookie(request, response, _FLASH, f"{told}.{self._guard.sign(told)}")
         return response
+
+    def _changed(self) -> None:
+        self._searches.forget()
+        self._survey.changed()
 
     def _read_flash(self, request: Request) -> str:
         told, _, signature = request.cookies.get(_FLASH, "").partition(".")
@@ -281,7 +286,7 @@ class Dashboard(Pages):
                     try:
                         await work(asked, job)
                     finally:
-                        self._survey.changed()
+                        self._changed()
 
                 title = f"{action.label}: {asked.what}"
                 return RedirectResponse(

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar
 
 from pyncette import Client, Pyncette, TransientRepositoryError
+from pyncette.dashboard.searching import Reader
 
 __all__ = ["PATIENCE", "Connection", "StoreAwayError"]
 
@@ -32,13 +33,15 @@ class Connection:
         self._keeper: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[Client] | None = None
         self._shared: dict[Hashable, tuple[float, asyncio.Task[Any]]] = {}
+        #: For whoever has to read many rows.
+        self.reader = Reader()
         self.error = ""
 
     async def client(self) -> Client:
         """The client; raises StoreAwayError if there is none in time."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._keeper is None or self._keeper.done():
-            self._loop, self._shared = loop, {}
+            self._loop, self._shared, self.reader = loop, {}, Reader()
             self._opened = loop.create_future()
             self._keeper = asyncio.create_task(self._keep(), name="pyncette-dashboard-store")
         assert self._opened is not None

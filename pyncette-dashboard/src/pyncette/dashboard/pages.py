@@ -1,8 +1,10 @@
 """The pages that look."""
 
+import contextlib
 import json
+from collections.abc import Callable, Hashable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -11,14 +13,20 @@ from pyncette import Client, ConfigurationError, PyncetteError, RepositoryError,
 from pyncette.dashboard import actions, drawing, words
 from pyncette.dashboard.connection import Connection
 from pyncette.dashboard.safety import HEADERS, Guard
+from pyncette.dashboard.searching import Finding, Reader, Search, Searches
 from pyncette.dashboard.survey import HOURS, Survey
-from pyncette.dashboard.upcoming import MOST, Searches
+from pyncette.dashboard.upcoming import MOST, Upcoming
 from pyncette.errors import ScheduleError
+from pyncette.schedule import Schedule
 from pyncette.tasks import StaticTask, Template
 
 __all__ = ["STATES", "Pages", "declared"]
 
+_S = TypeVar("_S", bound=Search)
+
 _LIMIT, _RUNS = 50, 20
+#: So long (seconds) a page waits for a search; then it shows what there is, and looks again.
+_PATIENCE = 0.1
 STATES = ("scheduled", "due", "running", "retrying", "lease expired", "paused", "failed", "unreadable")
 
 
@@ -33,6 +41,10 @@ class Pages:
 
     def _render(self, request: Request, page: str, user: str, /, **values: Any) -> Response:
         raise NotImplementedError
+
+    def _look_for(self, key: Hashable, make: Callable[[Client, Reader], _S], client: Client) -> _S:
+        reader = self._connection.reader
+        return cast(_S, self._searches.get(key, lambda: make(client, reader)))
 
     async def _overview(self, request: Request, user: str) -> Response:
         survey = self._survey
@@ -69,10 +81,21 @@ class Pages:
         if isinstance(task, StaticTask):
             return RedirectResponse(words.link("instance", task=task.name), 303, HEADERS)
         state, prefix, token = query.get("state", ""), query.get("prefix", ""), query.get("token") or None
-        key = "list", task.name, state, prefix, token
-        found, following, looked = await self._connection.ask(
-            key, lambda client: actions.some_of(client, task, token, state, prefix, _LIMIT)
-        )
+        search: Finding | None = None
+        if state or prefix:
+            search = self._look_for(
+                ("list", task.name, state, prefix, token),
+                lambda client, reader: Finding(client, reader, task, token, state, prefix, _LIMIT),
+                client,
+            )
+            await search.job.wait(_PATIENCE)
+            found, following = search.found, search.following
+        else:
+            page = await self._connection.ask(
+                ("list", task.name, token),
+                lambda client: client.list_tasks(task, limit=_LIMIT, continuation_token=token, extra_runs=True),
+            )
+            found, following = list(page.tasks), page.continuation_token
         exact = None
         if prefix and token is None:
             exact = await self._connection.ask(("get", task.name, prefix), lambda client: _get(client, task, prefix))
@@ -83,13 +106,15 @@ class Pages:
             task=task,
             found=found,
             exact=exact,
-            looked=looked,
+            search=search,
             state=state,
             prefix=prefix,
             token_now=token,
             following=following,
             states=STATES,
             counts=survey.counts.get(task.name),
+            stats=survey.stats.get(task.name),
+            refresh=1000 if search and search.job.state == "running" else 4000,
             clock=client.clock.now(),
         )
 
@@ -114,13 +139,9 @@ class Pages:
                 arguments = json.dumps(found.args, indent=2, ensure_ascii=False, default=str)
             except (ValueError, PyncetteError):
                 arguments = found.row.spec
-        schedule, zone = "", ""
-        try:
-            known = found.schedule if found is not None else task.schedule if isinstance(task, StaticTask) else None
-            if known is not None:
-                schedule, zone = words.schedule_in_words(known), known.timezone
-        except ScheduleError as error:
-            schedule = str(error)
+        known: Schedule | None = task.schedule if found is None and isinstance(task, StaticTask) else None
+        with contextlib.suppress(ScheduleError):
+            known = found.schedule if found is not None else known
         return self._render(
             request,
             "instance.html",
@@ -130,8 +151,8 @@ class Pages:
             found=found,
             history=history,
             arguments=arguments,
-            schedule=schedule,
-            zone=zone,
+            schedule="" if found is None else found.schedule_in_words,
+            zone="" if known is None else known.timezone,
             times=[] if found is None or found.state == "unreadable" else words.occurrences(found),
             template=isinstance(task, Template),
             clock=client.clock.now(),
@@ -168,14 +189,14 @@ class Pages:
             declared(client, task)
         if end <= start:
             raise ConfigurationError(f"The end, {end}, is not after the start, {start}; exchange them")
-        search = self._searches.get(client, start, end, task)
-        await search.job.wait(0.15)
+        search = self._look_for((start, end, task), lambda client, reader: Upcoming(client, reader, start, end, task), client)
+        await search.job.wait(_PATIENCE)
         found = sorted(search.found)
         return self._render(
             request,
             "upcoming.html",
             user,
-            search=search.job,
+            search=search,
             found=found[:MOST],
             more=len(found) > MOST,
             start=start,

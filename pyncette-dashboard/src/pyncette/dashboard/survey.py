@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from pyncette import Client, RecordedRun, RepositoryError, Run, ScheduledTask, Task, Worker
 from pyncette.dashboard.connection import Connection, StoreAwayError
+from pyncette.repository import Stats
 from pyncette.tasks import StaticTask, Template
 
 __all__ = ["HOURS", "Counts", "Survey"]
@@ -18,10 +19,8 @@ HOURS = 24
 _ASLEEP_AFTER = 30.0
 #: Seconds between two looks at what is small, and at what has happened, and at what nobody declares.
 _EVERY, _HISTORY_EVERY, _UNDECLARED_EVERY = 2.0, 5.0, 30.0
-#: A scan takes at most a tenth of the time; within a large one there are pauses, too.
+#: A scan takes at most a tenth of the time; and so does the store's own counting.
 _REST = 9
-_PAGE = 1000
-_WITHOUT_PAUSE = 20_000
 #: How many rows that failed are kept of each template, and that many tasks asked for their last runs.
 _KEPT = 100
 _ASKED, _RUNS = 40, 30
@@ -82,7 +81,7 @@ class Survey:
         self._task: asyncio.Task[None] | None = None
         self._looked = 0.0
         self._soon = asyncio.Event()
-        self._next_scan = 0.0
+        self._next_scan = self._next_count = 0.0
         self._tick = 0.0
         self.error = ""
         self.now: datetime | None = None
@@ -91,6 +90,8 @@ class Survey:
         self.workers: Sequence[Worker] = ()
         self.undeclared: Sequence[object] = ()
         self.runs: Sequence[tuple[Task, RecordedRun]] = ()
+        #: By the name of the template: what the store counts by itself, within seconds, where it can.
+        self.stats: Mapping[str, Stats] = {}
         #: By the name of the template: the last scan that ended, and that which continues.
         self.counts: dict[str, Counts] = {}
         self.counting: dict[str, Counts] = {}
@@ -133,10 +134,13 @@ class Survey:
             while time.monotonic() - self._looked < _ASLEEP_AFTER:
                 try:
                     client = await self._connection.client()
-                    self.static = {each.name: each for each in await client.list_static_tasks()}
-                    self.paused = await client.list_paused_templates()
-                    self.workers = await client.list_workers()
+                    static, self.paused, self.workers = await asyncio.gather(
+                        client.list_static_tasks(), client.list_paused_templates(), client.list_workers()
+                    )
+                    self.static = {each.name: each for each in static}
                     self.now, self._tick, self.error = client.clock.now(), time.monotonic(), ""
+                    if time.monotonic() > self._next_count:
+                        await self._count(client)
                     if scan is None or (scan.done() and time.monotonic() > self._next_scan):
                         if scan is not None and scan.exception() is not None:
                             self.error = str(scan.exception())
@@ -156,7 +160,7 @@ class Survey:
                     await asyncio.wait_for(self._soon.wait(), _EVERY)
                     self._soon.clear()
                     self._next_scan = min(self._next_scan, time.monotonic() + 0.2)
-                    history = 0.0
+                    self._next_count = history = 0.0
                     await asyncio.sleep(0.2)
                 except TimeoutError:
                     pass
@@ -164,8 +168,15 @@ class Survey:
             if scan is not None:
                 scan.cancel()
 
+    async def _count(self, client: Client) -> None:
+        begun = time.monotonic()
+        templates = [task for task in client.tasks if isinstance(task, Template)]
+        found = await asyncio.gather(*map(client.count_tasks, templates))
+        self.stats = {task.name: stats for task, stats in zip(templates, found, strict=True) if stats is not None}
+        self._next_count = time.monotonic() + _REST * (time.monotonic() - begun)
+
     async def _scan(self, client: Client) -> None:
-        worked, seen = 0.0, 0
+        begun, seen = time.monotonic(), 0
         try:
             for task in client.tasks:
                 if not isinstance(task, Template):
@@ -173,24 +184,21 @@ class Survey:
                 counts = self.counting[task.name] = Counts()
                 token: str | None = None
                 while True:
-                    begun = time.monotonic()
-                    page = await client.list_tasks(task, limit=_PAGE, continuation_token=token, extra_runs=True)
+                    page = await self._connection.reader.page(client, task, token, seen=seen, extra_runs=True)
                     now = client.clock.now()
                     for number, found in enumerate(page.tasks, 1):
                         counts.add(found, now)
-                        if number % 100 == 0:
+                        if number % 50 == 0:
                             await asyncio.sleep(0)  # requests of viewers go ahead
+                    seen += len(page.tasks)
                     token = page.continuation_token
-                    took = time.monotonic() - begun
-                    worked, seen = worked + took, seen + len(page.tasks)
                     if token is None:
                         break
-                    await asyncio.sleep(2 * took if seen > _WITHOUT_PAUSE else 0)
                 counts.at = client.clock.now()
                 self.counts[task.name] = counts
         finally:
             self.counting.clear()
-            self._next_scan = time.monotonic() + max(_EVERY, _REST * worked)
+            self._next_scan = time.monotonic() + max(_EVERY, _REST * (time.monotonic() - begun))
 
     async def _last_runs(self, client: Client) -> Sequence[tuple[Task, RecordedRun]]:
         asked = [task for task in client.tasks if isinstance(task, StaticTask) or task.history is not None][:_ASKED]

@@ -4,14 +4,12 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
-from cronsim import CronSim, CronSimError
 from markupsafe import Markup
 
 from pyncette import ScheduledTask
 from pyncette.errors import ScheduleError
-from pyncette.schedule import Schedule
 
-__all__ = ["ago", "duration", "instant", "link", "name", "occurrences", "schedule_in_words", "schedule_text", "visible"]
+__all__ = ["ago", "duration", "instant", "link", "name", "occurrences", "schedule_text", "visible"]
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -61,33 +59,6 @@ def instant(at: datetime | None, now: datetime | None = None, zone: str = "") ->
 def schedule_text(found: ScheduledTask) -> str:
     """The stored schedule, for a column."""
     return visible(found.row.schedule)
-
-
-def schedule_in_words(schedule: Schedule) -> str:
-    text = schedule.text
-    kind, _, rest = text.partition(" ")
-    expression, _, zone = rest.partition(" @")
-    zone = zone.partition(" ")[0]
-    if kind == "cron":
-        try:
-            words = str(CronSim(expression, datetime.now(UTC)).explain())
-        except (CronSimError, ValueError, IndexError):
-            words = f"by the expression {expression}"
-        return f"{words}, {zone}"
-    if kind == "interval":
-        try:
-            return f"Every {_exactly(float(expression))}"
-        except ValueError:
-            return visible(text)
-    return {"once": "Once", "trigger": "An extra run", "backfill": "An extra run for a time that is past"}.get(kind, visible(text))
-
-
-def _exactly(seconds: float) -> str:
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        count, seconds = divmod(seconds, size)
-        parts += [f"{count:.0f} {unit}"] if count else []
-    return " ".join([*parts, f"{seconds:g} s"] if seconds or not parts else parts)
 
 
 def occurrences(found: ScheduledTask, count: int = 10) -> list[datetime]:
