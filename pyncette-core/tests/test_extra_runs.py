@@ -184,6 +184,37 @@ def test_the_options_of_the_task_hold_for_its_extra_runs(app, clock, kind):
     clock.run(main())
 
 
+def test_one_that_was_given_up_is_retried_or_removed_alone(app, make_app, clock, kind):
+    shop, other = Shop(app, kind, max_attempts=1), Shop(make_app(), kind, max_attempts=1)
+
+    async def main():
+        async with running(app), other.app.create(clock=clock) as operator:
+            await other.schedule(operator)
+            shop.error = ValueError("no")
+            for _ in range(2):
+                await operator.trigger_task(other.task, *shop.instance)
+            await clock.advance(10 * SECOND)
+            first, second = [each for each in (await operator.list_tasks(other.task, extra_runs=True)).tasks if each.triggered]
+            assert (first.name, first.state) == (second.name, second.state) == (shop.name, State.FAILED)
+            shop.error = None
+            which = {"extra_run": first.extra_run}
+            assert await operator.get_task(other.task, *shop.instance, **which) == first
+            assert await operator.retry_task(other.task, *shop.instance, **which, by="ada")
+            await clock.advance(10 * SECOND)
+            assert len(shop.extra) == 3
+            assert await operator.get_task(other.task, *shop.instance, **which) is None  # it has run
+            assert not await operator.retry_task(other.task, *shop.instance, **which)
+            assert await operator.unschedule_task(other.task, *shop.instance, extra_run=second.extra_run, by="ada")
+            assert not await operator.unschedule_task(other.task, *shop.instance, extra_run=second.extra_run)
+            assert not [each for each in (await operator.list_tasks(other.task, extra_runs=True)).tasks if each.triggered]
+            if shop.instance:
+                assert (await operator.get_task(other.task, "ada")).state is State.SCHEDULED
+            with pytest.raises(ConfigurationError, match="not an extra run"):
+                await operator.retry_task(other.task, *shop.instance, extra_run="ada")
+
+    clock.run(main())
+
+
 def test_at_most_once_holds_for_extra_runs(app, clock, kind):
     shop = Shop(app, kind, execution_mode=ExecutionMode.AT_MOST_ONCE)
 

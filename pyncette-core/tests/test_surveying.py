@@ -44,6 +44,53 @@ def test_a_client_surveys_tasks_and_discards_what_failed(tmp_path):
     asyncio.run(survey())
 
 
+def test_what_nobody_declares_is_discarded_and_nothing_else(tmp_path):
+    def shop(*names):
+        app = Pyncette(f"sqlite:///{tmp_path}/shop.db")
+        for name in names:
+            app.partitioned_task(name=name, partition_count=2)(nothing)
+            app.task(name=f"{name} nightly", schedule="0 2 * * *")(nothing)
+        return app
+
+    async def nothing(context): ...
+
+    async def discard():
+        async with shop("old", "new").create() as context:
+            for task in context.tasks[::2]:
+                await context.schedule_tasks(task, [Instance(name=str(number), interval=timedelta(days=1)) for number in range(9)])
+            await context.repository.register(
+                context.clock.now(), [task.registration(context.clock.now()) for task in context.tasks[1::2]]
+            )
+            for task in context.tasks[1::2]:
+                await context.trigger_task(task)
+        app = shop("new")
+        async with app.create() as context:
+            before = await everything(context)
+            found = await context.list_undeclared()
+            told = []
+            assert [(each.kind, each.name) for each in found] == [
+                ("static task", "old nightly"),
+                ("extra runs of the static task", "old nightly"),
+                ("template", "old"),
+            ]
+            assert [await context.discard_undeclared(each, progress=told.append, by="ann") for each in found] == [1, 1, 9]
+            assert told[-1] == 9
+            assert await context.list_undeclared() == []
+            assert await everything(context) == before
+        async with shop("old").create() as context:
+            assert [await context.discard_undeclared(each) for each in found] == [0, 0, 0]  # nor what is declared
+
+    async def everything(context):
+        template, static = context.tasks
+        return (
+            len((await context.list_tasks(template)).tasks),
+            len((await context.list_tasks(static, extra_runs=True)).tasks),
+            [each.name for each in await context.list_static_tasks()],
+        )
+
+    asyncio.run(discard())
+
+
 def test_a_command_that_is_not_installed_says_how_it_can_be_had():
     code = "import importlib.metadata as m; m.entry_points = lambda **group: []; from pyncette.cli import main; main(['dashboard', 'shop.py:app', '--port', '1'])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -55,6 +55,7 @@ class BlockingCalls:
     list_paused_templates = _blocking(Client.list_paused_templates)
     count_tasks = _blocking(Client.count_tasks)
     list_undeclared = _blocking(Client.list_undeclared)
+    discard_undeclared = _blocking(Client.discard_undeclared)
     discard_tasks = _blocking(Client.discard_tasks)
     pause_task = _blocking(Client.pause_task)
     resume_task = _blocking(Client.resume_task)

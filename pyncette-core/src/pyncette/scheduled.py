@@ -40,6 +40,11 @@ class ScheduledTask:
         """Whether it is an extra run, see :meth:`~pyncette.PyncetteContext.trigger_task`, and not the task or instance itself."""
         return schedules.origin_of(self.row.schedule) is not None
 
+    @property
+    def extra_run(self) -> str | None:
+        """Which extra run it is, for the calls that change one alone; None if it is the task or instance itself."""
+        return self.row.key.name if self.triggered else None
+
     @functools.cached_property
     def schedule(self) -> Schedule:
         """The stored schedule; raises :class:`ScheduleError` if it can't be understood."""

@@ -1,18 +1,18 @@
 """Rows that no task of an application declares: of tasks that were renamed or removed, or of another application (I18)."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from pyncette import partitions
 from pyncette.clock import AlignedClock
-from pyncette.layout import stored_layouts
-from pyncette.store.contract import Repository, SupportsPartitions, SupportsStats
+from pyncette.layout import forget_layout, stored_layouts
+from pyncette.store.contract import Key, Repository, SupportsPartitions, SupportsStats
 from pyncette.store.paging import pages
 from pyncette.tasks import StaticTask, Task, Template
 
-__all__ = ["Undeclared", "find_undeclared", "warn_of_undeclared"]
+__all__ = ["Undeclared", "discard_undeclared", "find_undeclared", "warn_of_undeclared"]
 
 #: Its own, so that an application that shares its table with another one can turn it off.
 logger = logging.getLogger(__name__)
@@ -69,24 +69,33 @@ async def find_undeclared(repository: Repository, now: datetime, tasks: Sequence
                 due = row.ready_at is not None and row.ready_at <= now
                 what = Undeclared("static task", row.key.name, 1, int(due), row.ready_at if due else None)
                 found[what.kind, what.name] = what
-    declared = {partition for task in tasks if isinstance(task, Template) for partition in task.all_partitions()}
-    declared |= {partitions.STATIC, *map(partitions.extra_runs, static)}
     counted = 0
-    for partition in await _occupied(repository):
-        if partition in declared or partition.startswith(partitions.NO_TASKS):
-            continue
-        owner = partitions.owner_of(partition)
-        triggered = partitions.extra_of(partition)
-        if triggered is not None:
-            kind, name = "extra runs of the static task", triggered
-        else:
-            kind, name = ("partition", partition) if owner is None else ("template", owner.name)
+    async for kind, name, partition in _partitions(repository, tasks):
         what = found.setdefault((kind, name), Undeclared(kind, name, None))
         if isinstance(repository, SupportsStats) and counted < _COUNTED:
             counted += 1
             stats = await repository.stats(now, partition)
             what.add(stats.rows, stats.due, stats.oldest_due)
     return [what for what in found.values() if what.rows != 0]
+
+
+async def discard_undeclared(
+    repository: Repository, now: Callable[[], datetime], tasks: Sequence[Task], what: Undeclared
+) -> AsyncIterator[int]:
+    """Remove all that is stored under ``what``, unless it is declared; how many rows, after each page."""
+    if what.kind == "static task":
+        if not any(isinstance(task, StaticTask) and task.name == what.name for task in tasks):
+            yield sum(await repository.unregister(now(), [Key(partitions.STATIC, what.name)]))
+        return
+    removed = 0
+    async for kind, name, partition in _partitions(repository, tasks):
+        if (kind, name) == (what.kind, what.name):
+            async for rows in pages(repository, partition):
+                removed += sum(await repository.unregister(now(), [row.key for row in rows])) if rows else 0
+                yield removed
+    if what.kind == "template" and not any(task.name == what.name for task in tasks):
+        # Last, for it says where the rest is if this is interrupted.
+        await forget_layout(repository, now(), what.name)
 
 
 async def warn_of_undeclared(repository: Repository, clock: AlignedClock, tasks: Sequence[Task]) -> None:
@@ -103,6 +112,23 @@ async def warn_of_undeclared(repository: Repository, clock: AlignedClock, tasks:
             "Move instances with 'pyncette move APP OLD NEW', or remove rows you no longer need with 'pyncette unschedule APP NAME'",
             shown,
         )
+
+
+async def _partitions(repository: Repository, tasks: Sequence[Task]) -> AsyncIterator[tuple[str, str, str]]:
+    """The partitions that no task has, each with what it is called, and whose it is; static tasks share one, which is left out."""
+    declared = {partition for task in tasks if isinstance(task, Template) for partition in task.all_partitions()}
+    declared |= {partitions.STATIC, *(partitions.extra_runs(task.name) for task in tasks if isinstance(task, StaticTask))}
+    for partition in await _occupied(repository):
+        if partition in declared or partition.startswith(partitions.NO_TASKS):
+            continue
+        owner = partitions.owner_of(partition)
+        triggered = partitions.extra_of(partition)
+        if triggered is not None:
+            yield "extra runs of the static task", triggered, partition
+        elif owner is not None:
+            yield "template", owner.name, partition
+        else:
+            yield "partition", partition, partition
 
 
 async def _occupied(repository: Repository) -> Sequence[str]:

@@ -7,12 +7,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pyncette.announcing import Announcer
+from pyncette.checks import is_extra_name
 from pyncette.clock import AlignedClock
 from pyncette.errors import ConfigurationError, PyncetteError, RepositoryError
+from pyncette.extra import partition_of_extra_runs
 from pyncette.history import remember
 from pyncette.partitions import LAYOUTS
 from pyncette.store.contract import Key, Repository, SupportsServerTime
 from pyncette.tasks import STATIC_PARTITION, StaticTask, Task, TaskInstance, Template
+from pyncette.values import shown
 
 __all__ = ["Opened"]
 
@@ -51,7 +54,11 @@ class Opened:
         """``count`` rows of ``partition`` are stored, and the first is ready at ``ready_at``: for those who run them, here or elsewhere."""
         self._announcer.announce(partition, ready_at)
 
-    def _key(self, task: Task | TaskInstance, instance_name: str | None) -> Key:
+    def _key(self, task: Task | TaskInstance, instance_name: str | None, extra_run: str | None = None) -> Key:
+        if extra_run is not None:
+            if not is_extra_name(extra_run):
+                raise ConfigurationError(f"{shown(extra_run)} is not an extra run; pass what ScheduledTask.extra_run says")
+            return Key(partition_of_extra_runs(self._key(task, instance_name)), extra_run)
         if isinstance(task, StaticTask):
             self._check_open()
             if instance_name is not None:

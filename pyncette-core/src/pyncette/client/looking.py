@@ -8,8 +8,9 @@ from pyncette.checks import check_count
 from pyncette.client.base import Opened
 from pyncette.errors import ConfigurationError
 from pyncette.extra import is_extra
+from pyncette.partitions import extra_runs as extra_runs_of
 from pyncette.scheduled import ScheduledTask
-from pyncette.tasks import Task, TaskInstance
+from pyncette.tasks import StaticTask, Task, TaskInstance
 from pyncette.workers import Worker, stored_workers
 
 __all__ = ["Looking", "TaskPage"]
@@ -30,9 +31,14 @@ class TaskPage:
 class Looking(Opened):
     """The calls that look."""
 
-    async def get_task(self, task: Task | TaskInstance, instance_name: str | None = None) -> ScheduledTask | None:
-        """What is stored of an instance, or of a static task; None if there is nothing."""
-        row = (await self.repository.get([self._key(task, instance_name)]))[0]
+    async def get_task(
+        self, task: Task | TaskInstance, instance_name: str | None = None, *, extra_run: str | None = None
+    ) -> ScheduledTask | None:
+        """What is stored of an instance, or of a static task; None if there is nothing.
+
+        :param extra_run: that extra run of it, see :attr:`ScheduledTask.extra_run`.
+        """
+        row = (await self.repository.get([self._key(task, instance_name, extra_run)]))[0]
         return None if row is None else ScheduledTask(task.template, row)
 
     async def list_tasks(
@@ -43,11 +49,12 @@ class Looking(Opened):
         Each instance that is there throughout appears; one that is scheduled or removed meanwhile may.
 
         :param extra_runs: also those of :meth:`trigger_task` and :meth:`backfill_task` that have not run yet, or were given up. They have
-            the name of the instance, and ``triggered`` set.
+            the name of the instance, and ``triggered`` set. With it, ``task`` may also be a static one, which has nothing but extra runs.
         """
-        owner = self._template(task)
+        owner: Task = task if extra_runs and isinstance(task, StaticTask) else self._template(task)
         check_count(limit, "limit")
-        partitions = owner.all_partitions()
+        self._check_open()
+        partitions = [extra_runs_of(owner.name)] if isinstance(owner, StaticTask) else self._template(owner).all_partitions()
         index, token = _parse_token(continuation_token, len(partitions))
         tasks: list[ScheduledTask] = []
         while True:

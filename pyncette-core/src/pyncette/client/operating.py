@@ -9,6 +9,7 @@ from pyncette.audit import audit, check_by
 from pyncette.client.changing import Changing, at_resumption, memo_of_pause, memo_of_resumption, names
 from pyncette.client.scheduling import Scheduling
 from pyncette.errors import ConfigurationError
+from pyncette.extra import bell
 from pyncette.instances import Instance
 from pyncette.layout import agree_on_layouts
 from pyncette.memo import Memo
@@ -25,19 +26,33 @@ __all__ = ["Operating"]
 class Operating(Scheduling, Changing):
     """The calls of operators."""
 
-    async def retry_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
+    async def retry_task(
+        self,
+        task: Task | TaskInstance,
+        instance_name: str | None = None,
+        *,
+        extra_run: str | None = None,
+        by: str | None = None,
+    ) -> bool:
         """Let a task that was given up run again, at once, with all its attempts; whether it had failed. Any other is left alone.
 
+        :param extra_run: not the task, but that extra run of it, see :attr:`ScheduledTask.extra_run`.
         :param by: who asked for it, for the log ``pyncette.audit``.
         """
-        key, by, pausable = self._key(task, instance_name), check_by(by), self._pausable()
+        key, by, pausable = self._key(task, instance_name, extra_run), check_by(by), self._pausable()
         row = (await self.repository.get([key]))[0]
         if row is None or row.state is not State.FAILED or not (await pausable.resume(await self._now(), [key]))[0]:
             return False
-        self._announce(key.partition, self.clock.now())
-        audit("retry", *names(task, key), by=by)
-        await self._remember("retry", task, key, by=by)
+        await self._announce_retry(task, key.partition)
+        origin = self._key(task, instance_name)
+        audit("retry", *names(task, origin), by=by, extra_run=extra_run)
+        await self._remember("retry", task, origin, by=by)
         return True
+
+    async def _announce_retry(self, task: Task | TaskInstance, partition: str) -> None:
+        self._announce(partition, self.clock.now())
+        if isinstance(task, StaticTask) and partition != partitions.STATIC:
+            await self._registrar.register([bell(task, self.clock.now())])
 
     async def retry_tasks(
         self, task: Task, *, progress: Callable[[int], None] = lambda retried: None, by: str | None = None
@@ -57,7 +72,7 @@ class Operating(Scheduling, Changing):
                     failed = [row.key for row in rows if row.state is State.FAILED]
                     if failed:
                         retried += sum(await pausable.resume(await self._now(), failed))
-                        self._announce(partition, self.clock.now())
+                        await self._announce_retry(task, partition)
                     progress(retried)
         finally:
             if retried:

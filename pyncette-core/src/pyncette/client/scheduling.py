@@ -14,7 +14,7 @@ from pyncette.errors import ConfigurationError
 from pyncette.instances import Instance
 from pyncette.registering import Registrar, earliest
 from pyncette.store.contract import Key, Registration, Repository
-from pyncette.tasks import TEMPLATE_OPTIONS, Task, TaskInstance
+from pyncette.tasks import TEMPLATE_OPTIONS, StaticTask, Task, TaskInstance
 
 __all__ = ["Scheduling"]
 
@@ -138,15 +138,26 @@ class Scheduling(Opened):
             [key, *others] = registrations
             await self._remember("schedule", owner, None if others else key, by=by, count=len(registrations))
 
-    async def unschedule_task(self, task: Task | TaskInstance, instance_name: str | None = None, *, by: str | None = None) -> bool:
+    async def unschedule_task(
+        self,
+        task: Task | TaskInstance,
+        instance_name: str | None = None,
+        *,
+        extra_run: str | None = None,
+        by: str | None = None,
+    ) -> bool:
         """Remove an instance; whether there was one. A run in progress continues to its end.
 
+        :param extra_run: not the instance, but that extra run of it, see :attr:`ScheduledTask.extra_run`. The task may be a static one then.
         :param by: who removes it, for the log ``pyncette.audit``.
         """
-        (template, name), by = self._instance(task, instance_name), check_by(by)
-        [found] = await self.repository.unregister(await self._now(), [template.key(name)])
+        if extra_run is None:
+            self._instance(task, instance_name)  # refuses static tasks
+        origin, by = self._key(task, instance_name), check_by(by)
+        [found] = await self.repository.unregister(await self._now(), [self._key(task, instance_name, extra_run)])
         if found:
-            audit("unschedule", template.name, name, by=by)
+            instance = None if isinstance(task, StaticTask) else origin.name
+            audit("unschedule", task.template.name, instance, by=by, extra_run=extra_run)
             if by is not None:
-                await self._remember("unschedule", template, template.key(name), by=by)
+                await self._remember("unschedule", task, origin, by=by)
         return found

@@ -11,7 +11,7 @@ from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State, Stats, SupportsStats
 from pyncette.store.paging import pages
 from pyncette.tasks import StaticTask, Task
-from pyncette.undeclared import Undeclared, find_undeclared
+from pyncette.undeclared import Undeclared, discard_undeclared, find_undeclared
 
 __all__ = ["Surveying"]
 
@@ -53,6 +53,26 @@ class Surveying(Scheduling):
     async def list_undeclared(self) -> Sequence[Undeclared]:
         """What the store has that no task of this application finds: of renamed and removed tasks, or of another application."""
         return await find_undeclared(self.repository, await self._now(), self.tasks)
+
+    async def discard_undeclared(
+        self, what: Undeclared, *, progress: Callable[[int], None] = lambda removed: None, by: str | None = None
+    ) -> int:
+        """Remove all rows that :meth:`list_undeclared` calls ``what``; how many there were. What a task of this application finds stays.
+
+        Another application may declare it: its instances are gone then. Page by page, as :meth:`discard_tasks` does.
+
+        :param progress: called after each page with how many there are so far.
+        :param by: who asked for it; for the log ``pyncette.audit``.
+        """
+        await self._now()
+        by, removed = check_by(by), 0
+        try:
+            async for removed in discard_undeclared(self.repository, self.clock.now, self.tasks, what):
+                progress(removed)
+        finally:
+            if removed:
+                audit("discard undeclared", what.name, by=by, kind=what.kind, count=removed)
+        return removed
 
     async def discard_tasks(
         self, task: Task, *, progress: Callable[[int], None] = lambda discarded: None, by: str | None = None
