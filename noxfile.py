@@ -74,7 +74,7 @@ WORKERS = "3"
 #: Tests of core's folder that are about the repository as a whole, and have sessions of their own.
 CORE_TESTS = Path("pyncette-core", "tests")
 EXAMPLES = sorted(map(str, (ROOT / "examples").glob("*.py")))
-EXAMPLE_TESTS = [str(CORE_TESTS / f"test_{what}.py") for what in ("examples", "benchmark", "docs")]
+EXAMPLE_TESTS = [str(CORE_TESTS / f"test_{what}.py") for what in ("examples", "benchmark", "docs", "tutorial")]
 WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
 
 #: Sessions that run beside the others, in this order, since they wait for their servers: see `_begin_beside`.
@@ -539,9 +539,12 @@ def docs(session: nox.Session) -> None:
 
 @session(venv_backend="none")
 def examples(session: nox.Session) -> None:
-    """Each example as a real process, each snippet of the documentation, and the README's quick start."""
+    """Each example as a real process, each snippet of the documentation, the README's quick start, and the tutorial, which ends on Redis."""
+    redis = _server("redis")
+    if not redis and os.environ.get("CI"):
+        session.error("There is no redis; see above")
     # They mostly wait, so more of them than cores.
-    _pytest(session, *_parallel("4"), *EXAMPLE_TESTS, *session.posargs)
+    _pytest(session, *_parallel("4"), *EXAMPLE_TESTS, *session.posargs, env={**redis})
 
 
 @session()

@@ -33,7 +33,7 @@ ELSEWHERE = {
 #: The chapters of the site; a page that is in none is an error of Sphinx's.
 CHAPTERS = {
     "Start": ["installation", "tutorial", "usage", "examples"],
-    "Guides": ["backends", "at-scale", "schedules", "delivery", "clients", "transactions", "testing"],
+    "Guides": ["backends", "at-scale", "schedules", "delivery", "retries", "clients", "transactions", "testing"],
     "Operate": [
         "operating",
         "command-line",
