@@ -1,5 +1,6 @@
 """What time it is: the process's clocks, and the same clock aligned with the store's."""
 
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -42,16 +43,10 @@ class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    if hasattr(time, "CLOCK_BOOTTIME"):
-
-        def monotonic(self) -> float:
-            # CLOCK_MONOTONIC stands still while a laptop or a virtual machine sleeps, but leases don't.
-            return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    else:
-
-        def monotonic(self) -> float:
-            return time.monotonic()
+    # CLOCK_MONOTONIC stands still while a laptop or a virtual machine sleeps, but leases don't.
+    monotonic = staticmethod(
+        functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+    )
 
 
 class AlignedClock:

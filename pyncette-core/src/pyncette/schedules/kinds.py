@@ -40,26 +40,19 @@ class Schedule(ABC):
     __slots__ = ()
 
     timezone: str
+    # Attributes, no properties: each run asks for some of them.
+    #: By how much runs are later than their occurrences at most.
+    jitter: timedelta = timedelta()
+    #: Before and after which there is no occurrence.
+    start_at: datetime | None = None
+    end_at: datetime | None = None
+    #: After how many runs it ends.
+    max_runs: int | None = None
 
     @property
     def plain(self) -> "Schedule":
         """The schedule itself, without bounds and jitter."""
         return self
-
-    @property
-    def start_at(self) -> datetime | None:
-        """Before which there is no occurrence."""
-        return None
-
-    @property
-    def end_at(self) -> datetime | None:
-        """After which there is no occurrence."""
-        return None
-
-    @property
-    def max_runs(self) -> int | None:
-        """After how many runs it ends."""
-        return None
 
     def execute_after(self, occurrence: datetime, key: tuple[str, str]) -> datetime:
         """When the occurrence of the row with this ``key`` may run: then, or later by a part of the jitter."""

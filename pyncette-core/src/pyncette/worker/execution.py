@@ -330,8 +330,8 @@ class Execution(PolicedAttempt):
                 self.release_unstarted()
             if answer.outcome is not Outcome.APPLIED:
                 self.log_answer(answer)
-            if answer.outcome is Outcome.LOST and isinstance(settlement, Commit):
-                self._runner.overtaken.remember(settlement)
+                if answer.outcome is Outcome.LOST and isinstance(settlement, Commit):
+                    self._runner.overtaken.remember(settlement)
             self._expect_after(answer, settlement)
             if then is not None:
                 then(answer.outcome)

@@ -56,6 +56,8 @@ class Engine:
     ) -> None:
         """``tell`` is called with a partition and when a row of it is ready that was held here, and is left to other workers."""
         self._repository, self._clock = repository, clock
+        self._wakeup = asyncio.Event()
+        self._wake = self._wakeup.set
         self._settler = Settler(repository, clock, settings.batch_size, self._wake)
         self._recorder = Recorder(repository, clock)
         self._telling = Telling(settings.listeners, log_runs=settings.log_runs)
@@ -89,7 +91,6 @@ class Engine:
         self._outage = Outage(clock)
         #: What the store has of this worker.
         self.presence = Presence(worker_id, repository, clock, self._runner, self._outage, slots=self._executor.free_slots)
-        self._wakeup = asyncio.Event()
         self._ending = Ending(self._runner, self._executor, self._settler, clock, settings.shutdown_timeout)
         #: When the last pass ended well, or all slots were taken, on the store's clock.
         self.last_tick: datetime | None = None
@@ -277,7 +278,8 @@ class Engine:
             executions = await self._accept(lane, result, now, sent)
         finally:
             self._lanes.end(lane)
-        if len(executions) > 9 and self._begin_polls():  # few are run before the store has begun
+        # Few are run before the store has begun, and one in this process works at no other time.
+        if len(executions) > 9 and self._repository.shared and self._begin_polls():
             await asyncio.sleep(0)  # until they are sent: so the store works on them while bodies run here
         for execution in executions:
             await self._executor.spawn(execution.run())
@@ -331,9 +333,6 @@ class Engine:
             self._outage.end()
 
     # --- between passes -----------------------------------------------------------------------------------------------
-
-    def _wake(self) -> None:
-        self._wakeup.set()
 
     async def _woken(self, seconds: float) -> None:
         """Wait until somebody wakes the loop, for ``seconds`` at most."""

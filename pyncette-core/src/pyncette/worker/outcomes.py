@@ -23,7 +23,9 @@ def target(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datet
         return None
     all_run = task.catch_up is CatchUp.ALL
     following = schedule.next(claim.occurrence) if all_run else schedule.next_after(claim.occurrence, now())
-    return None if following is None else Target(following, schedule.execute_after(following, claim.key))
+    if following is None:
+        return None
+    return Target(following, schedule.execute_after(following, claim.key) if schedule.jitter else following)
 
 
 def memo_of_commit(claim: Claim, schedule: Schedule, memo: str) -> str:

@@ -88,8 +88,9 @@ class Settler:
         if self._ended:  # from a body that was left behind: it would wait forever
             asyncio.get_running_loop().call_soon(done, Answer(None, False, RepositoryError("The application has been shut down")))
             return
+        if not self._queue:
+            self._wakeup.set()
         self._queue.append(entry)
-        self._wakeup.set()
 
     async def submit(self, settlement: Settlement, give_up_at: float) -> Answer:
         """Have ``settlement`` sent, and wait for the answer. If cancelled, it may be sent anyway."""
