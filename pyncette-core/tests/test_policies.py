@@ -301,6 +301,8 @@ def test_a_failed_occurrence_that_an_operator_retries_is_run_however_old(make_ap
         (CatchUp.LATEST, CatchUp.ALL, [5]),
         (CatchUp.NONE, CatchUp.ALL, []),
         (CatchUp.ALL, CatchUp.ALL, [1, 2, 3, 4, 5]),
+        (CatchUp.ALL, CatchUp.LATEST, [1, 2, 3, 4, 5]),
+        (CatchUp.LATEST, CatchUp.NONE, []),
     ],
 )
 @pytest.mark.parametrize("whole", [False, True])
@@ -363,6 +365,68 @@ def test_a_pause_in_the_middle_of_retries_does_not_run_everything_after_all(make
 
     clock.run(main())
     assert [round(scheduled_at / 3600) for scheduled_at, _, _ in body.runs] == [1, 21]
+
+
+def test_a_worker_that_died_before_the_pause_does_not_make_everything_run_after_all(make_app, store, clock):
+    body = Body(clock)
+    app = make_app(concurrency_limit=1, poll_interval=MINUTE)
+    template = app.dynamic_task(name="template")(body)
+
+    async def main():
+        async with app.create() as context:
+            await context.schedule_task(template, "x", interval=HOUR)
+            await clock.advance(HOUR)
+            assert (await store.claim(clock.now(), "dynamic:template", lease_duration=MINUTE, limit=1)).claims
+            await context.pause_task(template, "x")
+            await clock.advance(20 * HOUR)
+            await context.resume_task(template, "x")
+        async with running(app):
+            await clock.advance(MINUTE)
+
+    clock.run(main())
+    assert [round(scheduled_at / 3600) for scheduled_at, _, _ in body.runs] == [21]
+
+
+def test_what_is_unscheduled_while_it_is_resumed_stays_so(make_app, store, clock):
+    app = make_app()
+    template = app.dynamic_task(name="template")(Body(clock))
+
+    async def main():
+        async with app.create() as context:
+            await context.schedule_task(template, "x", interval=HOUR)
+            await context.pause_task(template, "x")
+            await clock.advance(5 * HOUR)
+            get = store.get
+
+            async def get_and_lose(keys):
+                rows = await get(keys)
+                await store.unregister(clock.now(), keys)
+                return rows
+
+            store.get = get_and_lose
+            assert not await context.resume_task(template, "x")
+
+    clock.run(main())
+    assert "x" not in store.rows()
+
+
+@pytest.mark.parametrize(("catch_up", "expected"), [(CatchUp.NONE, []), (CatchUp.LATEST, [2]), (CatchUp.ALL, [1, 2])])
+def test_a_schedule_that_ended_in_a_pause_catches_up_as_any_other(make_app, store, clock, catch_up, expected):
+    body = Body(clock)
+    app = make_app(poll_interval=MINUTE)
+    template = app.dynamic_task(name="template")(body)
+
+    async def main():
+        async with running(app) as context:
+            await context.schedule_task(template, "x", interval=HOUR, end_at=START + 2 * HOUR)
+            await context.pause_task(template, "x")
+            await clock.advance(5 * HOUR)
+            await context.resume_task(template, "x", catch_up=catch_up)
+            await clock.advance(MINUTE)
+
+    clock.run(main())
+    assert [round(scheduled_at / 3600) for scheduled_at, _, _ in body.runs] == expected
+    assert "x" not in store.rows()
 
 
 def test_the_last_occurrence_of_a_schedule_is_no_once_off(make_app, clock):

@@ -55,7 +55,7 @@ class Memo:
     counted: Counted | None = None
     #: How many occurrences have been left out since the last run.
     skipped: int = 0
-    #: Of the row of a template: when it was resumed last, and what is caught up of what was missed until then.
+    #: When the row, or that of a whole template, was resumed last, and which occurrences that passed until then are run after all.
     since: tuple[datetime, str] | None = None
 
     def runs(self, revision: int) -> int:

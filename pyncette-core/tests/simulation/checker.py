@@ -8,7 +8,7 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from pyncette.repository import Commit, Extend, Fail, Key, Outcome, Release, Row, State
@@ -201,6 +201,12 @@ class _Schedule(NamedTuple):
         return at
 
 
+def _resumed(memo: str) -> datetime | None:
+    """When the row was resumed, as its memo has it."""
+    found = re.search(r'"since":\[(\d+),', memo)
+    return None if found is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(found[1]))
+
+
 def _seconds(text: str) -> timedelta:
     seconds, _, fraction = text.partition(".")
     return timedelta(seconds=int(seconds), microseconds=int(fraction.ljust(6, "0")))
@@ -353,27 +359,18 @@ class _Checker:
             schedule = _Schedule.read(after.schedule)
             first = schedule.first(event.now)
             kept = before is not None and event.key.partition == "static" and after.occurrence == before.occurrence <= event.now
-            kept = kept or self._moved_on(event)
             if first is not None and after.occurrence != first and not kept and not self._waited(event, schedule, first):
                 self._report("I9", f"{event.key} was registered for {after.occurrence} instead of {first}")
         elif after != before._replace(spec=after.spec):
             self._report("I9", f"registering {event.key} with the same schedule changed more than its arguments")
 
-    def _moved_on(self, event: log.Changed) -> bool:
-        """Whether a paused row was moved to the latest occurrence that passed meanwhile, before it is resumed."""
-        before, after = event.before, event.after
-        if before is None or after is None or (before.state, after.state) != (State.PAUSED, State.PAUSED):
+    def _is_latest(self, schedule: str, occurrence: datetime, latest: datetime, start: datetime, end: datetime) -> bool:
+        """Whether ``latest`` was the last occurrence at a moment from ``start`` to ``end``, and a later one than ``occurrence``."""
+        read, slack = _Schedule.read(schedule), timedelta(seconds=2 * self._tolerance)
+        if read.interval is None or latest <= occurrence or (latest - occurrence) % read.interval:
             return False
-        return before.schedule == after.schedule and self._is_latest(
-            before.schedule, before.occurrence, after.occurrence, event.now
-        )
-
-    def _is_latest(self, schedule: str, occurrence: datetime, latest: datetime, now: datetime) -> bool:
-        """Whether ``latest`` is the last occurrence up to ``now``, and a later one than ``occurrence``."""
-        interval, slack = _Schedule.read(schedule).interval, timedelta(seconds=2 * self._tolerance)
-        if interval is None or latest <= occurrence or (latest - occurrence) % interval:
-            return False
-        return latest - slack <= now < latest + interval + slack
+        ends = read.end is not None and latest + read.interval > read.end
+        return latest - slack <= end and (ends or start < latest + read.interval + slack)
 
     def _waited(self, event: log.Changed, schedule: _Schedule, first: datetime) -> bool:
         """Whether the first occurrence comes before ``first`` since it counts from when the user asked, who waited for others' calls."""
@@ -496,12 +493,18 @@ class _Checker:
         # A run that outlasts its lease continues under the next claim of its worker; what is given up continues without having ended well.
         runs = [other for other in self._attempts[claim.occurrence] if other.worker == claim.worker]
         given_up = task.max_attempts is not None and commit.claim.attempt >= task.max_attempts
+        resumed = _resumed(claim.row.memo)
+        paused = resumed is not None and before.occurrence < resumed  # then the latest that passed in the pause comes next
+        delivered = event.at if claim.delivered_at is None else claim.delivered_at
+        decided = event.now - timedelta(seconds=event.at - delivered)  # or later, up to when it was settled
         claim.skipped = (
-            task.fast_forward
+            (paused or (task.fast_forward and commit.claim.attempt == 1))
             and after is not None
             and claim.started_at is None
-            and commit.claim.attempt == 1
-            and self._is_latest(before.schedule, before.occurrence, after.occurrence, event.now)
+            and (
+                self._is_latest(before.schedule, before.occurrence, after.occurrence, decided, event.now)
+                or (resumed is not None and self._is_latest(before.schedule, before.occurrence, after.occurrence, resumed, resumed))
+            )
         )
         if claim.skipped:
             return

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from pyncette.app_context import PyncetteContext
 from pyncette.audit import audit
 from pyncette.cli.stored import Group
-from pyncette.client.changing import at_resumption, memo_of_pause, resume_rows
+from pyncette.client.changing import at_resumption, memo_of_pause, memo_of_resumption
 from pyncette.errors import RepositoryError
 from pyncette.history import remember
 from pyncette.policies import CATCH_UPS, CatchUp
-from pyncette.store.contract import Key, Row, SupportsPause
+from pyncette.store.contract import Key, Row, State, SupportsPause
 
 __all__ = ["add_catch_up", "catch_up_of", "changer"]
 
@@ -32,7 +32,8 @@ def changer(
         else:
             why, asked = None, catch_up_of(arguments)
             how = (asked or CatchUp.LATEST) if group.task is None else at_resumption(group.task, asked)
-            count = await resume_rows(app_context.repository, repository, rows, app_context.clock.now, how)
+            memos = {row.key: memo_of_resumption(row, now, how) for row in rows if row.state is State.PAUSED}
+            count = sum(await repository.resume(now, keys, memos))
         action = {"paused": "pause", "resumed": "resume", "retried": "retry"}[done]
         audit(action, arguments.name, by=arguments.by, count=count, note=why)
         keep = None if group.task is None else group.task.history

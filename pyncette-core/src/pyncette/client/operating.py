@@ -1,7 +1,6 @@
 """What operators do with what is stored: try what has failed again, give an instance another schedule, pause a whole template."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pyncette import partitions
@@ -12,7 +11,6 @@ from pyncette.errors import ConfigurationError
 from pyncette.extra import bell
 from pyncette.instances import Instance
 from pyncette.layout import agree_on_layouts
-from pyncette.memo import Memo
 from pyncette.policies import CatchUp
 from pyncette.schedules.rulewords import zone_of
 from pyncette.schedules.text import parse
@@ -164,8 +162,7 @@ class Operating(Scheduling, Changing):
         if row is None or row.state is not State.PAUSED:
             return False
         now = await self._now()
-        memo = replace(Memo.read(memo_of_resumption(row)), since=(now, how.value))
-        await self._pausable().resume(now, [key], {key: memo.text()})
+        await self._pausable().resume(now, [key], {key: memo_of_resumption(row, now, how)})
         self._announce(partitions.LAYOUTS, now)
         audit("resume template", template.name, by=by)
         await self._remember("resume template", template, by=by)

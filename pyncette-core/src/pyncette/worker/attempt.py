@@ -110,8 +110,13 @@ class Attempt:
         """The run before this, where that was the last that the task allows."""
         memo, attempt, most = Memo.read(self.claim.memo), self.attempt - 1, self.task.attempts
         if (run := memo.last_run) is not None and not memo.unreported(self.claim.occurrence, self.attempt):
-            # It failed when the task was allowed more.
-            error = f"given up: attempt {attempt} failed, and {most} are allowed: {run.error}"
+            # It failed when the task was allowed more, or was interrupted.
+            how = (
+                f"was interrupted, and only {most} allowed"
+                if run.outcome is RunOutcome.INTERRUPTED
+                else f"failed, and {most} are allowed"
+            )
+            error = f"given up: attempt {attempt} {how}" + (f": {run.error}" if run.error else "")
             return dataclasses.replace(run, outcome=RunOutcome.GIVEN_UP, error=error)
         return Run(
             scheduled_at=self.claim.occurrence,
@@ -166,7 +171,12 @@ class Attempt:
         memo = Memo.read(claim.memo)
         failures += memo.failures + memo.unreported(claim.occurrence, self.attempt)
         return Memo(
-            run, failures, seen=claim.attempt if self._adopted else 0, succeeded=memo.last_success, counted=memo.counted
+            run,
+            failures,
+            seen=claim.attempt if self._adopted else 0,
+            succeeded=memo.last_success,
+            counted=memo.counted,
+            since=memo.since,
         ).text()
 
     def _microseconds_at(self, moment: float) -> int:

@@ -11,7 +11,7 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
 from pyncette.listeners import Telling
 from pyncette.logs import CURRENT, RunFields
-from pyncette.policies import CatchUp, OnGiveUp
+from pyncette.policies import OnGiveUp
 from pyncette.runs import Run, RunOutcome
 from pyncette.schedules import text as schedules
 from pyncette.schedules.kinds import Schedule
@@ -58,8 +58,6 @@ class Runner(Teller):
         #: Told of partitions, and when a row of each can be claimed next.
         self.expecting = Expecting(expect)
         self.repository = repository
-        #: When each template was resumed, and what it catches up.
-        self.resumed: dict[Task, tuple[datetime, CatchUp]] = {}
         #: Set when no new body is to be started.
         self.draining = False
         #: Set when bodies are being cancelled.
@@ -137,7 +135,7 @@ class Execution(PolicedAttempt):
                 )
                 self._settle(ended)
                 return
-            if (task.skips or runner.resumed) and (skip := self.skip(schedule, runner.resumed)) is not None:
+            if (task.skips or runner.resumed or '"since"' in claim.memo) and (skip := self.skip(schedule)) is not None:
                 self._settle(skip)
                 return
             if task.attempts is not None and claim.attempt > task.attempts:
@@ -199,6 +197,8 @@ class Execution(PolicedAttempt):
         following = target(self.task, claim, schedule, runner.clock.now)
         memo = following and memo_of_commit(claim, schedule, self.memo_of_start())  # a row that goes away takes its memo along
         commit = Commit(claim, following, memo)
+        if self.task.skips:
+            commit = self.noting_missed(commit, schedule)
         answer = await self._runner.settler.submit(commit, self.lease.deadline)
         if answer.outcome is not Outcome.APPLIED:
             self.log_answer(answer)
@@ -316,7 +316,7 @@ class Execution(PolicedAttempt):
     def _settle(self, settlement: Settlement, then: Callable[[Outcome | None], Any] | None = None) -> None:
         """Report an outcome. If the store refuses, the lease runs out and the occurrence is run again."""
         if self.task.skips and isinstance(settlement, Commit):
-            settlement = self.counting_skipped(settlement, self._schedule)
+            settlement = self.noting_missed(settlement, self._schedule)
         self._ended, holding, key = True, self._runner.holding, settlement.claim.key
 
         def done(answer: Answer) -> None:

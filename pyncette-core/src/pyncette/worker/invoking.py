@@ -30,6 +30,8 @@ async def invoke_bounded(
                 await heartbeat()
             except LeaseLostException as error:
                 lost = error
+                if limit.expired():
+                    return  # cancelled already, for its timeout
                 limit.reschedule(asyncio.get_running_loop().time())
                 return
 

@@ -12,6 +12,7 @@ from pyncette.errors import LeaseLostException
 from pyncette.history import as_triggered, text_of_run
 from pyncette.listeners import RunEvent, Telling
 from pyncette.memo import Memo
+from pyncette.policies import CatchUp
 from pyncette.runs import Run, RunOutcome
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Commit, Key, Outcome, Settlement
@@ -38,6 +39,8 @@ class Teller(Worker):
     ) -> None:
         super().__init__(clock, worker_id)
         self.telling = telling
+        #: When each template was resumed, and which occurrences that passed until then are run after all.
+        self.resumed: dict[Task, tuple[datetime, CatchUp]] = {}
         #: Takes what the history is to have.
         self.recorder = recorder
         #: Called with the task whose run lost its lease.
