@@ -74,7 +74,7 @@ WORKERS = "3"
 #: Tests of core's folder that are about the repository as a whole, and have sessions of their own.
 CORE_TESTS = Path("pyncette-core", "tests")
 EXAMPLES = sorted(map(str, (ROOT / "examples").glob("*.py")))
-EXAMPLE_TESTS = [str(CORE_TESTS / f"test_{what}.py") for what in ("examples", "benchmark", "docs", "tutorial")]
+EXAMPLE_TESTS = [str(CORE_TESTS / f"test_{what}.py") for what in ("examples", "benchmark", "docs", "tutorial", "deploying")]
 WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
 
 #: Sessions that run beside the others, in this order, since they wait for their servers: see `_begin_beside`.
