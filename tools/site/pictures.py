@@ -20,6 +20,7 @@ MOVES = [
     ("failed", "waiting", "retry", ""),
     ("waiting", "paused", "pause", ""),
     ("paused", "waiting", "resume", ""),
+    ("failed", "removed", "unschedule", "from any state"),
 ]
 #: Two workers that share a store: who does what, in seconds.
 SHARED: dict[str, list[tuple[float, float, str]]] = {
@@ -85,10 +86,14 @@ def life_of_a_row() -> str:
                 )
             )
         else:
+            start, end, anchor = (x1 + wide, x2, "start") if x1 < x2 else (x1, x2 + wide, "end")
             parts.append(
-                f'<path d="M{x1:g} {y1 + 8:g}L{x2 + wide:g} {y2 + high + 2:g}" stroke="{_INK}" fill="none" marker-end="url(#a)"/>'
+                f'<path d="M{start:g} {y1 + 8:g}L{end:g} {y2 + high + 2:g}" stroke="{_INK}" fill="none" marker-end="url(#a)"/>'
             )
-            parts.append(_text((x1 + x2 + wide) / 2 + 6, (y1 + y2 + high) / 2 + 26, label))
+            x, y = (start + end) / 2 + (12 if x1 < x2 else -12), (y1 + y2 + high) / 2 + 18
+            parts.append(_text(x, y, label, anchor))
+            if note:
+                parts.append(_text(x, y + 14, note, anchor, size=10))
     return _svg(left * 2 + 4 * step + wide, top + drop + high + 24, "The life of a row", parts)
 
 
