@@ -532,9 +532,12 @@ def wheels(session: nox.Session) -> None:
 
 @session()
 def docs(session: nox.Session) -> None:
-    """The site, in .nox/site. A link that leads nowhere is an error, as is anything else that Sphinx warns of."""
+    """The site, in .nox/site, built without a warning of Sphinx, and looked at in a browser."""
     session.install(*SITE, *(f"./{name}" for name in DISTRIBUTIONS if name != "conformance-tests"))
-    session.run("python", "tools/site/build.py", str(ROOT / ".nox" / "site"))
+    site = str(ROOT / ".nox" / "site")
+    session.run("python", "tools/site/build.py", site)
+    options = [*_pytest_options(_reports(session) / "report.xml"), "tools/site", *session.posargs]
+    session.run(_shared_python(session), "-m", "pytest", *options, env={"PYNCETTE_SITE": site}, external=True)
 
 
 @session(venv_backend="none")

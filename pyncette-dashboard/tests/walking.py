@@ -11,8 +11,6 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import uvicorn
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 from pyncette import FailureMode, Instance, Pyncette
 from pyncette.dashboard import Dashboard
@@ -20,7 +18,7 @@ from pyncette.dashboard import Dashboard
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import servers  # noqa: E402
+from browser import browser  # noqa: E402, F401 - for those who import this
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -132,28 +130,6 @@ class Served:
 
     def get(self, task, name=None):
         return self.ask(self.context.get_task(next(each for each in self.app.tasks if each.name == task), name))
-
-
-@contextlib.contextmanager
-def browser():
-    binary, driver, environment = servers.chromium()
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for each in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "force-color-profile=srgb",
-        "hide-scrollbars",
-    ):
-        options.add_argument(f"--{each}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver, env=dict(environment)))
-    try:
-        yield found
-    finally:
-        found.quit()
 
 
 def until(condition, seconds: float = 10.0):
