@@ -9,11 +9,14 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
 
 import pytest
 from programs import Program
@@ -28,6 +31,8 @@ PAGES = sorted(
 )
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: Blocks of code, with blocks in them, and code in a line: links in either are none.
+CODE = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1`* *$|(?<!`)(`+)(?!`)(?:(?!\n\n).)+?(?<!`)\2(?!`)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
@@ -137,17 +142,49 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", PAGES)
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, where headings of the same words are numbered."""
+    found: set[str] = set()
+    for heading in HEADING.findall(CODE.sub("", page.read_text())):
+        name = anchor(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading))
+        found.add(next(each for each in (name, *(f"{name}-{number}" for number in range(1, 99))) if each not in found))
+    return found
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*/README.md"))])
 def test_links(page: str) -> None:
     source = ROOT / page
-    for link in LINK.findall(FENCED.sub("", source.read_text())):
+    text = CODE.sub("", source.read_text())
+    assert len(LINK.findall(text)) == text.count("]("), "a link that nobody can follow"
+    for link in LINK.findall(text):
         if re.match(r"\w+:", link):
+            assert_sound(link)
             continue
         path, _, fragment = link.partition("#")
         target = source.parent / path if path else source
         assert target.exists(), link
-        if fragment:
-            assert fragment in map(anchor, HEADING.findall(FENCED.sub("", target.read_text()))), link
+        assert ROOT in target.resolve().parents, f"{link} leads out of the repository"
+        assert not fragment or fragment in headings(target), link
+
+
+def assert_sound(link: str) -> None:
+    """What can be said of a link to elsewhere without following it."""
+    parts = urlsplit(link)
+    assert parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1")), link
+    assert re.fullmatch(r"(?:[a-z\d-]+\.)+[a-z]{2,}|localhost|127\.0\.0\.1", parts.hostname or ""), link
+    assert not link.endswith((".", ",", ";", ":")), link
+    own = re.fullmatch(r"/[\w-]+/pyncette/(?:blob|tree)/main/(.*)", parts.path) if parts.hostname == "github.com" else None
+    assert own is None or (ROOT / own[1]).exists(), link
+
+
+def test_the_diagrams_are_what_the_command_draws(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "site" / "pictures.py"), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    drawn = list(tmp_path.glob("*.svg"))
+    assert len(drawn) >= 3
+    for picture in drawn:
+        assert (ROOT / "docs" / "images" / picture.name).read_text() == picture.read_text(), picture.name
+        ET.parse(picture)
 
 
 # --- commands -------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 python_use_unqualified_type_names = True
 
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = f"Pyncette {release}"
 html_copy_source = False

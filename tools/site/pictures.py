@@ -35,7 +35,7 @@ LEASE: dict[str, list[tuple[float, float, str]]] = {
     "worker B": [(4, 6.4, "run, attempt 2"), (6.4, 6.8, "✓")],
 }
 _INK, _LINE, _FILL = "#7a869a", "#4c8bf5", "#4c8bf522"
-_FONT = 'font-family="system-ui, sans-serif" font-size="13"'
+_FONT = 'font-family="Helvetica, Arial, sans-serif" font-size="13"'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle", size: int = 13) -> str:
