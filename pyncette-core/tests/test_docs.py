@@ -195,6 +195,29 @@ def test_ci_runs_the_tests_of_the_readme() -> None:
     assert commands[-1] == first_command("Tests")
 
 
+def recorded() -> list[str]:
+    """The lines of the recording, each as long as it was."""
+    picture = ET.parse(ROOT / "docs" / "images" / "quick-start.svg")
+    lines: list[str] = []
+    for element in picture.iter("{http://www.w3.org/2000/svg}text"):
+        text = element.text or ""
+        if text.startswith("  "):
+            lines[-1] += text[1:]
+        else:
+            lines.append(text)
+    return lines
+
+
+def shape(line: str) -> str:
+    """A line of the log without what differs each time."""
+    return re.sub(r"[\d.:,T+-]*\d[\d.:,T+-]*", "#", line)
+
+
+def test_the_recording_shows_the_commands_of_the_quick_start() -> None:
+    command = first_command("Quick start")
+    assert [line for line in recorded() if line.startswith("$")] == [f"$ {command}", f"$ {command.rpartition(' && ')[2]}"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the command is for a POSIX shell")
 def test_quick_start(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
@@ -212,6 +235,9 @@ def test_quick_start(tmp_path: Path) -> None:
         assert program.wait() == 0
         assert "SIGINT: shutting down" in program.stdout
         assert "Traceback" not in program.stderr
+    # What was recorded is what is printed, up to the Ctrl-C.
+    lines = recorded()
+    assert set(map(shape, lines[1 : lines.index("^C")])) <= set(map(shape, program.stdout.splitlines()))
     # What it leaves behind is not committed by accident.
     assert {".venv/", "*.db"} <= set((ROOT / ".gitignore").read_text().split())
 
