@@ -117,5 +117,5 @@ def test_trigger_and_backfill_know_them(pyncette, stored):  # noqa: F811
     window = ["--from", "2026-01-01T00:00Z", "--to", "2026-01-02T00:00Z"]
     # Before they begin there is nothing to make up for.
     for name in ("spread", "ends", "limited"):
-        assert "will run 0 times besides" in pyncette("backfill", "shop:app", "remind", name, *window).stderr
+        assert "will run 0 times in addition" in pyncette("backfill", "shop:app", "remind", name, *window).stderr
     assert pyncette("trigger", "shop:app", "over").code == 0

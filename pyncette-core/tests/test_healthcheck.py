@@ -418,7 +418,7 @@ def test_processes_that_want_the_same_port_are_told_how_to_have_their_own():
         port = taken.getsockname()[1]
         process = ended(port=port, PYNCETTE_PROCESS="1")
     assert process.returncode == 1
-    assert f'a port of its own: port={port} + int(os.environ.get("PYNCETTE_PROCESS", "0"))' in process.stderr
+    assert f'a separate port: port={port} + int(os.environ.get("PYNCETTE_PROCESS", "0"))' in process.stderr
 
 
 @pytest.mark.parametrize("address", ["", " ", 127, b"127.0.0.1"])

@@ -368,7 +368,7 @@ class TestRefusals:
             ("0 0 * * FRI-MON", "the range of day-of-week 'FRI-MON' must go up"),
             ("0 0 * * SUN-SUN", "the range of day-of-week 'SUN-SUN' must go up"),
             ("0 0 * * 1/2", "day-of-week '1/2' has a step without a range: write 1-6/2"),
-            ("H * * * *", "minute 'H' is not understood: H is a number that the name of a task chooses"),
+            ("H * * * *", "minute 'H' is not understood: H is derived from the name of a task"),
             ("R(0-10) * * * *", "a random number would differ between workers; write H"),
             ("? * * * *", r"minute '\?'"),
             ("0 0 15W * *", "day-of-month '15W'"),

@@ -202,7 +202,7 @@ def test_what_would_still_have_to_be_run_is_no_success(app, clock, returned, cap
     app.task(interval=SECOND, name="body", failure_mode=FailureMode.COMMIT)(lambda context: returned(context))
     play(app, clock)
     [record] = caplog.records
-    assert "which nobody runs; write it as 'async def'" in str(record.exc_info[1])
+    assert "which nothing runs; write it as 'async def'" in str(record.exc_info[1])
 
 
 def test_a_timeout_ends_the_run_but_not_the_thread_which_can_look(app, clock, caplog):

@@ -120,7 +120,7 @@ class TestTLS:
             ({"ssl_mode": "DISABLED", "ssl_ca": "ca.pem"}, "mysql_ssl_ca contradict each other"),
             ({"ssl": True, "ssl_mode": "DISABLED"}, "mysql_ssl contradict each other"),
             ({"ssl_context": ssl.create_default_context(), "ssl_ca": "ca.pem"}, "leave out mysql_ssl_ca"),
-            ({"ssl_key": "client-key.pem"}, "without mysql_ssl_cert; give both"),
+            ({"ssl_key": "client-key.pem"}, "without mysql_ssl_cert; pass both"),
             ({"ssl_ca": "nowhere.pem"}, "is not a file on this machine"),
             ({"ssl_ca": "client-key.pem"}, "they have to be PEM files"),
             ({"ssl_cert": "client.pem", "ssl_key": "server-key.pem"}, "they have to be PEM files"),

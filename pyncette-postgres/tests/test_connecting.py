@@ -62,7 +62,7 @@ class TestTLS:
     def test_of_an_authority_that_this_machine_does_not_trust(self, secured):
         assert "can't be trusted: " in refused(secured.url(sslrootcert="system"))
         message = refused(secured.url(sslrootcert="system", sslmode="require"), ConfigurationError)
-        assert message.startswith("sslrootcert='system' of the URL goes with sslmode=verify-full, ")
+        assert message.startswith("sslrootcert='system' of the URL requires sslmode=verify-full, ")
 
     def test_what_asks_for_nothing_is_taken(self, secured):
         assert run(secured.url(sslmode="require", channel_binding="prefer", gssencmode="disable")) == [(True,)]
@@ -83,7 +83,9 @@ class TestTLS:
     def test_the_wrong_authority(self, secured):
         message = refused(secured.url(sslmode="verify-full", sslrootcert=secured.file("other-ca")))
         assert "has a certificate that can't be trusted: " in message
-        assert message.endswith("give the file of its authority as sslrootcert, and the host by the name in the certificate")
+        assert message.endswith(
+            "pass the file of its certificate authority as sslrootcert, and write the host as the certificate names it"
+        )
 
     def test_the_wrong_authority_of_a_context(self, secured):
         context = ssl.create_default_context(cafile=secured.file("other-ca"))
@@ -101,7 +103,7 @@ class TestTLS:
 
     def test_where_the_server_has_none(self, server_url):
         message = refused(f"{server_url}?sslmode=require")
-        assert message.endswith("offers no TLS; switch it on there, or use sslmode=disable if nobody can listen in between")
+        assert message.endswith("offers no TLS; switch it on there, or use sslmode=disable if nobody can eavesdrop")
 
     def test_a_file_that_is_none(self, secured):
         junk = secured.folder / "access"

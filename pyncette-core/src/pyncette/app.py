@@ -240,8 +240,8 @@ class Pyncette(Declarations):
             # Not in tests, whose time is virtual.
             if self.lacks_url and not looking and isinstance(self._clock if clock is None else clock, SystemClock):
                 logger.warning(
-                    "The URL of the store is None, as from an environment variable that is not set: what is scheduled is kept in the memory "
-                    "of this process and lost with it. Set the variable, or say Pyncette('memory://') if that is what you want"
+                    "The URL of the store is None, perhaps because an environment variable is not set: schedules are kept in the memory of this "
+                    "process, and lost when it ends. Set the variable, or write Pyncette('memory://') if that is what you want"
                 )
             async with (backends.looking(self._open) if looking else self._open)() as repository:
                 store = self._store or type(repository).__name__

@@ -218,5 +218,5 @@ def _hint(error: Exception, port: int) -> str:
         return ""
     if "PYNCETTE_PROCESS" in os.environ:
         own = f'port={port} + int(os.environ.get("PYNCETTE_PROCESS", "0"))'
-        return f"; stop what listens there, or give each process of this program a port of its own: {own}"
+        return f"; stop what listens there, or give each process of this program a separate port: {own}"
     return "; stop what listens there, or pass another port="

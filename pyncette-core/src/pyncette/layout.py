@@ -113,7 +113,7 @@ class Layout:
         number = to_microseconds(row.occurrence)
         if row.state is State.UNREADABLE or number < 0:
             raise RepositoryError(
-                f"What the store has of the layout of {row.key.name!r} can't be read ({row.error}); "
+                f"The stored layout of {row.key.name!r} can't be read ({row.error}); "
                 f"set it again with: pyncette move APP {shlex.quote(row.key.name)} {shlex.quote(row.key.name)}"
             )
         return cls(number - 1 or None) if number else None

@@ -91,7 +91,7 @@ async def _run(create: Create, ending: Ending, *, with_signals: bool) -> None:
             if not running.cancelled():
                 ending.error = running.exception()
             elif not ending.begun:
-                ending.error = asyncio.CancelledError("The application was cancelled by something in it")
+                ending.error = asyncio.CancelledError("Code in the application cancelled it")
         ending.begin()
         await ending.clear()
         await ending.end()

@@ -39,25 +39,23 @@ def check_coroutine_function(function: Any, what: str, *parameters: str) -> None
         if _is(inspect.isasyncgenfunction, inner):
             problem = f"is an asynchronous generator function; {write} without a 'yield'"
         elif inner is not function and is_coroutine_function(inner):
-            problem = (
-                "is wrapped by a decorator that is not made for coroutine functions; give it one whose wrapper is an 'async def'"
-            )
+            problem = "is wrapped by a decorator that does not support coroutine functions; use one whose wrapper is an 'async def'"
         else:
-            problem = f"is not a coroutine function; {write}, and hand what blocks to 'await asyncio.to_thread(...)'"
+            problem = f"is not a coroutine function; {write}, and run blocking code with 'await asyncio.to_thread(...)'"
         raise ConfigurationError(f"{what} {problem}")
     _check_parameters(function, what, parameters, f"it is called with {signature}; {write}")
 
 
 def check_body(function: Any, what: str) -> None:
     """Raise ConfigurationError, which begins with ``what``, unless ``function`` can be called with a context; ``async def`` or ``def``."""
-    write = f"write 'async def {_name(function)}(context)', or 'def' for what blocks"
+    write = f"write 'async def {_name(function)}(context)', or 'def' for blocking code"
     _check_kind(function, what, write)
     inner = _unwrapped(function)
     if is_coroutine_function(function) or is_coroutine_function(inner) or _is(inspect.isasyncgenfunction, inner):
         check_coroutine_function(function, what, "context")
         return
     if _is(inspect.isgeneratorfunction, inner):
-        raise ConfigurationError(f"{what} is a generator function, of which nothing would be run; {write}, without a 'yield'")
+        raise ConfigurationError(f"{what} is a generator function, so calling it would run nothing; {write}, without a 'yield'")
     _check_parameters(function, what, ["context"], f"it is called with (context); {write}")
 
 

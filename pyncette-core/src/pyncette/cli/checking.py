@@ -78,7 +78,7 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
             yield _Finding(what, "ok", f"{type(app_context.repository).__name__} opened, with everything it needs, in {elapsed()}")
             what, elapsed = "round trip", _stopwatch()
             await _round_trip(app_context)
-            yield _Finding(what, "ok", f"a row of its own was stored, claimed, settled and removed in {elapsed()}")
+            yield _Finding(what, "ok", f"a test row was stored, claimed, settled and removed in {elapsed()}")
             yield _clock(app_context)
             what = "layouts"
             async for finding in _layouts(app_context):
@@ -245,5 +245,5 @@ def list_backends(arguments: argparse.Namespace) -> int:
         note(error)
     missing = sorted({offer.distribution for offer, status, _ in rows if status == "not installed"})
     if missing:
-        note(f"what is not installed can be installed with: pip install {' '.join(missing)}")
+        note(f"install the missing packages with: pip install {' '.join(missing)}")
     return 0

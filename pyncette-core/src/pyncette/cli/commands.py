@@ -246,7 +246,7 @@ def _add_checks(add: Add) -> None:
         "check",
         in_loop(check),
         "check the installation, a store and the clock",
-        "Connects, creates missing tables, and stores, claims, settles and removes a row of its own.",
+        "Connects, creates missing tables, and stores, claims, settles and removes a test row.",
         "shop.py:app",
         "--url postgresql://user@db.example/shop",
     )

@@ -74,8 +74,8 @@ async def short_leases(app_context: PyncetteContext) -> Sequence[str]:
         if usual > _MUCH * lease:
             found.append(
                 f"{task.name!r} usually takes {usual:.4g} s (the median of its last {len(durations)} runs), and its lease lasts "
-                f"{lease:.4g} s; after that another worker starts the occurrence again, unless the body calls "
-                f"context.heartbeat(): do so, or raise lease_duration to {max(1, round(usual * 3))} s"
+                f"{lease:.4g} s; after that, another worker starts the occurrence again, unless the body calls "
+                f"context.heartbeat(): call it, or raise lease_duration to {max(1, round(usual * 3))} s"
             )
     return found
 

@@ -14,7 +14,7 @@ __all__ = ["add_more"]
 
 _GROUP = "pyncette.commands"
 #: Commands of ours that live elsewhere: what each does, and what to install.
-_KNOWN = {"dashboard": ("see and steer an application in a browser", "pyncette-dashboard[server]")}
+_KNOWN = {"dashboard": ("inspect and control an application in a browser", "pyncette-dashboard[server]")}
 
 
 def add_more(add: Add) -> None:

@@ -254,10 +254,12 @@ async def _backfill(app: Pyncette, arguments: argparse.Namespace) -> int:
         count = await app_context.backfill_task(*named, start=start, end=end, again=arguments.again, by=arguments.by)
         if not count and await app_context.backfill_times(*named, start=start, end=end):
             raise ConfigurationError(
-                f"{_what(arguments)} has had this backfill before,, and nothing was changed; repeat it with --again"
+                f"{_what(arguments)} has had this backfill before, so nothing was changed; repeat it with --again"
             )
         _note_waiting(group, task)
-        return _done(arguments, "backfilled", f"{_what(arguments)} will run {_times(count)} besides its schedule", count=count)
+        return _done(
+            arguments, "backfilled", f"{_what(arguments)} will run {_times(count)} in addition to its schedule", count=count
+        )
 
 
 def _times(count: int) -> str:

@@ -107,7 +107,7 @@ class Operating(Scheduling, Changing):
         if row is None:
             return False
         if row.state is State.UNREADABLE:
-            raise ConfigurationError(f"What is stored of {name!r} {row.error}; schedule it again, or remove it")
+            raise ConfigurationError(f"The stored row of {name!r} {row.error}; schedule it again, or remove it")
         if timezone is None and zone_of(rrule) is None and not (execute_at is not None and execute_at.tzinfo is None):
             timezone = parse(row.schedule).timezone
         instance = Instance(

@@ -124,7 +124,7 @@ class Triggering(Scheduling):
         if row is None:
             return (task.schedule, None) if isinstance(task, StaticTask) else None
         if row.state is State.UNREADABLE:
-            raise ConfigurationError(f"What is stored of {key.name!r} {row.error}; schedule it again, or remove it")
+            raise ConfigurationError(f"The stored row of {key.name!r} {row.error}; schedule it again, or remove it")
         return parse(row.schedule), row
 
     async def _times(

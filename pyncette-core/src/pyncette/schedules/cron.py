@@ -271,8 +271,10 @@ def _number(field: _Field, text: str, term: str) -> int:
 def _refused(field: _Field, term: str) -> ScheduleError:
     what = f"{field.name} {shown(term)} is not understood"
     if term[:1] == "H":
-        return ScheduleError(f"{what}: H is a number that the name of a task chooses; where there is no name, write a number")
+        return ScheduleError(f"{what}: H is derived from the name of a task; there is no name here, so write a number")
     if term[:1] == "R":
-        return ScheduleError(f"{what}: a random number would differ between workers; write H, which the task's name chooses")
+        return ScheduleError(
+            f"{what}: a random number would differ between workers; write H, which is derived from the task's name"
+        )
     names = f" or {field.names[0]}-{field.names[-1]}" if field.names else ""
     return ScheduleError(f"{what}: write numbers {field.low}-{field.high}{names}, ranges, lists or steps")

@@ -173,7 +173,7 @@ class _Recurrence:
         except (_Impatient, OverflowError):
             return None
         except ValueError as error:
-            raise ScheduleError(f"its parts don't go together: {error}") from error
+            raise ScheduleError(f"its parts can't be combined: {error}") from error
         return None
 
     def _near(self, wall: datetime) -> datetime:
@@ -212,14 +212,14 @@ def _by_the_day(unit: str, interval: int, start: datetime, numbers: dict[str, li
     if unit == "MINUTELY":
         if 60 % interval and interval % 60:
             raise ScheduleError(
-                f"INTERVAL={interval} of FREQ=MINUTELY goes with no other BY parts, since it does not divide the hour: use 5, 10, 20, 60 or such"
+                f"INTERVAL={interval} of FREQ=MINUTELY can't be combined with other BY parts, because it does not divide the hour: use 5, 10, 20 or 60, for example"
             )
         minutes = range(start.minute % interval, 60, interval) if interval < 60 else range(start.minute, start.minute + 1)
         numbers["BYMINUTE"] = [number for number in numbers.get("BYMINUTE", minutes) if number in minutes]
         interval = interval // 60 or 1
     if 24 % interval:
         raise ScheduleError(
-            f"INTERVAL={interval} goes with no other BY parts, since it does not divide the day: use 2, 3, 4, 6 or such"
+            f"INTERVAL={interval} can't be combined with other BY parts, because it does not divide the day: use 2, 3, 4 or 6, for example"
         )
     hours = range(start.hour % interval, 24, interval)
     numbers["BYHOUR"] = [number for number in numbers.get("BYHOUR", hours) if number in hours]

@@ -134,14 +134,16 @@ def _checked(parts: Mapping[str, str], start: datetime | None, excluded: frozens
     for part in numbers:
         if frequency in _WITHOUT.get(part, ()):
             raise ScheduleError(
-                f"{part} does not go with FREQ={frequency}: use FREQ={'YEARLY' if part != 'BYMONTHDAY' else 'MONTHLY'}"
+                f"{part} can't be combined with FREQ={frequency}: use FREQ={'YEARLY' if part != 'BYMONTHDAY' else 'MONTHLY'}"
             )
     if numbers.keys() == {"BYSETPOS"} and not weekdays:
-        raise ScheduleError("BYSETPOS chooses among what other BY parts give: add one, such as BYDAY")
+        raise ScheduleError("BYSETPOS selects from the results of other BY parts: add one, such as BYDAY")
     if "COUNT" in parts and "UNTIL" in parts:
         raise ScheduleError("both COUNT and UNTIL are given: leave one out")
     if "COUNT" in parts and start is None:
-        raise ScheduleError("COUNT counts from DTSTART, which is missing: add DTSTART:20260101T090000 or such, or use max_runs")
+        raise ScheduleError(
+            "COUNT counts from DTSTART, which is missing: add one, such as DTSTART:20260101T090000, or use max_runs"
+        )
     interval = _count(parts, "INTERVAL", _LARGEST)
     count = _count(parts, "COUNT", _MOST) if "COUNT" in parts else None
     until = None if "UNTIL" not in parts else _end(_moment(parts["UNTIL"]))
@@ -191,7 +193,7 @@ def _weekdays(value: str, frequency: str, others: Collection[str]) -> tuple[tupl
                 f"BYDAY has {shown(text)}: write {', '.join(_WEEKDAYS)}, or with a number such as -1FR, the last Friday"
             )
         if nth and (frequency not in ("YEARLY", "MONTHLY") or "BYWEEKNO" in others):
-            raise ScheduleError(f"BYDAY has {shown(text)}: a number goes with FREQ=MONTHLY or YEARLY, and not with BYWEEKNO")
+            raise ScheduleError(f"BYDAY has {shown(text)}: a number needs FREQ=MONTHLY or YEARLY, without BYWEEKNO")
         found.add((nth, match[2]))
     return tuple(sorted(found, key=lambda day: (day[0], _WEEKDAYS.index(day[1]))))
 

@@ -113,7 +113,7 @@ class Threads:
                 job.abandoned = context.cancelled = True
                 logger.warning(
                     "%s was cancelled, but a thread can't be stopped: it continues, and keeps one of %d threads until it ends. Let the "
-                    "body look at context.cancelled now and then",
+                    "body check context.cancelled regularly",
                     name,
                     self._limit,
                 )
@@ -179,12 +179,12 @@ class Threads:
                 raise RuntimeError
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
         except concurrent.futures.CancelledError as error:
-            raise PyncetteError("The application has ended, and takes no calls of its bodies any more") from error
+            raise PyncetteError("The application has ended, and accepts no more calls from its bodies") from error
         except RuntimeError as error:
             if self._loop is not None and not self._loop.is_closed():
                 raise
             coroutine.close()
-            raise PyncetteError("The application has ended, and takes no calls of its bodies any more") from error
+            raise PyncetteError("The application has ended, and accepts no more calls from its bodies") from error
 
 
 def calls_from_thread(function: Callable[[], Coroutine[Any, Any, _R]]) -> _R:
@@ -207,4 +207,4 @@ def _plain(result: Any) -> Any:
         return result
     with contextlib.suppress(AttributeError):
         result.close()
-    raise TypeError(f"The body returned a {type(result).__name__}, which nobody runs; write it as 'async def' without a 'yield'")
+    raise TypeError(f"The body returned a {type(result).__name__}, which nothing runs; write it as 'async def' without a 'yield'")

@@ -22,7 +22,7 @@ def add_command(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add(
         "dashboard",
         _serve,
-        "see and steer an application in a browser",
+        "inspect and control an application in a browser",
         "On this machine only, unless --host says otherwise: then set PYNCETTE_DASHBOARD_USER and PYNCETTE_DASHBOARD_PASSWORD.",
         "shop.py:app",
         "shop.py:app --port 8088 --read-only",

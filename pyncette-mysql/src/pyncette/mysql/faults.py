@@ -48,7 +48,7 @@ def translated(error: Exception, where: str, table: str, timeout: float) -> Repo
         return TransientRepositoryError(f"{what} did not answer within {timeout:g} s; is the address right?")
     if isinstance(error, NoTLSError):
         return RepositoryError(
-            f"{what} offers no TLS, so nothing was sent; enable it there, check who is in between, or leave out mysql_ssl"
+            f"{what} offers no TLS, so nothing was sent; enable it there, check what is between it and this program, or leave out mysql_ssl"
         )
     cause = error.__cause__
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):

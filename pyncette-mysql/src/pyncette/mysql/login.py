@@ -76,7 +76,7 @@ def tls(
         known = mode.upper().replace("-", "_")
         if known == "PREFERRED":
             raise ConfigurationError(
-                "mysql_ssl_mode='PREFERRED' gives no protection, since anybody in between can refuse TLS; use 'REQUIRED' or 'VERIFY_IDENTITY'"
+                "mysql_ssl_mode='PREFERRED' gives no protection, because an attacker in between can refuse TLS; use 'REQUIRED' or 'VERIFY_IDENTITY'"
             )
         if known not in TLS_MODES:
             raise ConfigurationError(f"mysql_ssl_mode={mode!r} is not known; use one of {', '.join(TLS_MODES)}")
@@ -90,7 +90,7 @@ def tls(
     elif not wanted and not given:
         return None
     if key is not None and cert is None:
-        raise ConfigurationError("mysql_ssl_key has no effect without mysql_ssl_cert; give both")
+        raise ConfigurationError("mysql_ssl_key has no effect without mysql_ssl_cert; pass both")
     for name in given:
         if not Path(files[name] or "").is_file():
             raise ConfigurationError(f"{name}={files[name]!r} is not a file on this machine")

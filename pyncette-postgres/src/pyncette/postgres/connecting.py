@@ -150,7 +150,7 @@ def _check(options: Mapping[str, str], url: BackendURL) -> None:
             )
     if options.get("sslrootcert") == _SYSTEM and (options.get("sslmode", "verify-full") != "verify-full" or "sslcert" in options):
         raise ConfigurationError(
-            "sslrootcert='system' of the URL goes with sslmode=verify-full, and not with sslcert; pass an ssl.SSLContext as postgres_ssl"
+            "sslrootcert='system' of the URL requires sslmode=verify-full, and can't be combined with sslcert; pass an ssl.SSLContext as postgres_ssl"
         )
     if url.hosts and options.get("host"):
         raise ConfigurationError(f"The URL {url} has a host after its '//' and another in its options; leave out one of them")
@@ -162,15 +162,15 @@ def _failure(error: BaseException, where: str, timeout: float) -> RepositoryErro
     text = line(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return RepositoryError(
-            f"{at} has a certificate that can't be trusted: {error.verify_message}; give the file of its authority as sslrootcert, "
-            "and the host by the name in the certificate"
+            f"{at} has a certificate that can't be trusted: {error.verify_message}; pass the file of its certificate authority "
+            "as sslrootcert, and write the host as the certificate names it"
         )
     if isinstance(error, ssl.SSLError):
         return RepositoryError(
             f"{at} can't be used with these TLS settings: {text}; check sslmode, sslrootcert, sslcert and sslkey"
         )
     if isinstance(error, ConnectionError) and "rejected SSL upgrade" in text:
-        return RepositoryError(f"{at} offers no TLS; switch it on there, or use sslmode=disable if nobody can listen in between")
+        return RepositoryError(f"{at} offers no TLS; switch it on there, or use sslmode=disable if nobody can eavesdrop")
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # a wrong password, too
         advice = "check user and password"
         if "no encryption" in text or "SSL off" in text:

@@ -53,7 +53,7 @@ class Metrics:
 
     @cached_property
     def ticks(self) -> Operation:
-        return Operation(self._registry, "tick", "Passes over all that is due", buckets=_CALL_BUCKETS)
+        return Operation(self._registry, "tick", "Passes over everything that is due", buckets=_CALL_BUCKETS)
 
     @cached_property
     def calls(self) -> Operation:

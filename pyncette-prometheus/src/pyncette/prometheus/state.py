@@ -152,9 +152,7 @@ class StateCollector(Collector):
         # Of two applications the larger number counts: most likely they share a store.
         seen = [(source, source.seen) for source in sources if source.seen is not None]
         workers = GaugeMetricFamily("pyncette_workers", "Live workers.")
-        lag = GaugeMetricFamily(
-            "pyncette_event_loop_lag_seconds", "The longest that something waited for the event loop within the last minute."
-        )
+        lag = GaugeMetricFamily("pyncette_event_loop_lag_seconds", "The longest wait for the event loop within the last minute.")
         if seen:
             workers.add_metric([], max(each.workers for _, each in seen))
         if lags := [each.loop_lag for _, each in seen if each.loop_lag is not None]:
@@ -183,15 +181,15 @@ class StateCollector(Collector):
 
 _WAITING: tuple[tuple[str, str, Callable[[Waiting], float]], ...] = (
     ("pyncette_tasks_stored", "Tasks and instances in the store.", lambda counts: counts.stored),
-    ("pyncette_tasks_due", "Tasks and instances whose time has come, and which nobody runs.", lambda counts: counts.due),
+    ("pyncette_tasks_due", "Tasks and instances that are due and not running.", lambda counts: counts.due),
     (
         "pyncette_oldest_due_age_seconds",
-        "How long the longest due task or instance has been due.",
+        "How long the task or instance that has waited longest has been due.",
         lambda counts: counts.oldest_due_age,
     ),
     (
         "pyncette_task_failures_in_a_row",
-        "Attempts of a static task that failed since it last succeeded.",
+        "Consecutive attempts of a static task that did not succeed.",
         lambda counts: counts.failures,
     ),
     (
