@@ -172,3 +172,5 @@ def test_the_tutorial_and_the_installation_name_extras_that_exist() -> None:
     page = (ROOT / "docs" / "installation.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == known
     assert set(re.findall(r"pyncette-core\[([\w,]+)\]", PAGE)) <= known
+    folders = re.findall(r" \.\./([\w-]+)", next(line for line in PAGE.splitlines() if line.startswith("$ python -m pip")))
+    assert all((ROOT / folder / "pyproject.toml").exists() for folder in folders)
