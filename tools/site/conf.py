@@ -8,9 +8,14 @@ release = os.environ["PYNCETTE_RELEASE"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header"]  # the examples' page begins with what GitHub shows as a title
+suppress_warnings = [
+    "myst.header",  # the examples' page begins with what GitHub shows as a title
+    "ref.python",  # a type that is documented under its public name and where it is defined is one type
+]
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
 
 pygments_style = "friendly"

@@ -22,7 +22,8 @@ sys.path[:0] = [str(ROOT / "tools")]
 
 from browser import browser, resize  # noqa: E402
 
-mapped = runpy.run_path(str(ROOT / "tools" / "site" / "build.py"))["mapped"]
+BUILD = runpy.run_path(str(ROOT / "tools" / "site" / "build.py"))
+mapped = BUILD["mapped"]
 SITE = Path(os.environ.get("PYNCETTE_SITE", ROOT / ".nox" / "site"))
 PAGES = sorted(path.name for path in SITE.glob("*.html"))
 PHONE, DESK = (390, 844), (1280, 900)
@@ -148,3 +149,20 @@ def test_what_looks_like_a_link_in_code_stays_as_it_is() -> None:
     page = "[a\nb](one) `[c](two)` [`d`](three)\n````text\n```\n[e](four)\n```\n[f](five)\n````\n![g](six)\n"
     assert mapped(page, str.upper) == page.replace("(one)", "(ONE)").replace("(three)", "(THREE)").replace("(six)", "(SIX)")
     assert mapped("[`x.py`](x.py) [the file](y.py)", lambda link: None) == "`x.py` the file (`y.py`)"
+
+
+def test_a_page_in_no_chapter_and_a_chapter_of_no_page_are_errors() -> None:
+    texts = dict.fromkeys((path.name for path in SITE.glob("*.md")), "")
+    BUILD["chapters"](texts)
+    with pytest.raises(SystemExit, match="pages differ: forgotten"):
+        BUILD["chapters"]({**texts, "forgotten.md": ""})
+    texts.pop("tutorial.md")
+    with pytest.raises(SystemExit, match="pages differ: tutorial"):
+        BUILD["chapters"](texts)
+
+
+def test_a_diagram_that_a_browser_could_not_draw_and_a_link_to_nothing_are_errors() -> None:
+    with pytest.raises(SystemExit, match="Mermaid"):
+        mapped("# Page\n\n```mermaid\nstateDiagram-v2\n```\n", str)
+    with pytest.raises(SystemExit, match=r"docs/usage.md: there is no nothing.md"):
+        BUILD["_target"](ROOT / "docs" / "usage.md", {}, set(), "nothing.md")
