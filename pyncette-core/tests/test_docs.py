@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import doctest
 import inspect
+import io
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +22,12 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 from programs import Program
 
 import pyncette
 from pyncette import Context, Pyncette
+from pyncette.cli import main
 from pyncette.testing import VirtualClock, running
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +138,48 @@ def test_snippets(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca
         kind = record.exc_info[0] if record.exc_info else None
         assert kind is not None, record.getMessage()
         assert kind.__module__ == "snippets", record.exc_info
+
+
+# --- other blocks ---------------------------------------------------------------------------------------------------------
+
+#: Which blocks are executed elsewhere, or say nothing that could be wrong by itself.
+EXECUTED = {
+    "python": lambda page: True,  # above
+    "console": lambda page: page in ("docs/command-line.md", "docs/why.md", "docs/tutorial.md"),
+    "text": lambda page: True,
+    "sql": lambda page: page == "docs/operating.md",  # of servers
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_other_blocks_can_be_read_and_their_commands_exist(page: str) -> None:
+    for language in sorted({block[1] for block in FENCED.finditer((ROOT / page).read_text())}):
+        for _, block in blocks(page, language):
+            match language:
+                case "yaml":
+                    assert yaml.safe_load(block)
+                case "toml":
+                    assert tomllib.loads(block)
+                case "ini":  # settings of Django
+                    compile(block, page, "exec")
+                case "sh":
+                    assert subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False).stderr == ""
+                    for line in block.splitlines():
+                        if line.startswith("pyncette "):
+                            assert_accepted(re.split(r" #| >", line)[0])
+                case _:
+                    assert EXECUTED[language](page), f"{page} has a block of {language} that nothing executes"
+
+
+def assert_accepted(command: str) -> None:
+    """The command line knows the command and its options."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), pytest.raises(SystemExit) as ended:
+        main([shlex.split(command)[1], "--help"])
+    assert ended.value.code == 0, command
+    if "not installed" in shown.getvalue():  # of another distribution, which its own tests try
+        return
+    assert all(option in shown.getvalue() for option in re.findall(r" (--[\w-]+)", command)), command
 
 
 # --- links ----------------------------------------------------------------------------------------------------------------
