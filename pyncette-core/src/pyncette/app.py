@@ -1,4 +1,4 @@
-"""Pyncette, the application: tasks, fixtures and middlewares are declared on it; it creates what runs them."""
+"""Pyncette, the application: you declare tasks, fixtures and middlewares on it, and it creates what runs them."""
 
 import contextlib
 import dataclasses
@@ -45,20 +45,21 @@ class Pyncette(Declarations):
     """An application. Declare tasks on it, then run it: ``app.main()`` in a program, ``await app.run()`` in an event loop.
 
     :param url: where schedules are kept, for example ``"sqlite:///pyncette.db"``, or a ``repository_factory``. Without either:
-        in memory, or in the SQLite file ``sqlite_database`` if that is given. None, as ``os.environ.get()`` returns it, is in memory
-        too, with a warning at the start.
+        in memory, or in the SQLite file ``sqlite_database`` if that is given. None, as ``os.environ.get()`` may return, also
+        means in memory, with a warning at startup.
     :param repository_factory: instead of a URL; ``repository_options`` are its options.
-    :param poll_interval: how long a change made by another process may go unnoticed. What is known starts on time anyway.
+    :param poll_interval: how long a change made by another process may go unnoticed. Tasks that are already known start on time
+        anyway.
     :param concurrency_limit: how many bodies run at once in this process. Nothing is claimed without a free slot.
     :param batch_size: how many rows are claimed or settled in one call to the store.
-    :param sync_workers: how many of these are plain functions, which run in threads, at once.
-    :param shutdown_timeout: how long running bodies are waited for at shutdown before they are cancelled; None: to their end.
+    :param sync_workers: how many of these may be plain functions, which run in threads.
+    :param shutdown_timeout: how long to wait for running bodies at shutdown before cancelling them; None: until they end.
     :param executor_cls: where bodies run; :class:`~pyncette.SynchronousExecutor` runs them one after another.
     :param log_runs: a line at INFO for each run that has ended, by the logger ``pyncette.runs``.
     :param clock: where time comes from; see :mod:`pyncette.testing`.
 
-    Raises :class:`~pyncette.errors.ConfigurationError`, or another :class:`~pyncette.errors.PyncetteError` if the backend
-    can't be had. Nothing is connected to yet.
+    Raises :class:`~pyncette.errors.ConfigurationError`, or another :class:`~pyncette.errors.PyncetteError` if the backend is
+    not available. Opens no connection yet.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Pyncette(Declarations):
         repository_factory: backends.RepositoryFactory | None = None,
         **repository_options: Any,
     ) -> None:
-        """Replace the store that was chosen when the application was made; for command lines and tests."""
+        """Replace the store that was chosen when the application was created; for command lines and tests."""
         if url is not _Url.LEFT_OUT and callable(url):
             if repository_factory is not None:
                 raise ConfigurationError("Two repository factories are given, the first by position; pass one of them")
@@ -146,7 +147,7 @@ class Pyncette(Declarations):
 
     @property
     def shutdown_timeout(self) -> timedelta | None:
-        """How long the end may take; None: as long as it takes."""
+        """How long the shutdown may take; None: without limit."""
         return self._settings.shutdown_timeout
 
     # --- running ----------------------------------------------------------------------------------------------------
@@ -165,12 +166,12 @@ class Pyncette(Declarations):
         With the context, tasks can be scheduled and looked up, and run with :meth:`PyncetteContext.run`.
 
         :param clock: instead of the application's.
-        :param fixtures: False leaves the fixtures out, for tools that look at what is stored and run nothing.
-        :param layouts: each template is refused here if the store has its instances under another layout (dynamic, partitioned,
-            another ``partition_count``). ``"agree"`` stores the layout of a new one, ``"compare"`` writes nothing, for what only
-            looks, and ``"ignore"`` does not even compare, for what is to repair it.
-        :param looking: create nothing, neither a file nor a table; a store that does not exist yet is a
-            :class:`~pyncette.errors.StoreMissingError`. Not to be combined with ``"agree"``, which writes.
+        :param fixtures: False leaves the fixtures out, for tools that read the store and run nothing.
+        :param layouts: a template is refused if the store has its instances under another layout (dynamic, partitioned, another
+            ``partition_count``). ``"agree"`` stores the layout of a new one; ``"compare"`` writes nothing, for tools that only
+            read; ``"ignore"`` does not compare, for tools that repair the layout.
+        :param looking: create nothing, neither a file nor a table; raise :class:`~pyncette.errors.StoreMissingError` if the
+            store does not exist yet. Can't be combined with ``"agree"``, which writes.
 
         Raises :class:`~pyncette.errors.ConfigurationError` for such a template, and the store's error if it can't be opened.
         """
@@ -200,9 +201,9 @@ class Pyncette(Declarations):
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        """Open the store for a process that schedules and looks up tasks, and runs none, such as one of a web server.
+        """Open the store for a process that schedules and looks up tasks but runs none, such as a web server.
 
-        It neither sets up fixtures nor stores the static tasks. May be used any number of times, also at once.
+        Neither sets up fixtures nor stores the static tasks. Can be used any number of times, also concurrently.
 
         Raises :class:`~pyncette.errors.ConfigurationError` for a template that the store has under another layout, as :meth:`create`
         does, and the store's error if it can't be opened.
@@ -222,10 +223,10 @@ class Pyncette(Declarations):
     def blocking(self, *, timeout: timedelta | None = None) -> BlockingClient:
         """The same as :meth:`client` for code that is not asynchronous: threads, WSGI applications, scripts.
 
-        To be used in a ``with``, or made once for a process and its children, whose threads all may use it; it is closed at exit. Nothing is
-        connected to before the first call.
+        Use it in a ``with``, or create one for a process and its children, whose threads can all use it; it is closed at exit.
+        Opens no connection before the first call.
 
-        :param timeout: how long any call may take; None: as long as the store lets it, whose own calls have timeouts.
+        :param timeout: how long any call may take; None: no limit beyond the timeouts of the store.
         """
         if timeout is not None:
             check_duration(timeout, "timeout")
@@ -260,12 +261,12 @@ class Pyncette(Declarations):
     def main(self) -> None:
         """Run as a program: log to standard output; the first SIGINT or SIGTERM drains, the second ends the process.
 
-        Where a ``shutdown_timeout`` is set, the process ends a second after it at most, whatever body, thread or call to the store is in
-        the way, and logs what it has left behind. Otherwise ``main()`` returns when all has ended. In another thread than the
-        main one it leaves signals and the process alone.
+        With a ``shutdown_timeout``, the process ends at most a second after it, whatever body, thread or call to the store is
+        in the way, and logs what it left behind. Otherwise ``main()`` returns when everything has ended. Outside the main
+        thread it handles no signals and never ends the process.
 
-        With ``USE_UVLOOP=1`` in the environment the event loop is uvloop's, and LOG_LEVEL is what is logged at least. A mistake in the
-        configuration, or a store that can't be reached at the start, is a line on standard error and exit code 1.
+        With ``USE_UVLOOP=1`` in the environment, it uses uvloop; LOG_LEVEL is the lowest level to log. A mistake in the
+        configuration, or an unreachable store at startup, prints a line to standard error and exits with code 1.
         """
         program.main(self.create, self.shutdown_timeout)
 

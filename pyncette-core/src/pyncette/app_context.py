@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class PyncetteContext(Client):
-    """What :meth:`Pyncette.create` gives: an application with its store open and its fixtures set up."""
+    """A running application, as :meth:`Pyncette.create` opens it: with its store open and its fixtures set up."""
 
     def __init__(
         self,
@@ -79,8 +79,8 @@ class PyncetteContext(Client):
     async def run(self) -> None:
         """Run tasks until :meth:`shutdown`; returns when the last body has ended and its outcome is stored.
 
-        Cancelling it cancels the bodies, which will run again (AT_LEAST_ONCE). Raises the store's error if it fails at the
-        start; later the store is retried. Can be called once.
+        Cancelling it cancels the bodies, which will run again (AT_LEAST_ONCE). Raises the store's error if it fails at startup;
+        later, the store is retried. Can be called only once.
         """
         if self._ran:
             raise PyncetteError("This application context has already run; create another with app.create()")
@@ -117,14 +117,17 @@ class PyncetteContext(Client):
         )
 
     def shutdown(self) -> None:
-        """Begin to end: nothing more is claimed, and :meth:`run` returns once the running bodies have ended. At once, from any task."""
+        """Start shutting down: nothing more is claimed, and :meth:`run` returns once the running bodies have ended. Returns at
+        once; may be called from any task.
+        """
         self._engine.stop()
         self.on_shutdown()
 
     async def close(self) -> None:
         """Shut down and wait until :meth:`run` has returned; done by :meth:`Pyncette.create` at its end.
 
-        Cancelling it cancels the bodies, as cancelling :meth:`run` does, and waits for their end: what comes next tears down what they use.
+        Cancelling it cancels the bodies, as cancelling :meth:`run` does, and waits for them to end, because what follows tears
+        down what they use.
         """
         self.shutdown()
         try:
@@ -136,7 +139,7 @@ class PyncetteContext(Client):
             raise
 
     def leave(self, what: str) -> None:
-        """Remember that ``what`` ends now: for whoever says what is waited for."""
+        """Record that ``what`` is being closed now, for the log lines that say what the shutdown is waiting for."""
         self.leaving = what
 
     @property
@@ -151,11 +154,11 @@ class PyncetteContext(Client):
 
     @property
     def stuck(self) -> bool:
-        """Whether every slot is held by a body that has outlasted its lease: nothing else can run."""
+        """Whether bodies that have outlasted their leases occupy all slots, so that nothing else can run."""
         return self._engine.stuck
 
     def running_bodies(self) -> Sequence[str]:
-        """The runs in progress, the oldest first, each as a line for people: which, and for how long."""
+        """The runs in progress, oldest first, each as a line of text: which run, and for how long."""
         return [f"{execution} for {execution.elapsed:.0f} s" for execution in self._engine.running()]
 
     async def list_workers(self) -> Sequence[Worker]:
@@ -174,13 +177,15 @@ class PyncetteContext(Client):
 
     @property
     def stopping(self) -> bool:
-        """Whether nothing more is claimed: :meth:`run` returns once the running bodies have ended, or has returned."""
+        """Whether the application has stopped claiming: :meth:`run` returns once the running bodies have ended, or has
+        returned.
+        """
         return self._engine.stopping
 
     def add_to_context(self, name: str, value: Any) -> None:
-        """Make ``value`` available as ``context.name``, instead of what was added by that name before.
+        """Make ``value`` available as ``context.name``, replacing any value added under that name before.
 
-        Raises ConfigurationError if that name is not an identifier, or is a fixture's or the context's own.
+        Raises ConfigurationError if the name is not an identifier, or belongs to a fixture or to the context itself.
         """
         check_attribute_name(name, self._reserved)
         if name in self._fixtures:

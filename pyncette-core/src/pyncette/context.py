@@ -1,4 +1,4 @@
-"""What a body is given of its run, and what is wrapped around it."""
+"""The context of a run, and the middlewares around it."""
 
 import functools
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +22,7 @@ Body: TypeAlias = Callable[["Context"], Any]
 
 
 class Context:
-    """What a body is given of its run. Fixtures are further attributes, by their names; middlewares may add their own."""
+    """The context of a run, which its body receives. Fixtures are further attributes, by name; middlewares may add more."""
 
     #: Whether this run has been ended from outside, by its timeout or a shutdown. A body in a thread can't be, and is to look here now
     #: and then; one that is asynchronous gets a CancelledError.
@@ -37,7 +37,7 @@ class Context:
 
     @functools.cached_property
     def args(self) -> dict[str, Any]:
-        """The arguments of the declaration and of the instance; a copy of this run's own."""
+        """The arguments of the declaration and of the instance; a separate copy for each run."""
         return self._execution.arguments()
 
     @functools.cached_property
@@ -47,7 +47,7 @@ class Context:
 
     @functools.cached_property
     def task(self) -> Task | TaskInstance:
-        """The static task that runs, or the instance that does, with its ``template`` and the template's options."""
+        """The running static task or instance, with its ``template`` and the template's options."""
         task = self._execution.task
         return TaskInstance(self.name, task) if isinstance(task, Template) else task
 
@@ -58,32 +58,36 @@ class Context:
 
     @property
     def triggered(self) -> bool:
-        """Whether this is an extra run, of :meth:`trigger_task` or :meth:`backfill_task`, and none of the task's own schedule."""
+        """Whether this is an extra run, from :meth:`trigger_task` or :meth:`backfill_task`, rather than one from the
+        schedule.
+        """
         return self._execution.triggered
 
     @property
     def attempt(self) -> int:
-        """1 when the occurrence is first run; counts claims, also those of workers that died."""
+        """1 for the first run of an occurrence; counts claims, including those of workers that died."""
         return self._execution.attempt
 
     @property
     def is_last_attempt(self) -> bool:
-        """Whether the occurrence is not tried again if this attempt fails."""
+        """Whether the occurrence is given up if this attempt fails."""
         task = self._execution.task
         never_again = task.commits_first or (task.failure_mode is FailureMode.COMMIT and task.retry is None)
         return never_again or self._execution.is_last
 
     def retry_after(self, delay: timedelta) -> RetryAfter:
-        """What to raise for another attempt after ``delay``: ``raise context.retry_after(timedelta(minutes=5))``.
+        """The exception to raise for another attempt after ``delay``: ``raise context.retry_after(timedelta(minutes=5))``.
 
-        It counts as a failed attempt; after the last one the occurrence is given up anyway. Under AT_MOST_ONCE there is no other
-        attempt, and it is a failure like any.
+        It counts as a failed attempt; after the last one the occurrence is given up anyway. Under AT_MOST_ONCE there is no
+        other attempt, so it is an ordinary failure.
         """
         return RetryAfter(delay)
 
     @property
     def fencing_token(self) -> int:
-        """Strictly greater at every claim of the task. A resource that remembers the greatest it has seen can refuse a late worker."""
+        """A number that grows with every claim of the task. A resource that remembers the highest it has seen can reject a late
+        worker.
+        """
         return self._execution.claim.epoch
 
     @property
@@ -93,24 +97,24 @@ class Context:
 
     @property
     def lease_expires_at(self) -> datetime:
-        """Until when nobody else runs this occurrence, on the store's clock (UTC); a heartbeat moves it on."""
+        """The time until which no other worker runs this occurrence, on the store's clock (UTC); a heartbeat extends it."""
         return self._execution.lease.expires_at
 
     @property
     def lease_remaining(self) -> timedelta:
-        """How much of the lease is left, measured here on a clock that can't be stepped; not below zero."""
+        """How much of the lease is left, measured on this machine's monotonic clock; never below zero."""
         return timedelta(seconds=max(0.0, self._execution.remaining()))
 
     async def heartbeat(self) -> None:
         """Extend the lease to a full ``lease_duration`` from now. Does nothing for AT_MOST_ONCE, which holds no lease.
 
-        Raises :class:`LeaseLostException` if the lease has expired, or the store could not be reached until it was. Another worker
-        may run the same occurrence then, and what this run returns no longer counts.
+        Raises :class:`LeaseLostException` if the lease has expired, or the store was unreachable until it had. Another worker
+        may then run the same occurrence, and the result of this run no longer counts.
         """
         await self._execution.heartbeat()
 
     def heartbeat_from_thread(self) -> None:
-        """The same for a body that is a plain function; raises LeaseLostException also once the run is :attr:`cancelled`."""
+        """The same for a body that is a plain function; also raises LeaseLostException once the run is :attr:`cancelled`."""
         if not self.cancelled:
             self.blocking.run(self.heartbeat)
         if self.cancelled:

@@ -37,7 +37,7 @@ _TaskT = TypeVar("_TaskT", bound=Task)
 
 
 class Declarations:
-    """The part of an application that is known before it runs; see :class:`pyncette.Pyncette`."""
+    """The declarations of an application; see :class:`pyncette.Pyncette`."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
@@ -64,7 +64,7 @@ class Declarations:
 
     @property
     def tasks(self) -> Sequence[Task]:
-        """All that is declared, in order."""
+        """All declared tasks, in order."""
         return list(self._tasks.values())
 
     # The signatures of the three have the same options, for the sake of type checkers: next to free arguments there is no way to
@@ -101,29 +101,33 @@ class Declarations:
     ) -> Callable[[Body | Task], StaticTask]:
         """Declare a coroutine function of one :class:`~pyncette.Context` as a task.
 
-        :param schedule: a cron expression of five fields, or six with seconds last; ``H`` is a number that the name chooses; or else
+        :param schedule: a cron expression of five fields, or six with seconds last; ``H`` is a number derived from the name; or
+            else
         :param interval: the time between two occurrences; or else
         :param rrule: a recurrence rule of RFC 5545, such as ``FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17``, see :class:`pyncette.schedule.RRule`.
-        :param timezone: in which the expression is meant, and in which the body sees ``scheduled_at``; UTC by default.
-        :param jitter: each run is later than its occurrence by a part of this, which no attempt and no process changes.
-        :param start_at: no occurrence is before it. A naive one is what the clock of ``timezone`` shows then, or else that of the machine.
-        :param end_at: no occurrence is after it.
-        :param name: under which the task is stored; the function's name by default. Needed if one function is several tasks.
-        :param enabled: False: not run by this application.
+        :param timezone: the time zone of the expression, and of the ``scheduled_at`` that the body sees; UTC by default.
+        :param jitter: delay each run by a part of this, which is the same for each attempt and in each process.
+        :param start_at: no occurrence comes before it. A naive one is wall time in ``timezone``, or else local time.
+        :param end_at: no occurrence comes after it.
+        :param name: the name under which the task is stored; the function's name by default. Required if one function serves
+            several tasks.
+        :param enabled: False: this application does not run the task.
         :param execution_mode: AT_LEAST_ONCE or AT_MOST_ONCE.
         :param failure_mode: what happens to an occurrence whose body raised.
-        :param lease_duration: after which another worker takes the occurrence over, unless heartbeats extend it.
-        :param timeout: how long a body may run before it is cancelled and has failed, heartbeats or not; None: as long as it takes.
-        :param catch_up: which of the occurrences that were missed are run after all: ALL, LATEST or NONE.
-        :param catch_up_window: how late an occurrence may be started; older ones are skipped. None: however late.
+        :param lease_duration: the time after which another worker may take over the occurrence, unless heartbeats extend it.
+        :param timeout: how long a body may run before it is cancelled and counts as failed, even with heartbeats; None: no
+            limit.
+        :param catch_up: which missed occurrences run after all: ALL, LATEST or NONE.
+        :param catch_up_window: how late an occurrence may start; older ones are skipped. None: no limit.
         :param fast_forward: the short form of ``catch_up=CatchUp.LATEST``.
-        :param max_attempts: give an occurrence up after this many attempts; None: never.
+        :param max_attempts: give up an occurrence after this many attempts; None: never.
         :param retry_delay: the pause before a retry under FailureMode.UNLOCK; one poll interval by default.
-        :param retry: how often and when a failed occurrence is tried again, whatever ``failure_mode`` says; the two above are its short form.
+        :param retry: how often and when a failed occurrence is retried, whatever the ``failure_mode``; the two above are its
+            short form.
         :param max_running: 1: start no run of the task or instance while another one is in progress, under AT_MOST_ONCE; None: no limit there.
-        :param history: for how long the store remembers each run, for :meth:`Client.list_runs`; None: not at all.
+        :param history: how long the store keeps each run, for :meth:`Client.list_runs`; None: not at all.
         :param args: arguments for the body, serialisable as JSON, under any names.
-        :param further_args: further ones. A name that looks like a misspelt option is refused here.
+        :param further_args: more arguments. Names that look like misspelt options are refused here.
 
         Raises :class:`~pyncette.errors.ConfigurationError` for anything wrong with them.
         """
@@ -153,7 +157,7 @@ class Declarations:
     ) -> Callable[[Body | Task], DynamicTask]:
         """Declare a template, of which instances are scheduled at run time. The options are those of :meth:`task`.
 
-        The runs of its instances are remembered only if ``history`` says for how long.
+        The store keeps the runs of its instances only if you set ``history``.
         """
         return self._declaring(DynamicTask, locals())
 
@@ -184,8 +188,8 @@ class Declarations:
     ) -> Callable[[Body | Task], PartitionedTask]:
         """Declare a template whose instances are spread over ``partition_count`` partitions of the store.
 
-        :param partition_count: it is stored, and can't be changed for a template once it has been started.
-        :param partition_selector: ``(partition_count, instance name)`` to an index; a stable hash by default.
+        :param partition_count: the number of partitions. It is stored, and can't be changed once the template has been started.
+        :param partition_selector: a function from ``(partition_count, instance name)`` to an index; a stable hash by default.
         :param enabled_partitions: the indices that this process polls; all by default.
 
         The other options are those of :meth:`task`.
@@ -221,7 +225,7 @@ class Declarations:
         return task
 
     def fixture(self, name: str | None = None) -> Callable[[_FixtureT], _FixtureT]:
-        """Declare an asynchronous generator function as a fixture: what it yields is ``context.NAME`` in every body.
+        """Declare an asynchronous generator function as a fixture. The value that it yields is ``context.NAME`` in every body.
 
         Fixtures are set up in order before the first run, and torn down in reverse after the last body ended.
         """
@@ -259,14 +263,14 @@ class Declarations:
         self._middlewares.append(middleware)
 
     def use_instrumentation(self, instrumentation: Instrumentation) -> None:
-        """Tell ``instrumentation`` of ticks, calls to the store and lost leases. Several may be used."""
+        """Report ticks, calls to the store and lost leases to ``instrumentation``. You can use several."""
         if not isinstance(instrumentation, Instrumentation):
             raise ConfigurationError(f"{shown(instrumentation)} is not a pyncette.Instrumentation; derive from that")
         self._check_in_time("The instrumentation")
         self._instrumentations.append(instrumentation)
 
     def use_listener(self, listener: Listener) -> None:
-        """Tell ``listener`` what happens to runs, in a thread of its own. Several may be used."""
+        """Report what happens to runs to ``listener``, in its own thread. You can use several."""
         self._check_in_time("The listener")
         self._listeners.append(check_listener(listener))
 

@@ -1,4 +1,4 @@
-"""What a process does with tasks short of running them: schedule, look up, list, pause, remove.
+"""Everything that a process can do with tasks except run them: schedule, look up, list, pause, remove.
 
 No engine: all that a web process needs. ``base`` knows which row is meant; each further module has the calls of one kind.
 """
@@ -19,19 +19,20 @@ class Client(Triggering, Looking, Remembering, Operating, Surveying):
     """Schedules and looks up the tasks of one application in its open store."""
 
     def within(self, connection: object) -> "JoinedClient":
-        """A client whose calls are part of the transaction that is open on ``connection``, a database connection of yours.
+        """A client whose calls are part of the open transaction on ``connection``, your own database connection.
 
-        What it schedules, changes and removes is there once you have committed, together with your own rows, or not at all::
+        Its changes take effect when you commit, together with your own rows, or not at all::
 
             async with connection.transaction():
                 await connection.execute("INSERT INTO orders ...")
                 await app_context.within(connection).schedule_task(remind, "order-1", execute_at=tomorrow)
 
-        :param connection: leads to the database of the tasks: of asyncpg or psycopg 3, aiomysql, aiosqlite, or AsyncConnection or AsyncSession
-            of SQLAlchemy on any of these. It is neither committed nor rolled back nor closed here, also when a call fails.
+        :param connection: a connection to the database of the tasks: from asyncpg or psycopg 3, aiomysql, aiosqlite, or an
+            AsyncConnection or AsyncSession of SQLAlchemy on any of these. Pyncette never commits, rolls back or closes it, even
+            when a call fails.
 
-        Once committed, what is due runs at the next poll, or at once where the store tells processes of each other's work.
-        Use it as long as the transaction lasts. Rows that it changes are locked until then.
+        After the commit, due tasks run at the next poll, or at once where the store can wake processes. Use the client only
+        while the transaction is open. The rows that it changes are locked until it ends.
 
         Raises ConfigurationError if the connection is of another kind, and RepositoryError if the store has no transactions. The
         calls raise ConfigurationError, and write nothing, if the connection is closed, in no transaction, or leads to another database; after
@@ -42,4 +43,4 @@ class Client(Triggering, Looking, Remembering, Operating, Surveying):
 
 
 class JoinedClient(Joined, Client):
-    """A client within a transaction of yours, see :meth:`Client.within`."""
+    """A client within your transaction, see :meth:`Client.within`."""

@@ -27,11 +27,11 @@ class Changing(Opened):
         note: str | None = None,
         by: str | None = None,
     ) -> bool:
-        """Keep an instance or a static task from running until :meth:`resume_task`; whether there is one.
+        """Keep an instance or a static task from running until :meth:`resume_task`. Returns whether there is one.
 
-        A run in progress continues. Raises RepositoryError where the store can't pause.
+        A run in progress continues. Raises RepositoryError if the store can't pause tasks.
 
-        :param note: why, for whoever looks at the task: :attr:`ScheduledTask.note`. Pausing again with another replaces it.
+        :param note: the reason, shown as :attr:`ScheduledTask.note`. Pausing again with another note replaces it.
         :param by: who pauses it, for the same, and for the log ``pyncette.audit``.
         """
         note, by = check_by(note, "note"), check_by(by)
@@ -53,10 +53,11 @@ class Changing(Opened):
         catch_up: CatchUp | None = None,
         by: str | None = None,
     ) -> bool:
-        """Let a paused or failed task run again, at once if it became due meanwhile; whether there is one.
+        """Let a paused or failed task run again, at once if it became due meanwhile. Returns whether there is one.
 
-        :param catch_up: which of the occurrences that passed during the pause are run after all. None: the latest, or none if the task
-            is declared with CatchUp.NONE. What occurs only once is run in any case, and so is the occurrence that a failed task failed at.
+        :param catch_up: which of the occurrences that passed during the pause run after all. None: the latest, or none if the
+            task is declared with CatchUp.NONE. A task that runs only once runs in any case, and so does the occurrence at which
+            a task failed.
         :param by: who resumes it, for the log ``pyncette.audit``.
         """
         by, key, pausable, how = check_by(by), self._key(task, instance_name), self._pausable(), at_resumption(task, catch_up)

@@ -1,4 +1,4 @@
-"""Looking at what is stored. Nothing is written."""
+"""Reading what is stored. Nothing is written."""
 
 import re
 from collections.abc import Sequence
@@ -34,9 +34,9 @@ class Looking(Opened):
     async def get_task(
         self, task: Task | TaskInstance, instance_name: str | None = None, *, extra_run: str | None = None
     ) -> ScheduledTask | None:
-        """What is stored of an instance, or of a static task; None if there is nothing.
+        """The stored state of an instance or a static task; None if there is none.
 
-        :param extra_run: that extra run of it, see :attr:`ScheduledTask.extra_run`.
+        :param extra_run: look up this extra run instead, see :attr:`ScheduledTask.extra_run`.
         """
         row = (await self.repository.get([self._key(task, instance_name, extra_run)]))[0]
         return None if row is None else ScheduledTask(task.template, row)
@@ -46,10 +46,11 @@ class Looking(Opened):
     ) -> TaskPage:
         """The instances of the template ``task``, page by page: up to ``limit`` from where ``continuation_token`` left off.
 
-        Each instance that is there throughout appears; one that is scheduled or removed meanwhile may.
+        Each instance that exists throughout is listed; one that is scheduled or removed meanwhile may be.
 
-        :param extra_runs: also those of :meth:`trigger_task` and :meth:`backfill_task` that have not run yet, or were given up. They have
-            the name of the instance, and ``triggered`` set. With it, ``task`` may also be a static one, which has nothing but extra runs.
+        :param extra_runs: also list extra runs from :meth:`trigger_task` and :meth:`backfill_task` that have not run yet or
+            were given up. They have the name of the instance, and ``triggered`` set. ``task`` may then also be a static task,
+            for which only its extra runs are listed.
         """
         owner: Task = task if extra_runs and isinstance(task, StaticTask) else self._template(task)
         check_count(limit, "limit")
@@ -69,11 +70,11 @@ class Looking(Opened):
                 return TaskPage(tasks, f"{index}:{token or ''}")
 
     async def list_workers(self) -> Sequence[Worker]:
-        """The processes that run tasks in this store: those that are alive first, then those that ended without warning.
+        """The processes that run tasks in this store: first those that are alive, then those that ended without warning.
 
-        Each says what it is every ten seconds. One that was killed is not alive after half a minute, and forgotten after an hour; one that
-        ended is not on the list. A process that runs tasks itself is the first, and sees itself as it is now. A store that only
-        one process can see has no other.
+        Each process reports every ten seconds. One that was killed counts as dead after half a minute, and is forgotten after
+        an hour; one that stopped cleanly is not listed. A process that runs tasks itself comes first, with its current values.
+        A store that only one process can see has no others.
         """
         return await stored_workers(self.repository, await self._now())
 

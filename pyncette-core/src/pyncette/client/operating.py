@@ -1,4 +1,4 @@
-"""What operators do with what is stored: try what has failed again, give an instance another schedule, pause a whole template."""
+"""Calls for operators: retry what was given up, give an instance another schedule, pause a whole template."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -32,9 +32,10 @@ class Operating(Scheduling, Changing):
         extra_run: str | None = None,
         by: str | None = None,
     ) -> bool:
-        """Let a task that was given up run again, at once, with all its attempts; whether it had failed. Any other is left alone.
+        """Run a task that was given up again, at once, with all its attempts. Returns whether it had failed; any other task is
+        left alone.
 
-        :param extra_run: not the task, but that extra run of it, see :attr:`ScheduledTask.extra_run`.
+        :param extra_run: retry this extra run instead of the task, see :attr:`ScheduledTask.extra_run`.
         :param by: who asked for it, for the log ``pyncette.audit``.
         """
         key, by, pausable = self._key(task, instance_name, extra_run), check_by(by), self._pausable()
@@ -55,9 +56,9 @@ class Operating(Scheduling, Changing):
     async def retry_tasks(
         self, task: Task, *, progress: Callable[[int], None] = lambda retried: None, by: str | None = None
     ) -> int:
-        """Let all instances of the template ``task`` that were given up, and its extra runs, run again; how many those are.
+        """Retry all instances of the template ``task`` that were given up, and its failed extra runs. Returns how many.
 
-        Page by page: what an interrupted call has not reached stays as it is, so that it can be repeated.
+        Works page by page: what an interrupted call has not reached is unchanged, so you can repeat the call.
 
         :param progress: called after each page with how many there are so far.
         :param by: who asked for it; for the log ``pyncette.audit``.
@@ -94,13 +95,14 @@ class Operating(Scheduling, Changing):
         max_runs: int | None = None,
         by: str | None = None,
     ) -> bool:
-        """Give an instance another schedule and leave its arguments; whether there is one. The options are those of :meth:`schedule_task`.
+        """Give an instance another schedule, and keep its arguments. Returns whether there is one. The options are those of
+        :meth:`schedule_task`.
 
-        :param timezone: that of the stored schedule by default. Jitter and bounds are not kept.
+        :param timezone: the one of the stored schedule by default. Jitter and bounds are not kept.
         :param by: who asked for it; for the log ``pyncette.audit``.
 
-        What somebody else schedules under this name at the same moment may be overwritten. Raises ConfigurationError if what is stored
-        can't be read.
+        May overwrite what somebody else schedules under this name at the same moment. Raises ConfigurationError if the stored
+        row can't be read.
         """
         (template, name), by = self._instance(task, instance_name), check_by(by)
         row = (await self.repository.get([template.key(name)]))[0]
@@ -133,10 +135,10 @@ class Operating(Scheduling, Changing):
     async def pause_template(self, task: Task, *, note: str | None = None, by: str | None = None) -> None:
         """Start no more runs of any instance of the template ``task``, in any process, until :meth:`resume_template`.
 
-        Processes that run notice within ten seconds, new ones at their start, this one at once. Runs in progress continue. Instances can be
-        scheduled and changed as ever. Raises RepositoryError where the store can't pause.
+        Running processes notice within ten seconds, new ones at startup, and this one at once. Runs in progress continue. You
+        can still schedule and change instances. Raises RepositoryError if the store can't pause tasks.
 
-        :param note: why, for whoever looks at the template.
+        :param note: the reason, shown with the template.
         :param by: who pauses it, for the same, and for the log ``pyncette.audit``.
         """
         note, by, template = check_by(note, "note"), check_by(by), self._template(task)
@@ -151,7 +153,8 @@ class Operating(Scheduling, Changing):
         await self._remember("pause template", template, by=by, note=note)
 
     async def resume_template(self, task: Task, *, catch_up: CatchUp | None = None, by: str | None = None) -> bool:
-        """Let the instances of the template ``task`` run again; whether it was paused. What became due meanwhile runs at once.
+        """Let the instances of the template ``task`` run again. Returns whether it was paused. What became due meanwhile runs
+        at once.
 
         :param catch_up: which of the occurrences that passed during the pause each instance runs after all, see :meth:`resume_task`.
         :param by: who resumes it, for the log ``pyncette.audit``.

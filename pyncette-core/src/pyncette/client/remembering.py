@@ -1,4 +1,4 @@
-"""Looking at what has happened: the runs of a task, and what was done to it."""
+"""Reading what has happened: the runs of a task, and the changes to it."""
 
 from pyncette.checks import check_count
 from pyncette.client.base import Opened
@@ -19,13 +19,15 @@ class Remembering(Opened):
         limit: int = 100,
         continuation_token: str | None = None,
     ) -> RunPage:
-        """What the history has of a static task, an instance, or all instances of a template: the newest first, by when it ended.
+        """The history of a static task, an instance, or all instances of a template, newest first by the time at which each run
+        ended.
 
-        Each attempt that ended is a run of its own, also of instances that are gone since. The history is written a moment after a run, as
-        well as it goes: runs may be missing, such as those of a process that was killed. It is kept for tasks with ``history=``.
+        Each attempt that ended is a separate run, also for instances that have since been removed. The history is written a
+        moment after a run, on a best-effort basis: runs may be missing, such as those of a process that was killed. It is kept
+        for tasks with ``history=``.
 
-        :param limit: how many runs and changes a page has at most.
-        :param continuation_token: that of the page before. What is recorded and removed meanwhile shifts no page.
+        :param limit: the maximum number of runs and changes per page.
+        :param continuation_token: the token of the previous page. Entries that are added or removed meanwhile shift no page.
 
         Raises RepositoryError if the store keeps no history, and ConfigurationError for a token of something else.
         """

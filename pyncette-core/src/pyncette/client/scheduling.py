@@ -25,7 +25,7 @@ _SLICE = 200
 
 
 class Scheduling(Opened):
-    """The calls that make and remove instances."""
+    """The calls that create and remove instances."""
 
     def __init__(self, repository: Repository, clock: AlignedClock, tasks: Sequence[Task], **options: Any) -> None:
         super().__init__(repository, clock, tasks, **options)
@@ -66,23 +66,25 @@ class Scheduling(Opened):
     ) -> None:
         """Store an instance of the template ``task`` under ``instance_name``, with exactly one of the four schedules.
 
-        :param schedule: a cron expression of five fields, or six with seconds last. ``H`` is a number that the instance's name chooses.
+        :param schedule: a cron expression of five fields, or six with seconds last. ``H`` is a number derived from the
+            instance's name.
         :param interval: the time between two occurrences; the first is one interval from now, or at ``start_at``.
-        :param execute_at: the only occurrence; in the past: at once. A naive one is local time, or wall time in ``timezone``.
+        :param execute_at: the time of the only occurrence; if it is in the past, it runs at once. A naive one is wall time in
+            ``timezone``, or else local time.
         :param rrule: a recurrence rule of RFC 5545, such as ``FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17``, see :class:`pyncette.schedule.RRule`.
-        :param timezone: in which the expression is meant, and in which the body sees ``scheduled_at``; UTC by default.
-        :param jitter: each run is later than its occurrence by a part of this, which no attempt and no process changes.
-        :param start_at: no occurrence is before it. Naive as ``execute_at``.
-        :param end_at: no occurrence is after it. Naive as ``execute_at``.
-        :param max_runs: after this many runs the instance is removed. Runs are counted from when this schedule was stored.
-        :param force: start the schedule again even if it is the one stored, and let a run in progress lose its lease.
-        :param args: arguments for the body, stored as JSON; they take precedence over the template's. Any name will do here.
+        :param timezone: the time zone of the expression, and of the ``scheduled_at`` that the body sees; UTC by default.
+        :param jitter: delay each run by a part of this, which is the same for each attempt and in each process.
+        :param start_at: no occurrence comes before it. May be naive, like ``execute_at``.
+        :param end_at: no occurrence comes after it. May be naive, like ``execute_at``.
+        :param max_runs: remove the instance after this many runs, counted from when this schedule was stored.
+        :param force: restart the schedule even if it is the same as the stored one, and take the lease from a run in progress.
+        :param args: arguments for the body, stored as JSON; they take precedence over the template's. They may have any name.
         :param by: who schedules it, for the log ``pyncette.audit``.
-        :param more_args: the same, for names that are none of the options of this method, nor close to one.
+        :param more_args: the same, for names that are not options of this method, nor close to one.
 
-        An instance that is stored already gets the new arguments; its next time changes only if the schedule does. When this
-        returns, the instance is stored for good. Safe to repeat when it raised a TransientRepositoryError.
-        Raises ConfigurationError for anything wrong with the arguments; nothing was changed then.
+        An instance that is already stored gets the new arguments; its next time changes only if the schedule does. When this
+        returns, the instance is stored durably. You can safely repeat a call that raised a TransientRepositoryError. Raises
+        ConfigurationError, and changes nothing, if an argument is wrong.
         """
         template, instance_name = self._instance(task, instance_name)
         check_free_arguments(more_args, _INSTANCE_OPTIONS, f"instance {instance_name!r}", _OF_THE_TEMPLATE)
@@ -111,10 +113,10 @@ class Scheduling(Opened):
     ) -> None:
         """Store many instances of the template ``task``, as :meth:`schedule_task` does one.
 
-        All are checked before the first is stored; so they are kept in memory until then, also those of a generator. Other coroutines
-        run meanwhile, however many there are.
+        All are checked before the first is stored, so they are all kept in memory, even those from a generator. Other
+        coroutines run meanwhile.
 
-        If it raises a RepositoryError, some may be stored; it is safe to repeat.
+        If it raises a RepositoryError, some may be stored; you can safely repeat the call.
         """
         owner, by = self._template(task), check_by(by)
         now = await self._now()
@@ -146,9 +148,10 @@ class Scheduling(Opened):
         extra_run: str | None = None,
         by: str | None = None,
     ) -> bool:
-        """Remove an instance; whether there was one. A run in progress continues to its end.
+        """Remove an instance. Returns whether there was one. A run in progress continues to its end.
 
-        :param extra_run: not the instance, but that extra run of it, see :attr:`ScheduledTask.extra_run`. The task may be a static one then.
+        :param extra_run: remove this extra run instead of the instance, see :attr:`ScheduledTask.extra_run`. The task may then
+            be a static one.
         :param by: who removes it, for the log ``pyncette.audit``.
         """
         if extra_run is None:

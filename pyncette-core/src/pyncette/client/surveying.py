@@ -1,4 +1,4 @@
-"""Looking at an application as a whole, as dashboards do, and clearing away what has failed."""
+"""Reading an application as a whole, as dashboards do, and removing what has failed."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -20,10 +20,10 @@ _COUNTED = 64
 
 
 class Surveying(Scheduling):
-    """The calls that are about all tasks at once, or all rows of one."""
+    """The calls that concern all tasks at once, or all rows of one."""
 
     async def list_static_tasks(self) -> Sequence[ScheduledTask]:
-        """What is stored of the static tasks of the application, in the order of their declaration; one call to the store.
+        """The stored state of the application's static tasks, in the order of declaration; one call to the store.
 
         Those that no process has started yet are left out.
         """
@@ -33,14 +33,14 @@ class Surveying(Scheduling):
         return [ScheduledTask(task, row) for task, row in zip(static, rows, strict=True) if row is not None]
 
     async def list_paused_templates(self) -> Mapping[str, Note | None]:
-        """The templates that are paused as a whole, by name, with who paused them, when and why; None where that is not known."""
+        """The templates that are paused as a whole, by name, with who paused them, when and why; None if that is not known."""
         await self._now()
         found = await paused_templates(self.repository)
         return {name: Memo.read(row.memo).note for name, row in found.items()}
 
     async def count_tasks(self, task: Task) -> Stats | None:
-        """How many rows the template ``task`` has, and of these are due, since when, and have failed; None if the store can't say without
-        reading them all. Extra runs count, too. A store may estimate what is many.
+        """How many rows the template ``task`` has, how many of them are due, since when, and how many have failed; None if the
+        store can't tell without reading them all. Extra runs count, too. A store may estimate large numbers.
         """
         now, among = await self._now(), self._template(task).all_partitions()
         if not isinstance(self.repository, SupportsStats) or len(among) > _COUNTED:
@@ -51,15 +51,17 @@ class Surveying(Scheduling):
         return Stats(rows=rows, due=due, oldest_due=oldest, failed=failed)
 
     async def list_undeclared(self) -> Sequence[Undeclared]:
-        """What the store has that no task of this application finds: of renamed and removed tasks, or of another application."""
+        """The rows in the store that no task of this application finds: those of renamed and removed tasks, or of another
+        application.
+        """
         return await find_undeclared(self.repository, await self._now(), self.tasks)
 
     async def discard_undeclared(
         self, what: Undeclared, *, progress: Callable[[int], None] = lambda removed: None, by: str | None = None
     ) -> int:
-        """Remove all rows that :meth:`list_undeclared` calls ``what``; how many there were. What a task of this application finds stays.
-
-        Another application may declare it: its instances are gone then. Page by page, as :meth:`discard_tasks` does.
+        """Remove all rows that :meth:`list_undeclared` calls ``what``. Returns how many there were. Rows that a task of this
+        application finds stay. If another application declares the name, its instances are removed. Works page by page, like
+        :meth:`discard_tasks`.
 
         :param progress: called after each page with how many there are so far.
         :param by: who asked for it; for the log ``pyncette.audit``.
@@ -77,7 +79,7 @@ class Surveying(Scheduling):
     async def discard_tasks(
         self, task: Task, *, progress: Callable[[int], None] = lambda discarded: None, by: str | None = None
     ) -> int:
-        """Remove all instances of the template ``task`` that were given up, and its extra runs that were; how many those are.
+        """Remove all instances of the template ``task`` that were given up, and its failed extra runs. Returns how many.
 
         Of a static task, its failed extra runs. Page by page: what an interrupted call has not reached stays as it is, so that it can
         be repeated.

@@ -1,4 +1,4 @@
-"""Extra runs: now, or for times that are past."""
+"""Extra runs: now, or for times in the past."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _REMEMBERED = timedelta(days=30)
 
 
 class Triggering(Scheduling):
-    """The calls that ask for extra runs. Each runs the body as the task itself does, with ``context.triggered`` set."""
+    """The calls that add extra runs. Each runs the body as the task itself would, with ``context.triggered`` set."""
 
     async def trigger_task(
         self,
@@ -37,13 +37,13 @@ class Triggering(Scheduling):
         idempotency_key: str | None = None,
         by: str | None = None,
     ) -> bool:
-        """Run a static task or an instance now, in addition to its schedule; whether there is such an instance.
+        """Run a static task or an instance now, in addition to its schedule. Returns whether there is such an instance.
 
-        Its schedule is left alone: the next regular run comes as if there had been no other, and both may run at once. The extra run
-        has the arguments that are stored now, whatever is changed later, and all options of the task. So it runs also if the task is
-        paused, or removed meanwhile; only a template that is paused as a whole keeps it waiting. Called twice, it runs twice.
+        The schedule does not change: the next regular run comes as usual, and both may run at once. The extra run has the
+        arguments that are stored now, whatever changes later, and all options of the task. It runs even if the task is paused
+        or is removed meanwhile; it waits only while its template is paused as a whole. Two calls give two runs.
 
-        :param idempotency_key: as long as the run of an earlier call with this key is not done, nothing is added.
+        :param idempotency_key: add nothing while the run of an earlier call with this key is waiting or running.
         :param by: who asked for it; for the log ``pyncette.audit``.
         """
         key, by = self._origin_key(task, instance_name), check_by(by)
@@ -68,20 +68,21 @@ class Triggering(Scheduling):
         again: bool = False,
         by: str | None = None,
     ) -> int:
-        """Run a static task or an instance once for each time that its schedule has from ``start`` until before ``end``; how many that are.
+        """Run a static task or an instance once for each time in its schedule from ``start`` up to but not including ``end``.
+        Returns how many.
 
-        They are extra runs as those of :meth:`trigger_task`, each with the past time as its ``scheduled_at``, and start in order as slots
-        are free. The schedule is that which is stored now. Times from its current occurrence on are left out, since those run by themselves.
-        What was backfilled before with the same times and schedule is not run again, and 0 is returned: for 30 days after it was
-        registered in full, and before that for the runs that still wait.
+        These are extra runs like those of :meth:`trigger_task`, each with the past time as its ``scheduled_at``. They start in
+        order, as slots become free. The schedule is the one stored now. Times from its current occurrence on are left out,
+        because those run anyway. Repeating a backfill with the same times and schedule adds nothing and returns 0: for 30 days
+        after it was registered in full, and before that for the runs that are still waiting.
 
-        :param start: aware, as ``end`` is.
+        :param start: the first time; aware, like ``end``.
         :param end: not in the future.
-        :param again: run them also if they were backfilled before.
+        :param again: run them even if they were backfilled before.
         :param by: who asked for it; for the log ``pyncette.audit``.
 
-        Raises ConfigurationError if there is no such instance, or for more than 10,000 runs; nothing was changed then. Safe to repeat if
-        it raised a RepositoryError.
+        Raises ConfigurationError if there is no such instance, or for more than 10,000 runs; nothing is changed then. You can
+        safely repeat a call that raised a RepositoryError.
         """
         key, by = self._origin_key(task, instance_name), check_by(by)
         schedule, row, times = await self._times(task, key, start, end)
