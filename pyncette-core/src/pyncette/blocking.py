@@ -1,4 +1,4 @@
-"""The client for code that is not asynchronous: every call of the asynchronous one, made from any thread."""
+"""The client for synchronous code: every call of the asynchronous client, from any thread."""
 
 import asyncio
 import functools
@@ -76,12 +76,12 @@ class ConnectedCalls(BlockingCalls):
     """Calls of a client that has a connection of its own."""
 
     def within(self, connection: object) -> "BlockingJoinedClient":
-        """The client whose calls are part of the transaction that is open on ``connection``, as :meth:`Client.within` says.
+        """A client whose calls are part of the open transaction on ``connection``, as with :meth:`Client.within`.
 
-        They are made in the thread that calls, as statements on the connection, and may be used where that may be.
+        The statements run on the connection in the calling thread, so the client can be used wherever the connection can.
 
-        :param connection: a synchronous one to the database of the tasks: of psycopg 3, PyMySQL or sqlite3, Connection or Session of SQLAlchemy
-            on any of these, or ``django.db.connection``.
+        :param connection: a synchronous connection to the database of the tasks: from psycopg 3, PyMySQL or sqlite3, a
+            Connection or Session of SQLAlchemy on any of these, or ``django.db.connection``.
         """
         client = self._call(_itself)
         repository = repository_within(client.repository, connection, blocking=True)
@@ -95,10 +95,10 @@ class ConnectedCalls(BlockingCalls):
 class BlockingClient(ConnectedCalls):
     """Schedules and looks up the tasks of one application, for threads; see :meth:`Pyncette.blocking`.
 
-    All threads of a process share a connection to the store, and what they register at once goes there together. It is connected to at the
-    first call, in each process again: a client that was made before a fork works in the child as well.
+    All threads of a process share the connections to the store, and concurrent registrations go there together. The client
+    connects at its first call, separately in each process: a client created before a fork also works in the child.
 
-    A call that is interrupted, as by Ctrl-C, or that takes longer than the timeout is cancelled, and may have been carried out.
+    A call that is interrupted, for example by Ctrl-C, or that exceeds the timeout is cancelled. It may have been applied.
     """
 
     def __init__(self, opened: Callable[[], AbstractAsyncContextManager[Client]], timeout: timedelta | None = None) -> None:
@@ -120,13 +120,13 @@ class BlockingClient(ConnectedCalls):
             self._background.begin_to_end()
 
     def open(self) -> None:
-        """Connect to the store now instead of at the first call, to see at once whether that can be done."""
+        """Connect to the store now instead of at the first call, to find out at once whether it is reachable."""
         self._call(_nothing)
 
     def close(self) -> None:
-        """Close the connection to the store; calls that other threads have in progress are waited for, for some seconds.
+        """Close the connection to the store, after waiting a few seconds for calls in progress in other threads.
 
-        May be repeated. Any other call raises PyncetteError from now on.
+        May be called again. Any other call raises PyncetteError from now on.
         """
         self._closed = True
         with starting():
@@ -162,7 +162,7 @@ class BlockingClient(ConnectedCalls):
 
 
 class BlockingJoinedClient(BlockingCalls):
-    """A client within a transaction of yours, see :meth:`BlockingClient.within`."""
+    """A client within your transaction, see :meth:`BlockingClient.within`."""
 
     def __init__(self, client: JoinedClient) -> None:
         self._client = client

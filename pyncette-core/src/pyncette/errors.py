@@ -1,4 +1,4 @@
-"""The error tree. Everything Pyncette raises on purpose is a :class:`PyncetteError`.
+"""The error tree. Everything that Pyncette raises deliberately is a :class:`PyncetteError`.
 
 A message is one line: what is wrong, which value, what to do. No message contains a password.
 """
@@ -22,11 +22,11 @@ class PyncetteError(Exception):
 
 
 class ConfigurationError(PyncetteError, ValueError):
-    """A declaration, an option or an argument is wrong; raised where it is given, before anything is stored."""
+    """A declaration, an option or an argument is wrong; raised immediately, before anything is stored."""
 
 
 class ScheduleError(ConfigurationError):
-    """A cron expression, an interval, an instant or a time zone can't be understood, or never fires."""
+    """A cron expression, an interval, an instant or a time zone is invalid, or never matches."""
 
 
 class UnknownBackendError(ConfigurationError):
@@ -42,7 +42,7 @@ class BackendImportError(PyncetteError, ImportError):
 
 
 class RepositoryError(PyncetteError):
-    """The store refused or failed, and repeating the call would not help."""
+    """The store refused the call or failed, and repeating the call would not help."""
 
 
 class StoreMissingError(RepositoryError):
@@ -50,8 +50,8 @@ class StoreMissingError(RepositoryError):
 
 
 class TransientRepositoryError(RepositoryError, ConnectionError):
-    """The store could not be reached, was busy or timed out: the call may have been applied, and may be repeated."""
+    """The store was unreachable or busy, or timed out. The call may have been applied; you can repeat it."""
 
 
 class LeaseLostException(PyncetteError):
-    """The lease of a running task is over: another worker may already run the same occurrence."""
+    """The lease of a running task has been lost: another worker may already run the same occurrence."""

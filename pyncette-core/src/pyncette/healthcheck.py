@@ -1,4 +1,4 @@
-"""Answers over HTTP whether an application is healthy, and whether it is ready."""
+"""An HTTP endpoint that says whether an application is healthy, and whether it is ready."""
 
 import asyncio
 import errno
@@ -44,10 +44,10 @@ _REASONS = {
 
 
 async def is_healthy(app_context: PyncetteContext) -> bool:
-    """The default handler: whether the last successful poll is younger than two poll intervals.
+    """The default handler: whether the last successful poll was less than two poll intervals ago.
 
-    Nothing is polled while all slots are taken by bodies; that is healthy, until all of them have outlasted their leases: then
-    they hang, most likely. While the application waits for the last bodies at its end, it is healthy.
+    While bodies occupy all slots, nothing is polled. The application counts as healthy until all of them have outlasted their
+    leases, since then they probably hang. It is also healthy while it waits for the last bodies at shutdown.
     """
     if app_context.stopping:
         return app_context.running
@@ -63,18 +63,20 @@ def use_healthcheck_server(
     bind_address: str | None = None,
     healthcheck_handler: HealthcheckHandler | None = None,
 ) -> None:
-    """Have ``app`` answer GET and HEAD of /health and /ready over HTTP, from its start until its last body has ended.
+    """Have ``app`` answer GET and HEAD requests for /health and /ready over HTTP, from startup until its last body has ended.
 
-    /health, also as /health/ and /, is 200 if the handler says so, else 500. /ready is 200 if besides the application has polled at
-    least once and is not shutting down, else 503. Both answer from the event loop of the bodies: if one of them blocks it, there is
-    no answer.
+    /health, and also /health/ and /, returns 200 if the handler returns True, else 500. /ready returns 200 if, in addition, the
+    application has polled at least once and is not shutting down, else 503. Both answer from the event loop of the bodies: if a
+    body blocks it, there is no answer.
 
-    :param port: 0 for any that is free; it is logged. Several processes on one machine need one each, see PYNCETTE_PROCESS.
-    :param bind_address: the address to listen on; 127.0.0.1 by default, which only this machine reaches. In a container pass "0.0.0.0".
+    :param port: 0 chooses a free port, which is logged. Several processes on one machine need different ports, see
+        PYNCETTE_PROCESS.
+    :param bind_address: the address to listen on; 127.0.0.1 by default, which only this machine can reach. In a container, pass
+        "0.0.0.0".
     :param healthcheck_handler: ``async def handler(app_context) -> bool``; :func:`is_healthy` by default.
 
-    The server is a fixture of the application: set up in turn with the others, and left out where fixtures are. At the start
-    ConfigurationError is raised if the address can't be had.
+    The server is a fixture of the application, set up in order with the others, and left out where fixtures are. Startup raises
+    ConfigurationError if the address is not available.
     """
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ConfigurationError(f"The port of the health check is {port!r}; it must be a number from 0 to 65535")

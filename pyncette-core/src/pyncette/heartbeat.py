@@ -1,4 +1,4 @@
-"""Heartbeats that a body does not have to think of."""
+"""Automatic heartbeats."""
 
 import asyncio
 import contextlib
@@ -21,11 +21,12 @@ __all__ = ["with_heartbeat"]
 def with_heartbeat(
     body: None = None, /, *, lease_remaining_ratio: float = 0.5, cancel_on_lease_lost: bool = False
 ) -> Callable[[Body], Callable[[Context], Awaitable[Any]]]:
-    """A decorator, below ``@app.task``: extends the lease in the background for as long as the body runs.
+    """A decorator, placed below ``@app.task``, that extends the lease in the background while the body runs.
 
-    :param lease_remaining_ratio: the share of the lease duration that is left when it is extended; between 0 and 1.
-    :param cancel_on_lease_lost: cancel the body when the lease has expired, also because the store could not be reached until
-        then; the run fails with :class:`LeaseLostException`. Otherwise the body continues, although another worker may run too.
+    :param lease_remaining_ratio: extend the lease when this fraction of it is left; between 0 and 1.
+    :param cancel_on_lease_lost: cancel the body when its lease is lost, including when the store was unreachable until it
+        expired; the run then fails with :class:`LeaseLostException`. Otherwise the body continues, although another worker may
+        run the same occurrence.
     """
     if body is not None:
         ratio = body if isinstance(body, float) else "..."

@@ -1,4 +1,4 @@
-"""What an application tells of itself to those who measure it."""
+"""Hooks for measuring an application."""
 
 import contextlib
 import logging
@@ -15,42 +15,47 @@ logger = logging.getLogger(__name__)
 
 
 class Instrumentation:
-    """Derive from it, override what you want to know, and pass it to :meth:`pyncette.Pyncette.use_instrumentation`.
+    """Derive from this class, override the methods that you need, and pass an instance to
+    :meth:`pyncette.Pyncette.use_instrumentation`.
 
-    Runs of bodies are not among it: a middleware sees them. Everything here is called in the event loop, in the middle of things: it must
-    not block. What it raises is logged, once for each hook, and stops nothing; a context manager can't swallow what is raised within it.
+    For the runs of bodies, use a middleware. All methods are called in the event loop, so they must not block. Exceptions are
+    logged, once per hook, and stop nothing; a context manager can't suppress an exception raised within it.
     """
 
     def tick(self) -> AbstractContextManager[Any]:
-        """Around each pass over all that is due; the exception is the first error of the store, after which the others were still polled."""
+        """Around each pass over everything that is due; an exception is the first error of the store, after which the other
+        partitions were still polled.
+        """
         return contextlib.nullcontext()
 
     def call(self, operation: str, size: int) -> AbstractContextManager[Any]:
         """Around each call to the store.
 
         :param operation: a method of :class:`~pyncette.repository.Repository` or one of the optional protocols: ``"claim"``, ...
-        :param size: how many rows it is about; for ``"claim"`` and ``"list"`` how many it may bring.
+        :param size: the number of rows in the call; for ``"claim"`` and ``"list"``, the maximum that it may return.
         """
         return contextlib.nullcontext()
 
     def claimed(self, count: int) -> None:
-        """A claim has brought ``count`` rows, perhaps none."""
+        """A claim has returned ``count`` rows, perhaps none."""
 
     def unreadable(self, count: int) -> None:
-        """A claim has met ``count`` rows, at least one, that were due but are not valid. It will meet them again when a lease has expired."""
+        """A claim has skipped ``count`` rows, at least one, that were due but invalid. Claims will find them again when a lease
+        has expired.
+        """
 
     def hints_sent(self, count: int) -> None:
-        """``count`` hints were told to other processes: that something of theirs is ready, perhaps before their next poll."""
+        """``count`` hints were sent to other processes, to say that something is ready, perhaps before their next poll."""
 
     def hints_received(self, count: int) -> None:
-        """``count`` hints of other processes were heard."""
+        """``count`` hints from other processes were received."""
 
     def lease_lost(self, task: Task) -> None:
-        """A run lost its lease: its lease expired before it was started or settled, or could not be extended."""
+        """A run lost its lease: the lease expired before the run was started or settled, or could not be extended."""
 
 
 class Instruments(Instrumentation):
-    """Several as one. What a hook raises is logged once for each instrumentation and hook, and stops nothing."""
+    """Several instrumentations as one. Exceptions are logged once per instrumentation and hook, and stop nothing."""
 
     def __init__(self, each: Sequence[Instrumentation]) -> None:
         self._each = each

@@ -1,4 +1,4 @@
-"""What a user says of one instance, and what is stored of it."""
+"""How a user describes one instance, and what is stored for it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ __all__ = ["Instance", "registration", "target_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One instance of a template, for scheduling many at once; the same options as ``schedule_task`` takes."""
+    """One instance of a template, for scheduling many at once. The options are those of ``schedule_task``."""
 
     name: str
     schedule: str | None = None

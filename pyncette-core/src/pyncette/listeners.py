@@ -1,4 +1,4 @@
-"""Telling whoever wants to know what happens to runs: each listener in a thread of its own, so that no run waits for any."""
+"""Reporting what happens to runs: each listener has its own thread, so that no run waits for one."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ _LOOK_EVERY = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvent:
-    """What a listener is told."""
+    """An event that a listener receives."""
 
     #: The static task, or the template.
     task: Task
@@ -48,35 +48,38 @@ class RunEvent:
 
 
 class Listener:
-    """Derive from it, override what you want to know, and pass it to :meth:`pyncette.Pyncette.use_listener`.
+    """Derive from this class, override the methods that you need, and pass an instance to
+    :meth:`pyncette.Pyncette.use_listener`.
 
-    All is called in a thread of the listener's own, one event after another, in the order in which things happened. So it may take its
-    time and block, as an HTTP request does. What it raises is logged, once for each hook, and stops nothing. If 10,000 events wait for
-    it, what comes is left out, and that is logged. At the end of the application what waits is told, for up to five seconds, or a third of
-    a second with a ``shutdown_timeout``.
+    Each listener's methods are called in its own thread, one event after another, in the order in which the events happened. So
+    a listener may block, for example on an HTTP request. Exceptions are logged, once per method, and stop nothing. If 10,000
+    events are waiting, further ones are dropped, and the log says so. When the application stops, waiting events are delivered
+    for up to five seconds, or a third of a second with a ``shutdown_timeout``.
     """
 
     def begin(self, event: RunEvent) -> None:
-        """A body is started; the run's outcome is ``STARTED``."""
+        """A body has been started; the run's outcome is ``STARTED``."""
 
     def end(self, event: RunEvent) -> None:
-        """A body has ended well. Its outcome is about to be stored."""
+        """A body has succeeded. Its outcome is about to be stored."""
 
     def failure(self, event: RunEvent) -> None:
-        """A body raised, or ran longer than its timeout, also in the last attempt; ``event.run.error`` says what went wrong."""
+        """A body raised or exceeded its timeout, even in the last attempt; ``event.run.error`` says what went wrong."""
 
     def retry(self, event: RunEvent) -> None:
-        """After a failure, or since its process ended first: the occurrence is run again at ``event.next_at``."""
+        """After a failure, or because its process ended first, the occurrence runs again at ``event.next_at``."""
 
     def given_up(self, event: RunEvent) -> None:
-        """The occurrence had its last attempt; with the outcome ``DIED`` that of a worker which died or overran its lease."""
+        """The occurrence has used up its attempts; the outcome is ``DIED`` if the last worker died or outlasted its lease."""
 
     def takeover(self, event: RunEvent) -> None:
-        """The occurrence is run by this worker since another one, that had it, died or overran its lease; the run is that of the other."""
+        """The worker runs the occurrence because another one died or outlasted its lease; the event's run is that of the other
+        worker.
+        """
 
     def skipped(self, event: RunEvent) -> None:
-        """Occurrences that were missed are left out, by ``catch_up`` or ``catch_up_window``, from ``event.skipped_from`` on until ``event.next_at``;
-        after this run, or instead of it with the outcome ``SKIPPED``.
+        """Missed occurrences were skipped because of ``catch_up`` or ``catch_up_window``, from ``event.skipped_from`` up to
+        ``event.next_at``: after this run, or, with the outcome ``SKIPPED``, instead of it.
         """
 
 
@@ -116,7 +119,7 @@ class Telling:
             thread.put(hook, event)
 
     async def end(self, grace: float, *, virtual: bool) -> None:
-        """Nothing more comes: let the listeners hear what waits, for ``grace`` seconds at most, whatever time it is for others."""
+        """No more events will come: deliver those that are waiting, for at most ``grace`` seconds of real time."""
         end = time.monotonic() + grace
         for thread in self._threads:
             thread.stop()

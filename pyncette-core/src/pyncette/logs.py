@@ -1,4 +1,4 @@
-"""Fields of records of the log: which run they are about, for those who search logs by more than words."""
+"""Fields of log records that identify the run, for structured logs."""
 
 import logging
 from collections.abc import Mapping
@@ -20,9 +20,10 @@ CURRENT: ContextVar[_Run] = ContextVar("pyncette_run")
 
 
 class RunFields(logging.Filter):
-    """Gives each record that is logged within a body ``task``, ``instance``, ``scheduled_at`` and ``attempt``.
+    """Adds ``task``, ``instance``, ``scheduled_at`` and ``attempt`` to each record that is logged within a body.
 
-    Pyncette's own records about runs have them anyway. Add it to a handler: ``handler.addFilter(RunFields())``. Nothing is left out.
+    Pyncette's own records about runs always have them. Add it to a handler: ``handler.addFilter(RunFields())``. It drops no
+    records.
     """
 
     #: Whether there has been one: to note the run of each body costs a twentieth of it, and nobody else asks.

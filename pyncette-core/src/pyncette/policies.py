@@ -55,7 +55,7 @@ class FailureMode(enum.Enum):
 
 
 class OnGiveUp(enum.Enum):
-    """What follows on an occurrence that is given up."""
+    """What happens when an occurrence is given up."""
 
     #: Continue with the next occurrence; a task that has none is removed.
     NEXT = "next"
@@ -66,11 +66,11 @@ class OnGiveUp(enum.Enum):
 
 
 class GiveUp(Exception):
-    """Raised by a body: give this occurrence up now, however many attempts are left. Its text is kept as the reason."""
+    """Raised by a body to give up this occurrence now, however many attempts are left. The message is kept as the reason."""
 
 
 class RetryAfter(Exception):
-    """Raised by a body: try this occurrence again after ``delay``, if attempts are left. Made by ``context.retry_after()``."""
+    """Raised by a body to retry this occurrence after ``delay``, if attempts are left. Created by ``context.retry_after()``."""
 
     def __init__(self, delay: timedelta) -> None:
         check_duration(delay, "The delay of retry_after()", zero=True)
@@ -80,10 +80,10 @@ class RetryAfter(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often, and when, an occurrence whose body failed is tried again.
+    """How often and when an occurrence whose body failed is retried.
 
-    The delay after attempt *n* is ``delay * factor ** (n - 1)``, at most ``limit``, and spread by ``jitter``. It is a function of the
-    attempt and the occurrence alone, so that all workers agree on it.
+    The delay after attempt *n* is ``delay * factor ** (n - 1)``, at most ``limit``, and spread by ``jitter``. It depends only
+    on the attempt and the occurrence, so all workers agree on it.
     """
 
     #: How often an occurrence is tried at most, the first attempt included; None: until it succeeds.
@@ -213,7 +213,7 @@ def check_policies(task: _Declared, what: str) -> None:
 
 
 class CatchUp(enum.Enum):
-    """Which of the occurrences that were missed, since no worker ran or the task was paused, are run after all."""
+    """Which occurrences run after all if they were missed because no worker ran or the task was paused."""
 
     #: Each, one after another.
     ALL = "all"

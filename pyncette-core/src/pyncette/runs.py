@@ -1,4 +1,4 @@
-"""What is known of one run, once it has started or ended."""
+"""What is known about one run, once it has started or ended."""
 
 import enum
 from dataclasses import dataclass
@@ -50,5 +50,5 @@ class Run:
 
     @property
     def lateness(self) -> timedelta | None:
-        """How long after its time the body was started; at a further attempt this has those before in it."""
+        """How long after its scheduled time the body started; for a retry, this includes the earlier attempts."""
         return None if self.started is None else self.started - self.scheduled_at

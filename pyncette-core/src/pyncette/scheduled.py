@@ -1,4 +1,4 @@
-"""What is stored of a task, as users look at it."""
+"""The stored state of a task, as users see it."""
 
 import functools
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ __all__ = ["ScheduledTask", "state_of"]
 
 @dataclass(frozen=True)
 class ScheduledTask:
-    """What the store has of a static task or an instance, at the moment it was read."""
+    """The stored state of a static task or an instance, at the moment it was read."""
 
     task: Task
     row: Row
@@ -37,22 +37,24 @@ class ScheduledTask:
 
     @property
     def triggered(self) -> bool:
-        """Whether it is an extra run, see :meth:`~pyncette.PyncetteContext.trigger_task`, and not the task or instance itself."""
+        """Whether this is an extra run, see :meth:`~pyncette.PyncetteContext.trigger_task`, rather than the task or instance
+        itself.
+        """
         return schedules.origin_of(self.row.schedule) is not None
 
     @property
     def extra_run(self) -> str | None:
-        """Which extra run it is, for the calls that change one alone; None if it is the task or instance itself."""
+        """The id of the extra run, for calls that change a single one; None for the task or instance itself."""
         return self.row.key.name if self.triggered else None
 
     @functools.cached_property
     def schedule(self) -> Schedule:
-        """The stored schedule; raises :class:`ScheduleError` if it can't be understood."""
+        """The stored schedule; raises :class:`ScheduleError` if it can't be read."""
         return schedules.parse(self.row.schedule)
 
     @property
     def schedule_in_words(self) -> str:
-        """The same as a sentence, ``At 09:00 on Monday through Friday, Europe/London``; the stored text if it can't be understood."""
+        """The same as a sentence, ``At 09:00 on Monday through Friday, Europe/London``; the stored text if it can't be read."""
         try:
             return in_words(self.schedule)
         except ScheduleError:
@@ -60,7 +62,7 @@ class ScheduledTask:
 
     @functools.cached_property
     def args(self) -> dict[str, Any]:
-        """The arguments that a run would get; raises ValueError if what is stored is not JSON."""
+        """The arguments that a run would get; raises ValueError if the stored ones are not JSON."""
         return self.task.arguments(stored_arguments(self.row.spec))
 
     @property
@@ -76,7 +78,7 @@ class ScheduledTask:
         return self.row.state
 
     def state_at(self, now: datetime) -> str:
-        """The state with what ``now`` adds to it: scheduled, retrying, due, running, lease expired, paused, failed or unreadable."""
+        """The state at the time ``now``: scheduled, retrying, due, running, lease expired, paused, failed or unreadable."""
         return state_of(self.row, now)
 
     @property
@@ -86,7 +88,7 @@ class ScheduledTask:
 
     @property
     def attempt(self) -> int:
-        """How often the current occurrence was claimed so far."""
+        """How often the current occurrence has been claimed."""
         return self.row.attempt
 
     @property
@@ -100,46 +102,49 @@ class ScheduledTask:
 
     @property
     def last_run(self) -> Run | None:
-        """The last run whose end was stored, or with AT_MOST_ONCE whose start was; None before the first.
-
-        Not that of a run which ended while the task was paused.
+        """The last run whose end was stored, or, with AT_MOST_ONCE, whose start was; None before the first. A run that ends
+        while the task is paused is not recorded.
         """
         return self._memo.last_run
 
     @property
     def last_success(self) -> datetime | None:
-        """When a run last ended well, also if later ones failed; None if none did, and with AT_MOST_ONCE, where that is not known."""
+        """When a run last succeeded, even if later ones failed; None if none did, and with AT_MOST_ONCE, where it is not
+        known.
+        """
         return self._memo.last_success
 
     @property
     def skipped(self) -> int:
-        """How many occurrences were missed and left out since the last run, see :class:`~pyncette.CatchUp`; counted up to a thousand each time."""
+        """How many missed occurrences have been skipped since the last run, see :class:`~pyncette.CatchUp`; counted up to a
+        thousand each time.
+        """
         return self._memo.skipped
 
     @property
     def failures(self) -> int:
-        """How many attempts in a row did not succeed; not known with AT_MOST_ONCE."""
+        """How many consecutive attempts did not succeed; not known with AT_MOST_ONCE."""
         return self._memo.failures
 
     @property
     def retries_at(self) -> datetime | None:
-        """When the occurrence is tried again after a failed attempt; None if there was none, or if one is in progress."""
+        """When the occurrence is retried after a failed attempt; None if no attempt failed, or if one is in progress."""
         row = self.row
         return row.ready_at if row.attempt and row.locked_until is None else None
 
     @property
     def runs_left(self) -> int | None:
-        """How many runs there will be, with that of the current occurrence; None without ``max_runs``."""
+        """How many runs are left, including that of the current occurrence; None without ``max_runs``."""
         return self._memo.runs_left(self.schedule.max_runs, self.row.revision)
 
     @property
     def note(self) -> Note | None:
-        """Who paused the task, when and why, if it is paused and that is known."""
+        """Who paused the task, when and why; None if it is not paused, or if that is not known."""
         return self._memo.note if self.row.state is State.PAUSED else None
 
 
 def state_of(row: Row, now: datetime) -> str:
-    """The state of ``row`` as people are told it, see :meth:`ScheduledTask.state_at`."""
+    """The state of ``row`` as it is shown to people, see :meth:`ScheduledTask.state_at`."""
     if row.state is not State.SCHEDULED:
         return row.state.value
     if row.locked_until is not None:

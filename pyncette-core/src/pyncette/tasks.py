@@ -50,9 +50,10 @@ _RUNNING = "_running"
 
 @dataclass(eq=False, kw_only=True)
 class Task:
-    """A declared function with its options. Calling it calls the function, for tests of it alone.
+    """A declared function with its options. Calling the task calls the function, for unit tests.
 
-    Only ``enabled``, and ``enabled_partitions`` where there are any, can be set later, and not while an application runs the task.
+    Only ``enabled``, and ``enabled_partitions`` of a partitioned task, can be set later, and not while an application runs the
+    task.
     """
 
     name: Final[str]
@@ -134,7 +135,7 @@ class Task:
 
     @property
     def template(self) -> "Task":
-        """What is declared: the task itself, as for a :class:`TaskInstance` it is the template."""
+        """The declaration: the task itself, or the template of a :class:`TaskInstance`."""
         return self
 
     def __str__(self) -> str:
@@ -194,7 +195,7 @@ class StaticTask(Task):
 
 @dataclass(eq=False, kw_only=True)
 class Template(Task):
-    """A task of which instances, each with its own schedule and arguments, are registered at run time."""
+    """A task whose instances, each with its own schedule and arguments, are scheduled at run time."""
 
     def all_partitions(self) -> Sequence[str]:
         """All partitions that may have instances, whether polled here or not."""
@@ -231,7 +232,7 @@ class DynamicTask(Template):
 
 @dataclass(slots=True, repr=False, unsafe_hash=True)
 class TaskInstance:
-    """An instance of a template, by its name. It has the template's options, too, as attributes of its own."""
+    """An instance of a template, by name. It also has the template's options as attributes."""
 
     name: Final[str]
     template: Final[Template]

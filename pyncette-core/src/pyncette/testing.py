@@ -1,9 +1,10 @@
-"""For tests of your own tasks: a clock that you set, and an event loop in which hours pass in milliseconds.
+"""For testing your own tasks: a clock that you set, and an event loop in which hours pass in milliseconds.
 
-In :meth:`VirtualClock.run` nothing ever waits: whenever all that runs is waiting for time to pass, time jumps to the next moment
-at which something is to happen. So ``await asyncio.sleep(3600)`` returns at once, after everything that had to happen within
-that hour has happened, in order. A body that is a plain function takes no time either, however long its thread does: :meth:`VirtualClock.sleep`
-is its ``time.sleep``. Other threads and the network still take their real time, and are not waited for.
+In :meth:`VirtualClock.run`, nothing ever waits: whenever all code is waiting for time to pass, time jumps to the next moment at
+which something happens. So ``await asyncio.sleep(3600)`` returns at once, after everything due within that hour has happened,
+in order. A body that is a plain function takes no virtual time either, however long its thread runs; use
+:meth:`VirtualClock.sleep` in place of ``time.sleep``. Other threads and the network still take real time, and virtual time does
+not wait for them.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ _PATIENCE = 5.0
 
 
 class VirtualClock:
-    """A clock that stands still while code runs, and jumps when all of it waits.
+    """A clock that stands still while code runs, and jumps when all code waits.
 
     :param start: the first instant, aware.
     """
@@ -46,12 +47,12 @@ class VirtualClock:
         return self.elapsed
 
     async def advance(self, duration: timedelta) -> None:
-        """Let ``duration`` pass, with all that happens in it."""
+        """Let ``duration`` pass, and everything in it happen."""
         check_duration(duration, "duration to advance", zero=True)
         await asyncio.sleep(duration.total_seconds())
 
     def sleep(self, seconds: float) -> None:
-        """Let so much time pass for a body that is a plain function, in whose thread ``time.sleep()`` would take real time."""
+        """Let time pass in a body that is a plain function, where ``time.sleep()`` would take real time."""
         calls_from_thread(lambda: asyncio.sleep(seconds))
 
     def set(self, now: datetime) -> None:
@@ -59,12 +60,12 @@ class VirtualClock:
         self._origin = _in_utc(now) - timedelta(seconds=self.elapsed)
 
     def run(self, main: Coroutine[Any, Any, _T]) -> _T:
-        """Run ``main`` to its end in an event loop of this clock's own, and return its result."""
+        """Run ``main`` to its end in an event loop that uses this clock, and return its result."""
         with asyncio.Runner(loop_factory=self.loop_factory) as runner:
             return runner.run(main)
 
     def loop_factory(self) -> asyncio.AbstractEventLoop:
-        """An event loop that lives in this clock's time."""
+        """Create an event loop that uses this clock."""
         return _VirtualLoop(self)
 
 
@@ -112,7 +113,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 @contextlib.asynccontextmanager
 async def running(app: Pyncette, clock: VirtualClock | None = None) -> AsyncIterator[PyncetteContext]:
-    """``app``, created and running in the background until the end of the block, in the time of ``clock`` if one is given."""
+    """Create ``app`` and run it in the background until the end of the block, on ``clock`` if one is given."""
     async with app.create(clock=clock) as app_context:
         run = asyncio.create_task(app_context.run())
         try:

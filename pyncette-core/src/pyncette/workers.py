@@ -1,8 +1,9 @@
-"""Who runs: the rows that processes keep of themselves, one each, in a partition that nobody claims from.
+"""Which workers are alive: each process keeps a row about itself, in a partition that nobody claims from.
 
-A row is written by registering it, again and again, for a time that never comes. So it needs nothing of a store that tasks don't, and
-whatever removes it, the next time it is back. It says when it was written, on the clock of the store; what is older than a few writings
-is of a worker that was killed, cut off or paused. Such rows stay for an hour, to be seen, until some worker removes them.
+A process writes its row by registering it repeatedly, for a time that never comes. So a store needs nothing beyond what tasks
+need, and if the row is removed, it is back the next time. The row says when it was written, on the store's clock; if that was
+several intervals ago, the worker was killed, cut off or paused. Such rows stay visible for an hour, until some worker removes
+them.
 """
 
 import json
@@ -47,7 +48,7 @@ class Incident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """A process that runs tasks, or did until lately; as it said of itself at :attr:`seen`."""
+    """A process that runs tasks, or did until recently, as it reported itself at :attr:`seen`."""
 
     #: Different for each start.
     id: str
@@ -80,7 +81,9 @@ class Worker:
     store_away: Incident | None = None
 
     def can_run(self, task: str, partition: int | None = None) -> bool:
-        """Whether it is alive and polls a task; of a partitioned one, that partition. One that does not tell what it polls may."""
+        """Whether it is alive and polls a task, or, for a partitioned task, that partition. True if it does not report what it
+        polls.
+        """
         if not self.alive or self.stopping:
             return False
         if self.polls is None:
@@ -100,7 +103,9 @@ def polls_of(tasks: Iterable[Task]) -> Mapping[str, Sequence[int] | None] | None
 
 
 async def stored_workers(repository: Repository, now: datetime) -> Sequence[Worker]:
-    """All that have a row: those that are alive, then the others, each by host and start. Rows that are not valid are left out."""
+    """All workers that have a row: first those that are alive, then the others, each by host and start. Invalid rows are left
+    out.
+    """
     found = []
     async for rows in pages(repository, partitions.WORKERS, limit=_BULK):
         found += [worker for row in rows if row.state is State.SCHEDULED and (worker := _read(row.key.name, row.spec, now))]
@@ -108,7 +113,9 @@ async def stored_workers(repository: Repository, now: datetime) -> Sequence[Work
 
 
 async def forget_dead(repository: Repository, now: datetime) -> None:
-    """Remove the rows of workers that are dead for an hour, and what is not valid. Who was only paused comes back by itself."""
+    """Remove the rows of workers that have been dead for an hour, and invalid ones. A worker that was only paused registers
+    itself again.
+    """
     dead = []
     async for rows in pages(repository, partitions.WORKERS, limit=_BULK):
         for row in rows:

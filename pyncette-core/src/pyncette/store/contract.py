@@ -6,11 +6,11 @@ written once, as pure functions, in :mod:`pyncette.lifecycle`; this module says 
 For every method here:
 
 - times are passed in as aware UTC datetimes; a store never reads a clock to decide;
-- a batch is a convenience: every element is atomic by itself, the batch as a whole is not. A batch that raises may have
-  been applied in part. A key stands at most once in a batch;
-- expected outcomes are returned. What is raised is a fault: :class:`~pyncette.errors.TransientRepositoryError` where the call
-  may be repeated (it may have been applied anyway), :class:`~pyncette.errors.RepositoryError` where repeating is pointless;
-- a call returns or raises within a timeout of the store's own, and cancelling it at any await leaves the store usable;
+- a batch is a convenience: each element is atomic, the batch as a whole is not. A batch that raises may have been applied in
+  part. A key occurs at most once in a batch;
+- expected outcomes are returned, and faults are raised: :class:`~pyncette.errors.TransientRepositoryError` if the call may be
+  repeated (it may have been applied anyway), :class:`~pyncette.errors.RepositoryError` if repeating is pointless;
+- a call returns or raises within the store's timeout, and cancelling it at any await leaves the store usable;
 - calls of one repository object may run concurrently, also with those of other processes.
 """
 
@@ -71,7 +71,7 @@ class State(enum.StrEnum):
 
 
 class Row(NamedTuple):
-    """All that is stored of a task."""
+    """Everything that is stored for a task."""
 
     key: Key
     #: JSON text: the arguments. Opaque to the store.
@@ -110,7 +110,7 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A schedule to be stored under a key."""
+    """A schedule to store under a key."""
 
     key: Key
     spec: str
@@ -137,7 +137,7 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """What one claim brought."""
+    """The result of one claim."""
 
     claims: Sequence[Claim]
     #: The earliest ``ready_at`` among the rows asked for that were neither claimed nor put off; None if there is no such row. Earlier
@@ -153,7 +153,7 @@ class ClaimResult:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The occurrence is done: continue to ``next``, or remove the row where there is none."""
+    """The occurrence is done: continue with ``next``, or remove the row if there is none."""
 
     claim: Claim
     next: Target | None
@@ -175,7 +175,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Give up: keep the row, out of claims, with what went wrong."""
+    """Give up: keep the row with its error, and exclude it from claims."""
 
     claim: Claim
     error: str
@@ -219,7 +219,7 @@ class Page:
 
 
 class Repository(abc.ABC):
-    """What a store has to offer. See the module's docstring for what holds for every method."""
+    """What a store must implement. The module's docstring has the rules for every method."""
 
     #: False where nobody but this object ever writes the rows: then the engine need not poll for what it knows already.
     shared: bool = True
@@ -241,7 +241,7 @@ class Repository(abc.ABC):
 
     @abc.abstractmethod
     async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
-        """Remove rows, also held ones; for each key, whether there was one. Never repeated automatically."""
+        """Remove rows, even held ones. Returns for each key whether there was one. Never repeated automatically."""
 
     @abc.abstractmethod
     async def claim(
@@ -250,28 +250,30 @@ class Repository(abc.ABC):
         """Take up to ``limit`` (at least 1) rows of ``partition`` with ``ready_at <= now``, the longest ready first.
 
         With ``names``, only those rows. Each gets a new random lease, a raised epoch and one more attempt, and is locked until
-        ``now + lease_duration``. Two callers never both get a row; a caller that meets another may get fewer than are due.
-        A claim whose answer is lost is not undone: its rows come back when the lease expires. Where it has become expensive to look at
-        everything, rows that another process registered or resumed with a time in the past may be passed over, for a minute at
-        most, see :mod:`pyncette.looks`. A row that can't be read is skipped,
-        see :attr:`ClaimResult.unreadable`, and so is junk in an index.
+        ``now + lease_duration``. Two callers never get the same row; concurrent callers may get fewer rows than are due. A
+        claim whose answer is lost is not undone: its rows become ready again when the lease expires. Where a full scan has
+        become expensive, rows that another process registered or resumed with a time in the past may be skipped, for a minute
+        at most, see :mod:`pyncette.looks`. A row that can't be read is skipped, see :attr:`ClaimResult.unreadable`, and so is
+        junk in an index.
         """
 
     @abc.abstractmethod
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:
-        """Report on claims; one outcome for each settlement, in order.
+        """Settle claims. Returns one outcome for each settlement, in order.
 
         The rules are :func:`pyncette.lifecycle.settle`. A settlement under another lease than the row's writes nothing; one
-        that was applied before answers ALREADY and writes nothing. Repeating is safe.
+        that was applied before returns ALREADY and writes nothing. Repeating is safe.
         """
 
     @abc.abstractmethod
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
-        """The rows as they are stored, None for each that is absent; one that can't be read has the state UNREADABLE."""
+        """Return the rows as they are stored, None for each that is absent. A row that can't be read has the state
+        UNREADABLE.
+        """
 
     @abc.abstractmethod
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
-        """A page of the partition's rows; ``token`` is that of the page before.
+        """Return a page of the partition's rows; ``token`` is that of the previous page.
 
         The order is stable while rows are claimed and settled: each row that is present throughout appears on some page. A
         page may hold fewer than ``limit`` rows (a store may also return more, where it can't cut) and still have a successor.
@@ -281,7 +283,7 @@ class Repository(abc.ABC):
 
 @runtime_checkable
 class SupportsServerTime(Protocol):
-    """A store with a clock of its own, to which all workers are aligned."""
+    """A store with its own clock, which all workers use."""
 
     async def server_time(self) -> datetime:
         """The store's clock, aware, in UTC."""
@@ -290,7 +292,7 @@ class SupportsServerTime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What waits in a partition."""
+    """What is waiting in a partition."""
 
     rows: int
     #: Rows with ``ready_at <= now``.
@@ -314,24 +316,25 @@ class SupportsPartitions(Protocol):
     """A store that knows which partitions have rows."""
 
     async def partitions(self) -> Sequence[str]:
-        """The partitions that have rows, in any order."""
+        """Return the partitions that have rows, in any order."""
         ...
 
 
 @runtime_checkable
 class SupportsPause(Protocol):
-    """A store whose rows can be taken out of claims for a while, see :func:`pyncette.lifecycle.pause` and ``resume``."""
+    """A store whose rows can be excluded from claims for a while, see :func:`pyncette.lifecycle.pause` and ``resume``."""
 
     async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
-        """Pause rows; for each key, whether there is one. A run in progress continues and may be settled.
+        """Pause rows. Returns for each key whether there is one. A run in progress continues and may be settled.
 
-        ``memos``: what replaces the memo of some of the rows, in the same write, also of those that are paused already.
+        ``memos`` replaces the memos of some of the rows in the same write, even of those that are already paused.
         """
         ...
 
     async def resume(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:
-        """Schedule paused or failed rows again; for each key, whether there is one. What became due meanwhile runs at once.
+        """Schedule paused or failed rows again. Returns for each key whether there is one. What became due meanwhile runs at
+        once.
 
-        ``memos`` as for :meth:`pause`, also of rows that are scheduled already.
+        ``memos`` as for :meth:`pause`, even of rows that are already scheduled.
         """
         ...
