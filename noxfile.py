@@ -36,7 +36,7 @@ class Distribution:
     place: str = ""
     #: Each row takes long: the suite does with fewer, and faults are played without a load that the store could not carry.
     slow: bool = False
-    #: The servers that its own tests need, besides.
+    #: Further servers that its own tests need.
     tested_on: Sequence[str] = ()
     #: What mypy needs to know the types of its dependencies.
     stubs: Sequence[str] = ()
@@ -391,20 +391,20 @@ def _url(distribution: str, server: Mapping[str, str]) -> str:
 
 
 def _need_servers(session: nox.Session, distribution: str) -> None:
-    """Skip the session if a server of the distribution can't be had; in CI that is a failure."""
+    """Skip the session if a server of the distribution is not available; in CI that is a failure."""
     missing = [name for name, server in _servers_of(distribution).items() if not server]
     if missing:
         (session.error if os.environ.get("CI") else session.skip)(f"There is no {' and no '.join(missing)}; see above")
 
 
 def _servers_of(distribution: str) -> Mapping[str, Mapping[str, str]]:
-    """The environments of the servers of a distribution; that of one that can't be had is empty."""
+    """The environments of the servers of a distribution; empty for one that is not available."""
     described = DISTRIBUTIONS[distribution]
     return {name: _server(name) for name in (*(described.servers or []), *described.tested_on)}
 
 
 def _server(name: str) -> Mapping[str, str]:
-    """The environment of a server of tools/servers.py; nothing, if it can't be had."""
+    """The environment of a server of tools/servers.py; empty if it is not available."""
     return _starting(name).result()
 
 
@@ -609,7 +609,7 @@ MISSING_INTERPRETERS = [
 
 @session()
 def audit(session: nox.Session) -> None:
-    """Known vulnerabilities of what the distributions depend on, at both ends of the ranges. Not among the checks of every change: it changes by itself."""
+    """Known vulnerabilities of what the distributions depend on, at both ends of the ranges. Not part of the checks for every change, because its result changes without one."""
     session.install("pip-audit>=2.10")
     bounds = _lower_bounds()
     for end, requirements in {"lowest": bounds, "newest": [bound.replace("==", ">=") for bound in bounds]}.items():

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Not in a home directory: PostgreSQL refuses to run as root, and whoever it runs as instead has to reach it.
+#: Not in a home directory: PostgreSQL refuses to run as root, and the user that it runs as instead has to reach it.
 CACHE = Path(os.environ.get("PYNCETTE_SERVERS_CACHE") or Path(tempfile.gettempdir(), f"pyncette-servers-{os.getuid()}"))
 SECONDS_TO_START = 60
 _DYNAMODB = ROOT / "tools" / "dynamodb-local"
@@ -49,7 +49,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": NAME, "AWS_SECRET_ACCESS_KEY": NAME, "AWS_EC
 
 
 class CannotStart(Exception):
-    """Why a server can't be had here, and what to do; one line."""
+    """Why a server is not available here, and what to do; one line."""
 
 
 def say(text: str) -> None:
@@ -486,7 +486,7 @@ def mariadb(data: Path) -> Server:
 
 
 def dynamodb(data: Path) -> Server:
-    """AWS's own DynamoDB Local, from Maven Central; moto where that can't be had."""
+    """AWS's own DynamoDB Local, from Maven Central; moto where that is not available."""
     port = free_port()
     if jars := _dynamodb_local():
         command = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", str(_DYNAMODB / "Loopback.java")]

@@ -348,7 +348,7 @@ def test_processes_that_end_by_themselves_are_not_replaced(run):
     with run(LOOP, "--processes", "2") as running:
         wait_until(lambda: "asyncio.unix_events" in running.stdout, running)
         assert running.wait() == 0
-        assert running.stdout.count("has started") == running.stdout.count("by itself; not replacing it") == 2
+        assert running.stdout.count("has started") == running.stdout.count("on its own; not replacing it") == 2
 
 
 def test_lines_of_several_processes_say_whose_they_are(run):

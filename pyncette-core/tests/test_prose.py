@@ -45,6 +45,23 @@ BANNED = {
     r"a row of nobody": "a row that nobody polls",
     r"tried again and again": "retried",
     r"to be tried again": "will be retried",
+    r"(?:be|are|was|were) tried again|tries again": "is retried, retries",
+    r"in one go": "at once, together",
+    r"(?:go(?:es)?) with (?:FREQ|no other|the state)|go(?:es)? together": "can be combined",
+    r"(?<!served )by (?:itself|themselves)": "automatically, alone, on its own",
+    r"in vain": "to no effect",
+    r"(?:can't|to) be had": "is not available",
+    r"row of its own": "a separate row",
+    r"(?:is|was|are|were) looked whether|looks? whether": "check whether",
+    r"ought to": "should",
+    r"now and then": "at intervals, sometimes",
+    r"in hand": "holds",
+    r"(?<!name )of (?:yours|ours)": "your own, one of Pyncette's",
+    r"for want of": "without",
+    r"(?:time|timeout`*|lease) is over": "has passed, has expired",
+    r"or such\b": "for example",
+    r"the way of one": "the path of one",
+    r"hand what blocks": "run blocking code",
 }
 #: Names of files whose words are not ours to choose, or are about these.
 EXCUSED = {"test_prose.py", "CHANGELOG.md"}
@@ -102,6 +119,9 @@ def test_no_phrase_of_the_list_is_left(kind: str) -> None:
         "The processes are watched over.",
         "Once more ends the process at once.",
         "Who is there throughout is listed.",
+        "The rows are tried again.",
+        "Its parts don't go together.",
+        "A server that can't be had is skipped.",
     ],
 )
 def test_a_phrase_of_the_list_is_found(sentence: str) -> None:

@@ -213,7 +213,7 @@ def noting(note: Callable[[Row, Row, Settlement, Outcome], str | None]) -> Rules
 
 
 def sent(row: Row, after: Row, settlement: Settlement, outcome: Outcome) -> str | None:
-    """What came with the settlement, whoever holds the row."""
+    """What came with the settlement, whichever worker holds the row."""
     return after.memo if isinstance(settlement, Extend) or settlement.memo is None else settlement.memo
 
 

@@ -69,11 +69,11 @@ async def register(repository: Repository, *keys: Key, seconds: float = 0) -> No
 
 
 async def refused(call: Awaitable[object]) -> bool:
-    """Whether ``call`` is refused for good, with an error of ours; nothing else may come out of it."""
+    """Whether ``call`` is refused for good, with one of Pyncette's errors; it may raise nothing else."""
     try:
         await call
     except RepositoryError as error:
-        assert not isinstance(error, TransientRepositoryError), "what is refused as transient is tried again, in vain"
+        assert not isinstance(error, TransientRepositoryError), "a transient error is retried, although that can't help"
         return True
     except Exception as error:
         raise AssertionError(f"{type(error).__name__} was raised; it must be a RepositoryError") from error

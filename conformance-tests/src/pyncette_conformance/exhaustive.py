@@ -7,7 +7,7 @@ state, and would add nothing to the life of a single row. That stores keep to th
 
 ``python -m pyncette_conformance.exhaustive [--mutant NAME]`` prints the states seen and the first violation of I1 to I9.
 
-A state holds what really is (the row, what the workers know, the messages in transit) and what ought to be: the *promise*, which
+A state holds what really is (the row, what the workers know, the messages in transit) and what should be: the *promise*, which
 is what the user was told last and what applied commits have made of it, and the *grant*, the lease that somebody may
 believe in. The invariants compare the two.
 """
@@ -414,11 +414,11 @@ class Explorer:
         if (row.spec, row.schedule) != promise[:2]:
             raise Violation("I3: the row is not what was registered last")
         if (row.occurrence, row.execute_after) != promise[2:4]:
-            raise Violation(f"I9: the row is at {row.occurrence:%S}, where it ought to be at {promise.occurrence:%S}")
+            raise Violation(f"I9: the row is at {row.occurrence:%S}, where it should be at {promise.occurrence:%S}")
         if row.state is not promise.state or (row.error is None) != (row.state is not State.FAILED):
-            raise Violation(f"I3: the row is {row.state}, where it ought to be {promise.state}")
+            raise Violation(f"I3: the row is {row.state}, where it should be {promise.state}")
         if row.memo != promise.memo:
-            raise Violation(f"I3: the row's memo is {row.memo!r}, where it ought to be {promise.memo!r}")
+            raise Violation(f"I3: the row's memo is {row.memo!r}, where it should be {promise.memo!r}")
         if (row.ready_at is None) != (row.state is not State.SCHEDULED):
             raise Violation("I7: the row is never ready")
         if row.ready_at is None:

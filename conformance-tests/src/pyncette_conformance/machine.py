@@ -1,7 +1,7 @@
 """Random histories of calls, compared step by step with the reference store.
 
 Hypothesis invents the calls: from several workers, with clocks that lag, with settlements of any age, sent again or never. After each
-call the store must have answered as the reference does and hold the same rows, but for the random lease ids. Besides, a
+call the store must have answered as the reference does and hold the same rows, but for the random lease ids. In addition, a
 ledger checks what has to hold whatever the reference says: so that an error that both share is found, too.
 """
 
@@ -298,7 +298,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         claim = settlement.claim
         life = self.lives.get(claim.key)
         holds = life is not None and life.live is not None and life.live[0] == claim.lease
-        assert (outcome is Outcome.GONE) == (life is None), "I3: a row came or went by itself"
+        assert (outcome is Outcome.GONE) == (life is None), "I3: a row appeared or disappeared without a call"
         if life is None:
             return
         if isinstance(settlement, Extend):
@@ -325,7 +325,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         return self.session.call(call(self.session.workers[worker])), at_once(call(self.reference))
 
     def twin(self, age: int) -> Twin:
-        """The last claim that is not over yet, and with a greater ``age`` an older one, or one that is over."""
+        """The last claim that has not ended; with a greater ``age``, an older one, or one that has ended."""
         live = {life.live[0] for life in self.lives.values() if life.live is not None}
         claims = sorted(self.claims, key=lambda twin: twin.claim.lease in live)
         return claims[-1 - min(age, len(claims) - 1)]
@@ -345,7 +345,7 @@ class RepositoryMachine(RuleBasedStateMachine):
             self.note_outcome(settlement, outcome)
 
     def reference_rows(self, partition: str) -> Sequence[Row]:
-        """What the store ought to have stored."""
+        """What the store should have stored."""
         return at_once(all_rows(self.reference, partition))
 
     def translated(self, row: Row) -> Row:

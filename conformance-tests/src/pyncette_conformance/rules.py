@@ -1,4 +1,4 @@
-"""The rules of a row's life, each to be had for another."""
+"""The rules of a row's life, each of which can be replaced."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

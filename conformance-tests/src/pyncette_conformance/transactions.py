@@ -26,7 +26,7 @@ UserTransactions: TypeAlias = Callable[[], AbstractAsyncContextManager[UserTrans
 
 
 def opener(url: str) -> UserTransactions | None:
-    """For a store of ours at ``url``: what opens a connection, and closes it at the end; what is not committed is rolled back then."""
+    """For one of Pyncette's stores at ``url``: a function that opens a connection and closes it at the end, which rolls back what is not committed."""
     parsed = BackendURL.parse(url)
     begin = _OPENERS.get(parsed.scheme)
     return None if begin is None else lambda: begin(parsed)

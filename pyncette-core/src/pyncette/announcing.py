@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 #: Two hints about one partition are so far apart (seconds), then twice as far, up to the limit, as long as more is to be told meanwhile.
 #: So the first of a burst goes out at once, and a burst of any size is told a few times a second.
 _FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.25
-#: Where the store refuses to tell hints, it is asked again after so long (seconds).
+#: If the store refuses to send hints, the pause before the next try (seconds).
 _REFUSED_FOR = 60.0
-#: What waits at the end is told within so long (seconds), or not at all.
+#: How long sending the remaining hints at shutdown may take (seconds).
 _LAST_CHANCE = 0.3
 
 
@@ -30,7 +30,7 @@ class _Pause:
     """A partition that others were told about a moment ago."""
 
     backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE, _LAST_PAUSE))
-    #: What they are to be told when it is over: the earliest.
+    #: The hint to send when the pause ends: the earliest.
     ready_at: datetime | None = None
 
 

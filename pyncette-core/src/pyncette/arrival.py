@@ -70,7 +70,7 @@ async def compare_static_tasks(repository: Repository, clock: AlignedClock, task
     if over:
         await repository.unregister(clock.now(), over)
     if mended:
-        await repository.register(clock.now(), mended, force=True)  # nobody has it in hand: it is not due yet
+        await repository.register(clock.now(), mended, force=True)  # no worker holds it: it is not due yet
 
 
 def _tell_backlog(task: StaticTask, row: Row, now: datetime) -> None:

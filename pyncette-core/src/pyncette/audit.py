@@ -15,7 +15,7 @@ _OF_PROGRAMS = ("schedule", "unschedule")
 
 
 def check_by(by: str | None, what: str = "by") -> str | None:
-    """``by``, or another text that goes with it, as it is kept; raises ConfigurationError if it is none."""
+    """``by``, or a text that accompanies it, as it is kept; raises ConfigurationError if it is none."""
     if by is None:
         return None
     check_type(by, str, what)

@@ -192,7 +192,7 @@ class Background(Generic[_T]):
 
     def _refuse_all(self) -> None:
         """Answer all that waits for an event loop that is closed."""
-        self._woken = False  # first: who comes later finds that out by itself
+        self._woken = False  # first: later callers then wake it again
         for call in list(self._calls):
             call.answer(NotBegunError())
 
@@ -242,7 +242,7 @@ class Background(Generic[_T]):
             self._calls.discard(call)
 
     async def _resource(self) -> _T:
-        """What is open, or is opened for all who wait for it; a failure is theirs, and the next call tries again."""
+        """What is open, or is opened for all who wait for it; a failure goes to them, and the next call retries."""
         if self._opened is None or (self._opened.done() and self._opened.exception() is not None):
             self._opened = self._loop.create_future()
             self._holder = self._loop.create_task(self._hold(self._opened), name="pyncette-open", context=contextvars.Context())

@@ -36,7 +36,7 @@ def _blocking(
 
 
 class BlockingCalls:
-    """Each call of :class:`~pyncette.Client`; a test looks whether one is missing."""
+    """Each call of :class:`~pyncette.Client`; a test checks that none is missing."""
 
     def schedule_tasks(self, task: Task, instances: Iterable[Instance], *, force: bool = False, by: str | None = None) -> None:
         instances = list(instances)  # in this thread, to which what a generator uses may be bound

@@ -23,22 +23,22 @@ logger = logging.getLogger(__name__)
 _TELL_EVERY = 5.0
 #: After the shutdown timeout: when fixtures that have not ended are cancelled, how often, and when all is left behind (seconds).
 _CANCEL_AFTER, _CANCEL_EVERY, _CUT_AFTER = 0.2, 0.1, 0.75
-#: How long the last lines of the log may take (seconds): whoever reads them may have stopped reading.
+#: How long writing the last lines of the log may take (seconds): their reader may have stopped reading.
 _LAST_LINES = 0.2
 #: How many names stand in one line.
 _MOST_NAMES = 10
 #: How long the loop has to log a line (seconds) before a thread does.
 _LOOP_PATIENCE = 0.2
-#: How often it is looked whether threads have ended (seconds).
+#: How often to check whether threads have ended (seconds).
 _LOOK_EVERY = 0.02
 #: The name of the main task, which is not waited for, and how those of the threads of ``asyncio.to_thread`` begin.
 MAIN, _POOL = "pyncette-main", "asyncio_"
 
 
 class Ending:
-    """Begins once, and is over a second after the timeout at most.
+    """Begins once, and ends at most a second after the timeout.
 
-    A thread keeps the time, since a body may hold up the loop, and another one tells, since the log may hold up whoever tells.
+    A thread keeps the time, since a body may block the loop, and another one writes the log, since that may block, too.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: timedelta | None, *, with_process: bool) -> None:
@@ -121,7 +121,7 @@ class Ending:
         """Those that were started meanwhile, are at something, and hold up the end of the process."""
         started = [thread for thread in threading.enumerate() if thread not in self._threads_before and not thread.daemon]
         if self._timeout is None or not self._with_process:
-            # Whoever started another one may be about to end it, after main().
+            # A program that started another child may be about to end it, after main().
             started = [thread for thread in started if thread.name.startswith(_POOL)]
         return [thread for thread in started if not _is_idle(thread)]
 

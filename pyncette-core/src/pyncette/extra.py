@@ -1,6 +1,6 @@
 """Extra runs: of a static task or an instance, beside those of its schedule, which is left alone.
 
-Each is a once-off row of its own. Its schedule says which task it is a run of, and its name is one that no user's row can have. It has the
+Each is a separate once-off row. Its schedule says which task it is a run of, and its name is one that no user's row can have. It has the
 arguments that the origin had when it was asked for, so it runs whatever happens to the origin, and goes away when it has run.
 
 Those of an instance are in the partition of the instance, which is polled anyway. Those of a static task are in a partition of their own,
@@ -60,7 +60,7 @@ def extra_run(
 
 
 def bell(task: StaticTask, now: datetime) -> Registration:
-    """Tells whoever has seen another one of ``task`` that there may be extra runs."""
+    """Tells workers that have seen another bell of ``task`` that there may be extra runs."""
     return Registration(Key(partitions.BELLS, task.name), "{}", uuid.uuid4().hex, Target(now, now))
 
 

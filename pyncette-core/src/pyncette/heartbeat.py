@@ -52,7 +52,7 @@ def with_heartbeat(
                 return await run(context)
             beating = asyncio.create_task(_beat(context, lease_remaining_ratio))
             try:
-                # The body stays in the task that runs it: whatever it raises, and whoever cancels it, is passed on as without heartbeats.
+                # The body stays in the task that runs it: exceptions and cancellations pass through as they do without heartbeats.
                 with _Interruption(beating) if cancel_on_lease_lost else contextlib.nullcontext():
                     return await run(context)
             finally:
@@ -95,7 +95,7 @@ class _Interruption:
 
 
 async def _beat(context: Context, lease_remaining_ratio: float) -> None:
-    """Extend the lease again and again; raises LeaseLostException when it is over."""
+    """Extend the lease repeatedly; raises LeaseLostException when it is lost."""
     spare = context.task.lease_duration.total_seconds() * lease_remaining_ratio
     while True:
         await asyncio.sleep(max(0.0, context.lease_remaining.total_seconds() - spare))

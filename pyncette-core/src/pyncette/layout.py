@@ -1,6 +1,6 @@
 """How the instances of a template are laid out in the store: one stored fact for each, which all processes have to agree on.
 
-The fact is a row of its own, keyed by the template's name. It is made in two steps, of which only the second says anything:
+The fact is a separate row, keyed by the template's name. It is made in two steps, of which only the second says anything:
 
 1. ``register`` inserts it *undecided*. Every process may do so, and repeat it: a row that is there stays as it is.
 2. ``claim`` by name gives it to one process at a time, whose ``Commit`` writes the layout into the row's occurrence and puts the
@@ -153,7 +153,7 @@ async def stored_layouts(repository: Repository) -> Mapping[str, Layout]:
 
 
 async def paused_templates(repository: Repository) -> Mapping[str, Row]:
-    """The facts of templates that are paused as a whole, by the name of the template: whoever polls looks whether that is so."""
+    """The facts of templates that are paused as a whole, by the name of the template; workers read them before they poll."""
     return {row.key.name: row async for page in pages(repository, partitions.LAYOUTS) for row in page if row.state is State.PAUSED}
 
 
@@ -199,7 +199,7 @@ async def _decide(repository: Repository, clock: AlignedClock, templates: Sequen
     while True:
         not_before = _UNDECIDED.execute_after
         if clock.monotonic() - since > _LEASE.total_seconds():
-            # Whoever has claimed it is dead, or waits for longer than its lease. Its clock may be far ahead: what was seen here counts.
+            # The process that claimed it is dead, or waits for longer than its lease. Its clock may be far ahead: what was seen here counts.
             undecided = [rows[key].ready_at for key in pending if key in rows]  # what is decided must stay out of reach
             not_before = max(filter(None, undecided), default=not_before)
             since = clock.monotonic()
@@ -232,7 +232,7 @@ async def _write(
         now = max(clock.now(), not_before)
         result = await repository.claim(now, partitions.LAYOUTS, lease_duration=_LEASE, limit=len(names), names=names)
         claims.update((claim.key, claim) for claim in result.claims)
-    # All processes go by one order, and give back what comes after a fact that another one has in hand. Else each of two could
+    # All processes go by one order, and release what comes after a fact that another one holds. Otherwise each of two could
     # decide a part, and both be refused forever.
     first = dict.fromkeys(itertools.takewhile(claims.__contains__, pending))
     settling: list[Settlement] = [Commit(claims[key], Layout.of(pending[key]).target()) for key in first]

@@ -24,7 +24,7 @@ runs = logging.getLogger("pyncette.runs")
 
 #: How many events may wait for a listener; what comes then is left out.
 _MOST_WAITING = 10_000
-#: How often it is looked whether the listeners have ended (seconds).
+#: How often to check whether the listeners have ended (seconds).
 _LOOK_EVERY = 0.01
 
 

@@ -158,7 +158,7 @@ _EMPTY = Memo()
 
 
 def of_success(occurrence: int, started: int, ended: int, attempt: int, worker: str) -> str:
-    """The text of a memo that has a run that succeeded and nothing else. Each run of each task makes one, so it is made in one go.
+    """The text of a memo that has a run that succeeded and nothing else. Each run of each task makes one, so it is built with a single format.
 
     :param occurrence: this and the other times in microseconds since 1970.
     :param worker: as :func:`quoted` gives it.

@@ -4,7 +4,7 @@ Each row is registered at its destination before it is taken away at its source,
 claimed at the source, under a lease as any run has, so that nobody runs it there, and what was changed there in between is noticed:
 the claim does not end well, and the copy is withdrawn.
 
-Whoever is stopped in between leaves rows that are in both places, or held at the source until the lease expires. Another call finds
+A call that is stopped midway leaves rows that are in both places, or held at the source until the lease expires. Another call finds
 and ends it; until then an occurrence that becomes due may run in either place.
 """
 

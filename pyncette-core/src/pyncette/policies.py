@@ -146,7 +146,7 @@ def _fraction(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / 2**64
 
 
-# --- which go together ------------------------------------------------------------------------------------------------
+# --- which can be combined ------------------------------------------------------------------------------------------------
 
 
 class _Declared(Protocol):

@@ -102,7 +102,7 @@ class Signals:
     # --- in the main thread -----------------------------------------------------------------------------------------------
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        # Nothing may be logged here: it may have interrupted whoever holds the log.
+        # Nothing may be logged here: it may have interrupted code that holds the log's lock.
         if self._handled_at is None:
             self._handled_at = time.monotonic()
             self._number = number
@@ -167,7 +167,7 @@ _mask = threading.local()
 
 
 def _before_fork() -> None:
-    # A signal for the child that comes before it has its own handlers would be taken for one of ours.
+    # A signal for the child that comes before it has its own handlers would be taken for one for this process.
     if _active is not None:
         _mask.value = signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
 

@@ -74,9 +74,9 @@ class Task:
     max_attempts: Final[int | None] = None
     #: The pause before a retry under FailureMode.UNLOCK. None: one poll interval.
     retry_delay: Final[timedelta | None] = None
-    #: How often, and when, a failed occurrence is tried again; None: by the failure mode and the two above, its short form.
+    #: How often and when a failed occurrence is retried; None: by the failure mode and the two above, its short form.
     retry: Final[Retry | None] = None
-    #: 1: no two runs of a row at the same time, which AT_MOST_ONCE does not say by itself.
+    #: 1: no two runs of a row at the same time, which AT_MOST_ONCE alone does not guarantee.
     max_running: Final[int | None] = None
     #: For how long the store remembers each run. None: not at all.
     history: timedelta | None = None

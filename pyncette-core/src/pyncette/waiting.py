@@ -64,7 +64,7 @@ class Turns:
         """The right to one connection, and the time to use it. To leave it without an exception is to say that the server has answered.
 
         :param urgent: a connection is kept for calls such as this, and the others share the rest.
-        :raises TimeoutError: the time is over, perhaps before the turn.
+        :raises TimeoutError: the time has passed, perhaps before the turn came.
         """
         time = asyncio.get_running_loop().time
         began = time()

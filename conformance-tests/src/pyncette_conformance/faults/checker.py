@@ -82,7 +82,7 @@ class Report:
     #: Seconds from the nominal time of an occurrence to the start of its first run.
     lateness: Sequence[float] = ()
     violations: list[Violation] = field(default_factory=list)
-    #: Filled in by whoever ran the scenario.
+    #: Filled in by the code that ran the scenario.
     title: str = ""
     notes: str = ""
     seconds: float = 0.0
@@ -320,7 +320,7 @@ def _check_bodies_apart(history: History, clock_error: float) -> Iterator[Violat
 
 
 def _check_claims_apart(history: History) -> Iterator[Violation]:
-    """In store time no claim is granted before the lease of the one before is over, or its holder has given it up."""
+    """In store time no claim is granted before the previous lease has expired, or its holder has given it up."""
     for name, by_token in history.claims_of.items():
         claims = [claim for token in sorted(by_token) for claim in by_token[token]]
         for claim, following in pairwise(claims):

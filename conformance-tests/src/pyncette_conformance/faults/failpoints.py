@@ -7,7 +7,7 @@ of the repository for what happens to a call, ``METHOD.before`` and ``METHOD.aft
 
     settle=applied-then-error%30     of ten settlements three are applied, but the caller is told that they failed
     register.before=stop@1           the process stops itself (SIGSTOP) before its first insert; somebody has to continue it
-    claim.after=kill@3               the process dies with its third claim in hand
+    claim.after=kill@3               the process dies holding its third claim
     settle=duplicate-late%20:0.5     the call is delivered again half a second later
     driver=error%30                  three of ten statements fail with an error of the store's own driver
     clock=ahead:-30                  the clock is half a minute slow
@@ -182,7 +182,7 @@ class Failpoints(Wrapper):
     def _later(self, fault: Fault, call: Callable[[], Awaitable[T]]) -> None:
         async def deliver() -> None:
             await asyncio.sleep(fault.seconds)
-            with contextlib.suppress(Exception):  # whoever called has had an answer, and expects no other
+            with contextlib.suppress(Exception):  # the caller has received an answer, and expects no other
                 self._record_lost(fault, await call())
 
         task = asyncio.create_task(deliver())

@@ -23,7 +23,7 @@ from pyncette_conformance.faults.runlog import RunLog, What
 __all__ = ["FAULTS", "main"]
 
 #: The help of ``--fault``.
-FAULTS = f"see pyncette_conformance.faults.failpoints; besides those in the environment variable {VARIABLE}"
+FAULTS = f"see pyncette_conformance.faults.failpoints; in addition to those in the environment variable {VARIABLE}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -88,7 +88,7 @@ class TestCancellation(Conformance):
     @pytest.mark.parametrize("force", [False, True])
     @scenario()
     async def test_of_register_in_place_of_another_schedule(self, store: Store, answered: bool, force: bool) -> None:
-        """I9, I14. Spec, schedule, time and revision go together."""
+        """I9, I14. Spec, schedule, time and revision change together."""
 
         async def prepare(keys: Sequence[Key]) -> Callable[[], Coroutine[Any, Any, object]]:
             await register(store.repository, *keys)

@@ -267,7 +267,7 @@ class TestClaim(Conformance):
 
     @scenario()
     async def test_what_is_ready_next_is_exact(self, store: Store) -> None:
-        """I4. The engine sleeps until then; a microsecond less and it would poll in vain, more and it would be late."""
+        """I4. The engine sleeps until then; a microsecond less and it would poll too early, more and it would be late."""
         for now in [T0, datetime.fromisoformat("8999-12-31T23:59:59.999999+00:00")]:
             key = store.key()
             await store.repository.register(now, [Registration(key, "{}", SCHEDULE, Target(now + TICK, now + TICK))])

@@ -1,4 +1,4 @@
-"""What an acknowledged call wrote is in the store, whoever looks, and after the writer is gone."""
+"""What an acknowledged call wrote is in the store for every reader, even after the writer is gone."""
 
 import asyncio
 

@@ -145,7 +145,7 @@ class TestHistory(Conformance):
 
     @scenario("supports_history")
     async def test_what_can_not_be_encoded_is_refused_or_kept(self, store: Store) -> None:
-        """I10. An error of ours; and the others can be appended anyway."""
+        """I10. One of Pyncette's errors; and the others can be appended anyway."""
         key = store.key()
         bad = entry(key, 1, text="a\ud83d")
         kept = not await refused(append(store, bad))

@@ -163,7 +163,7 @@ class TestList(Conformance):
     @pytest.mark.parametrize("token", JUNK, ids=lambda token: ascii(token)[:30])
     @scenario()
     async def test_a_token_that_no_page_had_is_refused_or_begins_somewhere(self, store: Store, token: str) -> None:
-        """I10. It comes from an operator or over the network: whatever it is, nothing worse comes of it than an error of ours."""
+        """I10. It comes from an operator or over the network: whatever it is, it causes nothing worse than one of Pyncette's errors."""
         keys = store.keys(3)
         others = store.keys(3)
         await register(store.repository, *keys, *others)

@@ -185,7 +185,7 @@ class TestMemo(Conformance):
 
     @scenario("supports_pause")
     async def test_pausing_and_resuming_replace_it_where_they_are_told_to(self, store: Store) -> None:
-        """For each key by itself, whichever comes first; what is not named keeps its own."""
+        """For each key separately, in any order; keys that are not named keep theirs."""
         assert isinstance(store.repository, SupportsPause)
         keys = store.mixed_keys(9)
         for key in keys[:-1]:
@@ -250,7 +250,7 @@ class TestMemo(Conformance):
 
     @scenario()
     async def test_one_that_can_not_be_encoded_is_refused_or_kept(self, store: Store) -> None:
-        """I10. An error of ours, and nothing is written; or the very same text."""
+        """I10. One of Pyncette's errors, and nothing is written; or the very same text."""
         good, bad = store.keys(2)
         claims = [await noted(store, key) for key in (good, bad)]
         before = await store.row(bad)

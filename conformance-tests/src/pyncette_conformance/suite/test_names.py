@@ -225,7 +225,7 @@ class TestNames(Conformance):
     @pytest.mark.parametrize("name", ["a\ud83d", "\udc00", "\ude00\ud83d"], ids=ascii)
     @scenario()
     async def test_names_that_can_not_be_encoded_are_refused_or_kept(self, store: Store, name: str) -> None:
-        """I10, I13. Half a surrogate pair: an error of ours, or a row under this very name, and under no other."""
+        """I10, I13. Half a surrogate pair: one of Pyncette's errors, or a row under this very name, and under no other."""
         good, absent, bad = *store.keys(2), store.key(name)
         replaced = [bad._replace(name=each) for each in ("a?", "?", "a\ufffd", "\ufffd", "a", "", "??", "\ufffd\ufffd")]
         await register(store.repository, good)

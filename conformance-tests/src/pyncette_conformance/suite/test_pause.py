@@ -110,7 +110,7 @@ class TestPause(Conformance):
 
     @scenario("supports_pause")
     async def test_a_paused_row_has_no_error(self, store: Store) -> None:
-        """An error goes with the state failed, and with no other."""
+        """Only the state failed has an error."""
         key = store.key()
         await register(store.repository, key)
         await settle(store.repository, T0, Fail(await claim_one(store.repository, key), "it broke"))

@@ -132,7 +132,7 @@ class TestRegister(Conformance):
     @pytest.mark.parametrize("seconds", [-10, 0, 5, 100], ids=["overdue", "now", "sooner", "later"])
     @scenario()
     async def test_another_schedule_replaces_everything(self, store: Store, seconds: float) -> None:
-        """I9. Spec, schedule, occurrence and execute_after go together; the revision tells."""
+        """I9. Spec, schedule, occurrence and execute_after change together, as the revision shows."""
         key = store.key()
         await register(store.repository, key, seconds=10)
         before = await store.row(key)

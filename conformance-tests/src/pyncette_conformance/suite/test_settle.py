@@ -1,4 +1,4 @@
-"""settle: what happens to a claim's row, and what a settlement that comes late, twice or in vain is told."""
+"""settle: what happens to a claim's row, and the outcome of a settlement that comes late, twice, or to no effect."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -142,7 +142,7 @@ def claimed(claim: Claim, **changes: object) -> Row:
 
 
 async def claim_new(store: Store, seconds: float = 0) -> Claim:
-    """A claim made at T0 to a row of its own."""
+    """A claim made at T0 on a new row."""
     key = store.key()
     await register(store.repository, key, seconds=seconds)
     return await claim_one(store.repository, key)

@@ -90,7 +90,7 @@ class TestTransactions(Conformance):
 
     @scenario("supports_transactions", "shared")
     async def test_it_is_the_owner_who_ends_it_after_many_calls(self, store: Store, begin: UserTransactions) -> None:
-        """Nothing in between commits or rolls back, as some servers do by themselves."""
+        """Nothing in between commits or rolls back, as some servers do automatically."""
         keys = store.many_keys()
         async with begin() as transaction:
             within = joined(store, transaction)
@@ -226,7 +226,7 @@ class TestTransactions(Conformance):
 
     @scenario("supports_transactions", "shared")
     async def test_a_connection_without_a_transaction_is_refused(self, store: Store, begin: UserTransactions) -> None:
-        """Each call would be committed by itself, which is not what its owner relies on."""
+        """Each call would be committed separately, which is not what its owner relies on."""
         key = store.key()
         async with begin() as transaction:
             within = joined(store, transaction)

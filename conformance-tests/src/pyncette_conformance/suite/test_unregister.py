@@ -1,4 +1,4 @@
-"""unregister: rows go away at once, whoever holds them."""
+"""unregister: rows are removed at once, even while they are held."""
 
 import asyncio
 

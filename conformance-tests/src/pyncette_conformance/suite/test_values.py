@@ -291,7 +291,7 @@ class TestValues(Conformance):
     @pytest.mark.parametrize("field", ["spec", "schedule", "error"])
     @scenario()
     async def test_what_can_not_be_encoded_is_refused_or_kept(self, store: Store, field: str) -> None:
-        """I10. Half a surrogate pair: an error of ours, and nothing stored that can't be read back; or the very same text."""
+        """I10. Half a surrogate pair: one of Pyncette's errors, and nothing stored that can't be read back; or the very same text."""
         good, bad = store.keys(2)
         text = "a\ud83d"
         await register(store.repository, good, bad)

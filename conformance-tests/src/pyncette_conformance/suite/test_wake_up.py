@@ -46,7 +46,7 @@ async def _listening(repository: Repository) -> AsyncIterator[_Listener]:
         heard = asyncio.create_task(listener.news.wait())  # of the first batch, which is empty
         await asyncio.wait([task, heard], timeout=_SOON, return_when=asyncio.FIRST_COMPLETED)
         if task.done() and task.exception() is None:
-            pytest.skip("optional: wakeups() ended by itself, so it can't listen here")
+            pytest.skip("optional: wakeups() ended, so it can't listen here")
         assert not task.done(), f"it can't listen: {task.exception()!r}"
         assert heard.done(), "nothing says that it listens"
         assert listener.heard == [], "the first batch is not empty"

@@ -1,7 +1,7 @@
 """Tasks of Pyncette in etcd: a key-value store with conditional writes, spoken to through its JSON gateway.
 
 etcd changes keys on a condition, several at once if need be, so the repository is a :class:`CompareAndSetRepository`, and keeps its
-index by itself: a key of its own in the order of time, written in the same transaction as the row. What is stored, below a prefix:
+index itself: a separate key in the order of time, written in the same transaction as the row. What is stored, below a prefix:
 
 - ``rows/`` + partition + ``/`` + name: when the row is ready, in 20 characters, and a JSON object of all of it;
 - ``ready/`` + partition + ``/`` + the same 20 characters + ``/`` + name: empty; in the order in which rows get ready;
@@ -140,7 +140,7 @@ class EtcdRepository(CompareAndSetRepository):
             due = []
             for entry in entries:
                 time, _, name = entry[len(first) :].partition(b"/")
-                with contextlib.suppress(UnicodeDecodeError):  # no entry of ours
+                with contextlib.suppress(UnicodeDecodeError):  # not one of our entries
                     due.append((entry, time, Key(partition, name.decode())))
             for (entry, time, _), stored in zip(due, await self.read_many([key for _, _, key in due]), strict=True):
                 if isinstance(stored, Exception):

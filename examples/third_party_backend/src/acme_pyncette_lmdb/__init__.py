@@ -282,7 +282,7 @@ def _ready(txn: Transaction, partition: str) -> Iterator[tuple[datetime, Row]]:
                     yield at, row._replace(ready_at=at)
                 elif row.ready_at == at:
                     yield at, row
-        # Whatever else is there is no entry of ours.
+        # Whatever else is there is not one of our entries.
 
 
 def _scan(txn: Transaction, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:

@@ -58,7 +58,7 @@ def run_command(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception:
-        # The program's own, or a fault of ours: whoever repairs it needs all of it. It may contain anything.
+        # An error of the program, or a fault in Pyncette: the full traceback is needed to repair it. It may contain anything.
         for line in traceback.format_exc().rstrip().split("\n"):
             say(line, sys.stderr)
         return 1

@@ -13,7 +13,7 @@ from pyncette.errors import ConfigurationError
 __all__ = ["add_more"]
 
 _GROUP = "pyncette.commands"
-#: Commands of ours that live elsewhere: what each does, and what to install.
+#: Commands in other distributions: what each does, and what to install.
 _KNOWN = {"dashboard": ("inspect and control an application in a browser", "pyncette-dashboard[server]")}
 
 

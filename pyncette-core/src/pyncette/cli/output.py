@@ -1,6 +1,6 @@
 """What commands print: a table for people, or one JSON object a line for programs.
 
-Names, schedules and errors come from whoever schedules tasks, and rows from whoever can write to the store. So whatever is printed goes
+Names, schedules and errors come from everyone who schedules tasks, and rows from everyone who can write to the store. So whatever is printed goes
 through :func:`say`, which lets nothing pass that moves a cursor, changes colours, hides, or turns text around. JSON has escapes of its own.
 """
 
@@ -29,7 +29,7 @@ class OutputError(Exception):
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"The result can't be written: {error.strerror or error}")
-        #: Whoever read it has enough.
+        #: The reader has closed the pipe.
         self.enough = isinstance(error, BrokenPipeError)
 
 

@@ -22,7 +22,7 @@ _MAX_REPORT_BYTES = 4096
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run an application until a signal, or until it ends by itself."""
+    """Run an application until a signal, or until it ends."""
     if arguments.lifeline is None:
         return _run(arguments)
     os.set_inheritable(arguments.report, False)

@@ -1,4 +1,4 @@
-"""What the store has, by the names that operators use: tasks that are declared, and whatever there is besides."""
+"""What the store has, by the names that operators use: declared tasks, and all others."""
 
 import contextlib
 from collections import Counter
@@ -113,7 +113,7 @@ async def opened(app: Pyncette, *, changing: bool = False) -> AsyncIterator[Pync
 
 
 async def groups(app_context: PyncetteContext) -> Sequence[Group]:
-    """All that is declared, in order, then all that is stored besides: renamed, removed, or another application's."""
+    """All declared tasks, in order, then all other stored ones: renamed, removed, or another application's."""
     repository = app_context.repository
     occupied, nobodys = await _occupied(repository)
     # What is stored as a fact counts; where there is none, what the rows tell.
@@ -239,7 +239,7 @@ class Totals:
     ready: datetime | None
     #: How many rows are in each state; None for a template that has too many to look at each.
     states: Mapping[str, int] | None = None
-    #: How many extra runs there are besides, if they were counted.
+    #: The number of extra runs, if they were counted.
     extra: int = 0
 
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 #: The pause before a dead process is replaced (seconds): doubled at each death in a row, up to the limit.
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0
-#: A process that lived so long (seconds) did not die of how it started.
+#: A process that lived this long (seconds) did not die because of a failed start.
 _STEADY_AFTER = 60.0
 #: A process that is still there so long after the shutdown timeout (seconds) is killed: its own limit is a second.
 _KILL_AFTER = 2.0
@@ -75,7 +75,7 @@ class _Supervisor:
                 logger.log(logging.INFO if well else logging.ERROR, "%s", what)
                 break
             if code == 0 and report == ENDED:
-                logger.info("%s by itself; not replacing it", what)
+                logger.info("%s on its own; not replacing it", what)
                 return
             if time.monotonic() - begun >= _STEADY_AFTER:
                 pauses.reset()

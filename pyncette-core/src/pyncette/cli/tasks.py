@@ -21,9 +21,9 @@ from pyncette.tasks import PartitionedTask, StaticTask, Task, stored_arguments
 
 __all__ = ["list_tasks", "show"]
 
-#: What is told of a template besides how many of its instances are due.
+#: The states of instances that a template's line counts, besides those that are due.
 _TOLD = ("scheduled", "running", "lease expired", "retrying", "paused", "failed", "unreadable")
-#: How many instances are described before whoever pressed Ctrl-C is listened to.
+#: How many instances are described between checks for Ctrl-C.
 _BREATH = 1000
 
 

@@ -32,7 +32,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _MICROSECOND = timedelta(microseconds=1)
 #: How many rows that are left out are named.
 _EXAMPLES = 5
-#: How many lines are worked out before whoever pressed Ctrl-C is listened to.
+#: How many lines are computed between checks for Ctrl-C.
 _BREATH = 1000
 
 

@@ -52,7 +52,7 @@ def add_verbs(add: Add) -> None:
         "shop.py:app deliver",
         "shop.py:app deliver --prefix test- --yes",
     )
-    parser.add_argument("--note", metavar="TEXT", help="the reason, shown to whoever lists paused tasks")
+    parser.add_argument("--note", metavar="TEXT", help="the reason, shown where paused tasks are listed")
     _add_bulk(parser)
     parser = _add(
         add,

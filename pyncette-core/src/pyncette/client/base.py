@@ -46,7 +46,7 @@ class Opened:
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._aligning: asyncio.Task[None] | None = None
-        # Once, for to look whether somebody has the methods of a protocol costs more than all else in a call.
+        # Once, because checking for the methods of a protocol costs more than everything else in a call.
         self._server_time = repository.server_time if isinstance(repository, SupportsServerTime) else None
         self._announcer = Announcer(repository, clock, poll_interval)
 

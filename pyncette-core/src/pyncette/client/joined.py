@@ -22,7 +22,7 @@ __all__ = ["Ask", "Joined", "asked", "driven", "repository_within"]
 
 _T = TypeVar("_T")
 
-#: How soon it is looked whether a transaction has ended (seconds), then twice as late, up to the limit; after how long no more.
+#: The pause before checking whether a transaction has ended (seconds), doubled up to the limit; and when to stop checking.
 _FIRST_LOOK, _LAST_LOOK, _LONGEST = 0.002, 0.1, 60.0
 
 #: By which a database is told from others that have a table of the same name, for each open store. See :meth:`Joined._now`.
@@ -48,7 +48,7 @@ class Joined(Opened):
         self._outside = outside
         self._ask = ask
         self._blocking: bool = getattr(repository, "blocking", False)
-        #: Whether it is known to be the database of the tasks; a store may have looked by itself.
+        #: Whether it is known to be the database of the tasks; a store may have checked that itself.
         self._checked: bool = getattr(repository, "in_same_database", False)
         self._in_transaction: Callable[[], bool] | None = getattr(repository, "in_transaction", None)
         if self._blocking or isinstance(outside.repository, SupportsWakeUp):

@@ -32,8 +32,8 @@ class Bounded(Schedule):
         row and the time of the occurrence: another attempt, and another process, find the same.
     :param start_at: aware. No occurrence is before it. An interval counts from it.
     :param end_at: aware. No occurrence is after it.
-    :param max_runs: after this many runs it ends. They are counted by whoever runs it.
-    :raises ScheduleError: one of them is not valid, or they don't go together.
+    :param max_runs: after this many runs it ends. The worker that runs it counts them.
+    :raises ScheduleError: one of them is invalid, or they can't be combined.
     """
 
     schedule: Schedule

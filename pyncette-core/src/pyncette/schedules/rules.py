@@ -135,7 +135,7 @@ class _Recurrence:
     __slots__ = ("_excluded", "_interval", "_patience", "_rule", "_unit", "_wkst", "elapsed", "start")
 
     def __init__(self, words: Words, excluded: frozenset[datetime | date]) -> None:
-        """:raises ScheduleError: the parts don't go together."""
+        """:raises ScheduleError: the parts can't be combined."""
         self.start = start = words.start or _BEGINNING
         self._excluded = excluded
         numbers = {part: list(values) for part, values in words.numbers.items()}

@@ -30,7 +30,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-#: The pauses before rows are tried again that others changed meanwhile (seconds), the longest that they can be.
+#: The longest pauses before retrying rows that others changed meanwhile (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.06
 
 

@@ -21,13 +21,13 @@ class Hint(NamedTuple):
 class SupportsWakeUp(Protocol):
     """A store through which processes wake each other, so that none has to wait for its next poll.
 
-    A hint is nothing but a hint: it may be lost, doubled, late or wrong, and whoever hears one finds out by a claim what is true.
+    A hint is nothing but a hint: it may be lost, duplicate, late or wrong, and its receiver finds out what is true by claiming.
     """
 
     async def wake(self, hints: Sequence[Hint]) -> None:
         """Tell ``hints``, of distinct partitions, to all that listen through other repository objects.
 
-        Called after the rows are stored. Does nothing where others see by themselves that something was stored. What it raises costs
+        Called after the rows are stored. Does nothing where others notice writes without it. What it raises costs
         nobody more than the hints. Repeating is safe.
         """
         ...
@@ -36,7 +36,7 @@ class SupportsWakeUp(Protocol):
         """What others tell, for as long as somebody asks, on a connection of its own.
 
         The first batch is empty and says that it listens from now on; a later empty one that some hints may have been missed. It raises
-        what other calls raise if it can't listen, also when the connection is lost, and may be called again then. It ends by itself where
+        what other calls raise if it can't listen, also when the connection is lost, and may be called again then. It ends where
         there is no use in calling it again. What is told and is not valid is passed over. Closing it takes no longer than a moment.
         """
         ...

@@ -51,7 +51,7 @@ class SupportsHistory(Protocol):
     async def prune(self, now: datetime, *, limit: int) -> int:
         """Remove up to ``limit`` entries with ``expires_at <= now``, whatever their partition; how many there were.
 
-        What the store removes by itself in due time, this may leave to it.
+        It may leave entries that the store itself removes in time.
         """
         ...
 

@@ -55,7 +55,7 @@ class SupportsTransactions(Protocol):
         Where ``connection`` is synchronous, the repository has a true attribute ``blocking``, and its coroutines never suspend.
 
         :raises ConfigurationError: it is not a connection that this store knows; or, from each call: it is closed, is in no transaction,
-            so that each statement would be committed by itself, or leads to another database. Nothing has been written then.
+            so that each statement would be committed separately, or leads to another database. Nothing has been written then.
         """
         ...
 
@@ -100,7 +100,7 @@ class UserConnection(abc.ABC):
         return True
 
     async def pause(self, seconds: float) -> None:
-        """Wait before something is tried again."""
+        """Wait before a retry."""
         if self.blocking:
             time.sleep(seconds)  # noqa: ASYNC251 - a thread of the user's, without an event loop
         else:
@@ -224,7 +224,7 @@ class JoinedRepository(Repository):
     async def claim(
         self, now: datetime, partition: str, *, lease_duration: timedelta, limit: int, names: Sequence[str] | None = None
     ) -> ClaimResult:
-        """Refused: whoever runs a task must not lose it to a rollback."""
+        """Refused: a rollback must not undo the claim of a running task."""
         raise RepositoryError("Nothing can be claimed within a transaction; run tasks with the application itself")
 
     async def settle(self, now: datetime, settlements: Sequence[Settlement]) -> Sequence[Outcome]:

@@ -13,7 +13,7 @@ __all__ = ["Look", "Looks"]
 
 #: Seconds that a look at everything may take, however often there is one.
 _EXPENSIVE = 0.01
-#: The part of all time that more expensive ones may take; but there is one at least so often (seconds).
+#: The share of the time that more expensive ones may take; and the longest pause between two of them (seconds).
 _SHARE, _AT_LEAST_EVERY = 0.05, 60.0
 #: How late rows of others may appear: their calls take a while, and their clocks differ a little.
 _BEFORE = timedelta(seconds=5)

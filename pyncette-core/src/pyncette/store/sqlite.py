@@ -223,7 +223,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
         return JoinedRepository(joined, user, self, in_same_database=True)
 
     async def wake(self, hints: Sequence[Hint]) -> None:
-        """Does nothing: whoever listens sees that something was written."""
+        """Does nothing: listeners notice that something was written."""
 
     def wakeups(self) -> AsyncGenerator[Sequence[Hint], None]:
         return looking(self._address if self.shared else None, self._sql[READY], self._where, self._table)

@@ -20,7 +20,7 @@ __all__ = ["Connection"]
 
 T = TypeVar("T")
 
-#: The pauses before a function is tried again that met another connection (seconds), the longest that they can be.
+#: The longest pauses before retrying a function that met another connection (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.02
 
 
@@ -91,7 +91,7 @@ class Connection:
         """The turn of a call, which ends in time; whether it is late: then it may be tried once, if that can be at once.
 
         As long as the calls before this one make progress, their number is no reason to fail. But if the wait for one's turn never
-        counted, they would wait in vain one after the other for who keeps the database locked.
+        counted, they would wait, one after the other, for a connection that keeps the database locked.
         """
         time = asyncio.get_running_loop().time
         began = time()
@@ -118,7 +118,7 @@ class Connection:
             self._commits += 1
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
-                db.rollback()  # does nothing where SQLite has done so by itself
+                db.rollback()  # does nothing if SQLite has already done so
             raise
 
     async def _in_thread(self, db: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -6,7 +6,7 @@ from pyncette.errors import RepositoryError, StoreMissingError, TransientReposit
 
 __all__ = ["is_busy", "is_no_text", "translated"]
 
-#: Another connection is in the way, and soon won't be. These are not raised but tried again until the timeout.
+#: Another connection holds a lock for a moment. These are not raised but retried until the timeout.
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 #: Nothing is wrong with the call, and all the other calls fail alike until somebody helps: so they are to be repeated.
 _TRANSIENT = {

@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 #: The pauses before a lock is asked for again (seconds), the longest that they can be.
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.05
-#: Why a lock can't be had however long one waits.
+#: Why a lock can't be obtained however long one waits.
 _SNAPSHOT = sqlite3.SQLITE_BUSY_SNAPSHOT
 
 
 class JoinedConnection(Connection):
-    """Stands in for a connection of ours; whole functions run on the user's.
+    """Stands in for the store's own connection; whole functions run on the user's.
 
     The first statement of each takes the write lock, as BEGIN IMMEDIATE would: a transaction that has begun with a read can't be raised
     to a write once somebody else has written.
@@ -147,7 +147,7 @@ def _check(given: object, db: sqlite3.Connection | None) -> None:
     waits = False
     if db is not None:
         try:
-            # Python begins a transaction by itself before the first statement that writes, unless it is told otherwise.
+            # Python begins a transaction automatically before the first statement that writes, unless configured otherwise.
             autocommit = getattr(db, "autocommit", -1)
             waits = autocommit is False or (autocommit is not True and db.isolation_level is not None)
             waits = waits or db.in_transaction

@@ -13,7 +13,7 @@ from pyncette.store.sqlite_rows import instant
 
 __all__ = ["looking"]
 
-#: How often it is looked whether anything was written (seconds). Each look takes some microseconds, as long as nothing was.
+#: How often to check whether anything was written (seconds). Each look takes some microseconds, as long as nothing was.
 _EVERY = 0.02
 #: Of the time of the thread, what the looks may take at most when much is written.
 _SHARE = 0.05

@@ -90,7 +90,7 @@ ON CONFLICT (partition, name) DO UPDATE SET {", ".join(f"{field} = excluded.{fie
 DELETE = "DELETE FROM {table} WHERE partition = ? AND name = ?"
 # Of a name that is not text: a blob, or bytes that are no UTF-8.
 DELETE_UNREADABLE = "DELETE FROM {table} WHERE partition = ? AND name IN (?, CAST(? AS TEXT)) RETURNING 1"
-# Takes the write lock, and writes nothing. Python begins a transaction before it, if it is to begin them by itself.
+# Takes the write lock, and writes nothing. Python begins a transaction before it, if it begins them automatically.
 LOCK = "DELETE FROM {table} WHERE 0"
 LIST = f"SELECT {COLUMNS} FROM {{table}} AS t WHERE partition = ? AND name >= ? ORDER BY name LIMIT ? + 1"
 STATS = """SELECT (SELECT count(*) FROM {table} WHERE partition = :partition),

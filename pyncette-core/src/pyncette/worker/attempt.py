@@ -85,7 +85,7 @@ class Attempt:
         return self.task.attempts is not None and self.attempt >= self.task.attempts
 
     def remaining(self) -> float:
-        """Seconds left of the lease; negative once it is over."""
+        """Seconds left of the lease; negative once it has expired."""
         return self.lease.deadline - self._runner.clock.monotonic()
 
     @property

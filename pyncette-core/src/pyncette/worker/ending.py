@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 #: How long cancelled bodies, and then the calls to the store, are waited for (seconds) when :meth:`Engine.run` is cancelled.
 _CANCELLATION_GRACE = 5.0
-#: The same once ``shutdown_timeout`` is over: together with the fixtures they have a second.
+#: The same once the ``shutdown_timeout`` has passed: together with the fixtures they have a second.
 GRACE = 0.3
 #: How long what only tidies up is waited for then (seconds).
 _COURTESY = 0.1
@@ -56,7 +56,7 @@ class Ending:
         self._cancelled.set()
 
     async def drain(self, polls: set[asyncio.Task[None]], executions: dict[Execution, Any]) -> None:
-        """Wait for polls and bodies; cancel them when ``shutdown_timeout`` is over, or :meth:`Engine.run` is cancelled."""
+        """Wait for polls and bodies; cancel them when the ``shutdown_timeout`` has passed, or :meth:`Engine.run` is cancelled."""
         ending = asyncio.create_task(self._all_ended(polls))
         await self._unless_cancelled(ending, self._left())
         if ending.done():

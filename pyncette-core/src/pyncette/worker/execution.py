@@ -62,7 +62,7 @@ class Runner(Teller):
         self.draining = False
         #: Set when bodies are being cancelled.
         self.cancelling = False
-        #: Bodies that ended by themselves so far, and those of them that failed.
+        #: Bodies that have ended without being cut off, and those of them that failed.
         self.runs = self.failures = 0
         #: All that are in a slot, in the order in which they were put there.
         self.executions: dict[Execution, None] = {}

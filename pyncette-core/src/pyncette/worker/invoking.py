@@ -16,7 +16,7 @@ async def invoke_bounded(
     heartbeat: Callable[[], Awaitable[None]] | None = None,
     every: timedelta = timedelta(),
 ) -> None:
-    """Run ``body``, and cancel it when ``timeout`` is over: then it has failed, also if it does not mind.
+    """Run ``body``, and cancel it when the ``timeout`` has passed: then it has failed, even if it ignores that.
 
     :param heartbeat: called ``every`` so often while it runs. Once that raises LeaseLostException the body is cancelled likewise.
     """

@@ -16,11 +16,11 @@ from pyncette.waiting import Backoff
 __all__ = ["Lane", "Lanes"]
 
 #: Two polls of one partition are at least this far apart (seconds), unless the first brought all it could; farther, while rows
-#: are due that can't be had, since somebody else has them in hand.
+#: are due but can't be claimed, because somebody else holds them.
 _FLOOR = 0.005
 #: Timers of the event loop and the store-aligned clock differ by less than this (seconds); waking early would cost a poll.
 _TIMER_SLACK = 0.0005
-#: After an error of the store the partition is tried again after this long (seconds), then twice as long, up to the limit.
+#: After an error of the store, the pause before the partition is polled again (seconds), doubled up to the limit.
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0
 #: How many polls are under way at once; those that last longer than a poll interval do not count.
 _MOST_POLLS = 8
@@ -103,7 +103,7 @@ class Lanes:
             for (lease, in_threads), names in static.items()
         ]
         self._by_partition: dict[str, list[Lane]] = {}
-        #: Says what is known of tasks besides their rows. It needs no slot, and holds up nobody.
+        #: Returns what is known about tasks apart from their rows. It needs no slot, and delays nobody.
         self._facts: Lane | None = None
         for lane in self:
             self._by_partition.setdefault(lane.partition, []).append(lane)
@@ -204,7 +204,7 @@ class Lanes:
     def _turn(self, now: float) -> Lane | None:
         for _ in range(len(self._dynamic)):
             lane = self._dynamic[0]
-            self._dynamic.rotate(-1)  # the next turn is that of whoever comes behind
+            self._dynamic.rotate(-1)  # the next turn is that of the next partition
             if self._is_due(lane, now):
                 return lane
         return None
@@ -227,7 +227,7 @@ class Lanes:
         lane.on_hint, lane.hinted = lane.hinted <= now, float("inf")
 
     def end(self, lane: Lane) -> None:
-        """The poll is over."""
+        """The poll has ended."""
         self._polling.discard(lane)
 
     def succeeded(self, lane: Lane, claimed: int, limit: int, ready_in: float | None, poll_every: float) -> None:
@@ -249,7 +249,7 @@ class Lanes:
         lane.due = max(lane.polled + lane.pause, min(lane.due, lane.polled + wait + _TIMER_SLACK))
 
     def failed(self, lane: Lane, now: float) -> None:
-        """The poll has raised: this lane is tried again later, and no other one waits for it."""
+        """The poll has raised: this lane is polled again later, and no other one waits for it."""
         self._failing.add(lane)
         lane.due = now + lane.backoff.next()
 

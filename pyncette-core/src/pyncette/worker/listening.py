@@ -1,4 +1,4 @@
-"""What a worker hears from the store besides the answers to its polls: what time it is there, and what other processes tell."""
+"""What a worker receives from the store besides the answers to its polls: its time, and hints from other processes."""
 
 import asyncio
 import logging

@@ -73,7 +73,7 @@ class Looking:
         for task, row in zip(self._static, rows[len(self._templates) :], strict=True):
             if row is not None and self._heard.get(task) != row.schedule:
                 self._heard[task] = row.schedule
-                # Another process may have had a row in hand just then, and die with it: so again after its lease.
+                # Another process may have held a row just then, and die with it: so again after its lease.
                 self._again[task] = now + task.lease_duration.total_seconds()
             elif now < self._again.get(task, float("inf")):
                 continue

@@ -142,7 +142,7 @@ class Engine:
     async def run(self) -> None:
         """Run until :meth:`stop`, then drain. Cancelling it cancels the bodies and gives back what they were running.
 
-        However often it is cancelled, the order stays: bodies, outcomes, and only then whoever called.
+        However often it is cancelled, the order stays: bodies, outcomes, and only then the caller.
         """
         tasks = [task for task in self._tasks if task.enabled]  # by now
         self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]

@@ -1,4 +1,4 @@
-"""What the policies of a task make of an attempt besides its outcome: what is skipped since it was missed, and what is paused."""
+"""What the policies of a task decide after an attempt, apart from its outcome: what is skipped because it was missed, and what is paused."""
 
 import dataclasses
 import logging
@@ -34,7 +34,7 @@ class PolicedAttempt(ToldAttempt):
         if since is not None:  # whatever passed in the pause; what passed later is the task's own affair
             following = first_to_run(schedule, claim.occurrence, since[0], since[1], None, late)
         elif claim.attempt > 1 or (memo.last_run is not None and memo.last_run.scheduled_at == claim.occurrence):
-            return None  # it was tried before, and is tried again since that is its policy, or since somebody wants that
+            return None  # it was attempted before, and is retried because of its policy, or because somebody asked for it
         if following is not None and (since is None or since[1] is not CatchUp.ALL) and following <= now:
             following = first_to_run(schedule, following, now, task.catch_up, task.catch_up_window, late)
         if following == claim.occurrence:

@@ -25,7 +25,7 @@ _WAIT, _BATCH, _MOST_WAITING = 1.0, 500, 10_000
 _WAIT_AT_END = 0.5
 #: The pauses while nothing can be written (seconds); and for how long a call is waited for.
 _FIRST_PAUSE, _LAST_PAUSE, _TIMEOUT = 1.0, 60.0, 30.0
-#: How often (seconds) what is over is removed, how much in one call, and how much more than was written.
+#: How often (seconds) expired entries are removed, how many in one call, and how many more than were written.
 _PRUNE_EVERY, _PRUNED, _MORE = 300.0, 500, 2
 #: How many entries of a static task, and of a template, are kept at most, however long they are to be kept.
 _MOST_OF_TASK, _MOST_OF_TEMPLATE = 10_000, 100_000
@@ -144,7 +144,7 @@ class Recorder:
                 await self._wakeup.wait()
 
     async def _make_room(self, repository: SupportsHistory) -> None:
-        """Remove what is over, in small parts: now and then, and as often as entries are written."""
+        """Remove expired entries in small parts: at intervals, and whenever entries are written."""
         try:
             async with asyncio.timeout(_TIMEOUT):
                 now = self._clock.monotonic()

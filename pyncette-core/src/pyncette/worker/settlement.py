@@ -1,6 +1,6 @@
 """Group commit of outcomes: whatever is settled while a call to the store is in progress goes into the next one.
 
-So a lone outcome is written at once, and under load the batches grow by themselves.
+So a lone outcome is written at once, and under load the batches grow.
 """
 
 import asyncio

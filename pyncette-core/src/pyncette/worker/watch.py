@@ -21,7 +21,7 @@ _EVERY = 1.0
 class Watch:
     """Logs when the event loop has not run for ``limit`` seconds, again when that has doubled, and when it continues.
 
-    :param describe: what to call an asyncio task; None if it is none of ours.
+    :param describe: what to call an asyncio task; None if it is not one of the application's.
     """
 
     def __init__(self, describe: "Callable[[asyncio.Task[Any]], str | None]", limit: float = 1.0) -> None:
@@ -38,7 +38,7 @@ class Watch:
         threading.Thread(target=self._run, name="pyncette-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no longer. Does not wait for the thread, which ends by itself."""
+        """Watch no longer. Does not wait for the thread, which then ends."""
         self._stopped.set()
         self._alive.set()
 

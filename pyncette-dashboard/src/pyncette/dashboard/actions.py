@@ -54,7 +54,7 @@ class Action:
     run: Callable[[Request], Awaitable[str]] | None = None
     #: Or continues in the background.
     work: Callable[[Request, Job], Awaitable[None]] | None = None
-    #: What the form has besides: "note", "schedule", "span".
+    #: Further fields of the form: "note", "schedule", "span".
     form: str = ""
     danger: bool = False
 

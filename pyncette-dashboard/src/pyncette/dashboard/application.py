@@ -44,7 +44,7 @@ class Dashboard(Pages):
     :param authorize: told the request and what is asked for: "view", "arguments", or an action such as "pause". Returns the name of the
         user, for the audit log; True, for somebody without a name; or False, to refuse. May be asynchronous. Without it, user and
         password are those of ``PYNCETTE_DASHBOARD_USER`` and ``PYNCETTE_DASHBOARD_PASSWORD``; without these, only this machine may look.
-    :param read_only: change nothing, whoever asks.
+    :param read_only: allow no changes by anyone.
     :param show_arguments: whether the arguments of tasks can be looked at.
     :param user: who does things for whom there is no other name.
 
@@ -108,7 +108,7 @@ class Dashboard(Pages):
             await self._asgi(scope, receive, send)
 
     async def close(self) -> None:
-        """Close the store. Who serves the dashboard by itself need not: the end of the server does it."""
+        """Close the store. Not needed if the dashboard is served alone: the end of the server does it."""
         self._jobs.stop()
         self._searches.stop()
         await self._survey.close()

@@ -1,4 +1,4 @@
-"""``pyncette dashboard``: the dashboard by itself, on this machine unless told otherwise."""
+"""``pyncette dashboard``: the dashboard alone, on this machine unless configured otherwise."""
 
 import argparse
 import importlib.util

@@ -12,7 +12,7 @@ __all__ = ["PATIENCE", "Connection", "StoreAwayError"]
 
 _T = TypeVar("_T")
 
-#: A page waits so long (seconds) for the store, and then says that it does not answer.
+#: How long a page waits for the store (seconds) before it says that it does not answer.
 PATIENCE = 0.8
 #: What was read is shown to others for that long (seconds).
 _SHARED_FOR = 1.0
@@ -33,7 +33,7 @@ class Connection:
         self._keeper: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[Client] | None = None
         self._shared: dict[Hashable, tuple[float, asyncio.Task[Any]]] = {}
-        #: For whoever has to read many rows.
+        #: For reading many rows.
         self.reader = Reader()
         self.error = ""
 

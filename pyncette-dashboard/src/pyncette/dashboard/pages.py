@@ -25,7 +25,7 @@ __all__ = ["STATES", "Pages", "declared"]
 _S = TypeVar("_S", bound=Search)
 
 _LIMIT, _RUNS = 50, 20
-#: So long (seconds) a page waits for a search; then it shows what there is, and looks again.
+#: How long a page waits for a search (seconds) before it shows what there is, and looks again.
 _PATIENCE = 0.1
 STATES = ("scheduled", "due", "running", "retrying", "lease expired", "paused", "failed", "unreadable")
 

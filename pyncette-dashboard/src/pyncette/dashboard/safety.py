@@ -103,7 +103,7 @@ class Guard:
         return hmac.new(self._secret, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
     def check_form(self, request: Request, session: str | None, user: str, token: str) -> None:
-        """Raise RefusedError unless the request comes from a form of ours."""
+        """Raise RefusedError unless the request comes from one of the dashboard's forms."""
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
             raise RefusedError(403, "The request comes from another site; nothing was changed.")

@@ -11,11 +11,11 @@ from pyncette.dashboard.jobs import Job
 
 __all__ = ["Finding", "Reader", "Search", "Searches", "matches"]
 
-#: Rows that are asked for, and gone through, in one go: what viewers have to wait for meanwhile.
+#: Rows that are requested and processed at a time, while viewers wait.
 _PAGE = 250
 #: How many rows are read without a pause.
 _WITHOUT_PAUSE = 20_000
-#: What was found is looked for again after so long (seconds), or this many times as long as it took.
+#: The time after which a search is repeated (seconds), or this many times as long as it took.
 _FRESH_FOR, _REST = 3.0, 9
 #: A search that nobody has asked about for that long (seconds) ends.
 _FORGOTTEN_AFTER = 15.0
@@ -23,7 +23,7 @@ _MOST = 20
 
 
 class Reader:
-    """Reads all rows of templates for whoever has to: in turns, and where there are many, for half of the time at most."""
+    """Reads all rows of templates for those who need them: in turn, and where there are many, for at most half of the time."""
 
     def __init__(self) -> None:
         self._turn, self._free_at = asyncio.Lock(), 0.0

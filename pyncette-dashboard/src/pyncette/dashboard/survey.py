@@ -90,7 +90,7 @@ class Survey:
         self.workers: Sequence[Worker] = ()
         self.undeclared: Sequence[object] = ()
         self.runs: Sequence[tuple[Task, RecordedRun]] = ()
-        #: By the name of the template: what the store counts by itself, within seconds, where it can.
+        #: By the name of the template: what the store itself counts, within seconds, where it can.
         self.stats: Mapping[str, Stats] = {}
         #: By the name of the template: the last scan that ended, and that which continues.
         self.counts: dict[str, Counts] = {}

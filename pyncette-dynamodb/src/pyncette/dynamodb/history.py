@@ -1,4 +1,4 @@
-"""The history: items of the same table, in partitions of their own. The service itself removes those that are over."""
+"""The history: items of the same table, in separate partitions. The service itself removes expired ones."""
 
 import hashlib
 import logging
@@ -33,7 +33,7 @@ class DynamoDBHistory(ABC):
     _prefix: str
 
     def __init__(self) -> None:
-        #: Whose entries this object removes itself if they are over: those that it has written.
+        #: Whose expired entries this object removes itself: those that it has written.
         self._histories: set[str] = set()
         #: Whether the service is yet to be told that it may remove them.
         self._undeclared = False

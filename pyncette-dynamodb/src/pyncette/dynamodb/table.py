@@ -1,6 +1,6 @@
 """A table of DynamoDB: its requests, what their errors mean, and how it is created.
 
-The driver sends nothing twice: a conditional write that is sent again would find its condition broken by itself. What the
+The driver sends nothing twice: a conditional write that is sent again would find that it has broken its own condition. What the
 service has surely not applied, because it was too busy, is sent again here; what it may have applied is for the caller.
 """
 
@@ -126,7 +126,7 @@ class Table:
         raise AssertionError  # no, but the types do not tell
 
     async def execute(self, statements: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any] | RepositoryError | None]:
-        """Carry out up to 25 statements, each by itself: what the service says of it, None if its condition does not hold, or why not."""
+        """Carry out up to 25 separate statements. For each: what the service says of it, None if its condition does not hold, or why not."""
         results: dict[int, Mapping[str, Any] | RepositoryError | None] = {}
         left = list(range(len(statements)))
         try:
@@ -176,7 +176,7 @@ class Table:
 
     @contextlib.asynccontextmanager
     async def _patience(self) -> AsyncIterator[Callable[[driver.ClientError], Awaitable[None]]]:
-        """Around a request and its repetitions, until the time is over. What is yielded waits a moment after an error that says that
+        """Around a request and its repetitions, until the time has passed. What is yielded waits a moment after an error that says that
         the service is busy, and raises any other.
         """
         deadline = _DEADLINE.get()
@@ -312,7 +312,7 @@ def _check_endpoint(endpoint: str) -> None:
 
 
 def _shape(schema: Mapping[str, Any]) -> object:
-    """What makes a table one of ours. It may have other indexes besides."""
+    """What makes a table one of Pyncette's. It may have further indexes."""
     types = {each["AttributeName"]: each["AttributeType"] for each in schema["AttributeDefinitions"]}
 
     def keys(of: Mapping[str, Any]) -> object:

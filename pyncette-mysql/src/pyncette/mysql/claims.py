@@ -36,7 +36,7 @@ class MySQLClaims:
             left = limit - len(result.claims) - len(result.unreadable)
             if result.next_ready_at is None or result.next_ready_at > now or left < 1:
                 break
-            # What is due and was skipped is locked: by one who takes it, or by a neighbour in passing, who will be gone in a moment.
+            # A row that is due and was skipped is locked: by a claim of it, or for a moment by a scan of its neighbours.
             await asyncio.sleep(random.uniform(0, 0.002))
             try:
                 more = await self._claim(now, partition, lease_duration, lease, left, names)

@@ -15,14 +15,14 @@ __all__ = ["AGAIN", "DIED", "OtherRowsError", "code_of", "in_step", "is_elsewher
 _CONNECTION_KILLED = 1927  # MariaDB's
 _IDLE_FOR_TOO_LONG = 4031  # MySQL's
 _TLS_REQUIRED = 3159
-#: A select of two rows where one is wanted: how a statement of ours ends a series that did not go as it should.
+#: A select of two rows where one is wanted: how a statement ends a series that has gone wrong.
 _OTHER_ROWS = ER.SUBQUERY_NO_1_ROW
 
-#: The transaction was rolled back or can be, and may be tried again at once: deadlock, lock wait timeout, somebody else inserted the row.
+#: The transaction was rolled back or can be, and may be retried at once: deadlock, lock wait timeout, somebody else inserted the row.
 _IN_THE_WAY = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.DUP_ENTRY}
-#: There may be room in a moment, on a connection of ours as well.
+#: There may be room in a moment, even on an existing connection.
 _TOO_MANY = {ER.CON_COUNT_ERROR, ER.TOO_MANY_USER_CONNECTIONS, ER.USER_LIMIT_REACHED}
-#: To be retried until the call's time is over.
+#: To be retried until the call's time has passed.
 AGAIN = _IN_THE_WAY | _TOO_MANY
 #: The connection is no more.
 DIED = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _CONNECTION_KILLED, _IDLE_FOR_TOO_LONG}

@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class JoinedTransactions(Transactions):
-    """Stands in for transactions of ours; all statements but those that begin and end one go to the user's."""
+    """Stands in for the store's own transactions; all statements but those that begin and end one go to the user's."""
 
     def __init__(self, user: UserConnection, where: str, table: str, name: str, timeout: float, largest: int) -> None:
         self._user = user

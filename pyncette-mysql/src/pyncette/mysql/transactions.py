@@ -18,7 +18,7 @@ __all__ = ["BEGIN", "COMMIT", "Run", "Statement", "Transactions", "exactly", "to
 
 _T = TypeVar("_T")
 
-#: The pauses before a transaction is tried again (seconds), the longest that they can be.
+#: The longest pauses before retrying a transaction (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.002, 0.25
 #: What every server takes, until we know what this one does.
 _SMALLEST_PACKET = 1024

@@ -21,7 +21,7 @@ _TRANSIENT = ("08", "53", "57", "40", "55")
 
 
 class JoinedConnections(Connections):
-    """Stands in for connections of ours; all statements go to the user's."""
+    """Stands in for the store's own connections; all statements go to the user's."""
 
     def __init__(self, user: UserConnection, where: str, table: str, timeout: float) -> None:
         self.where = where

@@ -1,4 +1,4 @@
-"""The table: its columns, what it is called, and how to tell one of ours."""
+"""The table: its columns, its name, and how to recognise one of Pyncette's."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Four metrics of a thing that is done again and again: how often, how often in vain, how many just now, and how long it takes."""
+"""Four metrics of a repeated operation: how often, how often it failed, how many in progress, and how long it takes."""
 
 import time
 from collections.abc import Sequence

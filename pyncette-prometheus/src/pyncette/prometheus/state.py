@@ -1,4 +1,4 @@
-"""What an application has, rather than what it does: read when the metrics are scraped, or now and then in the background."""
+"""What an application has, rather than what it does: read when the metrics are scraped, or at intervals in the background."""
 
 import asyncio
 import logging

@@ -255,7 +255,7 @@ def _database(url: BackendURL, kind: str, number: int | None) -> int:
 
 
 def _is_about_tls(error: BaseException | None) -> bool:
-    """Whether a setting of TLS is to blame, on this side or on the other: then trying again is in vain."""
+    """Whether a setting of TLS is to blame, on this side or on the other: then a retry would not help."""
     while error is not None:
         if isinstance(error, ssl.SSLError):
             return not isinstance(error, _BROKEN)

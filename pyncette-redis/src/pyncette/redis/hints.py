@@ -62,7 +62,7 @@ async def _subscribed(connection: Any, command: str, channel: str) -> bool:
 
 
 async def _ask(connection: Any, heard: asyncio.Event) -> None:
-    """Disconnect as soon as the server does not answer any more: then whoever reads is told."""
+    """Disconnect as soon as the server stops answering, so that the reader gets an error."""
     with contextlib.suppress(driver.RedisError, OSError):
         while True:
             await asyncio.sleep(_ASK_EVERY)

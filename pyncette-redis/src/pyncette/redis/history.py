@@ -12,7 +12,7 @@ from pyncette.repository import Entry, Key, Position
 
 __all__ = ["RedisHistory"]
 
-#: What the server does in one go, serving nobody else.
+#: How much the server does in one script, while no other client is served.
 _SLICE = 500
 #: Of the scripts, the one for this.
 _SCRIPT = 1

@@ -311,7 +311,7 @@ def _from_url(url: BackendURL) -> Mapping[str, Any]:
 
 
 def _cut(positions: Sequence[int], elements: Sequence[Any]) -> Iterator[Sequence[int]]:
-    """The ``positions`` in slices that the script may deal with in one go."""
+    """The ``positions`` in slices small enough for one call of the script."""
     first = length = 0
     for number, position in enumerate(positions):
         element = elements[position]
@@ -324,7 +324,7 @@ def _cut(positions: Sequence[int], elements: Sequence[Any]) -> Iterator[Sequence
 
 
 def _token(token: str) -> Any:
-    """The server's run, the cursor and the names of a listing; None if this is not a token of ours."""
+    """The server's run, the cursor and the names of a listing; None if this is not a valid token."""
     try:
         run, cursor, names = json.loads(token)
         known = cursor is False or re.fullmatch(r"\d{1,20}", cursor)
