@@ -423,7 +423,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({"mysql_pool_size": 0}, "mysql_pool_size=0 is below 1; use 5 or so"),
+            ({"mysql_pool_size": 0}, "mysql_pool_size=0 is below 1; use 5, for example"),
             ({"mysql_timeout": 0.0}, "mysql_timeout=0.0 is not a number of seconds above 0"),
             ({"mysql_timeout": float("nan")}, "mysql_timeout=nan is not a number of seconds above 0"),
         ],

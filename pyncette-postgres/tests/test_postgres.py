@@ -357,7 +357,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({"postgres_pool_size": 0}, "postgres_pool_size=0 is below 1; use 5 or so"),
+            ({"postgres_pool_size": 0}, "postgres_pool_size=0 is below 1; use 5, for example"),
             ({"postgres_timeout": 0.0}, "postgres_timeout=0.0 is not a number of seconds above 0"),
             ({"postgres_timeout": float("nan")}, "postgres_timeout=nan is not a number of seconds above 0"),
         ],

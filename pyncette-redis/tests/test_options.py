@@ -103,7 +103,7 @@ class TestURLs:
             ("redis://u:s3cret@host:port", "The redis:// URL has something other than HOST or HOST:PORT after its '//'"),
             (
                 "redis+sentinel://host?cluster=1",
-                "redis+sentinel://host is one of Sentinel, not of a cluster; leave out redis_cluster",
+                "redis+sentinel://host is a Sentinel URL, not that of a cluster; leave out redis_cluster",
             ),
             (
                 "redis://u:s3cret@host?namespaec=x",
@@ -124,8 +124,8 @@ class TestURLs:
     @pytest.mark.parametrize(
         ("url", "message"),
         [
-            ("postgresql://u:s3cret@host/db", "The redis_url postgresql://u:***@host/db is not one of Redis; write for example"),
-            ("redis+sqlite://host", "The redis_url redis+sqlite://host is not one of Redis"),
+            ("postgresql://u:s3cret@host/db", "The redis_url postgresql://u:***@host/db is not a Redis URL; write for example"),
+            ("redis+sqlite://host", "The redis_url redis+sqlite://host is not a Redis URL"),
             (
                 "redis://u:s3cret@host/0?namespace=x&db=s3cret",
                 "'redis://u:***@host/0' has options; pass them as redis_namespace, redis_db",

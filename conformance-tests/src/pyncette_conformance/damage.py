@@ -214,7 +214,7 @@ class DamagedRows(Conformance):
         """Also one that is sent alone, for which a store may have a way of its own. A later release may be able to read the row."""
         key = store.key()
         await store.repository.register(T0, [registration(key, spec='{"x": "' + "y" * 2_000 + '"}')])
-        assert await write(damage_row, store, key, "state", "archived"), "a state that nobody knows can be written at least"
+        assert await write(damage_row, store, key, "state", "archived"), "an unknown state can at least be written"
         before = await store.row(key)
         assert before.state is State.UNREADABLE
         await store.repository.register(T0, [registration(key, 60, schedule="new", spec="{}")])
@@ -227,7 +227,7 @@ class DamagedRows(Conformance):
         await register(store.repository, damaged, other)
         claims = [await claim_one(store.repository, key) for key in (damaged, other)]
         await settle(store.repository, T0, *[commit(claim, memo="old") for claim in claims])
-        assert await write(damage_row, store, damaged, "state", "archived"), "a state that nobody knows can be written at least"
+        assert await write(damage_row, store, damaged, "state", "archived"), "an unknown state can at least be written"
         await store.repository.register(T0, [registration(key) for key in (damaged, other)], force=True)
         assert [row and (row.state, row.memo) for row in await store.rows([damaged, other])] == [
             (State.SCHEDULED, ""),
@@ -241,7 +241,7 @@ class DamagedRows(Conformance):
         await register(store.repository, *bad, seconds=-100)
         await register(store.repository, good)
         for key in bad:
-            assert await write(damage_row, store, key, "state", "archived"), "a state that nobody knows can be written at least"
+            assert await write(damage_row, store, key, "state", "archived"), "an unknown state can at least be written"
         claims, unreadable = await claim_all(store.repository, good.partition, limit=5)
         assert list(claims) == [good]
         assert {row.key for row in unreadable} == set(bad)

@@ -155,7 +155,7 @@ class TestValues(Conformance):
         claim = await claim_one(store.repository, key)
         assert_has(claim, schedule=text)
         await store.repository.register(T0, [registration(key, 5, spec="[]", schedule=text)])
-        assert (await store.row(key)).revision == 0, "the same schedule was taken for another one"
+        assert (await store.row(key)).revision == 0, "an unchanged schedule was taken for a new one"
         await settle(store.repository, T0, Fail(claim, text * 10))
         assert_has(await store.row(key), error=text * 10)
 

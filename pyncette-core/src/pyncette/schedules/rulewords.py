@@ -103,7 +103,7 @@ def _words(expression: str, zone: tzinfo, timezone: str) -> Words:
             rule = _parts(value)
         else:
             if start is not None:
-                raise ScheduleError("there are two DTSTART: leave one out")
+                raise ScheduleError("DTSTART is given twice: leave one out")
             moment = _on_clock(_moment(value), zone)
             start = moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001
     if rule is None:

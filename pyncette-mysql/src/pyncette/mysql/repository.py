@@ -274,7 +274,7 @@ async def mysql_repository(
     """
     quoted(mysql_table_name)
     if mysql_pool_size < 1:
-        raise ConfigurationError(f"mysql_pool_size={mysql_pool_size!r} is below 1; use 5 or so")
+        raise ConfigurationError(f"mysql_pool_size={mysql_pool_size!r} is below 1; use 5, for example")
     if not mysql_timeout > 0:
         raise ConfigurationError(f"mysql_timeout={mysql_timeout!r} is not a number of seconds above 0")
     context = tls(mysql_ssl, mysql_ssl_mode, mysql_ssl_ca, mysql_ssl_cert, mysql_ssl_key, mysql_ssl_context)

@@ -273,7 +273,7 @@ async def postgres_repository(
     """
     table = tables.quoted(postgres_table_name)
     if postgres_pool_size < 1:
-        raise ConfigurationError(f"postgres_pool_size={postgres_pool_size!r} is below 1; use 5 or so")
+        raise ConfigurationError(f"postgres_pool_size={postgres_pool_size!r} is below 1; use 5, for example")
     if not postgres_timeout > 0:
         raise ConfigurationError(f"postgres_timeout={postgres_timeout!r} is not a number of seconds above 0")
     connecting = Connecting(postgres_url, postgres_ssl, postgres_timeout)

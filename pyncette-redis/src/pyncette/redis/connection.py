@@ -96,9 +96,9 @@ class Connections:
         nodes = [dataclasses.replace(url, hosts=host) for host in url.hosts.split(",")]
         secure = _TRANSPORTS.get(transport)
         if secure is None or kind not in ("", "cluster", "sentinel", "unix") or (secure and kind == "unix"):
-            raise ConfigurationError(f"The redis_url {url} is not one of Redis; write for example 'redis://localhost:6379/0'")
+            raise ConfigurationError(f"The redis_url {url} is not a Redis URL; write for example 'redis://localhost:6379/0'")
         if cluster and kind == "sentinel":
-            raise ConfigurationError(f"The redis_url {url} is one of Sentinel, not of a cluster; leave out redis_cluster=True")
+            raise ConfigurationError(f"The redis_url {url} is a Sentinel URL, not that of a cluster; leave out redis_cluster=True")
         if len(nodes) > 1 and not self._kind:
             raise ConfigurationError(f"The redis_url {url} has several hosts; write one, or redis+cluster:// or redis+sentinel://")
         self.where = f"Redis at {url}"
