@@ -460,7 +460,7 @@ class Explorer:
             case Outcome.APPLIED if not message.kind.endswith("extend") and not current:
                 raise Violation(f"I3: {message.kind} was applied to a schedule that it does not belong to")
             case Outcome.APPLIED if message.kind == "commit" and promise and promise.occurrence != claim.occurrence:
-                raise Violation("I5: an occurrence was advanced that was over")
+                raise Violation("I5: an occurrence was advanced that had ended")
             case Outcome.SUPERSEDED if current:
                 raise Violation("I3: superseded by nothing")
             case Outcome.ALREADY if dict(world.fates).get(message.claim) is not Outcome.APPLIED:

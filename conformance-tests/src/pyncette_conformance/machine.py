@@ -302,11 +302,11 @@ class RepositoryMachine(RuleBasedStateMachine):
         if life is None:
             return
         if isinstance(settlement, Extend):
-            assert (outcome is Outcome.APPLIED) == holds, "I2: a lease was extended that was over"
+            assert (outcome is Outcome.APPLIED) == holds, "I2: a lease was extended that had ended"
             if life.live is not None and holds:
                 life.live = claim.lease, max(life.live[1], settlement.until)
             return
-        assert (outcome is Outcome.APPLIED) <= holds, "I1, I5: a settlement was applied that was over"
+        assert (outcome is Outcome.APPLIED) <= holds, "I1, I5: a settlement was applied although its claim had ended"
         if not holds:
             return
         assert outcome in (Outcome.APPLIED, Outcome.SUPERSEDED), "I3: the holder's settlement had no effect"

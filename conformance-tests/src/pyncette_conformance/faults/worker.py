@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--fault", type=Fault.parse, action="append", default=[], metavar="SITE=ACTION[%PERCENT|@N][:SECONDS]", help=FAULTS
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is left to chance")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of all random choices")
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE_OR_MODULE:FUNCTION", help="called first")
     parser.add_argument("--mutant", dest="plugin", action="append", metavar="FILE:FUNCTION", help="a plugin that breaks something")
     parser.add_argument("--gate", type=Path, metavar="FILE", help="open the store only when this exists")

@@ -108,7 +108,7 @@ class TestValues(Conformance):
     @scenario()
     async def test_a_spec_may_be_large(self, store: Store) -> None:
         limit = store.capabilities.max_spec_bytes
-        assert limit is None or limit >= 65_536, "the contract wants 64 KiB"
+        assert limit is None or limit >= 65_536, "the contract requires 64 KiB"
         size = min(200_000, limit or 200_000)
         spec = json.dumps({"text": "é🙂\n" * size}, ensure_ascii=False).encode()[: size - 8].decode(errors="ignore") + '"}'
         key, small = store.keys(2)

@@ -48,7 +48,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     dashboard = Dashboard(app, read_only=arguments.read_only, show_arguments=arguments.show_arguments, user=_user())
     served: Any = dashboard
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    print(f"The dashboard is at http://{host}:{arguments.port}/ ; Ctrl-C ends it", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"The dashboard is at http://{host}:{arguments.port}/ ; press Ctrl-C to stop it", file=sys.stderr, flush=True)  # noqa: T201
     uvicorn.run(
         served,
         host=arguments.host,

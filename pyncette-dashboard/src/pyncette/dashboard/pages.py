@@ -188,7 +188,7 @@ class Pages:
         if task:
             declared(client, task)
         if end <= start:
-            raise ConfigurationError(f"The end, {end}, is not after the start, {start}; exchange them")
+            raise ConfigurationError(f"The end, {end}, is not after the start, {start}; swap them")
         search = self._look_for((start, end, task), lambda client, reader: Upcoming(client, reader, start, end, task), client)
         await search.job.wait(_PATIENCE)
         found = sorted(search.found)

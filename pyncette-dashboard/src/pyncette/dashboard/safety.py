@@ -78,7 +78,8 @@ class Guard:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
         if peer not in {*_LOCAL, ""} or host not in _LOCAL or any(each in request.headers for each in _FORWARDED):
             raise RefusedError(
-                403, f"Without a password this is shown on its own machine only. Set {_USER} and {_PASSWORD}, or pass authorize=."
+                403,
+                f"Without a password, the dashboard can only be used on its own machine. Set {_USER} and {_PASSWORD}, or pass authorize=.",
             )
         return self._local_user
 
