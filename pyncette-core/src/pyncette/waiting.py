@@ -1,4 +1,4 @@
-"""Ways to wait that are needed in many places: pauses that grow, waiting to the end although cancelled, and for one's turn."""
+"""Ways to wait that several modules need: growing pauses, waiting to the end despite cancellation, and waiting for a turn."""
 
 import asyncio
 import contextlib
@@ -33,13 +33,14 @@ class Backoff:
 
 
 class Turns:
-    """Turns at the connections to a server, of which there are ``size``; a call may take ``timeout`` seconds.
+    """Turns at the ``size`` connections to a server; a call may take ``timeout`` seconds.
 
-    Any number of calls may wait, and as long as the server answers others, that is no fault of anybody: a call has all of its time when its
-    turn comes. If it answers nobody for that long, those who have waited as long fail as well, and not each after a timeout of its own.
+    Any number of calls may wait, for as long as the server answers others: a call has all of its time when its turn comes. If
+    the server answers no call for that long, all calls that have waited as long fail together, rather than one timeout after
+    another.
 
-    Where one connection is dead and looks alive, the others are, too, and each would cost a call to find out. So ``drop`` is called, once
-    for all the calls that began before, when one that has had its turn fails with an error of ``dead``.
+    If one connection is dead without showing it, so are the others, and each would cost a call to find out. So when a call
+    fails during its turn with an error of ``dead``, ``drop`` is called once for all calls that began before.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(self, *, urgent: bool) -> AsyncIterator[None]:
-        """The right to one connection, and the time to use it. To leave it without an exception is to say that the server has answered.
+        """The right to one connection, and the time to use it. Leaving the block without an exception means that the server has
+        answered.
 
-        :param urgent: a connection is kept for calls such as this, and the others share the rest.
+        :param urgent: use the connection that is reserved for urgent calls; the others share the rest.
         :raises TimeoutError: the time has passed, perhaps before the turn came.
         """
         time = asyncio.get_running_loop().time
@@ -84,7 +86,7 @@ class Turns:
             self._answered = time()
 
     async def ended(self) -> None:
-        """Wait until those who have their turn now have ended; for no longer than the timeout."""
+        """Wait until the calls that have their turn now have ended, but no longer than the timeout."""
         acquired = 0
         try:
             with contextlib.suppress(TimeoutError):
@@ -98,7 +100,7 @@ class Turns:
 
 
 async def finished(task: "asyncio.Future[Any]") -> bool:
-    """Wait until ``task`` is done, however often the caller is cancelled meanwhile; whether it was."""
+    """Wait until ``task`` is done, however often the caller is cancelled meanwhile. Returns whether it was."""
     cancelled = False
     while not task.done():
         try:
@@ -109,9 +111,10 @@ async def finished(task: "asyncio.Future[Any]") -> bool:
 
 
 async def to_the_end(call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """The result of ``call()``, which is run to its end however often the caller is cancelled; that is raised afterwards.
+    """Return the result of ``call()``, which runs to its end however often the caller is cancelled; the cancellation is raised
+    afterwards.
 
-    A call that is cancelled itself, as all tasks are when a loop ends, is made again.
+    If the call itself is cancelled, as all tasks are when a loop ends, it is made again.
     """
     task = asyncio.ensure_future(call())
     cancelled = await finished(task)

@@ -1,10 +1,10 @@
 """A base for stores that can change one row at a time, and only on a condition.
 
-A key-value store with a conditional write is all that it takes: :class:`CompareAndSetRepository` makes the repository of four
-methods for single rows. The rules stay those of :mod:`pyncette.lifecycle`.
+A key-value store with conditional writes is enough: :class:`CompareAndSetRepository` builds the repository from four methods
+for single rows. The rules remain those of :mod:`pyncette.lifecycle`.
 
-Stable, as the contract is: what is overridden here, and the arguments that it is given, change only with
-:data:`~pyncette.repository.CONTRACT_VERSION`. How often and in which order it is called may change at any time.
+Stable, like the contract: the methods to override and their arguments change only with
+:data:`~pyncette.repository.CONTRACT_VERSION`. How often and in which order they are called may change at any time.
 """
 
 import abc
@@ -35,7 +35,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.06
 
 
 class Stored(NamedTuple):
-    """A row, and what tells this state of it from every other."""
+    """A row, with a version that distinguishes this state of it from every other."""
 
     row: Row
     #: Opaque, not None. Never the same for two states of a key, not even if the row is removed and inserted again between them.
@@ -43,7 +43,7 @@ class Stored(NamedTuple):
 
 
 class Write(NamedTuple):
-    """What is to become of one row."""
+    """A change to one row."""
 
     key: Key
     #: The row as it was read; None: there must be none yet.
@@ -53,13 +53,14 @@ class Write(NamedTuple):
 
 
 class CompareAndSetRepository(RowwiseRepository):
-    """A repository made of :meth:`read`, :meth:`write`, :meth:`ready` and :meth:`list`.
+    """A repository built from :meth:`read`, :meth:`write`, :meth:`ready` and :meth:`list`.
 
-    The rows of a batch are read, changed and written back, each on the condition that it has not changed since; those that have are read
-    again. One that fails keeps no other from being finished. Where the store takes many rows in one request, override
-    :meth:`read_many` and :meth:`write_many`: then a batch costs as many requests as a row.
+    The rows of a batch are read, changed and written back, each on condition that it has not changed since; rows that have
+    changed are read again. A row that fails does not affect the others. If the store accepts many rows in one request, override
+    :meth:`read_many` and :meth:`write_many`: then a batch costs as many requests as a single row.
 
-    Several processes that claim from one partition find the same rows due. They soon keep apart: see :mod:`pyncette.store.rivals`.
+    Several processes that claim from one partition find the same rows due. They soon divide them: see
+    :mod:`pyncette.store.rivals`.
     """
 
     #: Rows of one batch that are read and written at the same time, where each takes a request of its own.
@@ -72,42 +73,47 @@ class CompareAndSetRepository(RowwiseRepository):
 
     @abc.abstractmethod
     async def read(self, key: Key) -> Stored | None:
-        """The row as the last write has left it: an eventually consistent read will not do. None if there is none.
+        """Return the row as the last write left it: an eventually consistent read is not enough. None if there is none.
 
-        One that can't be read is what :func:`pyncette.codec.decode` or ``unreadable`` make of it; it has a version like any other.
+        For a row that can't be read, return what :func:`pyncette.codec.decode` or ``unreadable`` return; it has a version like
+        any other.
         """
 
     @abc.abstractmethod
     async def write(self, write: Write) -> bool:
-        """Put ``write.after`` in the place of ``write.before``, in one atomic step and durably; False, and nothing is written, if
-        the row of the key has not the version of ``before`` any more, or if there is one although ``before`` is None.
+        """Replace ``write.before`` with ``write.after``, atomically and durably. Return False and write nothing if the row no
+        longer has the version of ``before``, or if there is a row although ``before`` is None.
 
-        What is stored has the version of ``before`` and, if that can be read, its values: nothing but what differs need be sent.
+        The stored row has the version of ``before`` and, if it can be read, its values, so it is enough to send what differs.
 
         A write whose outcome is unknown raises :class:`~pyncette.errors.TransientRepositoryError` and is not sent again, neither here
         nor by the driver: turn its retries off. A second attempt would find the condition broken by the first, and an APPLIED would
         become an ALREADY.
 
-        An ``after`` in the state UNREADABLE has only its ``ready_at`` to be written: whatever else is stored has to stay as it is.
+        If ``after`` is in the state UNREADABLE, write only its ``ready_at``; everything else that is stored must stay as it is.
         """
 
     @abc.abstractmethod
     async def ready(self, partition: str, limit: int) -> Sequence[Stored]:
-        """The up to ``limit`` rows of ``partition`` with the smallest ``ready_at``, ascending; none where it is None.
+        """Return up to ``limit`` rows of ``partition`` with the smallest ``ready_at``, ascending, without those where it is
+        None.
 
-        They may be somewhat out of date, since each is written on condition of its version. Unreadable ones are among them, with
-        the ``ready_at`` that the index has; what else is in the index is left out.
+        They may be somewhat out of date, since each is written on condition of its version. Include unreadable rows, with the
+        ``ready_at`` from the index; leave out anything else in the index.
         """
 
     async def read_many(self, keys: Sequence[Key]) -> Sequence[Stored | Exception | None]:
-        """For each of ``keys``, what :meth:`read` would return or raise. To be overridden where a batch costs less than that."""
+        """Return for each of ``keys`` what :meth:`read` would return or raise. Override it if the store can read many rows at
+        lower cost.
+        """
         return await self._side_by_side(self.read, keys)
 
     async def write_many(self, writes: Sequence[Write]) -> Sequence[bool | Exception]:
-        """For each of ``writes``, what :meth:`write` would return or raise. To be overridden where a batch costs less than that.
+        """Return for each of ``writes`` what :meth:`write` would return or raise. Override it if the store can write many rows
+        at lower cost.
 
-        The keys differ. Each is written on its own condition, whatever happens to the others: where the store knows only batches of
-        which all or nothing is written, send those with a broken condition to their end, and the rest again.
+        The keys differ. Each is written on its own condition, independently of the others. If the store has only all-or-nothing
+        batches, finish those whose condition failed, and send the rest again.
         """
         return await self._side_by_side(self.write, writes)
 

@@ -1,4 +1,4 @@
-"""Hints: how processes wake each other through the store, where it has a way to; and hints as text, for those that send text."""
+"""Hints: how processes wake each other through the store, if it supports that; and hints as text, for stores that send text."""
 
 import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -11,7 +11,9 @@ __all__ = ["Hint", "SupportsWakeUp", "hints_of", "texts_of"]
 
 
 class Hint(NamedTuple):
-    """What one process tells the others: something can be claimed from ``partition`` at ``ready_at``, as far as it knows."""
+    """A message from one process to the others: as far as it knows, something can be claimed from ``partition`` at
+    ``ready_at``.
+    """
 
     partition: str
     ready_at: datetime
@@ -19,31 +21,31 @@ class Hint(NamedTuple):
 
 @runtime_checkable
 class SupportsWakeUp(Protocol):
-    """A store through which processes wake each other, so that none has to wait for its next poll.
+    """A store through which processes can wake each other, so that none has to wait for its next poll.
 
-    A hint is nothing but a hint: it may be lost, duplicate, late or wrong, and its receiver finds out what is true by claiming.
+    A hint is only a hint: it may be lost, duplicate, late or wrong, and its receiver finds out what is true by claiming.
     """
 
     async def wake(self, hints: Sequence[Hint]) -> None:
-        """Tell ``hints``, of distinct partitions, to all that listen through other repository objects.
+        """Send ``hints``, for distinct partitions, to all that listen through other repository objects.
 
-        Called after the rows are stored. Does nothing where others notice writes without it. What it raises costs
-        nobody more than the hints. Repeating is safe.
+        Called after the rows are stored. Does nothing where others notice writes without it. If it raises, only the hints are
+        lost. Repeating is safe.
         """
         ...
 
     def wakeups(self) -> AsyncGenerator[Sequence[Hint], None]:
-        """What others tell, for as long as somebody asks, on a connection of its own.
+        """Yield the hints of others for as long as it is iterated, on a separate connection.
 
-        The first batch is empty and says that it listens from now on; a later empty one that some hints may have been missed. It raises
-        what other calls raise if it can't listen, also when the connection is lost, and may be called again then. It ends where
-        there is no use in calling it again. What is told and is not valid is passed over. Closing it takes no longer than a moment.
+        The first batch is empty and means that it now listens; a later empty batch means that some hints may have been missed.
+        If it can't listen, or the connection is lost, it raises the same errors as other calls, and may be called again. It
+        ends if calling it again would not help. Invalid messages are ignored. Closing it takes only a moment.
         """
         ...
 
 
 def texts_of(hints: Sequence[Hint], sender: str, longest: int = 100_000) -> Iterator[str]:
-    """Texts that tell ``hints``, in ASCII and of up to ``longest`` characters; ``sender`` is for :func:`hints_of`."""
+    """Texts that contain ``hints``, in ASCII and of up to ``longest`` characters; ``sender`` is for :func:`hints_of`."""
     parts: list[str] = []
     length = 0
     for hint in hints:
@@ -58,7 +60,9 @@ def texts_of(hints: Sequence[Hint], sender: str, longest: int = 100_000) -> Iter
 
 
 def hints_of(text: str | bytes, listener: str) -> Sequence[Hint]:
-    """The hints in such a text; none if the listener has sent it, or if it is not valid: others may write to where it is read."""
+    """The hints in such a text; none if the listener itself sent it, or if it is invalid, since others may write to the same
+    channel.
+    """
     try:
         sender, *hints = json.loads(text)
         return [] if sender == listener else [Hint(str(name), from_microseconds(int(at))) for name, at in hints]

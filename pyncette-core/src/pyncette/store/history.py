@@ -1,6 +1,6 @@
-"""The part of the contract that is about the history: what has happened to rows, which may be gone since.
+"""The part of the contract that covers the history: what has happened to rows, which may have been removed since.
 
-What :mod:`pyncette.store.contract` says of every method holds here, too.
+The general rules of :mod:`pyncette.store.contract` apply here, too.
 """
 
 import zlib
@@ -14,7 +14,7 @@ __all__ = ["Entry", "Position", "SupportsHistory", "table_of_history"]
 
 
 class Position(NamedTuple):
-    """The place of an entry in the history: by its instant, and among those of one instant by its id, byte by byte."""
+    """The position of an entry in the history: by its instant, and within one instant by its id, byte by byte."""
 
     at: datetime
     #: Random, so that no two entries of a store share it: up to 64 ASCII letters, digits and hyphens.
@@ -22,7 +22,7 @@ class Position(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Something that happened to a row, which may be gone since. An entry never changes."""
+    """Something that happened to a row, which may have been removed since. An entry never changes."""
 
     key: Key
     position: Position
@@ -34,34 +34,36 @@ class Entry(NamedTuple):
 
 @runtime_checkable
 class SupportsHistory(Protocol):
-    """A store that keeps what has happened, beside the rows. Rows and history know nothing of each other."""
+    """A store that keeps a history next to the rows. Rows and history are independent of each other."""
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Store entries. Repeating is safe: one that is there already stays the only one of its position."""
+        """Store entries. Repeating is safe: an entry that is already stored remains the only one at its position."""
         ...
 
     async def runs(self, partition: str, name: str | None, *, limit: int, before: Position | None = None) -> Sequence[Entry]:
-        """The newest ``limit`` entries of a key or, without a name, of the whole partition, the newest first.
+        """Return the newest ``limit`` entries of a key or, without a name, of the whole partition, newest first.
 
-        With ``before``, of those that are older; there need be no entry at that position, and so a listing continues where it was
-        while others append and prune. Fewer than ``limit``: there are no more.
+        With ``before``, return only older ones. There need be no entry at that position, so a listing continues where it was
+        while others append and prune. Fewer than ``limit`` means that there are no more.
         """
         ...
 
     async def prune(self, now: datetime, *, limit: int) -> int:
-        """Remove up to ``limit`` entries with ``expires_at <= now``, whatever their partition; how many there were.
+        """Remove up to ``limit`` entries with ``expires_at <= now``, in any partition. Returns how many there were.
 
         It may leave entries that the store itself removes in time.
         """
         ...
 
     async def trim(self, partition: str, name: str | None, *, keep: int, limit: int) -> int:
-        """Remove up to ``limit`` entries beyond the ``keep`` newest of a key or, without a name, of a partition; how many."""
+        """Remove up to ``limit`` entries beyond the ``keep`` newest of a key or, without a name, of a partition. Returns how
+        many.
+        """
         ...
 
 
 def table_of_history(table: str, longest: int) -> str:
-    """What stores with tables call the one for the history beside ``table``; a name has up to ``longest`` UTF-8 bytes."""
+    """The name of the history table that belongs to ``table``; a name has up to ``longest`` UTF-8 bytes."""
     suffix = "_history"
     if len(table.encode()) + len(suffix) > longest:
         suffix = f"_{zlib.crc32(table.encode()):08x}{suffix}"

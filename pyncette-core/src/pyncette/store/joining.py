@@ -1,7 +1,7 @@
-"""Joining a transaction of the user's: what of a repository runs on a connection that is not ours, and on whose.
+"""Joining a user's transaction: the part of a repository that runs on a user's connection.
 
 A store that :class:`SupportsTransactions` puts its own statements on a :class:`UserConnection`, one short class for each
-driver. No driver is imported: who has a connection of one has imported it.
+driver. No driver is imported: a program that has a connection has already imported its driver.
 """
 
 import abc
@@ -40,21 +40,24 @@ _SOON = timedelta(minutes=1)
 
 @runtime_checkable
 class SupportsTransactions(Protocol):
-    """A store that can take part in a transaction that a user has open on a connection of their own to the same database."""
+    """A store that can take part in a user's open transaction, on the user's connection to the same database."""
 
     def within(self, connection: object) -> Repository:
-        """The repository as seen from ``connection``; it sends nothing yet.
+        """Return a repository that works on ``connection``; sends nothing yet.
 
-        Its ``register``, ``unregister``, ``get``, ``list``, ``pause`` and ``resume`` run on ``connection`` and follow the same rules. What they
-        write is stored with the commit of the transaction, which is left to its owner: nothing is begun, committed or rolled back here, also
-        when a call fails. ``claim`` and ``settle`` are refused with a :class:`~pyncette.errors.RepositoryError`. Calls wait for each other.
+        Its ``register``, ``unregister``, ``get``, ``list``, ``pause`` and ``resume`` run on ``connection`` and follow the same
+        rules. What they write is stored when the owner commits the transaction: nothing is begun, committed or rolled back
+        here, even when a call fails. ``claim`` and ``settle`` are refused with a :class:`~pyncette.errors.RepositoryError`.
+        Calls wait for each other.
 
-        A :class:`~pyncette.errors.TransientRepositoryError` asks for the whole transaction to be repeated. A row that the transaction
-        has changed is locked until its end, and claims and settlements of others wait for it or pass it by; so it should be short.
+        After a :class:`~pyncette.errors.TransientRepositoryError`, the whole transaction must be repeated. A row that the
+        transaction has changed is locked until its end, and claims and settlements of others wait for it or skip it; so keep
+        the transaction short.
 
         Where ``connection`` is synchronous, the repository has a true attribute ``blocking``, and its coroutines never suspend.
 
-        :raises ConfigurationError: it is not a connection that this store knows; or, from each call: it is closed, is in no transaction,
+        :raises ConfigurationError: the store does not support this kind of connection; or, from each call: it is closed, is in
+        no transaction,
             so that each statement would be committed separately, or leads to another database. Nothing has been written then.
         """
         ...
@@ -92,7 +95,7 @@ class UserConnection(abc.ABC):
         """Raise :class:`ConfigurationError` if it is closed, or if what is written would be committed at once. Sends nothing."""
 
     def in_transaction(self) -> bool:
-        """Whether the transaction in which something was written has not ended yet."""
+        """Whether the transaction in which something was written is still open."""
         try:
             self.check()
         except ConfigurationError:
@@ -163,7 +166,7 @@ _TOKENS = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\$\d+|\?|%""")
 
 
 class JoinedRepository(Repository):
-    """What of a repository makes sense within a user's transaction."""
+    """The part of a repository that is useful within a user's transaction."""
 
     def __init__(self, joined: Repository, user: UserConnection, outside: Repository, *, in_same_database: bool = False) -> None:
         """A part of ``joined``.

@@ -1,6 +1,6 @@
-"""The part of the contract that is the same for every store which reads rows, lets core decide, and writes them back.
+"""The part of the contract that is the same for every store that reads rows, lets core decide, and writes them back.
 
-Stable, as the contract is: what is overridden here changes only with :data:`~pyncette.repository.CONTRACT_VERSION`.
+Stable, like the contract: the methods to override change only with :data:`~pyncette.repository.CONTRACT_VERSION`.
 """
 
 import abc
@@ -26,7 +26,8 @@ class RowwiseRepository(Repository):
 
     @abc.abstractmethod
     async def update(self, changes: Sequence[tuple[Key, Change[_T]]]) -> Sequence[_T]:
-        """Apply each change to the row of its key, atomically for each; the answers, in order. A key stands once at most.
+        """Apply each change to the row of its key, atomically for each. Returns the answers, in order. A key occurs at most
+        once.
 
         A row that a change returns unchanged need not be written.
         """
@@ -49,28 +50,30 @@ class RowwiseRepository(Repository):
         return [Outcome.APPLIED if each.claim.key in written else next(others) for each in settlements]
 
     async def write_expected(self, expected: Sequence[Settled]) -> Collection[Key]:
-        """Settle, without reading them, rows that are as their claims have left them; the keys of those that were written.
+        """Settle rows that are as their claims left them, without reading them. Returns the keys of those that were written.
 
-        To be overridden where a guarded write costs less than to read a row, decide and write it back. Nearly every settlement
-        finds its row so; whatever is not written here goes through :meth:`update`, so by default, and at any time, nothing may
-        be. For each element, atomically:
+        Override it if a guarded write costs less than reading a row, deciding and writing it back. Nearly every settlement
+        finds its row as the claim left it. Whatever is not written here goes through :meth:`update`, so it is always correct to
+        write nothing, which is the default. For each element, atomically:
 
-        - the guard: there is a row of this key, with this lease, this revision, a ``locked_until`` and the state scheduled.
-          Nothing else of it is looked at. :meth:`~pyncette.lifecycle.Settled.meets` says it in Python;
+        - the guard: there is a row with this key, this lease, this revision, a ``locked_until`` and the state scheduled.
+          Nothing else about it matters. :meth:`~pyncette.lifecycle.Settled.meets` is the same in Python;
         - where it holds, the row is deleted if ``removed``; else its occurrence, ``execute_after``, ``ready_at`` and attempt are
           replaced, its memo too unless that is None, and ``locked_until`` is None. The rest, such as the arguments, is not sent;
-        - where it does not hold, nothing is written, and the key is not in the answer. A store that is told nothing but how many rows
-          a statement has met compares that with how many it was to meet: all of them, or it rolls back and answers none.
+        - where it does not hold, nothing is written, and the key is not in the answer. A store that only learns how many rows a
+          statement matched compares that with the expected number: if they differ, it rolls back and returns no keys.
 
-        What is in the answer is stored durably. What is not there was not written: the outcome would be ALREADY instead of APPLIED.
-        So where the outcome of a write is unknown this raises, as :meth:`update` does, and the caller settles again:
-        what was written then answers ALREADY, or GONE if it was removed. For the same reason the two parts of a batch need no common
-        transaction. ``expected`` is not empty, and has each key once.
+        The rows of the returned keys are stored durably. The others must not have been written, or their outcome would be
+        ALREADY instead of APPLIED. So if the outcome of a write is unknown, this raises, as :meth:`update` does, and the caller
+        settles again: rows that were written then answer ALREADY, or GONE if they were removed. For the same reason, the two
+        parts of a batch need no common transaction. ``expected`` is not empty, and contains each key once.
         """
         return ()
 
     async def update_settled(self, changes: Sequence[tuple[Key, Change[_T]]]) -> Sequence[_T]:
-        """:meth:`update`, of what is settled. To be overridden where calls wait for each other: let these not wait for all others."""
+        """:meth:`update` for settlements. Override it if calls wait for each other, so that settlements don't wait for all
+        others.
+        """
         return await self.update(changes)
 
     async def pause(self, now: datetime, keys: Sequence[Key], memos: Mapping[Key, str] | None = None) -> Sequence[bool]:

@@ -279,12 +279,12 @@ async def sqlite_repository(
 ) -> AsyncIterator[SQLiteRepository]:
     """Tasks in a SQLite database.
 
-    :param sqlite_database: path of the file, which is created if it is absent, for its owner alone; ``":memory:"`` is gone when it is closed.
-    :param sqlite_table_name: name of the table. Others are derived from it: ``NAME_format``, ``NAME_history`` and their indexes.
-    :param sqlite_timeout: seconds that a call may take, most of which it waits for other processes to end their writes.
-    :param sqlite_skip_table_create: file and table exist, created by the statements of :func:`schema`; don't try to create them.
-    :raises ConfigurationError: an option is not valid.
-    :raises StoreMissingError: file or table don't exist, and are not to be created.
+    :param sqlite_database: path of the file, created if missing, for its owner only; ``":memory:"`` is lost when closed.
+    :param sqlite_table_name: name of the table. Others derive from it: ``NAME_format``, ``NAME_history`` and their indexes.
+    :param sqlite_timeout: seconds that a call may take, mostly spent waiting for the writes of other processes.
+    :param sqlite_skip_table_create: file and table exist already, created with :func:`schema`; don't create them.
+    :raises ConfigurationError: an option is invalid.
+    :raises StoreMissingError: the file or table doesn't exist, and may not be created.
     :raises RepositoryError: the file can't be used, or has another table of this name.
     """
     database = os.fspath(sqlite_database)  # a path object is as welcome

@@ -1,4 +1,4 @@
-"""The contract on DynamoDB: rows are read, changed by core's rules, and written on the condition that they are as they were."""
+"""The contract on DynamoDB: rows are read, changed by core's rules, and written on condition that they are unchanged."""
 
 import asyncio
 import contextlib
@@ -241,17 +241,17 @@ async def dynamodb_repository(
     dynamodb_max_connections: int = 32,
     dynamodb_skip_table_create: bool = False,
 ) -> AsyncIterator[DynamoDBRepository]:
-    """Tasks in a table of DynamoDB. Credentials are those that any program of AWS would use here.
+    """Tasks in a table of DynamoDB. Credentials come from where every AWS program finds them.
 
     :param dynamodb_endpoint: URL of the service, if it is not that of the region: DynamoDB Local, or a private endpoint.
-    :param dynamodb_region_name: name of the region; that of the environment or the profile if there is none here.
-    :param dynamodb_table_name: name of the table. It is created, to be paid by request, if there is none.
-    :param dynamodb_partition_prefix: what the keys of all items begin with, so that several applications can share a table.
-    :param dynamodb_timeout: seconds that a call may take, including those that it waits because the service is too busy; for each
-        hundred rows, if it is about more, since each row is written by a request of its own.
-    :param dynamodb_max_connections: how many may be open at once.
+    :param dynamodb_region_name: name of the region; that of the environment or the profile by default.
+    :param dynamodb_table_name: name of the table. If it does not exist, it is created with on-demand billing.
+    :param dynamodb_partition_prefix: the prefix of all items' keys, so that several applications can share a table.
+    :param dynamodb_timeout: seconds that a call may take, including waits while the service is busy; for a call with more than
+        a hundred rows, the limit per hundred, because rows may be written by separate requests.
+    :param dynamodb_max_connections: the maximum number of open connections.
     :param dynamodb_skip_table_create: the table exists; don't try to create it.
-    :raises ConfigurationError: an option is not valid.
+    :raises ConfigurationError: an option is invalid.
     :raises RepositoryError: the service refused, or the table can't be used.
     :raises TransientRepositoryError: the service could not be reached.
     """

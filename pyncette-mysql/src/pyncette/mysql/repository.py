@@ -258,17 +258,21 @@ async def mysql_repository(
     """Tasks in a table of MySQL 8 or newer, or MariaDB 10.6 or newer.
 
     :param mysql_unix_socket: path of the server's socket, instead of host and port.
-    :param mysql_database: which has to exist.
-    :param mysql_pool_size: the most connections that are open at once. Claims and settlements have one of them to themselves.
-    :param mysql_timeout: seconds that a call may take, once it has a connection, before it is given up and the connection thrown away.
+    :param mysql_database: the database, which must exist.
+    :param mysql_pool_size: the maximum number of open connections. One of them is reserved for claims and settlements.
+    :param mysql_timeout: seconds that a call may take, once it has a connection, before it fails and the connection is
+        discarded.
     :param mysql_ssl: encrypt connections, and check the server's certificate.
-    :param mysql_ssl_mode: "DISABLED", "REQUIRED" (any certificate will do), "VERIFY_CA" (any host's) or "VERIFY_IDENTITY", the default with TLS.
-    :param mysql_ssl_ca: file of the authorities that are trusted, instead of the system's. This and the next two imply TLS.
-    :param mysql_ssl_cert: file of this client's certificate, which the server may demand.
+    :param mysql_ssl_mode: "DISABLED", "REQUIRED" (accepts any certificate), "VERIFY_CA" (accepts any host name) or
+        "VERIFY_IDENTITY", the default with TLS.
+    :param mysql_ssl_ca: file of the certificate authorities to trust, instead of the system's. This option and the next two
+        imply TLS.
+    :param mysql_ssl_cert: file of this client's certificate, which the server may require.
     :param mysql_ssl_key: file of its key.
-    :param mysql_ssl_context: instead of all these, how connections are encrypted.
-    :param mysql_skip_table_create: the table exists, created by the statement of :func:`schema`; don't try to create it.
-    :raises ConfigurationError: an option is not valid.
+    :param mysql_ssl_context: an ``ssl.SSLContext`` instead of all these.
+    :param mysql_skip_table_create: the table exists already, created with the statements of :func:`schema`; don't try to create
+        it.
+    :raises ConfigurationError: an option is invalid.
     :raises RepositoryError: the server refused, TLS failed, or the table can't be used.
     :raises TransientRepositoryError: the server could not be reached.
     """

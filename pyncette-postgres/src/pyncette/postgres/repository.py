@@ -1,4 +1,4 @@
-"""The store: whose turn it is, and what the contract's values are in PostgreSQL's."""
+"""The store: the order of calls, and the conversion of the contract's values to PostgreSQL's."""
 
 import contextlib
 import copy
@@ -161,7 +161,7 @@ class PostgresRepository(PostgresHistory, Repository):
         )
 
     async def stats(self, now: datetime, partition: str) -> Stats:
-        """Count the rows of ``partition``; exact up to 10,000 of a kind, beyond that what the server's planner expects."""
+        """Count the rows of ``partition``; exact up to 10,000 of a kind, beyond that an estimate of the server's planner."""
         at = to_microseconds(now)
         [[rows, due, oldest_due, failed]] = await self._fetch("COUNT", partition, at, _COUNTED)
         counts = [rows, due, failed]
@@ -258,16 +258,17 @@ async def postgres_repository(
 ) -> AsyncIterator[PostgresRepository]:
     """Tasks in a table of PostgreSQL.
 
-    :param postgres_url: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=require``, with options of libpq; what is missing
-        comes from the usual PG* variables.
-    :param postgres_table_name: name of the table, with a schema if need be: ``tasks``, ``jobs.tasks``, ``"a.b"."My tasks"``. The history
-        is beside it: ``tasks_history``.
-    :param postgres_pool_size: the most connections that are open at once.
-    :param postgres_timeout: seconds that a call may take before it is given up and its connection thrown away. The wait for a free
-        connection counts only while the server answers nobody.
-    :param postgres_ssl: settings for TLS, in place of the URL's.
-    :param postgres_skip_table_create: the table exists, created by the statements of :func:`schema`; don't try to create it.
-    :raises ConfigurationError: an option is not valid.
+    :param postgres_url: ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=require``, with libpq options; missing parts
+        come from the usual PG* variables.
+    :param postgres_table_name: name of the table, optionally with a schema: ``tasks``, ``jobs.tasks``, ``"a.b"."My tasks"``.
+        The history is in a second table, ``tasks_history``.
+    :param postgres_pool_size: the maximum number of open connections.
+    :param postgres_timeout: seconds that a call may take before it fails and its connection is discarded. The wait for a free
+        connection counts only while the server answers no call.
+    :param postgres_ssl: TLS settings, instead of those in the URL.
+    :param postgres_skip_table_create: the table exists already, created with the statements of :func:`schema`; don't try to
+        create it.
+    :raises ConfigurationError: an option is invalid.
     :raises RepositoryError: the server refused, or the table can't be used.
     :raises TransientRepositoryError: the server could not be reached.
     """

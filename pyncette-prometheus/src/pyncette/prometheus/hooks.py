@@ -37,17 +37,17 @@ def use_prometheus(
     registry: CollectorRegistry | None = None,
     refresh_interval: timedelta | None = timedelta(seconds=15),
 ) -> None:
-    """Measure ``app``, from its start to its end. Serving the metrics is left to the program.
+    """Measure ``app`` while it runs. The program itself serves the metrics.
 
-    :param measure_repository: calls to the store, sizes of batches, the skew of the clock.
-    :param measure_ticks: passes over all that is due, free slots.
-    :param measure_tasks: runs, their staleness, retries, lost leases, and what waits in the store.
+    :param measure_repository: calls to the store, batch sizes, clock skew.
+    :param measure_ticks: passes over everything that is due, free slots.
+    :param measure_tasks: runs, their staleness, retries, lost leases, and what is waiting in the store.
     :param registry: where the metrics are registered; prometheus_client's default registry by default. Applications with the same
         registry share its metrics, and their numbers add up.
-    :param refresh_interval: how often what waits is counted in the store, at most; None: never.
+    :param refresh_interval: the shortest time between two counts of what is waiting in the store; None: never count.
 
-    Runs are measured by a middleware: those that were declared before are outside of it. Raises ConfigurationError if the application
-    is measured in that registry already.
+    Runs are measured by a middleware: those declared earlier are outside it. Raises ConfigurationError if that registry already
+    measures the application.
     """
     if refresh_interval is not None:
         check_duration(refresh_interval, "refresh_interval")

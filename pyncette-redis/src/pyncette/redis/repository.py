@@ -1,4 +1,4 @@
-"""The contract on Redis: each call is one run of a script in each partition that it is about, all in one round trip."""
+"""The contract on Redis: each call runs a script once for each partition concerned, all in one round trip."""
 
 import contextlib
 import importlib.resources
@@ -67,7 +67,7 @@ _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 
 class RedisRepository(RedisHistory, Repository):
-    """Rows in four keys a partition, all in one slot. Opened by :func:`redis_repository`."""
+    """Rows in four keys per partition, all in one slot. Opened by :func:`redis_repository`."""
 
     def __init__(self, connections: Connections, namespace: str) -> None:
         self._connections = connections
@@ -252,18 +252,20 @@ async def redis_repository(
 
     :param redis_url: ``redis://user:password@host:port/database``; with ``rediss`` over TLS; ``redis+cluster`` and
         ``redis+sentinel`` take several ``host:port`` with commas; ``redis+unix:///path/of/socket``. ``valkey`` is the same.
-    :param redis_namespace: what all keys begin with, so that several applications can share a server.
-    :param redis_timeout: seconds in which the server has to answer, and in which it has to answer somebody while a call waits.
-    :param redis_max_connections: how many connections may be open at once, to each node if it is a cluster.
+    :param redis_namespace: the prefix of all keys, so that several applications can share a server.
+    :param redis_timeout: seconds within which the server must answer, and within which it must answer some call while others
+        wait for a connection.
+    :param redis_max_connections: the maximum number of open connections; in a cluster, per node.
     :param redis_db: number of the database, as in the URL's path.
-    :param redis_cluster: the URL is one of a cluster, as if it began with ``redis+cluster``.
-    :param redis_sentinel_master: what the sentinels call the master.
-    :param redis_sentinel_username: of the sentinels, as ``redis_sentinel_password``; those of the URL are of the servers.
-    :param redis_ssl_ca_certs: file of the authorities to trust, instead of the system's.
-    :param redis_ssl_certfile: file of the certificate to show, as ``redis_ssl_keyfile`` of its key.
+    :param redis_cluster: treat the URL as that of a cluster, as if it began with ``redis+cluster``.
+    :param redis_sentinel_master: the sentinels' name for the master.
+    :param redis_sentinel_username: for the sentinels, together with ``redis_sentinel_password``; the credentials in the URL are
+        for the servers.
+    :param redis_ssl_ca_certs: file of the certificate authorities to trust, instead of the system's.
+    :param redis_ssl_certfile: file of the client certificate; ``redis_ssl_keyfile`` is that of its key.
     :param redis_ssl_verify: check the server's certificate and name.
-    :param redis_ssl_context: all this, as a context of one's own.
-    :raises ConfigurationError: an option is not valid.
+    :param redis_ssl_context: an ``ssl.SSLContext`` instead of all these.
+    :raises ConfigurationError: an option is invalid.
     :raises RepositoryError: the server can't be reached, refuses the user, or has a newer stored format.
     """
     url = BackendURL.parse(redis_url)
