@@ -16,8 +16,8 @@ __all__ = ["Announcer"]
 
 logger = logging.getLogger(__name__)
 
-#: Two hints about one partition are so far apart (seconds), then twice as far, up to the limit, as long as more is to be told meanwhile.
-#: So the first of a burst goes out at once, and a burst of any size is told a few times a second.
+#: The pause between two hints about one partition (seconds), doubled up to the limit while more of them come up.
+#: So the first hint of a burst goes out at once, and a burst of any size causes a few hints a second.
 _FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.25
 #: If the store refuses to send hints, the pause before the next try (seconds).
 _REFUSED_FOR = 60.0
@@ -42,11 +42,11 @@ class Announcer:
 
     def __init__(self, repository: Repository, clock: AlignedClock, poll_interval: timedelta) -> None:
         self._wake = repository.wake if repository.shared and isinstance(repository, SupportsWakeUp) else None
-        #: Whether anybody is ever told anything.
+        #: Whether hints are ever sent.
         self.tells = self._wake is not None
         self._clock = clock
         self._poll_interval = poll_interval
-        #: What is to be told now, and the partitions for which it is too soon.
+        #: The hints to send now, and the partitions for which it is too soon.
         self._hints: dict[str, datetime] = {}
         self._pauses: dict[str, _Pause] = {}
         self._telling: asyncio.Task[None] | None = None

@@ -51,7 +51,7 @@ class PyncetteContext(Client):
         self.values: dict[str, Any] = {}
         self._reserved = frozenset(reserved)
         self._fixtures = frozenset(fixtures)
-        #: Which application ran something, in what is stored and told of its runs: ``host:pid:`` and four digits.
+        #: The name of this application in everything stored and logged about its runs: ``host:pid:`` and four digits.
         self.worker_id = new_worker_id()
         self._engine = Engine(
             functools.partial(invoke, self),

@@ -39,7 +39,7 @@ _GRACE_AT_EXIT, _LONGEST_EXIT = 1.0, 5.0
 _alive: "set[Background[Any]]" = set()
 #: Those that the process that forked this one did not get to an end: to delete them would disturb what is shared with it.
 _inherited: "list[Background[Any]]" = []
-#: Held by who starts one, and by who forks.
+#: Held while one is started, and during a fork.
 _starting = threading.RLock()
 
 
@@ -98,7 +98,7 @@ class Background(Generic[_T]):
         self._thread = threading.Thread(target=self._work, name="pyncette-blocking", daemon=True)
 
     def start(self) -> None:
-        for each in [each for each in _alive if each.pid != self.pid]:  # a fork that Python was not told of, as uWSGI's
+        for each in [each for each in _alive if each.pid != self.pid]:  # a fork without Python's knowledge, such as uWSGI's
             each.abandon()
         _alive.add(self)
         try:
@@ -211,7 +211,7 @@ class Background(Generic[_T]):
             await asyncio.wait([self._holder])
 
     def _begin_all(self) -> None:
-        self._woken = False  # first: who comes later wakes again
+        self._woken = False  # first: later callers then wake it again
         while self._queue:
             self._begin(self._queue.popleft())
 

@@ -143,7 +143,7 @@ class BlockingClient(ConnectedCalls):
                 background = self._start()
             try:
                 return background.call(function, self._timeout)
-            except NotBegunError:  # since it ended at this moment, before a fork or for good
+            except NotBegunError:  # because it ended at this moment, before a fork or finally
                 continue
 
     def _start(self) -> Background[Client]:

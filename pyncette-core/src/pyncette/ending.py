@@ -19,13 +19,13 @@ __all__ = ["Ending"]
 
 logger = logging.getLogger(__name__)
 
-#: How often it is told what is waited for (seconds).
+#: How often the log says what the shutdown is waiting for (seconds).
 _TELL_EVERY = 5.0
 #: After the shutdown timeout: when fixtures that have not ended are cancelled, how often, and when all is left behind (seconds).
 _CANCEL_AFTER, _CANCEL_EVERY, _CUT_AFTER = 0.2, 0.1, 0.75
 #: How long writing the last lines of the log may take (seconds): their reader may have stopped reading.
 _LAST_LINES = 0.2
-#: How many names stand in one line.
+#: How many names are logged in one line.
 _MOST_NAMES = 10
 #: How long the loop has to log a line (seconds) before a thread does.
 _LOOP_PATIENCE = 0.2

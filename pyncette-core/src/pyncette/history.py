@@ -42,7 +42,7 @@ _ORIGIN = secrets.token_hex(8)
 _NUMBERS = itertools.count()
 #: What stores keep.
 _MOST_CHARACTERS = 4000
-#: For how long (seconds) who has changed something waits until that is in the history.
+#: How long (seconds) a call that changes something waits for its history entry.
 _PATIENCE = 1.0
 
 

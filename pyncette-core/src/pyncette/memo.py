@@ -47,7 +47,7 @@ class Memo:
     failures: int = 0
     #: Of a row that is paused.
     note: Note | None = None
-    #: How many claims of the occurrence are accounted for, if that is more than the last run tells.
+    #: How many claims of the occurrence are accounted for, if that exceeds the attempt of the last run.
     seen: int = 0
     #: When the last run ended that succeeded, if that is not the last run.
     succeeded: datetime | None = None

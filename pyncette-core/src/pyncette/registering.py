@@ -18,7 +18,7 @@ __all__ = ["Registrar", "earliest"]
 
 #: For how long after a failure (seconds) each partition has calls of its own: what one does not answer is not to hold up the others.
 _APART = 60.0
-#: Who has waited for that long (seconds) when a call fails is not kept waiting for the next.
+#: A caller that has waited this long (seconds) when a call fails does not wait for the next one.
 _PATIENCE = 10.0
 #: How many may be passed over, to be sent later, on the way to what fits into a batch.
 _MOST_PASSED_OVER = 100

@@ -17,9 +17,9 @@ __all__ = ["in_bulk"]
 
 #: Rows that are changed in one call at most.
 _BATCH = 1000
-#: How often (seconds) an operator is told that it continues.
+#: How often (seconds) progress is reported.
 _TELL_EVERY = 2.0
-#: How many rows are shown before they are changed, and errors told.
+#: How many rows are shown before they are changed, and how many errors.
 _SHOWN = 100
 _ERRORS = 5
 

@@ -27,7 +27,7 @@ __all__ = ["move_instances", "unschedule"]
 _EXAMPLES = 10
 #: Rows that are removed in one call.
 _BULK = 1000
-#: How many rows are moved or removed before an operator is told that it continues.
+#: How many rows are moved or removed between two reports of progress.
 _TELL_EVERY = 50 * _BULK
 
 

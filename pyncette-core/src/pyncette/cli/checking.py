@@ -28,13 +28,13 @@ from pyncette.tasks import StaticTask
 
 __all__ = ["check", "list_backends"]
 
-#: One for all: a store may remember a partition for good.
+#: One partition for all checks: a store may remember partitions forever.
 _PARTITION = "check:round trip"
 
 
 #: How many findings of a kind are listed in full.
 _EXAMPLES = 10
-#: How many rows are looked at: enough to find what is wrong, few enough for any store.
+#: How many rows are checked: enough to find problems, few enough for any store.
 _LOOKED_AT = 100_000
 
 

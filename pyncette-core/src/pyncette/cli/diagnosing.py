@@ -18,7 +18,7 @@ WITHOUT_URL = (
     "the app's URL is None, as from an environment variable that is not set, so what it schedules is lost when its process ends; set the "
     "variable here too, or check another store with --url"
 )
-#: How many runs say how long a task usually takes, and that many tasks are looked at: a call to the store each.
+#: How many runs show how long a task usually takes, and how many tasks are checked, with one call to the store each.
 _RUNS, _TASKS = 20, 200
 #: A run that takes more of its lease than this is taken over as soon as anything is slow.
 _MUCH = 0.8

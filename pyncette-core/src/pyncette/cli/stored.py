@@ -258,7 +258,7 @@ async def count(app_context: PyncetteContext, group: Group, budget: Budget | Non
     instances = due = failed = extra = 0
     ready: datetime | None = None
     for partition in group.partitions:
-        # Of all there will ever be: that tells the first one, also if it is not due.
+        # Among all times, so that the first one is found even if it is not due.
         stats = await repository.stats(_LAST, partition)
         instances += stats.rows
         failed += stats.failed

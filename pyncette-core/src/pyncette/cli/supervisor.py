@@ -150,7 +150,7 @@ async def _announce(number: signal.Signals, count: int) -> None:
 
 
 def _kill(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    # Not by its own method, which may take the exit code away from who waits for it.
+    # Not by its own method, which may take the exit code away from the thread that waits for it.
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)

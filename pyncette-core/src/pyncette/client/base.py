@@ -21,7 +21,7 @@ __all__ = ["Opened"]
 
 logger = logging.getLogger(__name__)
 
-#: After how many seconds the store's clock is asked for again.
+#: After how many seconds the store's clock is read again.
 _ALIGN_AFTER = 30.0
 
 

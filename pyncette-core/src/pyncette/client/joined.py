@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 #: The pause before checking whether a transaction has ended (seconds), doubled up to the limit; and when to stop checking.
 _FIRST_LOOK, _LAST_LOOK, _LONGEST = 0.002, 0.1, 60.0
 
-#: By which a database is told from others that have a table of the same name, for each open store. See :meth:`Joined._now`.
+#: Distinguishes a database from others that have a table of the same name, for each open store. See :meth:`Joined._now`.
 _MARKS: "WeakKeyDictionary[Repository, int | None]" = WeakKeyDictionary()
 
 
@@ -53,7 +53,7 @@ class Joined(Opened):
         self._in_transaction: Callable[[], bool] | None = getattr(repository, "in_transaction", None)
         if self._blocking or isinstance(outside.repository, SupportsWakeUp):
             self._in_transaction = None
-        #: What is to be told when the transaction has ended, and who waits for that.
+        #: The hints to send when the transaction has ended, and the task that waits for that.
         self._ready: dict[str, datetime] = {}
         self._waiting: asyncio.Task[None] | None = None
 

@@ -159,7 +159,7 @@ class Triggering(Scheduling):
     async def _add(self, task: Task | TaskInstance, runs: Sequence[Registration]) -> None:
         await self._registrar.register(runs)
         if isinstance(task, StaticTask):
-            # After them: who hears it has to find them.
+            # After them, because receivers must find them.
             await self._registrar.register([bell(task, self.clock.now())])
 
     async def _forget_backfills(self, now: datetime) -> None:

@@ -22,7 +22,7 @@ __all__ = ["RRule"]
 #: Where a rule begins that has no DTSTART: midnight of a Monday, the first of a month and of a year.
 _BEGINNING = datetime(2001, 1, 1)  # noqa: DTZ001 - as a clock shows it
 _FREQUENCIES = {name: getattr(rrule, name) for name in ("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY")}
-#: How many periods are looked through for the next match. The longest pause of a rule without INTERVAL is 40 years, between two
+#: How many periods are searched for the next match. The longest pause of a rule without INTERVAL is 40 years, between two
 #: Fridays that are a 29 February.
 _PATIENCE = {"YEARLY": 2_000, "MONTHLY": 20_000, "WEEKLY": 30_000, "DAILY": 100_000, "HOURLY": 1_000, "MINUTELY": 1_000}
 _MINUTES = {"HOURLY": 60, "MINUTELY": 1}

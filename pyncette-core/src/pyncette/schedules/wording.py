@@ -118,7 +118,7 @@ def _has_seconds_unawares(fields: list[str]) -> bool:
 
 def _explained(fields: list[str]) -> str | None:
     """``fields`` in the words of cronsim, which has seconds first; None where it has none."""
-    from cronsim import CronSim, CronSimError  # here, since only who looks at schedules needs it
+    from cronsim import CronSim, CronSimError  # here, because few callers need it
 
     second = [] if fields[5:] in ([], ["0"]) else [fields[5]]
     try:
@@ -147,7 +147,7 @@ def _rule(expression: str, timezone: str) -> str:
     if days := numbers.pop("BYMONTHDAY", ()):
         words += f" on {_listed([_day(day) for day in days])} of the month"
     words += _times(rule, numbers)
-    # What there is no plain word for is told as it is written.
+    # Parts without plain words are shown as they are written.
     words += "".join(f", {name}={','.join(map(str, values))}" for name, values in numbers.items() if values)
     if rule.count is not None:
         words += f", {rule.count} time{'' if rule.count == 1 else 's'}"

@@ -139,7 +139,7 @@ class CompareAndSetRepository(RowwiseRepository):
                     found.append(stored)
         ready = sorted(((each.row.ready_at, each) for each in found if each.row.ready_at is not None), key=lambda pair: pair[0])
         due = [each for at, each in ready if at <= now]
-        # Who asks for a single name wants no other.
+        # A caller that names a single row wants no other.
         alone = names is not None and len(names) == 1
         chosen = due[:limit] if alone else [due[place] for place in rivals.mine([each.row.key.name for each in due], limit)]
         taken = await self._take(chosen, now, lease_duration, rivals)

@@ -146,7 +146,7 @@ class ClaimResult:
     #: Those of the ``names`` asked for that have no row.
     missing: Sequence[str] = ()
     #: Rows that were due but are not valid, as :func:`pyncette.codec.unreadable` gives them. They count against the limit, and are
-    #: put off by the lease duration, so that they stand in nobody's way. Nothing but their ``ready_at`` is written: a later
+    #: put off by the lease duration, so that they block nobody. Nothing but their ``ready_at`` is written: a later
     #: release may understand the rest.
     unreadable: Sequence[Row] = ()
 

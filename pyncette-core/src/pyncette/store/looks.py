@@ -17,7 +17,7 @@ _EXPENSIVE = 0.01
 _SHARE, _AT_LEAST_EVERY = 0.05, 60.0
 #: How late rows of others may appear: their calls take a while, and their clocks differ a little.
 _BEFORE = timedelta(seconds=5)
-#: How far ahead it is looked for what is ready next. If that is nothing, it is looked again then.
+#: How far ahead to search for what is ready next. If nothing is found, the search is repeated then.
 _AHEAD = timedelta(seconds=1)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
@@ -32,7 +32,7 @@ class _Known:
         self.since = _LATEST
         #: The earliest time that this process has written since the last claim began, which may not have seen it.
         self.written = _LATEST
-        #: When everything is looked at again.
+        #: When the next full scan is due.
         self.again = float("-inf")
 
 

@@ -32,7 +32,7 @@ class Rivals:
 
     def __init__(self, me: str) -> None:
         self._me = me
-        #: Whom we met, and in which claim.
+        #: The processes that it met, and in which claim.
         self._known: dict[str, int] = {}
         self._claims = 0
         self._quiet = False

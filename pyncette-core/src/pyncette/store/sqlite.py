@@ -315,7 +315,7 @@ def _located(database: str, *, create: bool) -> tuple[str, str]:
         return repr(database), "file::memory:"
     path = Path(database).absolute()
     if create:
-        with contextlib.suppress(OSError):  # what it may be, opening it tells
+        with contextlib.suppress(OSError):  # whether it is valid shows when it is opened
             # Only if it is new: closing it would take away the locks of this process's connections.
             os.close(os.open(path.resolve(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     elif not path.exists():

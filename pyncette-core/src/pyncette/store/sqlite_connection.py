@@ -142,7 +142,7 @@ class Connection:
         """To be called to the end: only a connection that is known can be closed, and its thread would outlive us."""
         # First without aiosqlite: where it fails to connect, its thread outlives the event loop and ends with a traceback.
         sqlite3.connect(self._address, uri=True).close()
-        # No waiting in SQLite (timeout=0): a thread that sleeps there can't be told to stop. No implicit transactions.
+        # No waiting in SQLite (timeout=0): a thread that sleeps there can't be stopped. No implicit transactions.
         self._db = await aiosqlite.connect(self._address, uri=True, timeout=0, isolation_level=None, factory=_Functions)
         return self._db
 

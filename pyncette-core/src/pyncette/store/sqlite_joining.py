@@ -21,7 +21,7 @@ __all__ = ["JoinedConnection", "user_connection"]
 
 T = TypeVar("T")
 
-#: The pauses before a lock is asked for again (seconds), the longest that they can be.
+#: The longest pauses before requesting a lock again (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.05
 #: Why a lock can't be obtained however long one waits.
 _SNAPSHOT = sqlite3.SQLITE_BUSY_SNAPSHOT

@@ -67,7 +67,7 @@ class Attempt:
     def name(self) -> str:
         """The name of the static task or the instance that is run, also of an extra run."""
         schedule = self.claim.schedule
-        # Looked at before it is parsed: nearly none is an extra run, and nearly each body asks for its name.
+        # Checked before parsing: hardly any run is an extra run, and nearly each body reads its name.
         return (schedule.startswith(EXTRA_KINDS) and origin_of(schedule)) or self.claim.key.name
 
     @property
@@ -128,7 +128,7 @@ class Attempt:
             error=f"given up: attempt {attempt} of {most} did not finish within its lease",
         )
 
-    # --- what others are told ---------------------------------------------------------------------------------------
+    # --- what others learn ------------------------------------------------------------------------------------------
 
     def fields(self) -> dict[str, Any]:
         """What records of the log have of the run."""

@@ -55,7 +55,7 @@ class Runner(Teller):
         self.settler = settler
         #: Also the pause before a retry where the task names none.
         self.poll_interval = poll_interval
-        #: Told of partitions, and when a row of each can be claimed next.
+        #: Called with partitions, and when a row of each can be claimed next.
         self.expecting = Expecting(expect)
         self.repository = repository
         #: Set when no new body is to be started.
@@ -124,7 +124,7 @@ class Execution(PolicedAttempt):
                 self._schedule = schedule = schedules.parse(claim.schedule)
                 self._stored = stored_arguments(claim.spec)
             except Exception:
-                # A newer version of the code may understand the row, so it stays as it is, and is looked at again after a lease.
+                # A newer version of the code may understand the row, so it stays as it is, and is claimed again after a lease.
                 if runner.is_news(claim.key):
                     logger.exception("%s can't run: its stored row can't be read", self, extra=self.fields())
                 self._settle(Release(claim, self.lease.expires_at, started=False))

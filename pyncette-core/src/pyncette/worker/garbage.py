@@ -7,7 +7,7 @@ from collections.abc import Iterator
 __all__ = ["seldom_collected"]
 
 #: Allocations between two looks. Hundreds of runs in flight are thousands of young objects that live on; CPython's default of 700 or
-#: 2,000 has them looked through again and again, which takes a quarter of the time of an execution. With this, next to none of it.
+#: 2,000 makes it scan them repeatedly, which takes a quarter of the time of an execution. With this, next to none of it.
 _ALLOCATIONS = 10_000
 
 

@@ -36,7 +36,7 @@ class Lane:
     partition: str
     lease_duration: timedelta
     tasks: Mapping[str, Task] | Task
-    #: Whether rows are only looked at, for the lanes that claim them. Those are polled when something of theirs is ready.
+    #: Whether this lane only reads rows, for the lanes that claim them. Those are polled when one of their rows is ready.
     looks: bool = False
     watched: bool = False
     #: Nothing is to be claimed from it: its template is paused, or it is not known yet whether it is.

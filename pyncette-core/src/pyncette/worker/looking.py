@@ -13,7 +13,7 @@ from pyncette.worker.lanes import Lane, Lanes
 
 __all__ = ["Looking", "look_every"]
 
-#: How often it is looked who is paused, and who has extra runs (seconds).
+#: How often to check which templates are paused, and which tasks have extra runs (seconds).
 _LOOK_EVERY, _LOOK_AT_LEAST = 5.0, 9.0
 
 
@@ -44,7 +44,7 @@ class Looking:
         self._poll_every = poll_every
         self._expect = expect
         self._resumed = resumed
-        #: What the bells of static tasks said, and when their extra runs are to be looked for again.
+        #: The last values of the static tasks' bells, and when to look for their extra runs again.
         self._heard: dict[StaticTask, str] = {}
         self._again: dict[StaticTask, float] = {}
 

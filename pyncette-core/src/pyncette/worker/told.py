@@ -65,7 +65,7 @@ class ToldAttempt(Attempt):
     __slots__ = ("_lost",)
 
     _runner: Teller
-    #: Whether it is told already that the lease was lost.
+    #: Whether the loss of the lease has been reported.
     _lost: bool
 
     # --- the history ------------------------------------------------------------------------------------------------
