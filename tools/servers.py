@@ -140,7 +140,7 @@ def _another_suite(work: Path, suite: str) -> Mapping[str, Any]:
 
 
 def run(*command: str, **options: Any) -> None:
-    """Run a command to its end; what it prints is shown only if it fails."""
+    """Run a command to its end; show its output only if it fails."""
     ended = subprocess.run(
         command,
         **{"stdin": subprocess.DEVNULL, **options},

@@ -96,7 +96,7 @@ class DamagedRows(Conformance):
     async def test_the_others_are_claimed_and_settled_as_ever(
         self, store: Store, damage_row: Writer, field: str, junk: Junk
     ) -> None:
-        """I10. The damaged row is due first, is told, and then is in nobody's way for as long as a lease."""
+        """I10. The damaged row is due first, is reported, and then blocks nobody for as long as a lease."""
         keys, bad = await registered(store)
         kept = await write(damage_row, store, bad, field, junk)
         claims, unreadable = await claim_all(store.repository, bad.partition)

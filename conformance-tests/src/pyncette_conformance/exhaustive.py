@@ -405,7 +405,7 @@ class Explorer:
     # -- what has to hold --
 
     def check(self, world: World) -> None:
-        """The row is what was promised, and is ready neither too early nor never."""
+        """The row is as promised, and is ready neither too early nor never."""
         row, promise = self.rows[world.row], world.promise
         if (row is None) != (promise is None):
             raise Violation("I3: an acknowledged schedule is gone" if row is None else "I8: a removed row is back")

@@ -294,7 +294,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         life.epoch, life.live = claim.epoch, (claim.lease, until)
 
     def note_outcome(self, settlement: Settlement, outcome: Outcome) -> None:
-        """Enter an outcome into the ledger, which knows who may be told what."""
+        """Enter an outcome into the ledger, which knows the permitted answers."""
         claim = settlement.claim
         life = self.lives.get(claim.key)
         holds = life is not None and life.live is not None and life.live[0] == claim.lease

@@ -1,4 +1,4 @@
-"""What is scheduled. Tasks are in the database of the orders: so one transaction can be about both."""
+"""The tasks. They are in the database of the orders, so one transaction can cover both."""
 
 from django.conf import settings
 

@@ -35,7 +35,7 @@ class _Pause:
 
 
 class Announcer:
-    """Tells hints for one application. Whatever happens to them, nothing waits for it and nothing fails with it.
+    """Sends hints for one application. Whatever happens to them, nothing waits for them and nothing fails because of them.
 
     :param poll_interval: what is ready later need not be told: others will have looked by then.
     """

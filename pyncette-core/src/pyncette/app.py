@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Url(enum.Enum):
-    """What tells a URL that was left out, by choice, from one that is None, as of an environment variable that is not set."""
+    """Distinguishes a URL that was left out from one that is None, for example because an environment variable is not set."""
 
     LEFT_OUT = "left out"
 

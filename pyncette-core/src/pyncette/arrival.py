@@ -25,7 +25,7 @@ _MOST = 100
 
 
 async def compare_static_tasks(repository: Repository, clock: AlignedClock, tasks: Sequence[StaticTask], by: str) -> None:
-    """Before ``tasks`` are registered: tell whose schedule changes and who is behind, and repair times that can't be right.
+    """Before ``tasks`` are registered: log which schedules change and which tasks are behind, and correct invalid times.
 
     A cron task whose next time is not an occurrence of its schedule was stored by a clock that was wrong, or with other data about time
     zones. It is given its next occurrence, unless it is due already: then it runs first. Costs one call, and one more if there

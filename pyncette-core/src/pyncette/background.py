@@ -242,7 +242,7 @@ class Background(Generic[_T]):
             self._calls.discard(call)
 
     async def _resource(self) -> _T:
-        """What is open, or is opened for all who wait for it; a failure goes to them, and the next call retries."""
+        """The open client, or the one that is being opened for all waiting callers; a failure goes to them, and the next call retries."""
         if self._opened is None or (self._opened.done() and self._opened.exception() is not None):
             self._opened = self._loop.create_future()
             self._holder = self._loop.create_task(self._hold(self._opened), name="pyncette-open", context=contextvars.Context())

@@ -212,7 +212,7 @@ def _start(name: str, target: Callable[..., None], *args: Any) -> threading.Thre
 
 
 def _is_idle(thread: threading.Thread) -> bool:
-    """Whether it belongs to a pool and waits for work: it ends when it is told to, which the interpreter does at its end."""
+    """Whether it belongs to a pool and waits for work: the interpreter ends such threads at exit."""
     if not getattr(thread, "pending_work_items", True):  # of concurrent.futures.process
         return True
     frame = None if thread.ident is None else sys._current_frames().get(thread.ident)

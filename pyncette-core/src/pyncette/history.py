@@ -1,4 +1,4 @@
-"""What is kept of runs, and of what was done to tasks: entries for the store's history, and back."""
+"""Runs and changes to tasks, as entries of the store's history, and back."""
 
 import asyncio
 import heapq
@@ -94,7 +94,7 @@ def as_triggered(text: str) -> str:
 
 
 def text_of_change(action: str, by: str | None, details: Mapping[str, Any]) -> str:
-    """What is kept of something that was done. Long texts are cut."""
+    """The entry for a change. Long texts are cut."""
     known = {name: value for name, value in details.items() if value is not None}
     longest = _MOST_CHARACTERS
     while True:
@@ -171,7 +171,7 @@ def _position(token: str) -> Position:
 
 
 def _read(entry: Entry) -> RecordedRun | RecordedChange | None:
-    """What an entry tells; None if that is nothing that is known here."""
+    """The content of an entry; None if its kind is unknown."""
     name, text = entry.key.name, entry.text
     try:
         values = json.loads(text)

@@ -101,7 +101,7 @@ class Instruments(Instrumentation):
                 yield each, manager
 
     def note(self, instrumentation: Instrumentation, hook: str, error: BaseException) -> None:
-        """Log what ``hook`` raised, the first time. Only Ctrl-C continues: it is the user's, whomever it hits."""
+        """Log what ``hook`` raised, the first time. Only KeyboardInterrupt propagates: it is meant for the program."""
         if isinstance(error, KeyboardInterrupt):
             raise error
         if (failed := (id(instrumentation), hook)) not in self._failed:

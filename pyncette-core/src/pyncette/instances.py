@@ -32,7 +32,7 @@ class Instance:
     args: Mapping[str, Any] = field(default_factory=dict)
 
     def registration(self, key: Key, template: str, now: datetime) -> Registration:
-        """What is stored of the instance, which is one of ``template``, under ``key``."""
+        """The registration of the instance of ``template`` under ``key``."""
         spec = dump_arguments(self.args, f"instance {self.name!r} of {template!r}")
         schedule = schedules.from_options(
             schedule=self.schedule,

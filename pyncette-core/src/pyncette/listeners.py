@@ -99,7 +99,7 @@ def check_listener(listener: Listener) -> Listener:
 
 
 class Telling:
-    """Tells all listeners of one application, and the log."""
+    """Reports to all listeners of one application, and to the log."""
 
     def __init__(self, listeners: Sequence[Listener], *, log_runs: bool) -> None:
         self._log_runs = log_runs
@@ -201,7 +201,7 @@ class _Thread:
 
 
 def _log(hook: str, event: RunEvent) -> None:
-    """One line for a run that has ended, whichever hook tells it first."""
+    """One line for a run that has ended, whichever hook reports it first."""
     run = event.run
     first = {RunOutcome.INTERRUPTED: "retry", RunOutcome.DIED: "given_up", RunOutcome.SUCCEEDED: "end"}.get(run.outcome, "failure")
     if hook != first:

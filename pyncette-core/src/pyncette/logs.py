@@ -43,5 +43,5 @@ class RunFields(logging.Filter):
 
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """What a record has as fields of its own, beyond those that all have; what is None is left out."""
+    """The fields of a record beyond those that every record has, without those that are None."""
     return {name: value for name, value in vars(record).items() if name not in _USUAL and value is not None}

@@ -79,7 +79,7 @@ class Memo:
         return max(0, attempt - 1 - max(told, self.seen))
 
     def paused(self, note: Note) -> "Memo":
-        """The memo of a row that is paused. A note that tells nothing replaces none that does."""
+        """The memo of a paused row. An empty note does not replace another."""
         if self.note is not None and note.text is None and note.by is None:
             return self
         return replace(self, note=note)
@@ -133,7 +133,7 @@ class Memo:
 
     @classmethod
     def read(cls, text: str) -> "Memo":
-        """The memo that :meth:`text` made ``text`` of; what is not valid is left out."""
+        """The memo that :meth:`text` wrote as ``text``, without invalid members."""
         if not text:
             return _EMPTY
         try:

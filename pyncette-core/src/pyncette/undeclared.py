@@ -25,7 +25,7 @@ _COUNTED = 100
 
 @dataclass(slots=True)
 class Undeclared:
-    """What is stored under one name that is not declared, or not so."""
+    """What is stored under one name that is not declared, or is declared differently."""
 
     #: "static task", "template", "extra runs of the static task", or "partition" for one that has no owner.
     kind: str

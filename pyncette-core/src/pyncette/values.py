@@ -39,7 +39,7 @@ def plain_duration(duration: timedelta) -> timedelta:
 
 
 def plain_instant(instant: datetime) -> datetime:
-    """``instant`` as a datetime of no subclass, in UTC if it is aware; what is out of the years 10 to 9990 is their first or last instant.
+    """``instant`` as a datetime of no subclass, in UTC if it is aware; outside the years 10 to 9990, their first or last instant.
 
     :raises ScheduleError: it is not an instant, such as pandas' NaT, or its tzinfo fails.
     """

@@ -222,7 +222,7 @@ class Cluster:
     # --- verdict ----------------------------------------------------------------------------------------------------
 
     async def until_done(self, horizon: int, timeout: float, ignore: Collection[str] = ()) -> None:
-        """Wait until all that was due by ``horizon`` has run, or ``timeout`` seconds beyond that; what is missing then is reported later."""
+        """Wait until everything due by ``horizon`` has run, or ``timeout`` seconds beyond that; missing runs are reported later."""
         await asyncio.sleep(max(0.0, (horizon - microseconds()) / 1e6))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):

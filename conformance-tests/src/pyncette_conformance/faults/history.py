@@ -16,7 +16,7 @@ FOREVER = float("inf")
 
 
 class Occurrence(NamedTuple):
-    """What has to run, and is matched exactly."""
+    """The runs that are required, matched exactly."""
 
     name: str
     generation: int
@@ -76,7 +76,7 @@ class Generation:
 
 @dataclass(slots=True)
 class History:
-    """All that a log tells. Built by :meth:`of`."""
+    """The contents of a log. Built by :meth:`of`."""
 
     plan: Plan
     runs: list[Run] = field(default_factory=list)
@@ -211,7 +211,7 @@ class History:
     # --- questions --------------------------------------------------------------------------------------------------
 
     def required(self, horizon: int) -> list[Occurrence]:
-        """What has to have run when nothing that was due by ``horizon`` is left to do."""
+        """The runs that must have happened when nothing due by ``horizon`` is left."""
         found = []
         for name, generations in self.generations_of.items():
             for number, generation in generations.items():

@@ -1,4 +1,4 @@
-"""The errors of a store's own driver, raised below the repository: what it does with them is tested, too."""
+"""The errors of a store's driver, raised below the repository, to test how it handles them."""
 
 import itertools
 import random

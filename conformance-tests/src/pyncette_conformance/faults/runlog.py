@@ -18,7 +18,7 @@ __all__ = ["Event", "LogReader", "RunLog", "What", "monotonic"]
 
 
 class What(enum.StrEnum):
-    """What an event tells."""
+    """The fields of an event."""
 
     # Of workers:
     #: It waits at its gate, and has not touched the store yet.

@@ -89,7 +89,7 @@ def through(pyncette_backend: BackendUnderTest, tmp_path: Path) -> Through:
 
 
 class TestConnections:
-    """Connections are broken by calls that are cancelled, by networks and by servers, and nobody tells."""
+    """Cancelled calls, networks and servers break connections without notice."""
 
     KEYS = [Key("p", str(number)) for number in range(10)]
 

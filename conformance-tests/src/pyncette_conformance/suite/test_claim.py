@@ -1,4 +1,4 @@
-"""claim: which rows a caller gets, in which order, and what it is told of the others."""
+"""claim: which rows a caller gets, in which order, and what it learns about the others."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -16,7 +16,7 @@ CALLS = 60
 class TestConcurrentCalls(Conformance):
     @scenario()
     async def test_answers_are_not_mixed_up(self, store: Store) -> None:
-        """I13. Each call gets what it asked for, though all of them are in progress together."""
+        """I13. Each call gets its own answer, though all of them run concurrently."""
         keys = store.keys(CALLS)
         await store.repository.register(T0, [registration(key, number, spec=str(number)) for number, key in enumerate(keys)])
         rows = await asyncio.gather(*[store.row(key) for key in keys])

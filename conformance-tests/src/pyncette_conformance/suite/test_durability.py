@@ -55,7 +55,7 @@ class TestDurability(Conformance):
 
     @scenario("durable")
     async def test_closing_during_calls_loses_nothing_that_was_acknowledged(self, store: Store) -> None:
-        """I3, I14. A call that runs into the closing may fail; what it acknowledged is stored, and the store opens again."""
+        """I3, I14. A call during closing may fail; what was acknowledged is stored, and the store opens again."""
         keys = store.keys(50)
         async with store.factory() as writer:
             calls = [asyncio.create_task(register(writer, key)) for key in keys]

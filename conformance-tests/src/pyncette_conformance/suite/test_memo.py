@@ -1,4 +1,4 @@
-"""The memo: what core remembers of a row, opaque to the store, and written only together with what it tells of."""
+"""The memo: what core remembers about a row, opaque to the store, and written only together with the change that it describes."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 

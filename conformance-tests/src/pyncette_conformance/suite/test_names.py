@@ -1,4 +1,4 @@
-"""Names: any Unicode but NUL, told apart byte by byte, in partitions that are told apart just so."""
+"""Names: any Unicode but NUL, compared byte by byte, in partitions that are compared the same way."""
 
 from collections.abc import Sequence
 
@@ -142,7 +142,7 @@ FAMILIES = {
 
 
 def distinct(names: Sequence[str]) -> Sequence[str]:
-    """The names as the contract tells them apart."""
+    """The names as the contract distinguishes them."""
     assert all(len(name) <= 255 and len(name.encode()) <= 1000 and "\0" not in name for name in names)
     return list(dict.fromkeys(names))
 

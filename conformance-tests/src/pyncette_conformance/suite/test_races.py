@@ -87,7 +87,7 @@ class TestRaces(Conformance):
     @pytest.mark.parametrize("other", CALLS)
     @scenario()
     async def test_either_of_two_calls_is_first(self, store: Store, other: str, paused: bool) -> None:
-        """I1, I3, I5. Each kind of call with each: what both answer, and what is left, is what one order of them would give."""
+        """I1, I3, I5. Each pair of calls: their answers and the rows left are those of one order of the two."""
         workers = await store.workers(2)
         pausing = isinstance(store.repository, SupportsPause)
         for one in CALLS:

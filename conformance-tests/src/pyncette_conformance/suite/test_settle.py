@@ -208,7 +208,7 @@ class TestSettle(Conformance):
     @pytest.mark.parametrize(("retry", "ready"), [(-10, 0), (0, 0), (30, 30), (600, 600)])
     @scenario()
     async def test_a_release_gives_the_occurrence_back(self, store: Store, retry: float, ready: float, started: bool) -> None:
-        """I7. It is ready at retry_at, not before execute_after; what was never started is not an attempt."""
+        """I7. It is ready at retry_at, not before execute_after; a run that never started is not an attempt."""
         claim = await claim_new(store)
         await settle(store.repository, after(5), release(claim, retry, started=started))
         assert await store.row(claim.key) == claimed(claim, ready_at=after(ready), locked_until=None, attempt=int(started))

@@ -163,7 +163,7 @@ class TestTransactions(Conformance):
 
     @scenario("supports_transactions", "shared")
     async def test_transactions_side_by_side_do_not_fail(self, store: Store, begin: UserTransactions) -> None:
-        """Each stores rows that are new, between those of others: neither a lock on what is not there nor a cycle of locks is in their way."""
+        """Each stores new rows between those of others: neither a lock on a gap nor a cycle of locks blocks them."""
         keys = store.keys(2 * store.several)
 
         async def play(*mine: Key) -> None:

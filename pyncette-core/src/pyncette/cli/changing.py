@@ -165,7 +165,7 @@ def _check_pauses(source: Group, destination: Group) -> None:
 
 
 class _Progress:
-    """Tells an operator that it continues."""
+    """Reports progress."""
 
     def __init__(self) -> None:
         self._told = 0

@@ -176,7 +176,7 @@ async def _rows(app_context: PyncetteContext) -> Sequence[_Finding]:
 
 
 async def _workers(app_context: PyncetteContext) -> AsyncIterator[_Finding]:
-    """Whether all that the application declares is polled by somebody who is alive, and whether those fit together."""
+    """Whether live workers poll everything that the application declares, and whether their versions match."""
     workers = await workers_of(app_context)
     if workers is None:
         yield _Finding("workers", "ok", "only one process uses this store")

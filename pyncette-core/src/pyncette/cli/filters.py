@@ -45,7 +45,7 @@ class Filter:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, extra: bool | None = False) -> "Filter":
-        """``extra``: what is meant where nothing is said of extra runs."""
+        """``extra``: the default if no option concerns extra runs."""
         return cls(arguments.state or (), arguments.prefix or "", arguments.overdue, True if arguments.extra else extra)
 
     @property

@@ -18,7 +18,7 @@ _KNOWN = {"dashboard": ("inspect and control an application in a browser", "pync
 
 
 def add_more(add: Add) -> None:
-    """Add what is installed; and what is not, but known, to say how it can be had."""
+    """Add the installed commands, and known ones that are not installed, to say how to install them."""
     found = {point.name: point for point in importlib.metadata.entry_points(group=_GROUP)}
     for _, point in sorted(found.items()):
         try:

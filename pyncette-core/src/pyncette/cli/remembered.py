@@ -54,7 +54,7 @@ def last_of(values: Mapping[str, Any]) -> str | None:
 
 
 def told(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What :func:`remembered` tells, as pairs for people."""
+    """The result of :func:`remembered`, as pairs for people."""
     pairs: dict[str, Any] = {"failures": values["failures"] or None, "retries_at": shown(values["retries_at"])}
     pairs |= {"last_run": None, "last_error": None, "note": None}
     if (run := values["last_run"]) is not None:

@@ -68,7 +68,7 @@ class Group:
 
     @property
     def pause(self) -> str | None:
-        """That the template is paused as a whole, since when, by whom and why; None if it is not."""
+        """Since when, by whom and why the template is paused as a whole; None if it is not."""
         if self.paused is None:
             return None
         note = Memo.read(self.paused.memo).note

@@ -1,4 +1,4 @@
-"""``pyncette workers``: who runs tasks; and which tasks nobody polls."""
+"""``pyncette workers``: which processes run tasks, and which tasks nobody polls."""
 
 import argparse
 from collections.abc import Mapping, Sequence

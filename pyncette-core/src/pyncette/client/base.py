@@ -98,7 +98,7 @@ class Opened:
     async def _remember(
         self, action: str, task: Task | TaskInstance, key: Key | None = None, *, by: str | None, **more: Any
     ) -> None:
-        """Have the history of ``task``, where it is kept, say what was done, to all if there is no ``key``."""
+        """Record a change in the history of ``task``, if it has one: for ``key``, or for all rows."""
         owner = task.template
         if key is None or key.partition == LAYOUTS:
             key = Key(owner.all_partitions()[0], "") if isinstance(owner, Template) else Key(STATIC_PARTITION, owner.name)

@@ -78,7 +78,7 @@ class Changing(Opened):
 
 
 def memo_of_pause(row: Row, note: str | None, by: str | None, now: datetime) -> str:
-    """What is remembered of ``row`` while it is paused."""
+    """The memo of ``row`` while it is paused."""
     memo = Memo.read(row.memo)
     if row.locked_until is not None and row.state is State.SCHEDULED and _counts_runs(row):
         memo = memo.running(row.occurrence, row.revision)
@@ -92,7 +92,7 @@ def memo_of_resumption(row: Row, now: datetime, how: CatchUp) -> str:
 
 
 def at_resumption(task: Task | TaskInstance, catch_up: CatchUp | None) -> CatchUp:
-    """What is caught up when ``task`` is resumed with ``catch_up``."""
+    """Which occurrences run when ``task`` is resumed with ``catch_up``."""
     if catch_up is None:
         return CatchUp.NONE if task.catch_up is CatchUp.NONE else CatchUp.LATEST
     check_type(catch_up, CatchUp, "catch_up")

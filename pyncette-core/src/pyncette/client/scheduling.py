@@ -32,7 +32,7 @@ class Scheduling(Opened):
         self._registrar = Registrar(repository, clock, self._stored)
 
     async def close_registrar(self) -> None:
-        """Refuse what waits to be registered, and wait for what is in progress: the store is about to be closed."""
+        """Refuse waiting registrations, and wait for those in progress: the store is about to be closed."""
         self._closed = True
         await self._registrar.close()
         await self._announcer.close()

@@ -13,7 +13,7 @@ __all__ = ["ObservedRepository", "Observer"]
 
 
 class Observer(Protocol):
-    """Who looks on. It raises nothing, and swallows nothing."""
+    """Observes calls. It raises nothing, and suppresses nothing."""
 
     def call(self, operation: str, size: int) -> AbstractContextManager[Any]:
         """Around each call."""
@@ -32,7 +32,7 @@ class Observer(Protocol):
 
 
 class ObservedRepository(Repository):
-    """A repository whose calls are told to an :class:`Observer`. It has the optional protocols that the other one has."""
+    """A repository that reports its calls to an :class:`Observer`. It has the same optional protocols as the original."""
 
     def __init__(self, repository: Repository, observer: Observer) -> None:
         self._repository = repository

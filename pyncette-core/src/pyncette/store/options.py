@@ -26,7 +26,7 @@ def instead_of(name: str, known: Iterable[str]) -> str:
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, Any]:
-    """The keyword parameters of ``factory`` with their types, Any where that can't be told."""
+    """The keyword parameters of ``factory`` with their types, Any where they are unknown."""
     try:
         hints = typing.get_type_hints(factory.func if isinstance(factory, functools.partial) else factory)
     except (NameError, TypeError):  # what is imported for type checkers only, or an object that is not a function

@@ -1,4 +1,4 @@
-"""Seeing what others have stored in a SQLite database, soon after they have: by looking, for SQLite tells nobody."""
+"""Noticing soon what other processes have stored in a SQLite database, by polling, since SQLite sends no notifications."""
 
 import asyncio
 import contextlib

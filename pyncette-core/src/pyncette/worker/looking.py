@@ -1,4 +1,4 @@
-"""What a worker looks at without claiming it: when static tasks are ready, which templates are paused, and who has extra runs."""
+"""What a worker reads without claiming it: when static tasks are ready, which templates are paused, and which tasks have extra runs."""
 
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from datetime import datetime

@@ -289,7 +289,7 @@ class Engine:
         return await self._repository.claim(now, lane.partition, lease_duration=lane.lease_duration, limit=limit, names=lane.names)
 
     async def _accept(self, lane: Lane, result: ClaimResult, claimed_at: datetime, sent: float) -> Sequence[Execution]:
-        """What is to be started of what was claimed; the rest goes to runs under way, or back."""
+        """The claims to start; the others go to runs in progress, or are released."""
         lease = Lease.of(claimed_at, sent, lane.lease_duration)
         executions, holding = [], self._runner.holding
         for claim in result.claims:

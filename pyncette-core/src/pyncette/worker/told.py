@@ -1,4 +1,4 @@
-"""What others are told of one claim in progress: the history, listeners, and the log."""
+"""What is reported about one claim in progress: to the history, listeners, and the log."""
 
 import asyncio
 import dataclasses
@@ -32,7 +32,7 @@ _MOST_REMEMBERED = 10_000
 
 
 class Teller(Worker):
-    """A worker, and whom it says what it does."""
+    """A worker, and those to whom it reports."""
 
     def __init__(
         self, clock: AlignedClock, worker_id: str, telling: Telling, recorder: Recorder, lease_lost: Callable[[Task], None]
@@ -60,7 +60,7 @@ class Teller(Worker):
 
 
 class ToldAttempt(Attempt):
-    """An attempt that is told of."""
+    """An attempt that is reported."""
 
     __slots__ = ("_lost",)
 

@@ -208,7 +208,7 @@ def _attribute(name: str, value: Any) -> Attribute | None:
 
 
 def row_of(key: Key, item: Mapping[str, Attribute]) -> Row:
-    """The row that an item stands for; what is not text, number or time is left for core to judge."""
+    """The row that an item contains; core judges values that are not text, number or time."""
     values: dict[str, Any] = dict.fromkeys((*_TEXTS, *_NUMBERS, *_TIMES))
     for name, attribute in item.items():
         if name in values:

@@ -51,7 +51,7 @@ class JoinedTransactions(Transactions):
     async def inserted(
         self, now: datetime, registrations: Sequence[Registration], force: bool
     ) -> Sequence[tuple[Key, Change[None]]]:
-        """Store those that are new, and return what is to become of those that are there, and so can be locked.
+        """Store the new rows, and return the changes to those that exist and so can be locked.
 
         Under REPEATABLE READ, to look for a row that is not there locks the gap where it would be. Two transactions that each look before
         they insert would wait for each other, and the server would roll one of them back.

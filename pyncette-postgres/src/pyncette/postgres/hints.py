@@ -1,4 +1,4 @@
-"""Hints by LISTEN and NOTIFY: what is told, on which channel, and the connection of who listens."""
+"""Hints by LISTEN and NOTIFY: the messages, the channel, and the listener's connection."""
 
 import asyncio
 import hashlib

@@ -89,7 +89,7 @@ class Cluster:
         return await self._node(node).alone()
 
     async def _look(self) -> None:
-        """Learn who has which slot; all who need it wait for one look. While nobody answers, what was known before has to do."""
+        """Learn which node has which slot; all callers that need it share one request. While no node answers, the old map stays in use."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._ask_all())
             self._looking.add_done_callback(self._looked)

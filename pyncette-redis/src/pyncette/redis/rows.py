@@ -1,4 +1,4 @@
-"""What the script is told and what it answers, in Python: the fields of rows are as ``partition.lua`` describes them."""
+"""The arguments and answers of the script, in Python: ``partition.lua`` describes the fields of rows."""
 
 import json
 from collections.abc import Sequence
