@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from pyncette import Retry
 from pyncette.repository import Commit, Extend, Fail, Key, Outcome, Release, Row, State
 from pyncette.task import FailureMode
 from simulation import log
@@ -36,6 +37,9 @@ class TaskRules:
     failure_mode: FailureMode = FailureMode.NONE
     fast_forward: bool = False
     max_attempts: int | None = None
+    retry: Retry | None = None
+    #: At most once, and never beside another run: max_running=1.
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -417,8 +421,8 @@ class _Checker:
             self._judge_lateness(key, before, event)
 
     def _completed(self, claim: _Claim) -> bool:
-        failure_mode = self._rules.of(claim.row.key).failure_mode
-        return claim.how == "returned" or (claim.how == "raised" and failure_mode is FailureMode.COMMIT)
+        task = self._rules.of(claim.row.key)
+        return claim.how == "returned" or (claim.how == "raised" and (task.alone or task.failure_mode is FailureMode.COMMIT))
 
     def _may_overlap(self, claim: _Claim) -> bool:
         """Whether a body that still runs may have lost its row: its lease expired, or a user took the row away."""
@@ -473,15 +477,30 @@ class _Checker:
         elif isinstance(settlement, Release) and event.outcome is Outcome.APPLIED:
             if not settlement.started and claim.started_at is not None:
                 self._report("I12 shutdown", f"{key} was given back as not started by {claim.worker}, but it was")
+            self._judge_retry(event, claim, settlement)
             if claim.started_at is not None and claim.ended_at is None:
                 self._report("I2 concurrent", f"{key} was given back by {claim.worker} while it still ran")
         elif isinstance(settlement, Fail) and event.outcome is Outcome.APPLIED:
-            limit = self._rules.of(key).max_attempts
+            alone = self._rules.of(key).alone
+            limit = 1 if alone else self._rules.of(key).max_attempts
+            claim.revoked = claim.revoked or alone  # somebody may want it run again, by a resumption
             if limit is None or settlement.claim.attempt < limit:
                 self._report("I3 no loss", f"{key} was given up after attempt {settlement.claim.attempt}")
         elif isinstance(settlement, Commit) and advances:
             self._committed(event, claim, settlement)
         return None
+
+    def _judge_retry(self, event: log.Changed, claim: _Claim, release: Release) -> None:
+        """A body that raised is tried again after the pause that its Retry names: no earlier, and hardly later."""
+        retry = self._rules.of(event.key).retry
+        if retry is None or claim.how != "raised" or event.after is None or event.after.ready_at is None:
+            return
+        assert claim.ended_at is not None
+        pause = min(retry.delay.total_seconds() * retry.factor ** (release.claim.attempt - 1), retry.limit.total_seconds())
+        pauses = self._true(event.after.ready_at) - claim.ended_at
+        slack = pause * retry.jitter + self._tolerance + 1e-3
+        if not pause - slack <= pauses <= pause + slack:
+            self._report("I17 retry", f"{event.key} is tried again after {pauses:.3f} s instead of {pause:.3f} s")
 
     def _committed(self, event: log.Changed, claim: _Claim, commit: Commit) -> None:
         key, before, after, task = event.key, event.before, event.after, self._rules.of(event.key)
@@ -589,6 +608,9 @@ class _Checker:
             self._report("I4 early", f"{key} was started for {event.scheduled_at}, was claimed for {row.occurrence}")
         if _arguments(row.spec) != event.args:
             self._report("I9", f"{key} was started with {event.args}, but claimed with {row.spec}")
+        before = [other for other in self._attempts[claim.occurrence] if other is not claim and other.started_at is not None]
+        if task.alone and not all(other.revoked for other in before):
+            self._report("I6 at most once", f"{key} of {row.occurrence} was started twice")
         if task.at_most_once:
             self._started_at_most_once(claim)
         else:

@@ -5,10 +5,11 @@ import contextlib
 import itertools
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
 
+from pyncette import Retry, Task
 from pyncette.clock import AlignedClock
 from pyncette.errors import TransientRepositoryError
 from pyncette.executors import ConcurrentExecutor
@@ -255,6 +256,23 @@ def counts_no_runs() -> Any:
     return mock.patch.object(execution, "memo_of_commit", lambda claim, schedule, memo: memo)
 
 
+def retries_at_once() -> Any:
+    """The pause between two attempts is left out."""
+    return mock.patch.object(Retry, "pause", lambda self, attempt, execution_id: timedelta())
+
+
+def repeats_what_ran_alone() -> Any:
+    """With max_running=1 an occurrence is run again whose worker died."""
+    original = Task.__post_init__
+
+    def __post_init__(self: Task) -> None:
+        original(self)
+        if self.max_running:
+            self.__dict__["attempts"] = None
+
+    return mock.patch.object(Task, "__post_init__", __post_init__)
+
+
 _looks = itertools.count()
 
 #: Each mistake, with seeds that are known to find it, or were, tried first.
@@ -280,4 +298,6 @@ MUTANTS: dict[Callable[[], Any], Sequence[int]] = {
     runs_whenever_it_likes: (2, 42),
     goes_on_after_the_end: (2,),
     counts_no_runs: (6, 10),
+    retries_at_once: (45,),
+    repeats_what_ran_alone: (13,),
 }

@@ -19,6 +19,7 @@ from pyncette import (
     FailureMode,
     Pyncette,
     PyncetteContext,
+    Retry,
     SynchronousExecutor,
     Task,
     app_context,
@@ -27,6 +28,7 @@ from pyncette.clock import to_microseconds
 from pyncette.errors import LeaseLostException, PyncetteError, RepositoryError, ScheduleError, TransientRepositoryError
 from pyncette.repository import Key, Repository, State
 from pyncette.testing import VirtualClock
+from pyncette.worker.threads import Threads
 from simulation.checker import Rules, TaskRules
 from simulation.log import Asked, Down, Ended, Event, Finished, Frozen, Healed, Started, Stopping, Thawed, Unexpected, Up
 from simulation.loop import OUTSIDE, ProcessClock, ProcessLoop
@@ -62,6 +64,16 @@ _TEMPLATES = [
     _Declaration("limited", "dynamic", {"failure_mode": FailureMode.UNLOCK, "max_attempts": 3, "retry_delay": _SECOND / 3}),
     _Declaration("parts", "partitioned", {"partition_count": 3}),
 ]
+_RETRY = Retry(attempts=3, delay=_SECOND / 2, factor=3, limit=_SECOND, jitter=0.2)
+#: Drawn in each eighth seed, in addition.
+_POLICIES = [
+    _Declaration("retrying", "dynamic", {"retry": _RETRY}),
+    _Declaration("alone", "dynamic", {"execution_mode": _AMO, "max_running": 1}),
+    _Declaration("alone and static", "static", {"execution_mode": _AMO, "max_running": 1}),
+    _Declaration("in threads", "dynamic", {"failure_mode": FailureMode.UNLOCK, "timeout": 2 * _SECOND}),
+]
+#: After how many attempts these are given up; of one that was claimed before nobody knows whether it began, so it may not run again.
+_IMPLIED = {"retrying": 3, "alone": 2, "alone and static": 2}
 
 
 @contextlib.contextmanager
@@ -105,7 +117,7 @@ def simulate(seed: int) -> Simulation:
     """Run the scenario of ``seed``."""
     scenario = _Scenario(seed)
     # What the engine logs is not judged here, and formatting it would cost more than the simulation.
-    with _silence(), _numbered_workers(), asyncio.Runner(loop_factory=scenario.loop_factory) as runner:
+    with _silence(), _numbered_workers(), scenario.threads(), asyncio.Runner(loop_factory=scenario.loop_factory) as runner:
         runner.run(scenario.main())
     return Simulation(seed, scenario.rules, scenario.log.events)
 
@@ -161,6 +173,11 @@ class _Scenario:
         self.distance = 0.0 if calm else random.choice((0.0, 0.0, 0.05))
         self.declarations = random.sample(_STATIC, random.randint(1, 2)) + random.sample(_TEMPLATES, random.randint(1, 2))
         self.intervals = {each.name: random.choice((0.4, 1, 2)) * _SECOND for each in self.declarations}
+        #: Draws what policies need: what is drawn else stays as it is without them.
+        self.policies = Random(f"policies {seed}")
+        if seed % 8 == 5:
+            self.declarations += self.policies.sample(_POLICIES, 2)
+            self.intervals |= {each.name: self.policies.choice((0.4, 1, 2)) * _SECOND for each in self.declarations[-2:]}
         #: Of a static task, as a part of its interval.
         self.jitter = 0.5 if seed % 4 == 2 else 0.0
         #: How often bodies do other than return at once.
@@ -191,10 +208,12 @@ class _Scenario:
         tasks = {
             each.name: TaskRules(
                 static=each.kind == "static",
-                at_most_once=each.options.get("execution_mode") is _AMO,
+                at_most_once=each.options.get("execution_mode") is _AMO and "max_running" not in each.options,
                 failure_mode=each.options.get("failure_mode", FailureMode.NONE),
                 fast_forward=each.options.get("fast_forward", False),
-                max_attempts=each.options.get("max_attempts"),
+                max_attempts=each.options.get("max_attempts", _IMPLIED.get(each.name)),
+                retry=each.options.get("retry"),
+                alone="max_running" in each.options,
                 lease=each.options.get("lease_duration", self.lease).total_seconds(),
             )
             for each in self.declarations
@@ -231,7 +250,7 @@ class _Scenario:
                 declare = app.task(interval=interval, jitter=interval * self.jitter if each.name == "steady" else None, **options)
             else:
                 declare = app.dynamic_task(**options) if each.kind == "dynamic" else app.partitioned_task(**options)
-            tasks[each.name] = declare(self._body)
+            tasks[each.name] = declare(self._body_in_thread if each.name == "in threads" else self._body)
         return app, tasks
 
     async def _observe(self, context: Context, following: Callable[[], Awaitable[None]]) -> None:
@@ -286,6 +305,25 @@ class _Scenario:
                         raise
             case 7:
                 await self._act(context.app_context, random)
+
+    def _body_in_thread(self, context: Context) -> None:
+        if not self.healed and self.policies.random() < self.mischief:
+            raise ValueError("the body fails in its thread")
+
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[None]:
+        """Bodies that are plain functions take a while of virtual time instead of a thread, and like a thread they can't be stopped."""
+
+        def put(threads: Threads, job: Any) -> None:
+            def run() -> None:
+                job.run()
+                threads._ended(job)
+
+            length = self.policies.choice((0.0, 0.01, 0.01, 1.0, 0.0 if self.healed else 3.0))
+            asyncio.get_running_loop().call_later(length, run)
+
+        with mock.patch.multiple(Threads, _put=put, busy=lambda threads, loop: False):
+            yield
 
     def _open(self, name: str, machine: str) -> Callable[[], Any]:
         remote = RemoteWithClock if self.store.server_time else Remote

@@ -323,7 +323,9 @@ class Remote(Repository):
         self._store.calls += 1
         call = self._store.calls
         time = self._store.clock.now() if self._store.server_time else self._clock.now()
-        log.append(Sent(log.now, self._worker, call, method, 0.0 if now is None else (time - now).total_seconds(), runs))
+        # Layouts are claimed at the end of another's lease, however far its clock is ahead.
+        stale = 0.0 if now is None or partition == LAYOUTS else (time - now).total_seconds()
+        log.append(Sent(log.now, self._worker, call, method, stale, runs))
         fault = self._faults.draw(log.now, self._machine, method, partition)
         if fault is not None and fault in never:
             fault = "lost"
