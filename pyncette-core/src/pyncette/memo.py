@@ -57,6 +57,8 @@ class Memo:
     skipped: int = 0
     #: When the row, or that of a whole template, was resumed last, and which occurrences that passed until then are run after all.
     since: tuple[datetime, str] | None = None
+    #: How many claims of the occurrence were handed to runs that had outlasted their lease: they started no body, and are no attempts.
+    adopted: int = 0
 
     def runs(self, revision: int) -> int:
         """How many runs are counted of this revision of the row."""
@@ -76,7 +78,11 @@ class Memo:
         """How many attempts at ``occurrence`` before ``attempt`` never reported an end: their worker died, or overran its lease."""
         run = self.last_run
         told = run.attempt if run is not None and run.scheduled_at == occurrence else 0
-        return max(0, attempt - 1 - max(told, self.seen))
+        return max(0, attempt - 1 - max(told, self.seen - self.adopted))
+
+    def adopted_before(self, attempt: int) -> int:
+        """How many claims before ``attempt`` (a number of claims) are no attempts; those from before the row started over are forgotten."""
+        return self.adopted if attempt > self.seen else 0
 
     def paused(self, note: Note) -> "Memo":
         """The memo of a paused row. An empty note does not replace another."""
@@ -126,6 +132,8 @@ class Memo:
             members.append(f'"skipped":{_count(self.skipped)}')
         if self.since is not None:
             members.append(f'"since":[{to_microseconds(self.since[0])},{quoted(self.since[1])}]')
+        if self.adopted:
+            members.append(f'"adopted":{_count(self.adopted)}')
         if (note := self.note) is not None:
             values = [_text(note.text, _MOST_OF_NOTE), _text(note.by, _MOST_OF_NAME), _microseconds(note.at)]
             members.append(f'"note":[{",".join(values)}]')
@@ -151,6 +159,7 @@ class Memo:
             _read_counted(values.get("runs")),
             _read_count(values.get("skipped")),
             _read_since(values.get("since")),
+            _read_count(values.get("adopted")),
         )
 
 

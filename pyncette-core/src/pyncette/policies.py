@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pyncette.checks import check_count, check_duration, check_type
 from pyncette.errors import ConfigurationError
-from pyncette.schedules.kinds import Once, Schedule
+from pyncette.schedules.kinds import Interval, Once, Schedule
 from pyncette.values import plain_duration, shown
 
 __all__ = [
@@ -228,7 +228,7 @@ CATCH_UPS = {each.value: each for each in CatchUp}
 #: What counts as on time where nothing is caught up: a worker needs a moment to start, and a poll interval to notice.
 _ON_TIME = timedelta(minutes=1)
 #: How many skipped occurrences are counted one by one.
-_MOST = 1000
+_MOST = 200
 
 
 def first_to_run(
@@ -266,7 +266,12 @@ def _latest(schedule: Schedule, occurrence: datetime, now: datetime) -> datetime
 
 
 def count_from(schedule: Schedule, occurrence: datetime, until: datetime | None, now: datetime) -> int:
-    """How many occurrences there are from ``occurrence`` on, before ``until`` or else up to ``now``; counted up to a thousand."""
+    """How many occurrences there are from ``occurrence`` on, before ``until`` or else up to ``now``.
+
+    Those of an interval are calculated if ``until`` is given, and all others are counted one by one, up to 200.
+    """
+    if until is not None and isinstance(schedule.plain, Interval):
+        return -((occurrence - until) // schedule.plain.duration)
     count, at = 0, occurrence
     while count < _MOST and (at < until if until is not None else at <= now):
         count += 1

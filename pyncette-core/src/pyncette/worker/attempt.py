@@ -177,6 +177,7 @@ class Attempt:
             succeeded=memo.last_success,
             counted=memo.counted,
             since=memo.since,
+            adopted=self._adopted,
         ).text()
 
     def _microseconds_at(self, moment: float) -> int:

@@ -11,6 +11,7 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import LeaseLostException
 from pyncette.listeners import Telling
 from pyncette.logs import CURRENT, RunFields
+from pyncette.memo import Memo
 from pyncette.policies import OnGiveUp
 from pyncette.runs import Run, RunOutcome
 from pyncette.schedules import text as schedules
@@ -94,7 +95,7 @@ class Execution(PolicedAttempt):
         self.claim = claim
         self.lease = lease
         self.started_at = None
-        self._adopted = 0
+        self._adopted = 0 if claim.attempt == 1 else Memo.read(claim.memo).adopted_before(claim.attempt)
         self._lost = self._ended = False
 
     @property
@@ -138,7 +139,7 @@ class Execution(PolicedAttempt):
             if (task.skips or runner.resumed or '"since"' in claim.memo) and (skip := self.skip(schedule)) is not None:
                 self._settle(skip)
                 return
-            if task.attempts is not None and claim.attempt > task.attempts:
+            if task.attempts is not None and self.attempt > task.attempts:
                 # Its last worker died, or overran its lease: nobody else will report that.
                 await self._give_up(self.over(), schedule)
                 return
