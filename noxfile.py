@@ -77,12 +77,14 @@ EXAMPLES = sorted(map(str, (ROOT / "examples").glob("*.py")))
 EXAMPLE_TESTS = [str(CORE_TESTS / f"test_{what}.py") for what in ("examples", "benchmark", "docs", "tutorial", "deploying")]
 WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
 
-#: Sessions that run beside the others, in this order, since they wait for their servers: see `_begin_beside`.
+#: Sessions that run beside the others, in this order, since they wait for their servers or for processes: see `_begin_beside`.
 SERVED = [name for name, distribution in DISTRIBUTIONS.items() if distribution.servers]
 SECOND_LANE = [
     *(f"tests({name})" for name in SERVED if name in TESTED),
     *(f"conformance({name})" for name in SERVED),
     "faults",
+    "examples",
+    "wheels",
 ]
 nox.options.sessions = [
     "lint",
@@ -90,9 +92,7 @@ nox.options.sessions = [
     *(f"tests({name})" for name in TESTED if name not in SERVED),
     *(f"conformance({name})" for name in WITH_STORES if name not in SERVED),
     "third_party",
-    "wheels",
     "docs",
-    "examples",
     *SECOND_LANE,
 ]
 
@@ -293,11 +293,13 @@ def _run(session: nox.Session, runs: Sequence[Run]) -> None:
 
 
 def _begin_beside() -> None:
-    """Begin in the second lane whatever needs servers."""
+    """Begin whatever runs in the second lane."""
+    kinds = {"tests": _runs_of_tests, "conformance": _runs_of_suite}
+    others = {"faults": _runs_of_faults, "examples": _runs_of_examples, "wheels": _runs_of_wheels}
     for name in SECOND_LANE:
         kind, _, distribution = name.rstrip(")").partition("(")
-        runs = {"tests": _runs_of_tests, "conformance": _runs_of_suite}.get(kind)
-        _BESIDE[name] = _LANE.submit(_run_beside, name, functools.partial(runs, distribution) if runs else _runs_of_faults)
+        runs = functools.partial(kinds[kind], distribution) if kind in kinds else others[kind]
+        _BESIDE[name] = _LANE.submit(_run_beside, name, runs)
 
 
 def _run_beside(name: str, runs: Callable[[], Sequence[Run]]) -> Sequence[subprocess.CompletedProcess[str]]:
@@ -527,7 +529,11 @@ def third_party(session: nox.Session) -> None:
 @session(venv_backend="none")
 def wheels(session: nox.Session) -> None:
     """Build every distribution, look into the wheels, and install them in mixes of wheel and editable."""
-    _pytest(session, *WHEEL_TESTS, *session.posargs, env={"PYNCETTE_DISTRIBUTIONS": " ".join(DISTRIBUTIONS)})
+    _run(session, _runs_of_wheels())
+
+
+def _runs_of_wheels() -> Sequence[Run]:
+    return [Run("report", WHEEL_TESTS, {"PYNCETTE_DISTRIBUTIONS": " ".join(DISTRIBUTIONS)})]
 
 
 @session()
@@ -543,11 +549,14 @@ def docs(session: nox.Session) -> None:
 @session(venv_backend="none")
 def examples(session: nox.Session) -> None:
     """Each example as a real process, each snippet of the documentation, the README's quick start, and the tutorial, which ends on Redis."""
-    redis = _server("redis")
-    if not redis and os.environ.get("CI"):
+    if not _server("redis") and os.environ.get("CI"):
         session.error("There is no redis; see above")
+    _run(session, _runs_of_examples())
+
+
+def _runs_of_examples() -> Sequence[Run]:
     # They mostly wait, so more of them than cores.
-    _pytest(session, *_parallel("4"), *EXAMPLE_TESTS, *session.posargs, env={**redis})
+    return [Run("report", [*_parallel("4"), *EXAMPLE_TESTS], {**_server("redis")})]
 
 
 @session()
