@@ -57,8 +57,8 @@ class SupportsTransactions(Protocol):
         Where ``connection`` is synchronous, the repository has a true attribute ``blocking``, and its coroutines never suspend.
 
         :raises ConfigurationError: the store does not support this kind of connection; or, from each call: it is closed, is in
-        no transaction,
-            so that each statement would be committed separately, or leads to another database. Nothing has been written then.
+            no transaction, so that each statement would be committed separately, or leads to another database. Nothing has been
+            written then.
         """
         ...
 
