@@ -1,4 +1,5 @@
 """What type checkers see of the public names. Never run: ``mypy --strict`` has to accept it, with each ``type: ignore`` needed."""
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence

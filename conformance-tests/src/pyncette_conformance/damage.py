@@ -80,7 +80,7 @@ def _names() -> Iterator[str]:
         yield f"{field} is {shown if len(shown) < 30 else shown[:20] + '...'}"
 
 
-each_damage = pytest.mark.parametrize(("field", "junk"), DAMAGE, ids=_names())
+each_damage: pytest.MarkDecorator = pytest.mark.parametrize(("field", "junk"), DAMAGE, ids=_names())
 
 
 class DamagedRows(Conformance):

@@ -36,7 +36,7 @@ class BackendUnderTest:
         #: The command that kills its server and starts it again, if there is one.
         self.restart = restart
         self._url = url
-        self.capabilities = _TRANSIENT if _is_transient(url) else Capabilities()
+        self.capabilities: Capabilities = _TRANSIENT if _is_transient(url) else Capabilities()
         self._directory: Path | None = None
         self._unique = _new_name()
 

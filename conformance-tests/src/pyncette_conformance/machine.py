@@ -82,21 +82,23 @@ def at_once(call: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("the reference waits")
 
 
-workers = st.integers(0, WORKERS - 1)
+workers: st.SearchStrategy[int] = st.integers(0, WORKERS - 1)
 #: Two partitions and names that a store may confuse; few, so that calls meet.
-numbers = st.integers(0, 2)
-some_numbers = st.lists(numbers, min_size=1, max_size=3, unique=True)
-rarely = st.sampled_from([False, False, False, True])
+numbers: st.SearchStrategy[int] = st.integers(0, 2)
+some_numbers: st.SearchStrategy[list[int]] = st.lists(numbers, min_size=1, max_size=3, unique=True)
+rarely: st.SearchStrategy[bool] = st.sampled_from([False, False, False, True])
 #: How long ago something was, in things of its kind.
-ages = st.sampled_from([0, 0, 0, 1, 2, 3, 5, 8])
-seconds = st.sampled_from([0, 1, 30, 60, 90, -30, -600])
-jitters = st.sampled_from([0, 2])
-schedules = st.sampled_from(["A", "B", "a"])
-memos = st.sampled_from([None, None, "", "a", '{"run": "é"}'])
-specs = st.sampled_from(["{}", "[1]", '"é\\u0000"'])
+ages: st.SearchStrategy[int] = st.sampled_from([0, 0, 0, 1, 2, 3, 5, 8])
+seconds: st.SearchStrategy[int] = st.sampled_from([0, 1, 30, 60, 90, -30, -600])
+jitters: st.SearchStrategy[int] = st.sampled_from([0, 2])
+schedules: st.SearchStrategy[str] = st.sampled_from(["A", "B", "a"])
+memos: st.SearchStrategy[str | None] = st.sampled_from([None, None, "", "a", '{"run": "é"}'])
+specs: st.SearchStrategy[str] = st.sampled_from(["{}", "[1]", '"é\\u0000"'])
 #: A clock that lags behind, or a call that was long in progress.
-lags = st.sampled_from([timedelta(), timedelta(), timedelta(), TICK, timedelta(seconds=30), LEASE])
-spans = st.sampled_from([timedelta(), timedelta(), TICK, timedelta(seconds=1), timedelta(seconds=30), LEASE, timedelta(hours=1)])
+lags: st.SearchStrategy[timedelta] = st.sampled_from([timedelta(), timedelta(), timedelta(), TICK, timedelta(seconds=30), LEASE])
+spans: st.SearchStrategy[timedelta] = st.sampled_from(
+    [timedelta(), timedelta(), TICK, timedelta(seconds=1), timedelta(seconds=30), LEASE, timedelta(hours=1)]
+)
 
 
 class RepositoryMachine(RuleBasedStateMachine):
@@ -107,11 +109,11 @@ class RepositoryMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         store = self.session.store
-        self.reference = MemoryRepository()
-        self.now = T0
+        self.reference: MemoryRepository = MemoryRepository()
+        self.now: datetime = T0
         one = store.partition()
-        self.partitions = [one, store.adopt(one + ":")]
-        self.keys = [Key(one, "a"), Key(one, "A"), Key(self.partitions[1], "a")]
+        self.partitions: list[str] = [one, store.adopt(one + ":")]
+        self.keys: list[Key] = [Key(one, "a"), Key(one, "A"), Key(self.partitions[1], "a")]
         self.leases: dict[tuple[Key, str], str] = {}
         self.lives: dict[Key, Life] = {}
         # Lists and not bundles, so that those which matter are used more often than others.

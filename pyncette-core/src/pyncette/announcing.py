@@ -14,7 +14,7 @@ from pyncette.waiting import Backoff
 
 __all__ = ["Announcer"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: The pause between two hints about one partition (seconds), doubled up to the limit while more of them come up.
 #: So the first hint of a burst goes out at once, and a burst of any size causes a few hints a second.
@@ -43,7 +43,7 @@ class Announcer:
     def __init__(self, repository: Repository, clock: AlignedClock, poll_interval: timedelta) -> None:
         self._wake = repository.wake if repository.shared and isinstance(repository, SupportsWakeUp) else None
         #: Whether hints are ever sent.
-        self.tells = self._wake is not None
+        self.tells: bool = self._wake is not None
         self._clock = clock
         self._poll_interval = poll_interval
         #: The hints to send now, and the partitions for which it is too soon.

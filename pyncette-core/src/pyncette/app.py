@@ -32,7 +32,7 @@ from pyncette.worker.settings import Settings
 
 __all__ = ["Fixture", "Pyncette"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class _Url(enum.Enum):
@@ -123,7 +123,7 @@ class Pyncette(Declarations):
             repository_factory = url
             url = _Url.LEFT_OUT
         #: Whether None was passed for the URL, and nothing else says where the rows are.
-        self.lacks_url = url is None and repository_factory is None and not repository_options
+        self.lacks_url: bool = url is None and repository_factory is None and not repository_options
         if url is not None and url is not _Url.LEFT_OUT:
             if repository_factory is not None or repository_options:
                 raise ConfigurationError(

@@ -21,11 +21,12 @@ from pyncette.worker.execution import Execution
 from pyncette.worker.garbage import seldom_collected
 from pyncette.worker.loop import Engine
 from pyncette.worker.settings import Settings
+from pyncette.worker.threads import Threads
 from pyncette.workers import Worker
 
 __all__ = ["PyncetteContext"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class PyncetteContext(Client):
@@ -52,7 +53,7 @@ class PyncetteContext(Client):
         self._reserved = frozenset(reserved)
         self._fixtures = frozenset(fixtures)
         #: The name of this application in everything stored and logged about its runs: ``host:pid:`` and four digits.
-        self.worker_id = new_worker_id()
+        self.worker_id: str = new_worker_id()
         self._engine = Engine(
             functools.partial(invoke, self),
             repository,
@@ -63,12 +64,12 @@ class PyncetteContext(Client):
             tell=super()._announce,
         )
         #: Where bodies run that are plain functions.
-        self.threads = self._engine.threads
+        self.threads: Threads = self._engine.threads
         self._poll_interval = settings.poll_interval
         #: Called when the application begins to end: by the program around it, which counts the time from then on.
         self.on_shutdown: Callable[[], None] = _nothing
         #: What ends at this moment, after the last body: a fixture, the store.
-        self.leaving = ""
+        self.leaving: str = ""
         self._ran = False
         self._running: asyncio.Task[Any] | None = None
         self._ended = asyncio.Event()

@@ -17,7 +17,7 @@ from pyncette.tasks import StaticTask
 
 __all__ = ["compare_static_tasks"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _MICROSECOND = timedelta(microseconds=1)
 #: Occurrences of a cron schedule are counted up to this.

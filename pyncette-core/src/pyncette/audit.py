@@ -8,7 +8,7 @@ from pyncette.values import plain_text, shown
 
 __all__ = ["audit", "check_by"]
 
-logger = logging.getLogger("pyncette.audit")
+logger: logging.Logger = logging.getLogger("pyncette.audit")
 
 #: Programs do these by the thousand: without a name they are worth no line of their own.
 _OF_PROGRAMS = ("schedule", "unschedule")

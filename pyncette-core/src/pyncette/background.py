@@ -25,7 +25,7 @@ from pyncette.errors import PyncetteError, TransientRepositoryError
 
 __all__ = ["Background", "NotBegunError", "starting"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -81,7 +81,7 @@ class Background(Generic[_T]):
     def __init__(self, opened: Callable[[], AbstractAsyncContextManager[_T]]) -> None:
         self._open = opened
         #: The process that it works in.
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         # Neither uvloop's loop nor that of a policy: of this one it is known how it is left behind in a child.
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from pyncette.background import Background, NotBegunError, starting
 from pyncette.client import Client, JoinedClient, driven, repository_within
@@ -44,28 +44,28 @@ class BlockingCalls:
 
     schedule_tasks.__doc__ = Client.schedule_tasks.__doc__
 
-    schedule_task = _blocking(Client.schedule_task)
-    unschedule_task = _blocking(Client.unschedule_task)
-    reschedule_task = _blocking(Client.reschedule_task)
-    get_task = _blocking(Client.get_task)
-    list_tasks = _blocking(Client.list_tasks)
-    list_runs = _blocking(Client.list_runs)
-    list_workers = _blocking(Client.list_workers)
-    list_static_tasks = _blocking(Client.list_static_tasks)
-    list_paused_templates = _blocking(Client.list_paused_templates)
-    count_tasks = _blocking(Client.count_tasks)
-    list_undeclared = _blocking(Client.list_undeclared)
-    discard_undeclared = _blocking(Client.discard_undeclared)
-    discard_tasks = _blocking(Client.discard_tasks)
-    pause_task = _blocking(Client.pause_task)
-    resume_task = _blocking(Client.resume_task)
-    pause_template = _blocking(Client.pause_template)
-    resume_template = _blocking(Client.resume_template)
-    trigger_task = _blocking(Client.trigger_task)
-    backfill_task = _blocking(Client.backfill_task)
-    backfill_times = _blocking(Client.backfill_times)
-    retry_task = _blocking(Client.retry_task)
-    retry_tasks = _blocking(Client.retry_tasks)
+    schedule_task: Final = _blocking(Client.schedule_task)
+    unschedule_task: Final = _blocking(Client.unschedule_task)
+    reschedule_task: Final = _blocking(Client.reschedule_task)
+    get_task: Final = _blocking(Client.get_task)
+    list_tasks: Final = _blocking(Client.list_tasks)
+    list_runs: Final = _blocking(Client.list_runs)
+    list_workers: Final = _blocking(Client.list_workers)
+    list_static_tasks: Final = _blocking(Client.list_static_tasks)
+    list_paused_templates: Final = _blocking(Client.list_paused_templates)
+    count_tasks: Final = _blocking(Client.count_tasks)
+    list_undeclared: Final = _blocking(Client.list_undeclared)
+    discard_undeclared: Final = _blocking(Client.discard_undeclared)
+    discard_tasks: Final = _blocking(Client.discard_tasks)
+    pause_task: Final = _blocking(Client.pause_task)
+    resume_task: Final = _blocking(Client.resume_task)
+    pause_template: Final = _blocking(Client.pause_template)
+    resume_template: Final = _blocking(Client.resume_template)
+    trigger_task: Final = _blocking(Client.trigger_task)
+    backfill_task: Final = _blocking(Client.backfill_task)
+    backfill_times: Final = _blocking(Client.backfill_times)
+    retry_task: Final = _blocking(Client.retry_task)
+    retry_tasks: Final = _blocking(Client.retry_tasks)
 
     def _call(self, function: Callable[[Client], Coroutine[Any, Any, _R]]) -> _R:
         """What the coroutine function ``function`` makes of the asynchronous client."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 __all__ = ["AlignedClock", "Clock", "SystemClock", "from_microseconds", "to_microseconds"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -44,7 +44,7 @@ class SystemClock:
         return datetime.now(UTC)
 
     # CLOCK_MONOTONIC stands still while a laptop or a virtual machine sleeps, but leases don't.
-    monotonic = staticmethod(
+    monotonic: "staticmethod[[], float]" = staticmethod(
         functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
     )
 
@@ -65,9 +65,9 @@ class AlignedClock:
         self._anchor: tuple[datetime, float] | None = None
         self._asked_at = float("-inf")
         #: How far the local wall clock is ahead of the store's; zero where the store has no clock.
-        self.skew = timedelta()
+        self.skew: timedelta = timedelta()
         #: Half the round trip of the measurement: how far off the alignment can be.
-        self.error = timedelta()
+        self.error: timedelta = timedelta()
 
     @property
     def is_system(self) -> bool:

@@ -17,7 +17,7 @@ from pyncette.signals import ONE_REQUEST
 
 __all__ = ["Ending"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How often the log says what the shutdown is waiting for (seconds).
 _TELL_EVERY = 5.0
@@ -53,7 +53,7 @@ class Ending:
         self._over = threading.Event()
         self._teller: threading.Thread | None = None
         self._threads_before = set(threading.enumerate())
-        self.begun = False
+        self.begun: bool = False
         #: Done when what is left is not to be waited for any longer.
         self.given_up: asyncio.Future[None] = loop.create_future()
         #: The task that runs the application, and the application, once it is made.

@@ -16,7 +16,7 @@ from pyncette.signatures import check_coroutine_function
 
 __all__ = ["HealthcheckHandler", "is_healthy", "use_healthcheck_server"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Whether an application is healthy. What it raises is logged, and the application counts as unhealthy.
 HealthcheckHandler: TypeAlias = Callable[[PyncetteContext], Awaitable[bool]]

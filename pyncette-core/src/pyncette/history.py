@@ -31,7 +31,7 @@ __all__ = [
     "text_of_run",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _LAST = datetime.max.replace(tzinfo=UTC)
 #: Partitions that are asked at the same time.

@@ -11,7 +11,7 @@ from pyncette.tasks import Task
 
 __all__ = ["Instrumentation", "Instruments"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Instrumentation:

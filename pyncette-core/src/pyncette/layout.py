@@ -62,7 +62,7 @@ __all__ = [
     "stored_layouts",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 

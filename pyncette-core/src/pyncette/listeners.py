@@ -18,9 +18,9 @@ from pyncette.values import shown
 
 __all__ = ["Listener", "RunEvent", "Telling", "check_listener"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 #: Where there is a line for each run, if asked for.
-runs = logging.getLogger("pyncette.runs")
+runs: logging.Logger = logging.getLogger("pyncette.runs")
 
 #: How many events may wait for a listener; what comes then is left out.
 _MOST_WAITING = 10_000
@@ -106,7 +106,7 @@ class Telling:
         self._threads = [_Thread(listener) for listener in listeners]
         self._of = {hook: [thread for thread in self._threads if thread.wants(hook)] for hook in _HOOKS}
         #: Whether anybody listens: otherwise events need not be made.
-        self.active = bool(listeners) or log_runs
+        self.active: bool = bool(listeners) or log_runs
 
     def start(self) -> None:
         for thread in self._threads:

@@ -27,7 +27,7 @@ class RunFields(logging.Filter):
     """
 
     #: Whether there has been one: to note the run of each body costs a twentieth of it, and nobody else asks.
-    wanted = False
+    wanted: bool = False
 
     def __init__(self) -> None:
         super().__init__()

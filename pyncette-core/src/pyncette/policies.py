@@ -74,7 +74,7 @@ class RetryAfter(Exception):
 
     def __init__(self, delay: timedelta) -> None:
         check_duration(delay, "The delay of retry_after()", zero=True)
-        self.delay = plain_duration(delay)
+        self.delay: timedelta = plain_duration(delay)
         super().__init__(f"retry after {self.delay}")
 
 

@@ -19,7 +19,7 @@ from pyncette.signals import Signals
 
 __all__ = ["configure_logging", "main", "run"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Create: TypeAlias = Callable[[], AbstractAsyncContextManager[PyncetteContext]]
 

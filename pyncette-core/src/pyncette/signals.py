@@ -50,7 +50,7 @@ class Signals:
         """
         self._first, self._last = first, last
         #: Whether the first has come.
-        self.begun = False
+        self.begun: bool = False
         self._number: int | None = None
         self._handled_at: float | None = None
 

@@ -38,7 +38,7 @@ class VirtualClock:
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._origin = _in_utc(start)
         #: Seconds that have passed in the event loop.
-        self.elapsed = 0.0
+        self.elapsed: float = 0.0
 
     def now(self) -> datetime:
         return self._origin + timedelta(seconds=self.elapsed)

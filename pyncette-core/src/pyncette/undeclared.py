@@ -15,7 +15,7 @@ from pyncette.tasks import StaticTask, Task, Template
 __all__ = ["Undeclared", "discard_undeclared", "find_undeclared", "warn_of_undeclared"]
 
 #: Its own, so that an application that shares its table with another one can turn it off.
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: What is named in a line of the log.
 _SHOWN = 10

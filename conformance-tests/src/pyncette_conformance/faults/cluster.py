@@ -79,7 +79,7 @@ class Cluster:
         self._worker_url = worker_url or url
         self.plan = plan
         self.directory = directory
-        self.log = RunLog(directory / "run.log")
+        self.log: RunLog = RunLog(directory / "run.log")
         self.workers: list[Worker] = []
         self._options = worker_options
         self._reader = LogReader(directory / "run.log")

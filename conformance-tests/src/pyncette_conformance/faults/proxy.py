@@ -48,13 +48,13 @@ class Proxy:
         #: Whether new connections get through; if not, they are closed at once.
         self.accepting = True
         #: Whether new connections are silent from their beginning.
-        self.freeze_new = False
+        self.freeze_new: bool = False
         #: Seconds by which each piece of data is late, in either direction.
-        self.delay = 0.0
+        self.delay: float = 0.0
         #: How often clients have sent something that was not the continuation of what they were sending.
-        self.round_trips = 0
+        self.round_trips: int = 0
         #: Set once a reply is held back because of :meth:`hold_replies`.
-        self.holding = asyncio.Event()
+        self.holding: asyncio.Event = asyncio.Event()
         self._allowance: int | None = None
 
     async def __aenter__(self) -> Self:

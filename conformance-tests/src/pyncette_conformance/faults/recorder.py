@@ -35,7 +35,7 @@ class Wrapper(Repository):
 
     def __init__(self, inner: Repository) -> None:
         self._inner = inner
-        self.shared = inner.shared
+        self.shared: bool = inner.shared
         for name in _OPTIONAL:
             if hasattr(inner, name):
                 setattr(self, name, getattr(inner, name))

@@ -147,7 +147,7 @@ class LogReader:
         self._offset = 0
         self._events: list[Event] = []
         #: How many lines were unfinished: at most one for each killed process.
-        self.torn = 0
+        self.torn: int = 0
 
     def read(self) -> Sequence[Event]:
         """All events so far, in the order of the file."""

@@ -26,7 +26,9 @@ from pyncette_conformance.faults.proxy import Proxy, proxied
 
 __all__ = ["Play", "TestConnections", "TestOutages", "TestWorkers", "Through", "play", "through"]
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="workers are paused and killed with the signals of POSIX")
+pytestmark: pytest.MarkDecorator = pytest.mark.skipif(
+    not hasattr(signal, "SIGSTOP"), reason="workers are paused and killed with the signals of POSIX"
+)
 
 #: Of a scenario and further options for it.
 Play: TypeAlias = Callable[..., Report]

@@ -48,7 +48,7 @@ MEMOS = {
     "4,000 characters of four bytes": "\U0001f600" * 3_999 + "\U0010ffff",
     "4,000 characters to be escaped": "\\" * 2_000 + "\x01" * 2_000,
 }
-each_kind = pytest.mark.parametrize("kind", KINDS)
+each_kind: pytest.MarkDecorator = pytest.mark.parametrize("kind", KINDS)
 
 
 async def noted(store: Store, key: Key, memo: str = "old") -> Claim:

@@ -30,7 +30,7 @@ class OutputError(Exception):
     def __init__(self, error: OSError) -> None:
         super().__init__(f"The result can't be written: {error.strerror or error}")
         #: The reader has closed the pipe.
-        self.enough = isinstance(error, BrokenPipeError)
+        self.enough: bool = isinstance(error, BrokenPipeError)
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

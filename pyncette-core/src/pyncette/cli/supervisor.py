@@ -14,7 +14,7 @@ from pyncette.waiting import Backoff
 
 __all__ = ["supervise"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: The pause before a dead process is replaced (seconds): doubled at each death in a row, up to the limit.
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0

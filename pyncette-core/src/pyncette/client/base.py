@@ -19,7 +19,7 @@ from pyncette.values import shown
 
 __all__ = ["Opened"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: After how many seconds the store's clock is read again.
 _ALIGN_AFTER = 30.0
@@ -41,7 +41,7 @@ class Opened:
         #: The clock of the process, aligned with the store's.
         self.clock = clock
         #: All that the application had declared when this was made, in order.
-        self.tasks = tuple(tasks)
+        self.tasks: tuple[Task, ...] = tuple(tasks)
         self._tasks = {id(task) for task in tasks}
         self._closed = False
         self._loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from django.core.signals import request_started
 
 from pyncette.errors import PyncetteError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class PyncetteConfig(AppConfig):  # type: ignore[misc, unused-ignore]

@@ -7,6 +7,7 @@ import django
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 
+from pyncette.app import Pyncette
 from pyncette.django import application
 
 __all__ = ["app"]
@@ -22,5 +23,5 @@ async def close_connections(context: Any, next: Callable[[], Awaitable[None]]) -
 
 
 django.setup()
-app = application()
+app: Pyncette = application()
 app.use_middleware(close_connections)

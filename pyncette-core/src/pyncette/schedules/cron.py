@@ -102,7 +102,7 @@ class Calendar:
         """``months`` has the days that match, by the month's number, its first weekday and its length, where there are any."""
         self._clock = clock
         self._months = months
-        self.elapsed = elapsed
+        self.elapsed: bool = elapsed
         midnight = _later(clock, datetime.combine(_SOME_DAY, time()) - timedelta(seconds=1))
         assert midnight is not None
         self._midnight = midnight

@@ -24,7 +24,7 @@ from pyncette.waiting import Backoff
 
 __all__ = ["CompareAndSetRepository", "Stored", "Write"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 A = TypeVar("A")
 B = TypeVar("B")

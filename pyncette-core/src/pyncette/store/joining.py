@@ -177,13 +177,13 @@ class JoinedRepository(Repository):
         """
         assert isinstance(joined, SupportsPause)
         self.in_same_database = in_same_database
-        self.blocking = user.blocking
-        self.shared = outside.shared
+        self.blocking: bool = user.blocking
+        self.shared: bool = outside.shared
         self._joined = joined
         self._pausing: SupportsPause = joined
         self._user = user
         #: Whether the transaction continues.
-        self.in_transaction = user.in_transaction
+        self.in_transaction: Callable[[], bool] = user.in_transaction
         # One after the other: no driver runs two statements of a transaction at a time.
         self._turn: AbstractAsyncContextManager[Any] = contextlib.nullcontext() if user.blocking else asyncio.Lock()
 

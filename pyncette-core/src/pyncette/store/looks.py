@@ -27,13 +27,13 @@ class _Known:
 
     def __init__(self) -> None:
         #: Seconds that the last two looks at everything have taken. Both have to be expensive: one may be an accident.
-        self.took = 0.0, 0.0
+        self.took: tuple[float, float] = 0.0, 0.0
         #: No row is ready before.
-        self.since = _LATEST
+        self.since: datetime = _LATEST
         #: The earliest time that this process has written since the last claim began, which may not have seen it.
-        self.written = _LATEST
+        self.written: datetime = _LATEST
         #: When the next full scan is due.
-        self.again = float("-inf")
+        self.again: float = float("-inf")
 
 
 class Look:
@@ -44,7 +44,7 @@ class Look:
         self._everything = clock() >= known.again or known.since > now
         known.written = _LATEST
         self.since: datetime | None = None
-        self.until = _LATEST
+        self.until: datetime = _LATEST
         if self._everything:
             self._plan()  # also for the case that it fails, because it takes too long
         else:

@@ -147,4 +147,4 @@ async def memory_repository() -> AsyncIterator[MemoryRepository]:
     yield MemoryRepository()
 
 
-backend = Backend(contract_version=1, factory=memory_repository, prefix="memory_")
+backend: Backend = Backend(contract_version=1, factory=memory_repository, prefix="memory_")

@@ -1,6 +1,6 @@
 """A repository whose calls are watched."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -37,15 +37,16 @@ class ObservedRepository(Repository):
     def __init__(self, repository: Repository, observer: Observer) -> None:
         self._repository = repository
         self._observer = observer
-        self.shared = repository.shared
+        self.shared: bool = repository.shared
         # In the instance itself, and not by __getattr__: from Python 3.12 on, isinstance() with a protocol looks no further.
         for name in _OPTIONAL:
             if hasattr(repository, name):
                 setattr(self, name, self._observed(name, getattr(repository, name)))
         if isinstance(repository, SupportsTransactions):
-            self.within = self._within
+            self.within: Callable[[object], Repository] = self._within
         if hasattr(repository, "wakeups"):
-            self.wake, self.wakeups = self._wake, self._wakeups
+            self.wake: Callable[[Sequence[Hint]], Awaitable[None]] = self._wake
+            self.wakeups: Callable[[], AsyncIterator[Sequence[Hint]]] = self._wakeups
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
         with self._observer.call("register", len(registrations)):

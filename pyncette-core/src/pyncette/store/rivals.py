@@ -38,7 +38,7 @@ class Rivals:
         self._quiet = False
         self._looks = 0
         #: Whether the last claim has left something that is due: then the next need not ask whether anything is.
-        self.more = False
+        self.more: bool = False
 
     @property
     def reading(self) -> int:

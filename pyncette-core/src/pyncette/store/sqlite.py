@@ -80,7 +80,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
         names: Mapping[str, str],
         timeout: float,
     ) -> None:
-        self.shared = counting is not connection
+        self.shared: bool = counting is not connection
         self._connection = connection
         # Of a million rows, it takes a tenth of a second, for which nothing else is to wait.
         self._counting = counting
@@ -347,4 +347,4 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-backend = Backend(contract_version=1, factory=sqlite_repository, prefix="sqlite_", from_url=_from_url)
+backend: Backend = Backend(contract_version=1, factory=sqlite_repository, prefix="sqlite_", from_url=_from_url)

@@ -25,7 +25,8 @@ class Worker:
     def __init__(self, clock: AlignedClock, worker_id: str) -> None:
         self.clock = clock
         #: Also as it is written into memos.
-        self.worker_id, self.quoted_id = worker_id, quoted(worker_id)
+        self.worker_id: str = worker_id
+        self.quoted_id: str = quoted(worker_id)
 
 
 class Lease(NamedTuple):

@@ -14,7 +14,7 @@ from pyncette.worker.settlement import Settler
 
 __all__ = ["GRACE", "Ending"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How long cancelled bodies, and then the calls to the store, are waited for (seconds) when :meth:`Engine.run` is cancelled.
 _CANCELLATION_GRACE = 5.0

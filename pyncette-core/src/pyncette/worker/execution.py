@@ -30,7 +30,7 @@ from pyncette.worker.told import Teller
 
 __all__ = ["Execution", "Runner"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Runner(Teller):
@@ -57,7 +57,7 @@ class Runner(Teller):
         #: Also the pause before a retry where the task names none.
         self.poll_interval = poll_interval
         #: Called with partitions, and when a row of each can be claimed next.
-        self.expecting = Expecting(expect)
+        self.expecting: Expecting = Expecting(expect)
         self.repository = repository
         #: Set when no new body is to be started.
         self.draining = False
@@ -69,7 +69,7 @@ class Runner(Teller):
         self.executions: dict[Execution, None] = {}
         #: The runs that hold a lease, from the start of the body until the outcome is stored.
         self.holding: dict[Key, Execution] = {}
-        self.overtaken = Overtaken()
+        self.overtaken: Overtaken = Overtaken()
 
     def adopt(self, claim: Claim, lease: Lease) -> bool:
         """Hand ``claim`` to the run of the same occurrence that continues here; False if there is none.
@@ -92,8 +92,8 @@ class Execution(PolicedAttempt):
     def __init__(self, runner: Runner, task: Task, claim: Claim, lease: Lease) -> None:
         self._runner: Runner = runner
         self.task = task
-        self.claim = claim
-        self.lease = lease
+        self.claim: Claim = claim
+        self.lease: Lease = lease
         self.started_at = None
         self._adopted = 0 if claim.attempt == 1 else Memo.read(claim.memo).adopted_before(claim.attempt)
         self._lost = self._ended = False

@@ -13,7 +13,7 @@ from pyncette.waiting import Backoff
 
 __all__ = ["Listening"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How often the offset to the store's clock is measured (seconds).
 _ALIGN_EVERY = 30.0

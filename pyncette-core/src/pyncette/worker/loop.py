@@ -30,7 +30,7 @@ from pyncette.worker.watch import Watch
 
 __all__ = ["Engine"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How often a store that nobody else writes is polled (seconds): its changes are known, but not those of the wall clock.
 _POLL_UNSHARED_EVERY = 10.0
@@ -78,7 +78,7 @@ class Engine:
         self._leave, self._listening = tell, Listening(repository, clock, self.expect)
         self._instrumentation = settings.instrumentation
         self._executor = settings.executor_cls(settings.concurrency_limit, self._wake)
-        self.threads = Threads(settings.sync_workers, self._runner.executions, self._wake)
+        self.threads: Threads = Threads(settings.sync_workers, self._runner.executions, self._wake)
         self._poll_interval = settings.poll_interval.total_seconds()
         #: How long a partition may go without a poll, since nobody else changes it or somebody may.
         self._poll_every = self._poll_interval if repository.shared else max(self._poll_interval, _POLL_UNSHARED_EVERY)
@@ -90,7 +90,9 @@ class Engine:
         self._errors: list[Exception] = []  # of the polls of the present pass
         self._outage = Outage(clock)
         #: What the store has of this worker.
-        self.presence = Presence(worker_id, repository, clock, self._runner, self._outage, slots=self._executor.free_slots)
+        self.presence: Presence = Presence(
+            worker_id, repository, clock, self._runner, self._outage, slots=self._executor.free_slots
+        )
         self._ending = Ending(self._runner, self._executor, self._settler, clock, settings.shutdown_timeout)
         #: When the last pass ended well, or all slots were taken, on the store's clock.
         self.last_tick: datetime | None = None

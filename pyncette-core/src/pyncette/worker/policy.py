@@ -14,7 +14,7 @@ from pyncette.worker.told import ToldAttempt
 
 __all__ = ["PolicedAttempt"]
 
-logger = logging.getLogger("pyncette.worker.execution")
+logger: logging.Logger = logging.getLogger("pyncette.worker.execution")
 
 
 class PolicedAttempt(ToldAttempt):

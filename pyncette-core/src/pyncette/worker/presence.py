@@ -16,7 +16,7 @@ from pyncette.workers import Incident, Worker, forget_dead, polls_of, registrati
 
 __all__ = ["Outage", "Presence"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: When the row is first written, after the start (seconds): a program that ends at once leaves nothing.
 _FIRST = 1.0

@@ -17,7 +17,7 @@ from pyncette.waiting import Backoff
 
 __all__ = ["Recorder"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How long an entry waits for others (seconds), how many are written at once, and how many wait at most.
 _WAIT, _BATCH, _MOST_WAITING = 1.0, 500, 10_000

@@ -18,7 +18,7 @@ from pyncette.waiting import Backoff
 
 __all__ = ["Answer", "Settler"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: The pauses between tries while the store can't be reached (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0

@@ -18,7 +18,7 @@ from pyncette.tasks import Task
 
 __all__ = ["Threads", "busy_threads", "calls_from_thread"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _R = TypeVar("_R")
 

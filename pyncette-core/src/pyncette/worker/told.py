@@ -25,7 +25,7 @@ from pyncette.worker.watch import Watch
 
 __all__ = ["Teller", "ToldAttempt", "described"]
 
-logger = logging.getLogger("pyncette.worker.execution")
+logger: logging.Logger = logging.getLogger("pyncette.worker.execution")
 
 #: How many rows that can't be understood are remembered, so that each is logged once.
 _MOST_REMEMBERED = 10_000

@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["Watch"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: How often the event loop is asked for a sign of life (seconds).
 _EVERY = 1.0

@@ -34,8 +34,8 @@ class Connection:
         self._opened: asyncio.Future[Client] | None = None
         self._shared: dict[Hashable, tuple[float, asyncio.Task[Any]]] = {}
         #: For reading many rows.
-        self.reader = Reader()
-        self.error = ""
+        self.reader: Reader = Reader()
+        self.error: str = ""
 
     async def client(self) -> Client:
         """The client; raises StoreAwayError if there is none in time."""

@@ -16,12 +16,14 @@ class Job:
     """One of them."""
 
     def __init__(self, title: str, by: str, at: datetime, work: Callable[["Job"], Awaitable[None]]) -> None:
-        self.id = secrets.token_hex(8)
-        self.title, self.by, self.at = title, by, at
+        self.id: str = secrets.token_hex(8)
+        self.title: str = title
+        self.by: str = by
+        self.at: datetime = at
         self.looked_at = self.done = self.failed = 0
         #: "running", "done", "stopped" or "failed".
-        self.state = "running"
-        self.error = ""
+        self.state: str = "running"
+        self.error: str = ""
         self._task = asyncio.create_task(self._run(work), name="pyncette-dashboard-job")
 
     def stop(self) -> None:

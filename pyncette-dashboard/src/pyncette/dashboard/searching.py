@@ -43,10 +43,12 @@ class Search:
     """One that continues, or has ended."""
 
     def __init__(self, client: Client, reader: Reader) -> None:
-        self.client, self._reader = client, reader
-        self.begun = self.asked = time.monotonic()
+        self.client: Client = client
+        self._reader = reader
+        self.begun: float = time.monotonic()
+        self.asked: float = self.begun
         self.ended: float | None = None
-        self.job = Job("Looking", "", client.clock.now(), self._run)
+        self.job: Job = Job("Looking", "", client.clock.now(), self._run)
 
     async def look(self) -> None:
         """Find it."""

@@ -83,7 +83,7 @@ class Survey:
         self._soon = asyncio.Event()
         self._next_scan = self._next_count = 0.0
         self._tick = 0.0
-        self.error = ""
+        self.error: str = ""
         self.now: datetime | None = None
         self.static: Mapping[str, ScheduledTask] = {}
         self.paused: Mapping[str, object] = {}

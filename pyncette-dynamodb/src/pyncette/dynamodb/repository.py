@@ -285,4 +285,4 @@ def _from_url(url: BackendURL) -> Mapping[str, Any]:
     return {name: value for name, value in options.items() if value}
 
 
-backend = Backend(contract_version=1, factory=dynamodb_repository, prefix="dynamodb_", from_url=_from_url)
+backend: Backend = Backend(contract_version=1, factory=dynamodb_repository, prefix="dynamodb_", from_url=_from_url)

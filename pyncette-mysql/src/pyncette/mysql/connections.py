@@ -4,7 +4,7 @@ import asyncio
 import struct
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiomysql
 from pymysql.constants import CLIENT
@@ -19,7 +19,11 @@ class NoTLSError(Exception):
     """The server, or somebody in between, offers no TLS where it is wanted. Nothing has been sent."""
 
 
-class Connection(aiomysql.Connection):  # type: ignore[misc] # the driver has no types
+#: One of the driver's, which has no types.
+Connection: TypeAlias = Any
+
+
+class _Connection(aiomysql.Connection):  # type: ignore[misc] # the driver has no types
     """One that sends nothing to a server without TLS, if TLS is wanted: the driver itself would continue in clear."""
 
     def __init__(self, **options: Any) -> None:
@@ -66,7 +70,7 @@ class Connections:
                 self._used.add(connection)
                 return connection, True
             connection.close()  # the server does so in a moment
-        connection = Connection(**self._options())
+        connection = _Connection(**self._options())
         self._used.add(connection)
         try:
             await connection.ping()  # connects

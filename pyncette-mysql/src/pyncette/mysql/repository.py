@@ -309,4 +309,6 @@ def _is_text(raw: bytes) -> bool:
     return True
 
 
-backend = Backend(contract_version=1, factory=mysql_repository, prefix="mysql_", from_url=from_url, url_options=URL_OPTIONS)
+backend: Backend = Backend(
+    contract_version=1, factory=mysql_repository, prefix="mysql_", from_url=from_url, url_options=URL_OPTIONS
+)

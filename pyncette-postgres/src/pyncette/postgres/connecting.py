@@ -73,7 +73,7 @@ class Connecting:
             )
         if context is not None and (given := sorted(name for name in options if name.startswith("ssl"))):
             raise ConfigurationError(f"postgres_ssl and {given[0]!r} of the URL are both given; leave out one of them")
-        self.where = f"{parsed.hosts or options.get('host') or 'the default host'}{parsed.path}"
+        self.where: str = f"{parsed.hosts or options.get('host') or 'the default host'}{parsed.path}"
         self.timeout = timeout
         self._name = options.pop("application_name", "pyncette")
         if options.get("sslrootcert") == _SYSTEM:

@@ -24,13 +24,13 @@ class Connections:
     """Runs statements, each on a connection of its own for as long as it lasts. Opened by :func:`opened`."""
 
     def __init__(self, pool: "asyncpg.Pool[Any]", connecting: Connecting, way: Way, size: int) -> None:
-        self.where = connecting.where
+        self.where: str = connecting.where
         #: The table that the statements are about, for messages.
         self.table = ""
         self._pool = pool
         self._connecting = connecting
         self._way = way
-        self.timeout = connecting.timeout
+        self.timeout: float = connecting.timeout
         # The others are hardly better than one that has failed so.
         self._turns = Turns(size, connecting.timeout, pool.expire_connections, _DEAD)
 

@@ -320,4 +320,6 @@ def _from_url(url: BackendURL) -> Mapping[str, Any]:
     return {"postgres_url": url.unparse(options=OPTIONS)}
 
 
-backend = Backend(contract_version=1, factory=postgres_repository, prefix="postgres_", from_url=_from_url, url_options=OPTIONS)
+backend: Backend = Backend(
+    contract_version=1, factory=postgres_repository, prefix="postgres_", from_url=_from_url, url_options=OPTIONS
+)

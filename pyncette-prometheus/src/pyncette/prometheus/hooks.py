@@ -20,7 +20,7 @@ from pyncette.task import check_duration
 
 __all__ = ["use_prometheus"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: The operations whose size is how many rows they are about. A claim tells apart how many it brought.
 _BATCHED = frozenset({"register", "unregister", "settle", "get", "pause", "resume", "append"})

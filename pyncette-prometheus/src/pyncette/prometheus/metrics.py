@@ -24,16 +24,18 @@ class TaskMetrics:
     """What runs of tasks are measured by."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.runs = Operation(registry, "task_run", "Runs of tasks", label="task", buckets=_RUN_BUCKETS)
-        self.staleness = Histogram(
+        self.runs: Operation = Operation(registry, "task_run", "Runs of tasks", label="task", buckets=_RUN_BUCKETS)
+        self.staleness: Histogram = Histogram(
             "pyncette_task_run_staleness_seconds",
             "How late runs start, compared with their scheduled times.",
             ["task"],
             registry=registry,
             buckets=_STALENESS_BUCKETS,
         )
-        self.retries = Counter("pyncette_task_run_retries", "Runs that are not the first attempt.", ["task"], registry=registry)
-        self.leases_lost = Counter("pyncette_leases_lost", "Runs that lost their lease.", ["task"], registry=registry)
+        self.retries: Counter = Counter(
+            "pyncette_task_run_retries", "Runs that are not the first attempt.", ["task"], registry=registry
+        )
+        self.leases_lost: Counter = Counter("pyncette_leases_lost", "Runs that lost their lease.", ["task"], registry=registry)
 
     def declare(self, task: str) -> None:
         """Have all metrics of ``task`` exist, at zero: a rate needs a value before the first event."""

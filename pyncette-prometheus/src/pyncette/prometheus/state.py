@@ -15,7 +15,7 @@ from pyncette.task import PartitionedTask, StaticTask, Template
 
 __all__ = ["Seen", "Source", "StateCollector", "Waiting"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: When the store is first looked at, after the start (seconds): by then the static tasks are there.
 _FIRST_LOOK = 1.0

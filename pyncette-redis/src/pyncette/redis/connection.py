@@ -101,8 +101,8 @@ class Connections:
             raise ConfigurationError(f"The redis_url {url} is a Sentinel URL, not that of a cluster; leave out redis_cluster=True")
         if len(nodes) > 1 and not self._kind:
             raise ConfigurationError(f"The redis_url {url} has several hosts; write one, or redis+cluster:// or redis+sentinel://")
-        self.where = f"Redis at {url}"
-        self.is_cluster = self._kind == "cluster"
+        self.where: str = f"Redis at {url}"
+        self.is_cluster: bool = self._kind == "cluster"
         self._timeout, self._limit, self._master = timeout, limit, master
         self._tls, self._tls_context = secure, tls_context
         self._path = url.path if kind == "unix" else None
@@ -115,7 +115,8 @@ class Connections:
         # Waiting for an answer is bounded by the timeout of the whole exchange. What is left after connecting is for the error of that.
         self._options = {"socket_timeout": None, "username": url.username, "password": url.password, **common}
         self._options["socket_connect_timeout"] = timeout * 0.8
-        self.database = self._options["db"] = _database(url, self._kind, database)
+        self.database: int = _database(url, self._kind, database)
+        self._options["db"] = self.database
         # There may be another sentinel to ask.
         self._sentinel_options = {
             "socket_timeout": timeout / 3,

@@ -15,7 +15,7 @@ class Keys:
 
     def __init__(self, namespace: str) -> None:
         # Nothing that is in braces: the first pair of them in a key decides on its slot.
-        self.prefix = f"{_quote(namespace)}:" if namespace else ""
+        self.prefix: str = f"{_quote(namespace)}:" if namespace else ""
 
     def rows(self, partition: str) -> Sequence[str]:
         """Those of the script ``partition.lua``."""

@@ -335,4 +335,4 @@ def _token(token: str) -> Any:
         return None
 
 
-backend = Backend(contract_version=1, factory=redis_repository, prefix="redis_", from_url=_from_url)
+backend: Backend = Backend(contract_version=1, factory=redis_repository, prefix="redis_", from_url=_from_url)
