@@ -31,7 +31,7 @@ from benchmarks.compare import COUNTS, STORES, compare
 from benchmarks.plots import plot
 from benchmarks.wakeup import wakeup
 
-from pyncette import Context, Instance, Pyncette
+from pyncette import Context, Instance, Pyncette, Template
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 1000
@@ -56,7 +56,7 @@ async def populate(url: str, count: int, over: timedelta = timedelta(), delay: t
     """Store ``count`` tasks, each to run once: at once, or evenly spread over some time from a delay on."""
     app, _ = application(url)
     async with app.create() as app_context:
-        (template,) = app.tasks
+        (template,) = (task for task in app.tasks if isinstance(task, Template))
         begin = datetime.now(UTC) + delay
         for first in range(0, count, BATCH):
             numbers = range(first, min(first + BATCH, count))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from benchmarks.figures import place_on
-from pyncette import Context, Pyncette, Task
+from pyncette import Context, Pyncette, Template
 
 __all__ = ["clients"]
 
@@ -39,7 +39,7 @@ def clients(url: str, count: int, callers: Sequence[int], rounds: int) -> Iterat
         yield f"| {number} | {rate:,.0f} | {cpu:.0f} µs | {blocking_rate:,.0f} | {blocking_cpu:.0f} µs | {ratio:.2f} |"
 
 
-async def asynchronous(app: Pyncette, task: Task, count: int, callers: int) -> Figures:
+async def asynchronous(app: Pyncette, task: Template, count: int, callers: int) -> Figures:
     at = datetime.now(UTC) + timedelta(days=365)
     async with app.client() as client:
         names = itertools.repeat(None, count)
@@ -54,7 +54,7 @@ async def asynchronous(app: Pyncette, task: Task, count: int, callers: int) -> F
         return figures(begun, cpu, count)
 
 
-def blocking(app: Pyncette, task: Task, count: int, callers: int) -> Figures:
+def blocking(app: Pyncette, task: Template, count: int, callers: int) -> Figures:
     at = datetime.now(UTC) + timedelta(days=365)
     with app.blocking() as client:
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pyncette import Context, Pyncette
+from pyncette import Context, Pyncette, Template
 from pyncette.instrumentation import Instrumentation
 
 __all__ = ["wakeup"]
@@ -85,7 +85,7 @@ class Workers:
 async def wakeup(url: str, count: int, processes: int) -> None:
     """Schedule ``count`` tasks at random moments, each to run at once, while that many processes wait for them."""
     app = application(url, lambda _: None)
-    (template,) = app.tasks
+    (template,) = (task for task in app.tasks if isinstance(task, Template))
     took = []
     async with app.client() as client:
         workers = Workers()

@@ -29,6 +29,7 @@ from pyncette import (
     Task,
     TaskInstance,
     TaskPage,
+    Template,
     TransientRepositoryError,
     with_heartbeat,
 )
@@ -127,11 +128,14 @@ async def dynamic(context: Context) -> None: ...
 async def partitioned(context: Context) -> None: ...
 
 
-assert_type(static, StaticTask)
-assert_type(stacked, StaticTask)
-assert_type(dynamic, DynamicTask)
-assert_type(partitioned, PartitionedTask)
+of_a_static_one: StaticTask[Coroutine[Any, Any, None], Context] = static
+of_another: StaticTask[Coroutine[Any, Any, str], Context] = stacked  # type: ignore[assignment]
+assert_type(dynamic, DynamicTask[Coroutine[Any, Any, None], Context])
+assert_type(partitioned, PartitionedTask[Coroutine[Any, Any, None], Context])
 task: Task = static
+of_any_kind: Sequence[Task] = [static, dynamic, partitioned]
+templates: Sequence[Template] = [dynamic, partitioned]
+a_template: Template = static  # type: ignore[assignment]
 assert_type(static.name, str)
 assert_type(static.args, Mapping[str, Any])
 assert_type(static.schedule, Schedule)
@@ -142,6 +146,19 @@ assert_type(partitioned.partition_count, int)
 async def directly(context: Context) -> None:
     await static(context)
     await dynamic(context)
+    assert_type(await stacked(context), int)
+    assert_type(await with_heartbeats(context), str)
+    assert_type(await in_thread_with_heartbeats(context), str)
+    assert_type(in_thread_task(context), ScheduledTask | None)
+    assert_type(await stacked.body(context), int)
+    assert_type(await stacked.template(context), int)
+    await stacked()  # type: ignore[call-arg]
+    await stacked("context")  # type: ignore[arg-type]
+    await stacked(context, 1)  # type: ignore[call-arg]
+    await stacked(context=context, name="name")  # type: ignore[call-arg]
+    length: str = await stacked(context)  # type: ignore[assignment]
+    assert length
+    await in_thread_task(context)  # type: ignore[misc]
 
 
 def in_a_thread(context: Context) -> ScheduledTask | None:
@@ -155,7 +172,48 @@ def without_context_in_a_thread() -> None: ...
 async def without_context() -> None: ...
 
 
-in_thread_task: StaticTask = app.task(interval=timedelta(seconds=1))(in_a_thread)
+in_thread_task = app.task(interval=timedelta(seconds=1))(in_a_thread)
+in_thread_by_kind: StaticTask = in_thread_task
+
+
+@app.dynamic_task()
+@with_heartbeat()
+async def with_heartbeats(context: Context) -> str:
+    return context.name
+
+
+@app.dynamic_task()
+@with_heartbeat()
+def in_thread_with_heartbeats(context: Context) -> str:
+    return context.name
+
+
+class Sender:
+    async def send(self, context: Context) -> float:
+        return 1.0
+
+    async def __call__(self, context: Context) -> bytes:
+        return b""
+
+
+async def of_objects(context: Context) -> None:
+    assert_type(await app.dynamic_task()(Sender().send)(context), float)
+    assert_type(await app.dynamic_task(name="sender")(Sender())(context), bytes)
+
+
+async def wants_more(context: Context, more: int) -> None: ...
+
+
+async def wants_another(context: int) -> None: ...
+
+
+async def may_have_more(context: Context, more: int = 1) -> None: ...
+
+
+app.dynamic_task()(wants_more)  # type: ignore[arg-type]
+app.dynamic_task()(wants_another)  # type: ignore[arg-type]
+app.dynamic_task()(5)  # type: ignore[arg-type]
+app.dynamic_task()(may_have_more)
 app.task(interval=timedelta(seconds=1))(with_heartbeat()(in_a_thread))
 app.task(interval=timedelta(seconds=1))(without_context_in_a_thread)  # type: ignore[arg-type]
 app.dynamic_task()(without_context)  # type: ignore[arg-type]
@@ -234,6 +292,15 @@ async def run() -> None:
         await app_context.schedule_task(dynamic, "one", schedule="* * * * *", timezone="UTC", name="a free argument", template=1)
         await app_context.schedule_task(dynamic, "one", interval=10)  # type: ignore[arg-type]
         await app_context.schedule_task(dynamic, 1)  # type: ignore[arg-type]
+        await app_context.schedule_task(static, "one", interval=timedelta(seconds=10))  # type: ignore[arg-type]
+        await app_context.schedule_task(task, "one", interval=timedelta(seconds=10))  # type: ignore[arg-type]
+        await app_context.schedule_tasks(static, [])  # type: ignore[arg-type]
+        await app_context.reschedule_task(static, interval=timedelta(seconds=10))  # type: ignore[arg-type]
+        await app_context.pause_template(static)  # type: ignore[arg-type]
+        await app_context.count_tasks(static)  # type: ignore[arg-type]
+        for each in app.tasks:
+            if isinstance(each, Template):
+                await app_context.schedule_task(each, "one", interval=timedelta(seconds=10))
         instances = (Instance(name=str(number), interval=timedelta(hours=1), args={"number": number}) for number in range(10))
         await app_context.schedule_tasks(dynamic, instances, force=True)
         await app_context.schedule_tasks(dynamic, [Instance("positional")])  # type: ignore[call-arg]
@@ -313,6 +380,8 @@ def threads() -> None:
         client.open()
         client.schedule_task(dynamic, "name", interval=timedelta(hours=1), greeting="hello")
         client.schedule_tasks(dynamic, [Instance(name="name", interval=timedelta(hours=1))])
+        client.schedule_task(static, "name", interval=timedelta(hours=1))  # type: ignore[arg-type]
+        client.schedule_tasks(static, [])  # type: ignore[arg-type]
         client.schedule_task(dynamic, 17, interval=timedelta(hours=1))  # type: ignore[arg-type]
         client.get_task()  # type: ignore[call-arg]
         assert_type(client.unschedule_task(dynamic, "name"), bool)

@@ -27,7 +27,7 @@ from pyncette.policies import CatchUp, ExecutionMode, FailureMode, GiveUp, OnGiv
 from pyncette.runs import Run, RunOutcome
 from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State
-from pyncette.tasks import Task, TaskInstance
+from pyncette.tasks import Task, TaskInstance, Template
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 from pyncette.workers import Incident, Worker
 
@@ -68,6 +68,7 @@ __all__ = [
     "Task",
     "TaskInstance",
     "TaskPage",
+    "Template",
     "TransientRepositoryError",
     "Worker",
     "with_heartbeat",

@@ -8,23 +8,34 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from pyncette.background import Background, NotBegunError, starting
 from pyncette.client import Client, JoinedClient, driven, repository_within
 from pyncette.errors import PyncetteError
 from pyncette.instances import Instance
-from pyncette.tasks import Task
+from pyncette.tasks import Template
 
 __all__ = ["BlockingCalls", "ConnectedCalls", "check_no_loop"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_R_co = TypeVar("_R_co", covariant=True)
 
 
-def _blocking(
-    method: Callable[Concatenate[Client, _P], Coroutine[Any, Any, _R]],
-) -> "Callable[Concatenate[BlockingCalls, _P], _R]":
+class _Method(Protocol[_P, _R_co]):
+    """What a function is in a class. Some type checkers don't take a plain ``Callable`` there for a method."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> Callable[_P, _R_co]: ...
+
+    def __call__(self, client: "BlockingCalls", /, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
+
+
+def _blocking(method: Callable[Concatenate[Client, _P], Coroutine[Any, Any, _R]]) -> _Method[_P, _R]:
     """``method`` as one that returns when it is done."""
 
     @functools.wraps(method)
@@ -32,13 +43,13 @@ def _blocking(
         return self._call(lambda client: method(client, *args, **kwargs))
 
     call.__qualname__ = f"BlockingClient.{method.__name__}"
-    return call
+    return cast("_Method[_P, _R]", call)
 
 
 class BlockingCalls:
     """Each call of :class:`~pyncette.Client`; a test checks that none is missing."""
 
-    def schedule_tasks(self, task: Task, instances: Iterable[Instance], *, force: bool = False, by: str | None = None) -> None:
+    def schedule_tasks(self, task: Template, instances: Iterable[Instance], *, force: bool = False, by: str | None = None) -> None:
         instances = list(instances)  # in this thread, to which what a generator uses may be bound
         self._call(lambda client: client.schedule_tasks(task, instances, force=force, by=by))
 

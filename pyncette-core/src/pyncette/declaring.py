@@ -7,7 +7,7 @@ from inspect import signature
 from typing import Any, TypeAlias, TypeVar
 
 from pyncette.checks import check_attribute_name, free_arguments
-from pyncette.context import RESERVED, Body, Middleware
+from pyncette.context import RESERVED, Body, Context, Middleware
 from pyncette.errors import ConfigurationError, ScheduleError
 from pyncette.hooks import Instrumentation
 from pyncette.listeners import Listener, check_listener
@@ -33,7 +33,7 @@ Fixture: TypeAlias = Callable[..., AsyncIterator[Any]]
 
 _FixtureT = TypeVar("_FixtureT", bound=Fixture)
 _MiddlewareT = TypeVar("_MiddlewareT", bound=Middleware)
-_TaskT = TypeVar("_TaskT", bound=Task)
+_R = TypeVar("_R")
 
 
 class Declarations:
@@ -98,7 +98,7 @@ class Declarations:
         history: timedelta | None = HISTORY,
         args: Mapping[str, Any] | None = None,
         **further_args: Any,
-    ) -> Callable[[Body | Task], StaticTask]:
+    ) -> Callable[[Callable[[Context], _R]], StaticTask[_R, Context]]:
         """Declare a coroutine function of one :class:`~pyncette.Context` as a task.
 
         :param schedule: a cron expression of five fields, or six with seconds last; ``H`` is a number derived from the name; or
@@ -154,7 +154,7 @@ class Declarations:
         history: timedelta | None = None,
         args: Mapping[str, Any] | None = None,
         **further_args: Any,
-    ) -> Callable[[Body | Task], DynamicTask]:
+    ) -> Callable[[Callable[[Context], _R]], DynamicTask[_R, Context]]:
         """Declare a template, of which instances are scheduled at run time. The options are those of :meth:`task`.
 
         The store keeps the runs of its instances only if you set ``history``.
@@ -185,7 +185,7 @@ class Declarations:
         history: timedelta | None = None,
         args: Mapping[str, Any] | None = None,
         **further_args: Any,
-    ) -> Callable[[Body | Task], PartitionedTask]:
+    ) -> Callable[[Callable[[Context], _R]], PartitionedTask[_R, Context]]:
         """Declare a template whose instances are spread over ``partition_count`` partitions of the store.
 
         :param partition_count: the number of partitions. It is stored, and can't be changed once the template has been started.
@@ -196,7 +196,7 @@ class Declarations:
         """
         return self._declaring(PartitionedTask, locals())
 
-    def _declaring(self, kind: type[_TaskT], given: dict[str, Any]) -> Callable[[Body | Task], _TaskT]:
+    def _declaring(self, kind: type[Task], given: dict[str, Any]) -> Callable[[Any], Any]:
         """The decorator for a task of ``kind``. ``given``: the variables of the method that was called."""
         del given["self"]
         decorator, elsewhere = _DECORATORS[kind]
@@ -208,7 +208,7 @@ class Declarations:
         if kind is StaticTask:
             _schedule("", schedule)  # which raises where it is declared
 
-        def declare(body: Body | Task) -> _TaskT:
+        def declare(body: Body | Task) -> Task:
             function = body.body if isinstance(body, Task) else body
             called = _name(function) if name is None else name
             if kind is StaticTask:
@@ -217,7 +217,7 @@ class Declarations:
 
         return declare
 
-    def _add(self, task: _TaskT) -> _TaskT:
+    def _add(self, task: Task) -> Task:
         self._check_in_time(f"Task {task.name!r}")
         if task.name in self._tasks:
             raise ConfigurationError(f"There is already a task {task.name!r}; pass another name=... to one of them")

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
 from pyncette.checks import check_type
 from pyncette.context import Body, Context, in_thread
@@ -17,10 +17,22 @@ from pyncette.waiting import finished
 
 __all__ = ["with_heartbeat"]
 
+_R = TypeVar("_R")
+
+
+class _WithHeartbeat(Protocol):
+    """Keeps what a body returns: with heartbeats it is a coroutine function, even if it was a plain one."""
+
+    @overload
+    def __call__(self, body: Callable[[Context], Awaitable[_R]], /) -> Callable[[Context], Coroutine[Any, Any, _R]]: ...
+
+    @overload
+    def __call__(self, body: Callable[[Context], _R], /) -> Callable[[Context], Coroutine[Any, Any, _R]]: ...
+
 
 def with_heartbeat(
     body: None = None, /, *, lease_remaining_ratio: float = 0.5, cancel_on_lease_lost: bool = False
-) -> Callable[[Body], Callable[[Context], Awaitable[Any]]]:
+) -> "_WithHeartbeat":
     """A decorator, placed below ``@app.task``, that extends the lease in the background while the body runs.
 
     :param lease_remaining_ratio: extend the lease when this fraction of it is left; between 0 and 1.
@@ -37,7 +49,7 @@ def with_heartbeat(
         raise ConfigurationError(f"The lease_remaining_ratio is {shown(lease_remaining_ratio)}; it must be between 0 and 1")
     check_type(cancel_on_lease_lost, bool, "cancel_on_lease_lost")
 
-    def decorate(body: Body) -> Callable[[Context], Awaitable[Any]]:
+    def decorate(body: Body, /) -> Callable[[Context], Coroutine[Any, Any, Any]]:
         if isinstance(body, Task):
             raise ConfigurationError(
                 f"with_heartbeat() of task {body.name!r} is applied too late; write it below the declaration of the task"

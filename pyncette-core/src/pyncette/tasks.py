@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias
 
 from pyncette import partitions
 from pyncette.arguments import plain_arguments
@@ -44,13 +44,27 @@ STATIC_PARTITION = partitions.STATIC
 #: For how long the runs of static tasks are remembered unless they say otherwise.
 HISTORY = timedelta(days=7)
 
+if TYPE_CHECKING:  # which all type checkers know, whether it is installed or not
+    from typing_extensions import TypeVar
+
+    #: What calling a body returns, and what it is called with: for a ``Task`` without brackets, anything.
+    _R_co = TypeVar("_R_co", covariant=True, default=Any)
+    _C_contra = TypeVar("_C_contra", contravariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    _R_co = TypeVar("_R_co", covariant=True)
+    _C_contra = TypeVar("_C_contra", contravariant=True)
+
 #: Where a declared task counts the applications that run it. Not a field: it is not an option.
 _RUNNING = "_running"
 
 
 @dataclass(eq=False, kw_only=True)
-class Task:
+class Task(Generic[_R_co, _C_contra]):
     """A declared function with its options. Calling the task calls the function, for unit tests.
+
+    For type checkers, ``Task[R, C]`` is one whose function takes a ``C``, a :class:`~pyncette.Context`, and returns an ``R``.
 
     Only ``enabled``, and ``enabled_partitions`` of a partitioned task, can be set later, and not while an application runs the
     task.
@@ -58,7 +72,7 @@ class Task:
 
     name: Final[str]
     #: A function of one argument, a :class:`~pyncette.Context`; typed exactly where users meet it.
-    body: Final[Callable[[Any], Any]]
+    body: Final[Callable[[_C_contra], _R_co]]  # type: ignore[misc] # mypy has no such constants in generic classes
     args: Final[Mapping[str, Any]] = field(default_factory=dict, repr=False)
     execution_mode: Final[ExecutionMode] = ExecutionMode.AT_LEAST_ONCE
     failure_mode: Final[FailureMode] = FailureMode.NONE
@@ -125,7 +139,7 @@ class Task:
     def __delattr__(self, name: str) -> None:
         raise FrozenInstanceError(f"{name!r} of task {self.name!r} can't be deleted")
 
-    def __call__(self, context: Any) -> Any:
+    def __call__(self, context: _C_contra) -> _R_co:
         return self.body(context)
 
     @functools.cached_property
@@ -134,7 +148,7 @@ class Task:
         return runs_in_thread(self.body)
 
     @property
-    def template(self) -> "Task":
+    def template(self) -> "Task[_R_co, _C_contra]":
         """The declaration: the task itself, or the template of a :class:`TaskInstance`."""
         return self
 
@@ -171,7 +185,7 @@ def settled(tasks: Iterable[Task]) -> Iterator[None]:
 
 
 @dataclass(eq=False, kw_only=True)
-class StaticTask(Task):
+class StaticTask(Task[_R_co, _C_contra]):
     """A task with its schedule in code."""
 
     schedule: Final[Schedule]
@@ -194,7 +208,7 @@ class StaticTask(Task):
 
 
 @dataclass(eq=False, kw_only=True)
-class Template(Task):
+class Template(Task[_R_co, _C_contra]):
     """A task whose instances, each with its own schedule and arguments, are scheduled at run time."""
 
     def all_partitions(self) -> Sequence[str]:
@@ -217,7 +231,7 @@ class Template(Task):
 
 
 @dataclass(eq=False, kw_only=True)
-class DynamicTask(Template):
+class DynamicTask(Template[_R_co, _C_contra]):
     """A template whose instances are stored in one partition."""
 
     def partitions(self) -> Sequence[str]:
@@ -261,7 +275,7 @@ class TaskInstance:
 
 
 @dataclass(eq=False, kw_only=True)
-class PartitionedTask(Template):
+class PartitionedTask(Template[_R_co, _C_contra]):
     """A template whose instances are spread over many partitions, polled by all processes or divided among them."""
 
     partition_count: Final[int]

@@ -278,7 +278,7 @@ class Driver:
 
     def __init__(self, app: Pyncette, app_context: PyncetteContext, log: RunLog, generations: "itertools.count[int]") -> None:
         self.app_context = app_context
-        self._tasks = {task.name: task for task in app.tasks}
+        self._tasks = {task.name: task for task in app.tasks if isinstance(task, Template)}
         self._log = log
         self._generations = generations
 

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from datetime import datetime, timedelta, tzinfo
-from typing import Any
+from typing import Any, cast
 
 from pyncette.app import Pyncette
 from pyncette.app_context import PyncetteContext
@@ -299,7 +299,8 @@ async def _reschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
     async with opened(app, changing=True) as app_context:
         _, task = await _declared(app_context, arguments)
         options = schedule_options(arguments, app_context.clock.now())
-        if not await app_context.reschedule_task(task, arguments.instance, **options, by=arguments.by):
+        template = cast("Template", task)  # a static task is refused
+        if not await app_context.reschedule_task(template, arguments.instance, **options, by=arguments.by):
             raise _absent(arguments)
         stored = await app_context.get_task(task, arguments.instance)
         following = None if stored is None else stored.scheduled_at.isoformat()

@@ -16,7 +16,7 @@ from pyncette.schedules.rulewords import zone_of
 from pyncette.schedules.text import parse
 from pyncette.store.contract import Key, State
 from pyncette.store.paging import pages
-from pyncette.tasks import StaticTask, Task, TaskInstance, stored_arguments
+from pyncette.tasks import StaticTask, Task, TaskInstance, Template, stored_arguments
 
 __all__ = ["Operating"]
 
@@ -81,7 +81,7 @@ class Operating(Scheduling, Changing):
 
     async def reschedule_task(
         self,
-        task: Task | TaskInstance,
+        task: Template | TaskInstance,
         instance_name: str | None = None,
         *,
         schedule: str | None = None,
@@ -132,7 +132,7 @@ class Operating(Scheduling, Changing):
 
     # --- a whole template -------------------------------------------------------------------------------------------------
 
-    async def pause_template(self, task: Task, *, note: str | None = None, by: str | None = None) -> None:
+    async def pause_template(self, task: Template, *, note: str | None = None, by: str | None = None) -> None:
         """Start no more runs of any instance of the template ``task``, in any process, until :meth:`resume_template`.
 
         Running processes notice within ten seconds, new ones at startup, and this one at once. Runs in progress continue. You
@@ -152,7 +152,7 @@ class Operating(Scheduling, Changing):
         audit("pause template", template.name, by=by, note=note)
         await self._remember("pause template", template, by=by, note=note)
 
-    async def resume_template(self, task: Task, *, catch_up: CatchUp | None = None, by: str | None = None) -> bool:
+    async def resume_template(self, task: Template, *, catch_up: CatchUp | None = None, by: str | None = None) -> bool:
         """Let the instances of the template ``task`` run again. Returns whether it was paused. What became due meanwhile runs
         at once.
 

@@ -14,7 +14,7 @@ from pyncette.errors import ConfigurationError
 from pyncette.instances import Instance
 from pyncette.registering import Registrar, earliest
 from pyncette.store.contract import Key, Registration, Repository
-from pyncette.tasks import TEMPLATE_OPTIONS, StaticTask, Task, TaskInstance
+from pyncette.tasks import TEMPLATE_OPTIONS, StaticTask, Task, TaskInstance, Template
 
 __all__ = ["Scheduling"]
 
@@ -47,7 +47,7 @@ class Scheduling(Opened):
     async def schedule_task(
         self,
         /,
-        task: Task | TaskInstance,
+        task: Template | TaskInstance,
         instance_name: str | None = None,
         *,
         schedule: str | None = None,
@@ -109,7 +109,7 @@ class Scheduling(Opened):
         await self.schedule_tasks(template, [instance], force=force, by=by)
 
     async def schedule_tasks(
-        self, task: Task, instances: Iterable[Instance], *, force: bool = False, by: str | None = None
+        self, task: Template, instances: Iterable[Instance], *, force: bool = False, by: str | None = None
     ) -> None:
         """Store many instances of the template ``task``, as :meth:`schedule_task` does one.
 

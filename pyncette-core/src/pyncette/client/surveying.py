@@ -10,7 +10,7 @@ from pyncette.memo import Memo, Note
 from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State, Stats, SupportsStats
 from pyncette.store.paging import pages
-from pyncette.tasks import StaticTask, Task
+from pyncette.tasks import StaticTask, Task, Template
 from pyncette.undeclared import Undeclared, discard_undeclared, find_undeclared
 
 __all__ = ["Surveying"]
@@ -38,7 +38,7 @@ class Surveying(Scheduling):
         found = await paused_templates(self.repository)
         return {name: Memo.read(row.memo).note for name, row in found.items()}
 
-    async def count_tasks(self, task: Task) -> Stats | None:
+    async def count_tasks(self, task: Template) -> Stats | None:
         """How many rows the template ``task`` has, how many of them are due, since when, and how many have failed; None if the
         store can't tell without reading them all. Extra runs count, too. A store may estimate large numbers.
         """

@@ -5,9 +5,10 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import cast
 from zoneinfo import ZoneInfo
 
-from pyncette import Client, ConfigurationError, Task
+from pyncette import Client, ConfigurationError, Task, Template
 from pyncette.dashboard.jobs import Job
 from pyncette.dashboard.searching import matches
 from pyncette.dashboard.words import visible
@@ -30,6 +31,11 @@ class Request:
     name: str
     by: str
     values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def template(self) -> Template:
+        """The task, where it has to be a template: the client refuses others."""
+        return cast("Template", self.task)
 
     @property
     def what(self) -> str:
@@ -106,7 +112,7 @@ async def _reschedule(request: Request) -> str:
             raise ConfigurationError(f"{interval!r} is not a duration; write 90s, 5m, 12h, 2d or 1w")
         length = timedelta(**{_UNITS[parts[2]]: int(parts[1])})
     found = await request.client.reschedule_task(
-        request.task,
+        request.template,
         request.instance,
         schedule=schedule,
         interval=length,
@@ -127,12 +133,12 @@ async def _backfill(request: Request) -> str:
 
 
 async def _pause_template(request: Request) -> str:
-    await request.client.pause_template(request.task, note=request.value("note") or None, by=request.by)
+    await request.client.pause_template(request.template, note=request.value("note") or None, by=request.by)
     return f"All of {request.what} is paused, in every process within ten seconds."
 
 
 async def _resume_template(request: Request) -> str:
-    found = await request.client.resume_template(request.task, by=request.by)
+    found = await request.client.resume_template(request.template, by=request.by)
     return f"All of {request.what} is resumed." if found else f"{request.what} was not paused; nothing was done."
 
 
