@@ -43,6 +43,9 @@ class _PassFailed(Exception):
 class Engine:
     """Runs the tasks of one application until told to stop."""
 
+    #: What the store has of this worker.
+    presence: Presence
+
     def __init__(
         self,
         invoke: Callable[[Execution], Awaitable[Any]],
@@ -61,8 +64,7 @@ class Engine:
         self._settler = Settler(repository, clock, settings.batch_size, self._wake)
         self._recorder = Recorder(repository, clock)
         self._telling = Telling(settings.listeners, log_runs=settings.log_runs)
-        #: How long listeners are waited for at the end (seconds).
-        self._grace = 5.0 if settings.shutdown_timeout is None else GRACE
+        self._grace = 5.0 if settings.shutdown_timeout is None else GRACE  # seconds for listeners at the end
         self._runner = Runner(
             invoke,
             clock,
@@ -89,10 +91,7 @@ class Engine:
         self._reserved = 0  # slots that polls under way may fill
         self._errors: list[Exception] = []  # of the polls of the present pass
         self._outage = Outage(clock)
-        #: What the store has of this worker.
-        self.presence: Presence = Presence(
-            worker_id, repository, clock, self._runner, self._outage, slots=self._executor.free_slots
-        )
+        self.presence = Presence(worker_id, repository, clock, self._runner, self._outage, slots=self._executor.free_slots)
         self._ending = Ending(self._runner, self._executor, self._settler, clock, settings.shutdown_timeout)
         #: When the last pass ended well, or all slots were taken, on the store's clock.
         self.last_tick: datetime | None = None
