@@ -44,7 +44,7 @@ class Distribution:
 
 #: A new backend is one line here.
 DISTRIBUTIONS: Mapping[str, Distribution] = {
-    "pyncette-core": Distribution(servers=[], stubs=["types-croniter", "types-python-dateutil"]),
+    "pyncette-core": Distribution(servers=[], stubs=["django-stubs", "types-croniter", "types-python-dateutil"]),
     "pyncette-redis": Distribution(servers=["redis", "redis-cluster"], place="namespace"),
     "pyncette-postgres": Distribution(servers=["postgres", "pgbouncer"], place="table_name", stubs=["asyncpg-stubs"]),
     "pyncette-mysql": Distribution(servers=["mysql", "mariadb"], place="table_name", stubs=["types-PyMySQL"]),
@@ -64,8 +64,8 @@ WITH_STORES = [name for name, distribution in DISTRIBUTIONS.items() if distribut
 
 #: Each version is said once, in pyproject.toml.
 GROUPS = {"dependency-groups": tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]}
-LINTERS, MYPY, PYRIGHT, BUILDERS, SITE, QUICK_REQUIREMENTS, TEST_REQUIREMENTS = (
-    nox.project.dependency_groups(GROUPS, group) for group in ("lint", "mypy", "pyright", "build", "site", "quick", "test")
+LINTERS, MYPY, CHECKERS, BUILDERS, SITE, QUICK_REQUIREMENTS, TEST_REQUIREMENTS = (
+    nox.project.dependency_groups(GROUPS, group) for group in ("lint", "mypy", "checkers", "build", "site", "quick", "test")
 )
 
 #: More than there are cores, on a machine of two: many tests wait, for processes, for servers, for time.
@@ -74,6 +74,8 @@ WORKERS = "3"
 #: Tests of core's folder that are about the repository as a whole, and have sessions of their own.
 CORE_TESTS = Path("pyncette-core", "tests")
 EXAMPLES = sorted(map(str, (ROOT / "examples").glob("*.py")))
+#: What type checkers are to accept of the public names, and, where it says so, to refuse.
+TYPING_API = str(CORE_TESTS / "typing_api.py")
 EXAMPLE_TESTS = [str(CORE_TESTS / f"test_{what}.py") for what in ("examples", "benchmark", "docs", "tutorial", "deploying")]
 WHEEL_TESTS = [str(CORE_TESTS / "test_packaging.py")]
 
@@ -442,7 +444,7 @@ def _stop_servers() -> None:
 
 @session()
 def lint(session: nox.Session) -> None:
-    """ruff: the linter, and whether everything is formatted."""
+    """ruff: the linter, and whether everything is formatted; zizmor; whether uv.lock is what pyproject.toml says."""
     if ALL:  # one core has nothing to do while this and the next are at work
         _shared()
         for distribution in DISTRIBUTIONS.values():
@@ -452,22 +454,51 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("zizmor", "--offline", "--quiet", ".github")
+    session.run("uv", "lock", "--check", silent=True)  # which asks for nothing as long as it is up to date
 
 
 @session()
 def types(session: nox.Session) -> None:
-    """mypy --strict over the sources, pyright over the examples with the wheels installed, as a user has them."""
+    """mypy --strict over the sources; and what the type checkers of users see of the installed wheels: that all of it has types, the examples, typing_api.py."""
     stubs = [stub for distribution in DISTRIBUTIONS.values() for stub in distribution.stubs]
-    session.install(*MYPY, *PYRIGHT, *BUILDERS, *stubs, "nox", *TEST_REQUIREMENTS)
+    session.install(*MYPY, *CHECKERS, *BUILDERS, *stubs, "nox", *TEST_REQUIREMENTS)
     session.install("--no-build-isolation", *(f"./{name}" for name in DISTRIBUTIONS))
     # Several source folders contribute to one package, so mypy has to be told of all of them.
     sources = [str(ROOT / name / "src") for name in DISTRIBUTIONS]
     found = {"MYPYPATH": os.pathsep.join([*sources, "examples", "tools"])}
     python = shutil.which("python", path=session.bin) or "python"
     with ThreadPoolExecutor(1) as beside:  # each keeps one core busy
-        pyright = beside.submit(session.run, "pyright", "--pythonpath", python, *EXAMPLES)
-        session.run("mypy", *sources, *EXAMPLES, "noxfile.py", "tools", "examples/benchmarks", env=found)
-        pyright.result()
+        others = beside.submit(_check_as_users, session, python)
+        session.run("mypy", *sources, *EXAMPLES, TYPING_API, "noxfile.py", "tools", "examples/benchmarks", env=found)
+        # The first test that a reader of the documentation writes.
+        _, _, begun = (ROOT / "docs" / "testing.md").read_text().partition("```python\n")
+        session.run("mypy", "-c", begun.partition("```")[0], env=found)
+        others.result()
+
+
+def _check_as_users(session: nox.Session, python: str) -> None:
+    """What is checked of the installed wheels; each package brings its own ``py.typed``, and the seven of ``pyncette`` are one to pyright."""
+    session.run("pyright", "--pythonpath", python, *EXAMPLES, TYPING_API)
+    for package in ("pyncette", "pyncette_conformance"):
+        # Fails below 100 %. Some drivers have no types; those are not ours to count.
+        session.run("pyright", "--verifytypes", package, "--ignoreexternal", silent=True)
+    # Each has to complain of just those lines that mypy is told to ignore.
+    expected = {number for number, line in enumerate(Path(TYPING_API).read_text().splitlines(), 1) if "# type: ignore[" in line}
+    for command in (
+        [
+            "pyrefly",
+            "check",
+            "--preset=default",
+            "--enabled-ignores=pyrefly",
+            "--output-format=min-text",
+            "--python-interpreter-path",
+        ],
+        ["ty", "check", "--output-format=concise", "--python"],  # which ignores only what has no code, or one of its own
+    ):
+        told = session.run(*command, python, TYPING_API, silent=True, success_codes=(0, 1)) or ""
+        wrong = expected ^ {int(line) for line in re.findall(r"typing_api\.py:(\d+):", told)}
+        if wrong:
+            session.error(f"{command[0]}: lines {sorted(wrong)} of {TYPING_API} should fail but pass, or the reverse\n{told}")
 
 
 @session(venv_backend="none")
