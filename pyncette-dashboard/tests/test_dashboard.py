@@ -267,6 +267,30 @@ class TestActions:
             answer = await viewer.post("/act", data=data, follow_redirects=True)
             assert "nothing to add" in answer.text
 
+    async def test_remove_what_nobody_declares_and_nothing_else(self, app, tmp_path):
+        former = Pyncette(f"sqlite:///{tmp_path}/shop.db")
+
+        @former.dynamic_task(name="<b>old</b>")
+        async def old(context): ...
+
+        async with former.create() as context:
+            await context.schedule_tasks(old, [Instance(name=str(each), interval=timedelta(days=1)) for each in range(3)])
+        async with viewed(app) as (viewer, context):
+            [undeclared] = await context.list_undeclared()
+            asked = {"do": "discard-undeclared", "name": undeclared.name, "kind": undeclared.kind}
+            assert (await viewer.post("/act", data=asked)).status_code == 403
+            page = await viewer.get("/act", params=asked)
+            assert "<b>old" not in page.text
+            answer = await viewer.post("/act", data={**asked, "token": await token(viewer)})
+            assert answer.status_code == 303
+            async with asyncio.timeout(10):
+                while await context.list_undeclared():
+                    await asyncio.sleep(0.01)
+            assert await context.get_task(app.deliver, "order 1") is not None
+            answer = await viewer.post("/act", data={**asked, "token": await token(viewer)})
+            assert answer.status_code == 400
+            assert "any more" in answer.text
+
     async def test_on_many_show_how_far_they_are_and_can_be_stopped(self, app):
         async with viewed(app, [f"order {number}" for number in range(1500)]) as (viewer, context):
             right = await token(viewer)
@@ -357,6 +381,22 @@ try:
 except ConfigurationError as error:
     print(error)
 """
+
+
+async def test_a_store_in_memory_is_seen_through_the_client_that_has_it_open():
+    app = Pyncette()
+
+    @app.dynamic_task()
+    async def deliver(context): ...
+
+    async with app.create() as context:
+        await context.schedule_task(deliver, "order 1", interval=timedelta(days=1))
+        dashboard = Dashboard(app, client=context)
+        transport = httpx.ASGITransport(dashboard, client=("127.0.0.1", 5000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as viewer:
+            assert "order 1" in (await viewer.get("/task?name=deliver")).text
+        await dashboard.close()
+        assert await context.get_task(deliver, "order 1") is not None  # it closes nothing that is not its own
 
 
 def test_the_command_refuses_to_be_open_to_all(tmp_path):

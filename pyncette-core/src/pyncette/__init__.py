@@ -28,6 +28,7 @@ from pyncette.runs import Run, RunOutcome
 from pyncette.scheduled import ScheduledTask
 from pyncette.store.contract import State
 from pyncette.tasks import Task, TaskInstance, Template
+from pyncette.undeclared import Undeclared
 from pyncette.worker.executors import ConcurrentExecutor, Executor, SynchronousExecutor
 from pyncette.workers import Incident, Worker
 
@@ -70,6 +71,7 @@ __all__ = [
     "TaskPage",
     "Template",
     "TransientRepositoryError",
+    "Undeclared",
     "Worker",
     "with_heartbeat",
 ]

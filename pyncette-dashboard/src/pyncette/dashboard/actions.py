@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import cast
 from zoneinfo import ZoneInfo
 
-from pyncette import Client, ConfigurationError, Task, Template
+from pyncette import Client, ConfigurationError, Task, Template, Undeclared
 from pyncette.dashboard.jobs import Job
 from pyncette.dashboard.searching import matches
-from pyncette.dashboard.words import visible
+from pyncette.dashboard.words import link, visible
 
 __all__ = ["ACTIONS", "Action", "Request", "instant_of"]
 
@@ -26,11 +26,26 @@ class Request:
     """Which action is asked for, on what, by whom."""
 
     client: Client
-    task: Task
-    #: The instance; empty for a static task, and for what is done to many.
-    name: str
+    target: Task | Undeclared
     by: str
     values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        if isinstance(self.target, Undeclared):
+            raise ConfigurationError(f"The application does not declare {visible(self.target.name)}")
+        return self.target
+
+    @property
+    def undeclared(self) -> Undeclared:
+        if not isinstance(self.target, Undeclared):
+            raise ConfigurationError(f"The application declares {visible(self.target.name)}")
+        return self.target
+
+    @property
+    def name(self) -> str:
+        """The instance; empty for a static task, and for what is done to many."""
+        return self.values.get("name", "")
 
     @property
     def template(self) -> Template:
@@ -39,11 +54,28 @@ class Request:
 
     @property
     def what(self) -> str:
-        return f"{visible(self.name)} of {visible(self.task.name)}" if self.name else visible(self.task.name)
+        if isinstance(self.target, Undeclared):
+            return f"the {self.target.kind} {visible(self.target.name)}"
+        name = f"{visible(self.name)} of {visible(self.task.name)}" if self.name else visible(self.task.name)
+        return f"an extra run of {name}" if self.extra_run else name
+
+    @property
+    def where(self) -> str:
+        """The page that shows it."""
+        if isinstance(self.target, Undeclared):
+            return link("undeclared")
+        if isinstance(self.task, Template) and not self.name:
+            return link("task", name=self.task.name)
+        return link("instance", task=self.task.name, name=self.name)
 
     @property
     def instance(self) -> str | None:
         return self.name or None
+
+    @property
+    def extra_run(self) -> str | None:
+        """That of its extra runs which is meant alone; None: it itself."""
+        return self.value("run") or None
 
     def value(self, name: str) -> str:
         return self.values.get(name, "").strip()
@@ -93,12 +125,12 @@ async def _resume(request: Request) -> str:
 
 
 async def _retry(request: Request) -> str:
-    found = await request.client.retry_task(request.task, request.instance, by=request.by)
-    return f"{request.what} is tried again." if found else f"{request.what} has not failed; nothing was done."
+    found = await request.client.retry_task(request.task, request.instance, extra_run=request.extra_run, by=request.by)
+    return f"{request.what} is retried." if found else f"{request.what} has not failed, or is gone; nothing was done."
 
 
 async def _unschedule(request: Request) -> str:
-    found = await request.client.unschedule_task(request.task, request.instance, by=request.by)
+    found = await request.client.unschedule_task(request.task, request.instance, extra_run=request.extra_run, by=request.by)
     return f"{request.what} is unscheduled." if found else f"There is no {request.what} any more; nothing was done."
 
 
@@ -150,6 +182,12 @@ async def _discard_all(request: Request, job: Job) -> None:
     job.done = await request.client.discard_tasks(request.task, progress=lambda done: setattr(job, "done", done), by=request.by)
 
 
+async def _discard_undeclared(request: Request, job: Job) -> None:
+    job.done = await request.client.discard_undeclared(
+        request.undeclared, progress=lambda done: setattr(job, "done", done), by=request.by
+    )
+
+
 def _each(call: Callable[[Request, str], Awaitable[bool]]) -> Callable[[Request, Job], Awaitable[None]]:
     """Have ``call`` change all instances that the filter of the form meets, page by page."""
 
@@ -195,21 +233,25 @@ async def _unschedule_one(request: Request, name: str) -> bool:
 ACTIONS: Mapping[str, Action] = {
     "trigger": Action("Run now", "Run {} again, now? Its schedule is left alone.", _trigger),
     "pause": Action("Pause", "Pause {}? A run in progress continues.", _pause, form="note"),
-    "resume": Action("Resume", "Let {} run again? What became due meanwhile runs at once.", _resume),
+    "resume": Action("Resume", "Resume {}? Of the occurrences it missed, the latest runs at once.", _resume),
     "retry": Action("Retry", "Try {} again, at once and with all its attempts?", _retry),
     "reschedule": Action("Reschedule", "Give {} another schedule? Its arguments stay.", _reschedule, form="schedule"),
-    "backfill": Action("Backfill", "Run {} for times that are past?", _backfill, form="span"),
+    "backfill": Action("Backfill", "Run {} for past times?", _backfill, form="span"),
     "unschedule": Action("Unschedule", "Remove {}? A run in progress continues to its end.", _unschedule, danger=True),
     "pause-template": Action("Pause all", "Pause all of {}, in every process?", _pause_template, form="note"),
-    "resume-template": Action("Resume all", "Let all of {} run again?", _resume_template),
-    "retry-all": Action("Retry all", "Try again all of {} that failed?", work=_retry_all),
+    "resume-template": Action("Resume all", "Resume all of {}?", _resume_template),
+    "retry-all": Action("Retry all", "Retry all failed instances of {}?", work=_retry_all),
     "discard-all": Action("Discard all", "Remove all of {} that failed?", work=_discard_all, danger=True),
-    "pause-these": Action("Pause these", "Pause all instances of {} that the filter meets?", work=_each(_pause_one), form="note"),
-    "resume-these": Action("Resume these", "Resume all instances of {} that the filter meets?", work=_each(_resume_one)),
-    "retry-these": Action(
-        "Retry these", "Try again all instances of {} that the filter meets and that failed?", work=_each(_retry_one)
+    "discard-undeclared": Action(
+        "Remove",
+        "Remove everything the store keeps of {}? If another application uses it, it loses these rows.",
+        work=_discard_undeclared,
+        danger=True,
     ),
+    "pause-these": Action("Pause these", "Pause all instances of {} that match the filter?", work=_each(_pause_one), form="note"),
+    "resume-these": Action("Resume these", "Resume all instances of {} that match the filter?", work=_each(_resume_one)),
+    "retry-these": Action("Retry these", "Retry all failed instances of {} that match the filter?", work=_each(_retry_one)),
     "unschedule-these": Action(
-        "Unschedule these", "Remove all instances of {} that the filter meets?", work=_each(_unschedule_one), danger=True
+        "Unschedule these", "Remove all instances of {} that match the filter?", work=_each(_unschedule_one), danger=True
     ),
 }

@@ -17,15 +17,16 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from pyncette import ConfigurationError, Pyncette, RepositoryError
+from pyncette import Client, Pyncette, PyncetteError
 from pyncette.dashboard import actions, words
+from pyncette.dashboard.acting import Acting
 from pyncette.dashboard.connection import Connection, StoreAwayError
-from pyncette.dashboard.jobs import Job, Jobs
-from pyncette.dashboard.pages import Pages, declared
+from pyncette.dashboard.jobs import Jobs
+from pyncette.dashboard.pages import Pages
 from pyncette.dashboard.safety import HEADERS, Authorize, Guard, RefusedError
 from pyncette.dashboard.searching import Searches
 from pyncette.dashboard.survey import Survey
-from pyncette.tasks import Template
+from pyncette.tasks import StaticTask
 
 __all__ = ["Dashboard"]
 
@@ -36,11 +37,13 @@ _MOST_BYTES = 64 * 1024
 _Page = Callable[[Request, str], Awaitable[Response]]
 
 
-class Dashboard(Pages):
+class Dashboard(Pages, Acting):
     """A dashboard of ``app``, as an ASGI application: to be mounted in another one, or served by itself.
 
     It opens the store when it is first asked, and needs no process that runs tasks.
 
+    :param client: what has the store open already, such as the context of :meth:`Pyncette.create`, in the same event loop. Whoever opened it closes it.
+        A store in memory is seen through it alone.
     :param authorize: told the request and what is asked for: "view", "arguments", or an action such as "pause". Returns the name of the
         user, for the audit log; True, for somebody without a name; or False, to refuse. May be asynchronous. Without it, user and
         password are those of ``PYNCETTE_DASHBOARD_USER`` and ``PYNCETTE_DASHBOARD_PASSWORD``; without these, only this machine may look.
@@ -55,6 +58,7 @@ class Dashboard(Pages):
         self,
         app: Pyncette,
         *,
+        client: Client | None = None,
         authorize: Authorize | None = None,
         read_only: bool = False,
         show_arguments: bool = False,
@@ -62,7 +66,7 @@ class Dashboard(Pages):
     ) -> None:
         self._guard = Guard(authorize, user)
         self._read_only, self._show_arguments = read_only, show_arguments
-        self._connection = Connection(app)
+        self._connection = Connection(app, client)
         self._survey = Survey(self._connection)
         self._jobs, self._searches = Jobs(), Searches()
         self._templates = Environment(
@@ -80,6 +84,7 @@ class Dashboard(Pages):
             "at": words.instant,
             "schedule": words.schedule_text,
         }
+        self._templates.tests["static"] = lambda task: isinstance(task, StaticTask)
         self._templates.globals |= {"link": words.link, "actions": actions.ACTIONS}
         pages: Mapping[str, _Page] = {
             "": self._overview,
@@ -135,7 +140,7 @@ class Dashboard(Pages):
                 return self._problem(request, 503, "The store does not answer", str(error))
             except RefusedError as error:
                 return self._problem(request, error.status, "Refused", str(error), error.headers)
-            except (ConfigurationError, RepositoryError) as error:
+            except PyncetteError as error:
                 return self._problem(request, 400, "That did not work", str(error))
 
         return endpoint
@@ -227,94 +232,6 @@ class Dashboard(Pages):
             return Response("Not found", 404, HEADERS, "text/plain")
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         return Response(file.read_bytes(), 200, {**HEADERS, "Cache-Control": "public, max-age=300"}, kind)
-
-    # --- actions ----------------------------------------------------------------------------------------------------------
-
-    async def _ask(self, request: Request, user: str) -> Response:
-        return await self._form_of(request, user, request.query_params)
-
-    async def _form_of(self, request: Request, user: str, values: Mapping[str, str], **more: Any) -> Response:
-        client = await self._connection.client()
-        do = values.get("do", "")
-        if do not in actions.ACTIONS:
-            raise ConfigurationError(f"There is no action {do!r}")
-        if self._read_only:
-            raise RefusedError(403, "The dashboard is read-only.")
-        user = await self._guard.user(request, do)
-        task = declared(client, values.get("task", ""))
-        action = actions.ACTIONS[do]
-        asked = actions.Request(client, task, values.get("name", ""), user, values)
-        now = client.clock.now().replace(microsecond=0, tzinfo=None)
-        return self._render(
-            request,
-            "act.html",
-            user,
-            do=do,
-            action=action,
-            question=action.question.format(asked.what),
-            task=task,
-            values=values,
-            start=(now - timedelta(days=1)).isoformat(timespec="minutes"),
-            end=now.isoformat(timespec="minutes"),
-            refresh=0,
-            **{"times": None, "error": "", **more},
-        )
-
-    async def _act(self, request: Request, user: str, form: Mapping[str, str]) -> Response:
-        client = await self._connection.client()
-        do = form.get("do", "")
-        action = actions.ACTIONS.get(do)
-        if action is None:
-            raise ConfigurationError(f"There is no action {do!r}")
-        task, name = declared(client, form.get("task", "")), form.get("name", "")
-        asked = actions.Request(client, task, name, user, form)
-        where = (
-            words.link("task", name=task.name)
-            if isinstance(task, Template) and not name
-            else words.link("instance", task=task.name, name=name)
-        )
-        try:
-            if do == "backfill" and form.get("dry"):
-                zone = form.get("zone", "")
-                span = {each: actions.instant_of(form.get(each, ""), zone) for each in ("start", "end")}
-                times = await self._connection.within(client.backfill_times(task, asked.instance, **span))
-                return await self._form_of(request, user, form, times=times)
-            if action.work is not None:
-                work = action.work
-
-                async def run(job: Job) -> None:
-                    try:
-                        await work(asked, job)
-                    finally:
-                        self._changed()
-
-                title = f"{action.label}: {asked.what}"
-                return RedirectResponse(
-                    words.link("job", id=self._jobs.start(title, user, client.clock.now(), run).id), 303, HEADERS
-                )
-            assert action.run is not None
-            text = await action.run(asked)
-        except (ConfigurationError, RepositoryError, StoreAwayError) as error:
-            return await self._form_of(request, user, form, error=str(error))
-        if do == "unschedule":
-            where = words.link("task", name=task.name)
-        return self._done(request, where, text)
-
-    async def _job(self, request: Request, user: str) -> Response:
-        job = self._jobs.all.get(request.query_params.get("id", ""))
-        if job is None:
-            raise ConfigurationError("There is no such job here; it may have ended long ago, or run in another process")
-        return self._render(request, "job.html", user, job=job, refresh=700 if job.state == "running" else 0)
-
-    async def _all_jobs(self, request: Request, user: str) -> Response:
-        return self._render(request, "jobs.html", user, jobs=list(reversed(self._jobs.all.values())))
-
-    async def _stop(self, request: Request, user: str, form: Mapping[str, str]) -> Response:
-        job = self._jobs.all.get(form.get("id", ""))
-        if job is not None:
-            job.stop()
-            await job.wait(0.5)
-        return RedirectResponse(words.link("job", id=form.get("id", "")), 303, HEADERS)
 
 
 async def _form(request: Request) -> Mapping[str, str]:

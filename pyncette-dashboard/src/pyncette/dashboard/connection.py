@@ -1,6 +1,7 @@
 """The open store, shared by all viewers: opened when first needed, opened again when that fails, and never waited for long."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar
@@ -25,10 +26,10 @@ class StoreAwayError(Exception):
 
 
 class Connection:
-    """The client of ``app`` in the running event loop."""
+    """The client of ``app`` in the running event loop, or the one that is given."""
 
-    def __init__(self, app: Pyncette) -> None:
-        self._app = app
+    def __init__(self, app: Pyncette, given: Client | None = None) -> None:
+        self._app, self._given = app, given
         self._loop: asyncio.AbstractEventLoop | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[Client] | None = None
@@ -88,7 +89,8 @@ class Connection:
         assert self._opened is not None
         while True:
             try:
-                async with self._app.client() as client:
+                opened = self._app.client() if self._given is None else contextlib.nullcontext(self._given)
+                async with opened as client:
                     self.error = ""
                     self._opened.set_result(client)
                     await asyncio.Event().wait()

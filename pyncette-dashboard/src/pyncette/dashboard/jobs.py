@@ -24,6 +24,8 @@ class Job:
         #: "running", "done", "stopped" or "failed".
         self.state: str = "running"
         self.error: str = ""
+        #: What was done, in words, where that is not a number.
+        self.told: str = ""
         self._task = asyncio.create_task(self._run(work), name="pyncette-dashboard-job")
 
     def stop(self) -> None:
@@ -57,6 +59,10 @@ class Jobs:
         for old in [each for each in self.all.values() if each.state != "running"][: max(len(self.all) - _KEPT, 0)]:
             del self.all[old.id]
         return job
+
+    def forget(self, job: Job) -> None:
+        """It has been told already how ``job`` ended."""
+        self.all.pop(job.id, None)
 
     def stop(self) -> None:
         for job in self.all.values():

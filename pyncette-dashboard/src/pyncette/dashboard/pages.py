@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from pyncette import Client, ConfigurationError, PyncetteError, RepositoryError, Task
+from pyncette import Client, ConfigurationError, PyncetteError, RepositoryError, Task, Template
 from pyncette.dashboard import actions, drawing, words
 from pyncette.dashboard.connection import Connection
 from pyncette.dashboard.safety import HEADERS, Guard
@@ -18,7 +18,7 @@ from pyncette.dashboard.survey import HOURS, Survey
 from pyncette.dashboard.upcoming import MOST, Upcoming
 from pyncette.errors import ScheduleError
 from pyncette.schedule import Schedule
-from pyncette.tasks import StaticTask, Template
+from pyncette.tasks import StaticTask
 
 __all__ = ["STATES", "Pages", "declared"]
 

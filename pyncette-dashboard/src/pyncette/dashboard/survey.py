@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from pyncette import Client, RecordedRun, RepositoryError, Run, ScheduledTask, Task, Worker
+from pyncette import Client, RecordedRun, RepositoryError, Run, ScheduledTask, Task, Template, Worker
 from pyncette.dashboard.connection import Connection, StoreAwayError
 from pyncette.repository import Stats
-from pyncette.tasks import StaticTask, Template
+from pyncette.tasks import StaticTask
 
 __all__ = ["HOURS", "Counts", "Survey"]
 
@@ -178,9 +178,7 @@ class Survey:
     async def _scan(self, client: Client) -> None:
         begun, seen = time.monotonic(), 0
         try:
-            for task in client.tasks:
-                if not isinstance(task, Template):
-                    continue
+            for task in client.tasks:  # of static ones, their extra runs
                 counts = self.counting[task.name] = Counts()
                 token: str | None = None
                 while True:

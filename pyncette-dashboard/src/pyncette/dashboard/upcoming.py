@@ -5,10 +5,9 @@ import heapq
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from pyncette import Client, ScheduledTask
+from pyncette import Client, ScheduledTask, Template
 from pyncette.dashboard.searching import Reader, Search
 from pyncette.errors import ScheduleError
-from pyncette.tasks import Template
 
 __all__ = ["MOST", "Upcoming"]
 
@@ -39,7 +38,7 @@ class Upcoming(Search):
                     page = await self.page(task, token)
                     for number, found in enumerate(page.tasks, 1):
                         self._add(found, task.name, found.name)
-                        if number % 100 == 0:
+                        if number % 50 == 0:
                             await asyncio.sleep(0)
                     token = page.continuation_token
                     if token is None:
@@ -65,7 +64,10 @@ class Upcoming(Search):
 
 def _times(found: ScheduledTask, start: datetime, end: datetime) -> Iterator[datetime]:
     try:
-        schedule, at = found.schedule, found.row.occurrence
+        at = found.row.occurrence
+        if at >= end:
+            return
+        schedule = found.schedule
         following: datetime | None = at if at >= start else schedule.next_after(at, start - timedelta(microseconds=1))
         while following is not None and following < end:
             yield following
