@@ -539,14 +539,14 @@ class TestConnections:
         """A burst takes many times the timeout. Nobody fails while the server answers, and no connection is thrown away for it."""
 
         async def test():
-            options = {"postgres_pool_size": 1, "postgres_timeout": 0.7}
+            options = {"postgres_pool_size": 1, "postgres_timeout": 1.5}
             async with postgres_repository(postgres_url=server_url, postgres_table_name=table, **options) as repository:
 
                 async def session():
                     return await repository._connections.fetch("SELECT pg_backend_pid()")
 
                 before = await session()
-                slow = [repository._connections.fetch("SELECT pg_sleep(0.2)") for _ in range(10)]
+                slow = [repository._connections.fetch("SELECT pg_sleep(0.3)") for _ in range(12)]
                 await asyncio.gather(*slow, *(repository.register(NOW, [registration(str(i))]) for i in range(100)))
                 assert await session() == before
 
