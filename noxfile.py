@@ -230,6 +230,25 @@ def _pytest_options(report: Path) -> Sequence[str]:
     return "--timeout=300", f"--junitxml={report}"
 
 
+def _install(session: nox.Session, *wanted: str) -> None:
+    """``session.install``, by uv where that works."""
+    if not _installed_by_uv(_python(session), wanted):
+        session.install(*wanted)
+
+
+def _installed_by_uv(python: str, wanted: Sequence[str]) -> bool:
+    """Whether uv did it, in a tenth of pip's time. It may not be there, and it doesn't know what pip's configuration says of an index."""
+    # Otherwise it takes what it once built of a folder for as long as the pyproject.toml is the same.
+    anew = [f"--reinstall-package={'' if name.startswith('pyncette-') else 'pyncette-'}{name}" for name in DISTRIBUTIONS]
+    # Without the sources that pyproject.toml names, which make what is installed editable.
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-sources", "--python", python, *anew, *wanted]
+    return not subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
+
+
+def _python(session: nox.Session) -> str:
+    return shutil.which("python", path=session.bin) or "python"
+
+
 #: For what is slow and keeps less than a core busy: one after another, while sessions are at work.
 _BACKGROUND = ThreadPoolExecutor(1)
 
@@ -249,13 +268,14 @@ def _shared() -> Future[tuple[str, str]]:
     def make() -> tuple[str, str]:
         home = ROOT / ".nox" / "shared"
         python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
-        editables = [argument for name in DISTRIBUTIONS for argument in ("-e", str(ROOT / name))]
-        commands = [] if home.exists() else [[sys.executable, "-m", "venv", str(home)]]
-        for command in [*commands, [python, "-m", "pip", "install", "--quiet", *editables, *TEST_REQUIREMENTS, *BUILDERS, *MYPY]]:
-            ended = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-            if ended.returncode:
-                return python, f"{command} failed: {ended.stdout}{ended.stderr}"
-        return python, ""
+        wanted = [*TEST_REQUIREMENTS, *BUILDERS, *MYPY, *(argument for name in DISTRIBUTIONS for argument in ("-e", f"./{name}"))]
+        if not home.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(home)], stdin=subprocess.DEVNULL, check=True)
+        if _installed_by_uv(python, wanted):
+            return python, ""
+        command = [python, "-m", "pip", "install", "--quiet", *wanted]
+        ended = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return python, f"{command} failed: {ended.stdout}{ended.stderr}" if ended.returncode else ""
 
     return _BACKGROUND.submit(make)
 
@@ -450,7 +470,7 @@ def lint(session: nox.Session) -> None:
         for distribution in DISTRIBUTIONS.values():
             for server in distribution.servers or []:
                 _starting(server)
-    session.install(*LINTERS)
+    _install(session, *LINTERS)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("zizmor", "--offline", "--quiet", ".github")
@@ -461,12 +481,12 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """mypy --strict over the sources; and what the type checkers of users see of the installed wheels: that all of it has types, the examples, typing_api.py."""
     stubs = [stub for distribution in DISTRIBUTIONS.values() for stub in distribution.stubs]
-    session.install(*MYPY, *CHECKERS, *BUILDERS, *stubs, "nox", *TEST_REQUIREMENTS)
-    session.install("--no-build-isolation", *(f"./{name}" for name in DISTRIBUTIONS))
+    _install(session, *MYPY, *CHECKERS, *BUILDERS, *stubs, "nox", *TEST_REQUIREMENTS)
+    _install(session, "--no-build-isolation", *(f"./{name}" for name in DISTRIBUTIONS))
     # Several source folders contribute to one package, so mypy has to be told of all of them.
     sources = [str(ROOT / name / "src") for name in DISTRIBUTIONS]
     found = {"MYPYPATH": os.pathsep.join([*sources, "examples", "tools"])}
-    python = shutil.which("python", path=session.bin) or "python"
+    python = _python(session)
     with ThreadPoolExecutor(1) as beside:  # each keeps one core busy
         others = beside.submit(_check_as_users, session, python)
         session.run("mypy", *sources, *EXAMPLES, TYPING_API, "noxfile.py", "tools", "examples/benchmarks", env=found)
@@ -534,7 +554,7 @@ def third_party(session: nox.Session) -> None:
     for _, server in THIRD_PARTY.values():
         if server:
             _starting(server)
-    session.install(*BUILDERS, *MYPY, "pytest-xdist>=3.6", "pytest-timeout>=2.3")
+    _install(session, *BUILDERS, *MYPY, "pytest-xdist>=3.6", "pytest-timeout>=2.3")
     away = Path(session.create_tmp()).resolve()
     for name in ("dist", "tests"):
         shutil.rmtree(away / name, ignore_errors=True)
@@ -542,8 +562,8 @@ def third_party(session: nox.Session) -> None:
     for folder in (ROOT / "pyncette-core", ROOT / "conformance-tests", *folders.values()):
         session.run("python", "-m", "build", "--no-isolation", "--outdir", str(away / "dist"), str(folder), silent=True)
     wheels = list(map(str, (away / "dist").glob("*.whl")))
-    session.install("--force-reinstall", "--no-deps", *wheels)
-    session.install(*wheels)  # what they depend on
+    _install(session, "--force-reinstall", "--no-deps", *wheels)
+    _install(session, *wheels)  # what they depend on
     for package, folder in folders.items():
         shutil.copytree(folder / "tests", away / "tests" / package, ignore=shutil.ignore_patterns("__pycache__"))
     with session.chdir(away):
@@ -570,7 +590,7 @@ def _runs_of_wheels() -> Sequence[Run]:
 @session()
 def docs(session: nox.Session) -> None:
     """The site, in .nox/site, built without a warning of Sphinx, and looked at in a browser."""
-    session.install(*SITE, *(f"./{name}" for name in DISTRIBUTIONS if name != "conformance-tests"))
+    _install(session, *SITE, *(f"./{name}" for name in DISTRIBUTIONS if name != "conformance-tests"))
     site = str(ROOT / ".nox" / "site")
     session.run("python", "tools/site/build.py", site)
     options = [*_pytest_options(_reports(session) / "report.xml"), "tools/site", *session.posargs]
@@ -595,7 +615,7 @@ def quick(session: nox.Session) -> None:
     """While you work, in a minute or so: lint, types of core, most of core's tests, and the suite in memory and on SQLite."""
     core = ROOT / "pyncette-core"
     editables = [argument for name in ("pyncette-core", "pyncette-redis", "conformance-tests") for argument in ("-e", f"./{name}")]
-    session.install(*LINTERS, *MYPY, *DISTRIBUTIONS[core.name].stubs, "django", *editables, *QUICK_REQUIREMENTS)
+    _install(session, *LINTERS, *MYPY, *DISTRIBUTIONS[core.name].stubs, "django", *editables, *QUICK_REQUIREMENTS)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy", str(core / "src"))
