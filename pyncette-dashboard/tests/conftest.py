@@ -3,6 +3,8 @@ import inspect
 
 import pytest
 
+from pyncette.dashboard import connection, survey
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
@@ -11,3 +13,10 @@ def pytest_pyfunc_call(pyfuncitem):
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     asyncio.run(pyfuncitem.obj(**arguments))
     return True
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """However busy the machine is, a page waits for the store, and for the first scan."""
+    monkeypatch.setattr(connection, "PATIENCE", 60.0)
+    monkeypatch.setattr(survey, "_SMALL_SCAN", 60.0)

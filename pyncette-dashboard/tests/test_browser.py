@@ -89,8 +89,10 @@ def test_every_page_and_action(store, tmp_path, chrome):
         until(lambda: "lost 0" in shown())
         act("Retry all")
         until(lambda: "done" in chrome.find_element(By.ID, "job").get_attribute("data-state"))
+        until(
+            lambda: all(served.get("deliver", f"lost {number}").state == "failed" for number in range(4))
+        )  # they have failed again
         chrome.get(f"{served.url}failed")
-        until(lambda: "lost 0" in shown())  # it has failed again
         act("Discard all")
         until(lambda: "done" in chrome.find_element(By.ID, "job").get_attribute("data-state"))
         until(lambda: served.get("deliver", "lost 0") is None)

@@ -112,16 +112,16 @@ class Served:
 
     def __enter__(self):
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *error) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(20)
+        self._thread.join(60)
 
     def ask(self, call):
         """What a coroutine of the application's own context gives."""
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result(60)
 
     @staticmethod
     def query(name):
@@ -132,7 +132,7 @@ class Served:
         return self.ask(self.context.get_task(next(each for each in self.app.tasks if each.name == task), name))
 
 
-def until(condition, seconds: float = 10.0):
+def until(condition, seconds: float = 60.0):
     """What ``condition`` gives, once that is something."""
     deadline = time.monotonic() + seconds
     while True:

@@ -7,9 +7,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from pyncette import Client, ConfigurationError, RepositoryError
-from pyncette.dashboard import actions, words
-from pyncette.dashboard.connection import PATIENCE, Connection, StoreAwayError
+from pyncette import Client, ConfigurationError, RepositoryError, Undeclared
+from pyncette.dashboard import actions, connection, words
+from pyncette.dashboard.connection import Connection, StoreAwayError
 from pyncette.dashboard.jobs import Job, Jobs
 from pyncette.dashboard.pages import declared
 from pyncette.dashboard.safety import HEADERS, Guard, RefusedError
@@ -46,7 +46,7 @@ class Acting:
             raise RefusedError(403, "The dashboard is read-only.")
         user = await self._guard.user(request, do)
         action = actions.ACTIONS[do]
-        asked = await self._asked(client, user, do, values)
+        asked = self._asked(client, user, do, values)
         now = client.clock.now().replace(microsecond=0, tzinfo=None)
         return self._render(
             request,
@@ -69,7 +69,7 @@ class Acting:
         action = actions.ACTIONS.get(do)
         if action is None:
             raise ConfigurationError(f"There is no action {do!r}")
-        asked = await self._asked(client, user, do, form)
+        asked = self._asked(client, user, do, form)
         try:
             if do == "backfill" and form.get("dry"):
                 zone = form.get("zone", "")
@@ -90,7 +90,7 @@ class Acting:
 
         job = self._jobs.start(f"{action.label}: {asked.what}", user, client.clock.now(), run)
         if action.run is not None:
-            await job.wait(PATIENCE)
+            await job.wait(connection.PATIENCE)
         if action.work is not None or job.state == "running":
             return RedirectResponse(words.link("job", id=job.id), 303, HEADERS)
         self._jobs.forget(job)
@@ -99,15 +99,13 @@ class Acting:
         gone = do == "unschedule" and not asked.extra_run
         return self._done(request, words.link("task", name=asked.task.name) if gone else asked.where, job.told)
 
-    async def _asked(self, client: Client, user: str, do: str, values: Mapping[str, str]) -> actions.Request:
-        """What a form, or a link to one, is about; raises ConfigurationError if that is not there."""
-        if do != "discard-undeclared":
-            return actions.Request(client, declared(client, values.get("task", "")), user, values)
-        kind, name = values.get("kind", ""), values.get("name", "")
-        for each in await self._connection.ask("undeclared", lambda client: client.list_undeclared()):
-            if (each.kind, each.name) == (kind, name):
-                return actions.Request(client, each, user, values)
-        raise ConfigurationError(f"Nothing undeclared is stored as {kind} {name!r} any more")
+    def _asked(self, client: Client, user: str, do: str, values: Mapping[str, str]) -> actions.Request:
+        """What a form, or a link to one, is about; raises ConfigurationError if no task has that name."""
+        undeclared = do == "discard-undeclared"
+        target = (
+            Undeclared(values.get("kind", ""), values.get("name", "")) if undeclared else declared(client, values.get("task", ""))
+        )
+        return actions.Request(client, target, user, values)
 
     async def _job(self, request: Request, user: str) -> Response:
         job = self._jobs.all.get(request.query_params.get("id", ""))

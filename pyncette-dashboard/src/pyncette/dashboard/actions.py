@@ -55,7 +55,7 @@ class Request:
     @property
     def what(self) -> str:
         if isinstance(self.target, Undeclared):
-            return f"the {self.target.kind} {visible(self.target.name)}"
+            return f"the {visible(self.target.kind)} {visible(self.target.name)}"
         name = f"{visible(self.name)} of {visible(self.task.name)}" if self.name else visible(self.task.name)
         return f"an extra run of {name}" if self.extra_run else name
 
@@ -183,9 +183,10 @@ async def _discard_all(request: Request, job: Job) -> None:
 
 
 async def _discard_undeclared(request: Request, job: Job) -> None:
-    job.done = await request.client.discard_undeclared(
-        request.undeclared, progress=lambda done: setattr(job, "done", done), by=request.by
-    )
+    asked = request.undeclared
+    if not any((each.kind, each.name) == (asked.kind, asked.name) for each in await request.client.list_undeclared()):
+        raise ConfigurationError(f"The store has no undeclared rows of {request.what} any more; nothing was done.")
+    job.done = await request.client.discard_undeclared(asked, progress=lambda done: setattr(job, "done", done), by=request.by)
 
 
 def _each(call: Callable[[Request, str], Awaitable[bool]]) -> Callable[[Request, Job], Awaitable[None]]:

@@ -19,6 +19,8 @@ HOURS = 24
 _ASLEEP_AFTER = 30.0
 #: Seconds between two looks at what is small, and at what has happened, and at what nobody declares.
 _EVERY, _HISTORY_EVERY, _UNDECLARED_EVERY = 2.0, 5.0, 30.0
+#: How long the first viewer waits (seconds) for a scan to end.
+_SMALL_SCAN = 0.3
 #: A scan takes at most a tenth of the time; and so does the store's own counting.
 _REST = 9
 #: How many rows that failed are kept of each template, and that many tasks asked for their last runs.
@@ -145,7 +147,7 @@ class Survey:
                         if scan is not None and scan.exception() is not None:
                             self.error = str(scan.exception())
                         scan = asyncio.create_task(self._scan(client))
-                        await asyncio.wait([scan], timeout=0.3)  # a small one is done at once
+                        await asyncio.wait([scan], timeout=_SMALL_SCAN)  # a small one is done at once
                     if time.monotonic() > history:
                         self.runs = await self._last_runs(client)
                         history = time.monotonic() + _HISTORY_EVERY
@@ -160,7 +162,7 @@ class Survey:
                     await asyncio.wait_for(self._soon.wait(), _EVERY)
                     self._soon.clear()
                     self._next_scan = min(self._next_scan, time.monotonic() + 0.2)
-                    self._next_count = history = 0.0
+                    self._next_count = history = undeclared = 0.0
                     await asyncio.sleep(0.2)
                 except TimeoutError:
                     pass
