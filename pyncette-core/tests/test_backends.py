@@ -18,6 +18,7 @@ from pyncette.backends import BackendURL, did_you_mean, from_factory, from_url, 
 from pyncette.errors import BackendImportError, BackendNotInstalledError, StoreMissingError, UnknownBackendError
 from pyncette.memory import MemoryRepository, memory_repository
 from pyncette.sqlite import sqlite_repository
+from pyncette.store.urls import load
 
 if TYPE_CHECKING:
     from nowhere import Something
@@ -52,7 +53,9 @@ def install(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(folder)
 
     before = set(sys.modules)
+    load.cache_clear()
     yield install
+    load.cache_clear()
     for name in set(sys.modules) - before:
         if name.startswith("fake_"):
             del sys.modules[name]
@@ -158,6 +161,7 @@ def test_a_known_scheme_without_its_package_names_the_command_that_installs_it(m
 
     original = importlib.metadata.entry_points
     monkeypatch.setattr(importlib.metadata, "entry_points", only_core)
+    load.cache_clear()
     message = error_of(lambda: Pyncette(f"{scheme}://host/0"), BackendNotInstalledError)
     assert f"pip install {package}" in message
     assert f"{scheme}://" in message

@@ -264,6 +264,7 @@ def offers() -> Sequence[Offer]:
     return sorted({*installed, *missing}, key=lambda offer: (offer.scheme, offer.distribution))
 
 
+@functools.cache  # Finding entry points reads a file of each distribution that is installed
 def load(scheme: str) -> Backend:
     """The backend that is installed for ``scheme``; raises as :func:`from_url` does."""
     from importlib.metadata import entry_points  # here, since it costs a sixth of what importing this package may
