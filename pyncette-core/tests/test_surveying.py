@@ -92,6 +92,12 @@ def test_what_nobody_declares_is_discarded_and_nothing_else(tmp_path):
 
 
 def test_a_command_that_is_not_installed_says_how_it_can_be_had():
-    code = "import importlib.metadata as m; m.entry_points = lambda **group: []; from pyncette.cli import main; main(['dashboard', 'shop.py:app', '--port', '1'])"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "pip install 'pyncette-dashboard[server]'" in ended.stderr
+    code = "import importlib.metadata as m, sys; m.entry_points = lambda **group: []; from pyncette.cli import main; main(sys.argv[1:])"
+
+    def said(*arguments):
+        ended = subprocess.run([sys.executable, "-c", code, "dashboard", *arguments], capture_output=True, text=True, timeout=60)
+        return " ".join((ended.stdout + ended.stderr).split())
+
+    assert "pip install 'pyncette-dashboard[server]'" in said("shop.py:app", "--port", "1")
+    assert "pip install 'pyncette-dashboard[server]'" in (helped := said("--help"))
+    assert "examples:" not in helped

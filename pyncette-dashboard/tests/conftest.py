@@ -1,8 +1,10 @@
 import asyncio
 import inspect
+from datetime import timedelta
 
 import pytest
 
+from pyncette import Pyncette
 from pyncette.dashboard import connection, survey
 
 
@@ -20,3 +22,17 @@ def patience(monkeypatch):
     """However busy the machine is, a page waits for the store, and for the first scan."""
     monkeypatch.setattr(connection, "PATIENCE", 60.0)
     monkeypatch.setattr(survey, "_SMALL_SCAN", 60.0)
+
+
+@pytest.fixture
+def app(tmp_path):
+    app = Pyncette(f"sqlite:///{tmp_path}/shop.db")
+
+    @app.task(schedule="0 2 * * *", timezone="Europe/Berlin")
+    async def nightly(context): ...
+
+    @app.dynamic_task(history=timedelta(days=1))
+    async def deliver(context): ...
+
+    app.deliver, app.nightly = deliver, nightly
+    return app

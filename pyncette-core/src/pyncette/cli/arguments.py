@@ -78,7 +78,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def examples(*lines: str) -> str:
-    return "\n".join(["examples:", *(f"  pyncette {line}" for line in lines)])
+    return "\n".join(["examples:", *(f"  pyncette {line}" for line in lines)]) if lines else ""
 
 
 def in_loop(command: Callable[[Pyncette, argparse.Namespace], Coroutine[Any, Any, int]]) -> Callable[[argparse.Namespace], int]:

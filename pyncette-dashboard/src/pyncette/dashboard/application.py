@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -33,6 +34,8 @@ __all__ = ["Dashboard"]
 _STATIC = Path(__file__).parent / "static"
 _SESSION, _FLASH = "pyncette_dashboard", "pyncette_dashboard_done"
 _MOST_BYTES = 64 * 1024
+#: After how long a page asks for itself again (milliseconds).
+_REFRESH = 4000
 
 _Page = Callable[[Request, str], Awaitable[Response]]
 
@@ -101,10 +104,10 @@ class Dashboard(Pages, Acting):
         routes = [Route(f"/{path}", self._endpoint(page)) for path, page in pages.items()]
         routes += [
             Route("/act", self._posted(self._act), methods=["POST"]),
-            Route("/job", self._posted(self._stop), methods=["POST"]),
+            Route("/job", self._posted(self._stop, "stop"), methods=["POST"]),
         ]
         routes.append(Route("/static/{file}", self._static))
-        self._asgi = Starlette(routes=routes)
+        self._asgi = Starlette(routes=routes, exception_handlers={HTTPException: self._not_here})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -146,17 +149,21 @@ class Dashboard(Pages, Acting):
         return endpoint
 
     def _posted(
-        self, page: Callable[[Request, str, Mapping[str, str]], Awaitable[Response]]
+        self, page: Callable[[Request, str, Mapping[str, str]], Awaitable[Response]], permission: str = ""
     ) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request, viewer: str) -> Response:
             form = await _form(request)
-            user = await self._guard.user(request, form.get("do", "") or "stop")
+            user = await self._guard.user(request, permission or form.get("do", ""))
             self._guard.check_form(request, request.cookies.get(_SESSION), user, form.get("token", ""))
             if self._read_only:
                 raise RefusedError(403, "The dashboard is read-only; nothing was changed.")
             return await page(request, user, form)
 
         return self._endpoint(checked)
+
+    async def _not_here(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return self._problem(request, error.status_code, error.detail, "There is no such page.", error.headers)
 
     def _problem(self, request: Request, status: int, title: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
         return self._render(
@@ -168,6 +175,10 @@ class Dashboard(Pages, Acting):
             title=title,
             text=text,
             refresh=5000 if status == 503 else 0,
+            # Nothing of the store: who sees this may be nobody that may look.
+            now=None,
+            silence=0.0,
+            running=0,
         )
 
     def _render(
@@ -182,22 +193,23 @@ class Dashboard(Pages, Acting):
         **values: Any,
     ) -> HTMLResponse:
         session = request.cookies.get(_SESSION) or secrets.token_urlsafe(24)
-        flash = self._read_flash(request)
+        # Not for a page that asks for itself again, maybe in another tab: it would not show it.
+        flash = self._read_flash(request) if request.headers.get("sec-fetch-mode", "navigate") == "navigate" else ""
         survey = self._survey
-        values = {"refresh": 4000, **values}
-        text = self._templates.get_template(page).render(
-            user=user,
-            token=self._guard.token(session, user),
-            flash=flash,
-            now=survey.now,
-            survey=survey,
-            silence=survey.silence,
-            read_only=self._read_only,
-            show_arguments=self._show_arguments,
-            path=request.url.path.rpartition("/")[2],
-            running=sum(job.state == "running" for job in self._jobs.all.values()),
-            **values,
-        )
+        known = {
+            "user": user,
+            "token": self._guard.token(session, user),
+            "flash": flash,
+            "now": survey.now,
+            "survey": survey,
+            "silence": survey.silence,
+            "read_only": self._read_only,
+            "show_arguments": self._show_arguments,
+            "path": request.url.path.rpartition("/")[2],
+            "running": sum(job.state == "running" for job in self._jobs.all.values()),
+            "refresh": _REFRESH,
+        }
+        text = self._templates.get_template(page).render(known | values)
         response = HTMLResponse(text, status, {**HEADERS, **(headers or {})})
         if request.cookies.get(_SESSION) != session:
             _set_cookie(request, response, _SESSION, session)
@@ -240,7 +252,10 @@ async def _form(request: Request) -> Mapping[str, str]:
         body += part
         if len(body) > _MOST_BYTES:
             raise RefusedError(413, "The form is too large.")
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100))
+    except ValueError as error:
+        raise RefusedError(413, "The form has too many fields.") from error
 
 
 def _set_cookie(request: Request, response: Response, name: str, value: str) -> None:

@@ -1,6 +1,9 @@
-"""Pictures, drawn as SVG: what comes, and what has been. Colours are the style sheet's."""
+"""Pictures, drawn as SVG: what comes, and what has been. Colours are the style sheet's.
 
-from collections.abc import Sequence
+Across, all is in hundredths of the width, and down, in heights of the text: so a picture is as wide as its page, and text never shrinks.
+"""
+
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from markupsafe import Markup
@@ -10,30 +13,37 @@ from pyncette.dashboard.words import visible
 
 __all__ = ["coming", "past"]
 
-_WIDTH = 960
 _GOOD = (RunOutcome.SUCCEEDED, RunOutcome.STARTED)
 _LANES = 10
+#: How high the bars are, and how high a lane is, of which the name takes the upper part.
+_BARS, _LANE, _NAME = 7.0, 2.9, 1.1
+#: What is left free on both sides of a lane, in hundredths.
+_EDGE = 1.0
 
 
 def coming(hours: Sequence[int], now: datetime) -> Markup:
     """How many runs each of the coming hours has."""
-    height, top = 90, max(*hours, 1)
-    step = _WIDTH / len(hours)
+    top, step = max(*hours, 1), 100 / len(hours)
     parts = []
     for number, count in enumerate(hours):
-        tall = max(round(count / top * height), 3 if count else 1)
-        x = round(number * step)
+        tall = max(count / top * _BARS, 0.25 if count else 0.1)
         at = now + timedelta(hours=number)
         parts.append(
-            Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}" rx="2"><title>{}: {} due</title></rect>').format(
-                "bar" if count else "bar empty", x + 2, height + 10 - tall, round(step) - 4, tall, f"{at:%H:%M} UTC on", count
+            Markup(
+                '<rect class="{}" x="{:.2f}%" y="{:.2f}em" width="{:.2f}%" height="{:.2f}em" rx="2"><title>{}: {} due</title></rect>'
+            ).format(
+                "bar" if count else "bar empty",
+                (number + 0.07) * step,
+                0.5 + _BARS - tall,
+                0.86 * step,
+                tall,
+                f"{at:%H:%M} UTC on",
+                count,
             )
         )
         if number % 6 == 0:
-            parts.append(Markup('<text x="{}" y="{}">+{} h</text>').format(x + 2, height + 28, number))
-    return Markup('<svg class="timeline" viewBox="0 0 {} {}" role="img" aria-label="Runs in the coming hours">{}</svg>').format(
-        _WIDTH, height + 34, Markup().join(parts)
-    )
+            parts.append(Markup('<text x="{:.2f}%" y="{}em">+{} h</text>').format((number + 0.07) * step, _BARS + 1.8, number))
+    return _picture("Runs in the coming hours", _BARS + 2.3, parts)
 
 
 def past(runs: Sequence[tuple[Task, RecordedRun]], now: datetime) -> Markup:
@@ -46,32 +56,34 @@ def past(runs: Sequence[tuple[Task, RecordedRun]], now: datetime) -> Markup:
         return Markup()
     first = min(run.ended or run.scheduled_at for found in lanes.values() for run in found)
     span = max((now - first).total_seconds(), 60.0)
-    label, lane = 190, 26
-    width = _WIDTH - label - 14
     parts = []
     for number, (name, found) in enumerate(lanes.items()):
-        y = number * lane + 16
+        y = number * _LANE + _NAME
         shown = visible(name)
         parts.append(
-            Markup('<text x="0" y="{}">{}</text><line x1="{}" y1="{}" x2="{}" y2="{}"></line>').format(
-                y + 4, shown if len(shown) <= 24 else f"{shown[:23]}…", label, y, _WIDTH, y
+            Markup('<text x="0" y="{:.2f}em">{}</text><line x1="0" y1="{:.2f}em" x2="100%" y2="{:.2f}em"></line>').format(
+                y, shown if len(shown) <= 40 else f"{shown[:39]}…", y + 0.9, y + 0.9
             )
         )
         for run in found:
-            x = label + 7 + width * (1 - (now - (run.ended or run.scheduled_at)).total_seconds() / span)
+            ago = (now - (run.ended or run.scheduled_at)).total_seconds() / span
             parts.append(
-                Markup('<circle class="{}" cx="{:.0f}" cy="{}" r="5"><title>{} {}: {}</title></circle>').format(
+                Markup('<circle class="{}" cx="{:.2f}%" cy="{:.2f}em" r=".4em"><title>{} {}: {}</title></circle>').format(
                     "good" if run.outcome in _GOOD else "bad",
-                    min(x, _WIDTH - 7),
-                    y,
+                    100 - _EDGE - (100 - 2 * _EDGE) * max(ago, 0.0),
+                    y + 0.9,
                     visible(run.name),
                     run.scheduled_at,
                     run.outcome,
                 )
             )
-    bottom = len(lanes) * lane + 20
-    parts.append(Markup('<text x="{}" y="{}">{} UTC</text>').format(label, bottom, f"{first:%m-%d %H:%M}"))
-    parts.append(Markup('<text class="end" x="{}" y="{}">now</text>').format(_WIDTH, bottom))
-    return Markup('<svg class="timeline" viewBox="0 0 {} {}" role="img" aria-label="The last runs">{}</svg>').format(
-        _WIDTH, bottom + 8, Markup().join(parts)
+    bottom = len(lanes) * _LANE + _NAME
+    parts.append(Markup('<text x="0" y="{:.2f}em">{} UTC</text>').format(bottom, f"{first:%m-%d %H:%M}"))
+    parts.append(Markup('<text class="end" x="100%" y="{:.2f}em">now</text>').format(bottom))
+    return _picture("The last runs", bottom + 0.5, parts)
+
+
+def _picture(label: str, height: float, parts: Iterable[Markup]) -> Markup:
+    return Markup('<svg class="timeline" height="{:.2f}em" role="img" aria-label="{}">{}</svg>').format(
+        height, label, Markup().join(parts)
     )

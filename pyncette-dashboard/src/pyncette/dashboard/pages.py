@@ -114,7 +114,7 @@ class Pages:
             states=STATES,
             counts=survey.counts.get(task.name),
             stats=survey.stats.get(task.name),
-            refresh=1000 if search and search.job.state == "running" else 4000,
+            **({"refresh": 1000} if search and search.job.state == "running" else {}),
             clock=client.clock.now(),
         )
 

@@ -1,14 +1,17 @@
 """Who may do what: users, tokens against forged requests, and the headers of every answer."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import inspect
+import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from pyncette import ConfigurationError
@@ -17,6 +20,8 @@ __all__ = ["HEADERS", "Authorize", "Guard", "RefusedError"]
 
 #: Told the request and what is asked for ("view", "arguments", or an action such as "pause"); the name of the user, True, or False.
 Authorize = Callable[[Request, str], str | bool | Awaitable[str | bool | None] | None]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -31,7 +36,9 @@ HEADERS = {
 }
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _USER, _PASSWORD, _SECRET = "PYNCETTE_DASHBOARD_USER", "PYNCETTE_DASHBOARD_PASSWORD", "PYNCETTE_DASHBOARD_SECRET"
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+#: How long ``authorize`` may take (seconds).
+_ANSWERS_WITHIN = 5.0
 
 
 class RefusedError(Exception):
@@ -66,22 +73,33 @@ class Guard:
     async def user(self, request: Request, action: str) -> str:
         """The name of the user, for the audit log; raises RefusedError."""
         if self._authorize is not None:
-            allowed = self._authorize(request, action)
-            if inspect.isawaitable(allowed):
-                allowed = await allowed
+            allowed = await self._ask(self._authorize, request, action)
             if not allowed:
                 raise RefusedError(403, "You are not allowed to do this.")
             return allowed if isinstance(allowed, str) else self._local_user
         if self._credentials is not None:
             return self._basic(request, self._credentials)
         peer = request.client.host if request.client else ""
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-        if peer not in {*_LOCAL, ""} or host not in _LOCAL or any(each in request.headers for each in _FORWARDED):
+        # Proxies that forward nothing of the viewer, as nginx does unless it is told to, speak an old HTTP.
+        proxy = request.scope.get("http_version") == "1.0" or any(each in request.headers for each in _FORWARDED)
+        if peer not in {*_LOCAL, ""} or _host(f"//{request.headers.get('host', '')}") not in _LOCAL or proxy:
             raise RefusedError(
                 403,
                 f"Without a password, the dashboard can only be used on its own machine. Set {_USER} and {_PASSWORD}, or pass authorize=.",
             )
         return self._local_user
+
+    async def _ask(self, authorize: Authorize, request: Request, action: str) -> str | bool | None:
+        try:
+            allowed = authorize(request, action)
+            return await asyncio.wait_for(allowed, _ANSWERS_WITHIN) if inspect.isawaitable(allowed) else allowed
+        except HTTPException as error:
+            raise RefusedError(error.status_code, error.detail, dict(error.headers or {})) from error
+        except TimeoutError as error:
+            raise RefusedError(503, "Who may do this could not be found out in time; nothing was changed.") from error
+        except Exception as error:
+            logger.exception("authorize= of the dashboard failed for %r", action)
+            raise RefusedError(500, "Who may do this could not be found out; nothing was changed. The log says why.") from error
 
     def _basic(self, request: Request, expected: tuple[str, str]) -> str:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
@@ -105,12 +123,20 @@ class Guard:
 
     def check_form(self, request: Request, session: str | None, user: str, token: str) -> None:
         """Raise RefusedError unless the request comes from one of the dashboard's forms."""
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
-            raise RefusedError(403, "The request comes from another site; nothing was changed.")
-        if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+        # What the browser says of itself holds also behind a proxy that names another host.
+        if site is None and origin is not None:
+            site = "same-origin" if origin.partition("://")[2].lower() == request.headers.get("host", "").lower() else origin
+        if site not in (None, "same-origin"):
             raise RefusedError(403, "The request comes from another site; nothing was changed.")
         if not session or not hmac.compare_digest(self.token(session, user).encode(), token.encode("utf-8", "surrogatepass")):
             raise RefusedError(
                 403, "The form is too old, or was not made here; nothing was changed. Go back, reload, and try again."
             )
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

@@ -107,11 +107,11 @@ class Survey:
             self._ready = asyncio.Event()
             self._task = asyncio.create_task(self._go_on(), name="pyncette-dashboard-survey")
         if self.now is None:
-            await self._connection.client()
-            try:
-                await self._connection.within(self._ready.wait())
-            except StoreAwayError:
-                raise StoreAwayError(self.error or "The store has not answered in time") from None
+            await self._connection.within(self._first())
+
+    async def _first(self) -> None:
+        await self._connection.client()
+        await self._ready.wait()
 
     def changed(self) -> None:
         """Somebody has changed something."""
