@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -52,7 +53,7 @@ def stored(shop):  # noqa: F811
             await context.repository.settle(
                 now + 2 * HOUR,
                 [
-                    Commit(claims["well"], Target(at + 9 * HOUR, at + 9 * HOUR), success),
+                    Commit(claims["well"], Target(at + 9 * HOUR, at + 9 * HOUR), replace(Memo.read(success), skipped=8).text()),
                     Release(claims["ill"], now + 3 * HOUR, memo=Memo(run, 3).text()),
                 ],
             )
@@ -82,6 +83,7 @@ def test_list_as_json_has_it_for_programs(pyncette, stored):  # noqa: F811
     assert found["ill"]["retries_at"] == found["ill"]["ready"]
     assert found["ill"]["failures"] == 3
     assert found["well"]["last_run"]["outcome"] == "succeeded"
+    assert (found["well"]["skipped"], found["ill"]["skipped"]) == (8, 0)
     assert (found["well"]["failures"], found["well"]["retries_at"], found["well"]["note"]) == (0, None, None)
     assert (found["away"]["note"]["text"], found["away"]["note"]["by"]) == ("it floods", "ann")
     assert found["new"]["last_run"] is None
@@ -97,6 +99,7 @@ def test_show_has_all_of_it(pyncette, stored):  # noqa: F811
     assert pairs["failures"] == "3"
     assert re.fullmatch(f"retries at {TIME}", pairs["state"])
     assert "last error" not in show("well")
+    assert show("well")["skipped"] == "8 since the last run"
     assert "failures" not in show("well")
     assert re.fullmatch(f"by ann at {TIME}: it floods", show("away")["paused"])
     assert re.fullmatch(f"at {TIME}", show("mute")["paused"])

@@ -343,6 +343,103 @@ def test_a_task_that_was_paused_catches_up_what_its_resumption_says(make_app, cl
     assert [round(scheduled_at / 3600) for scheduled_at, _, _ in body.runs] == [*expected, 6]
 
 
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [(None, [1, 8, 9, 10, 11]), (CatchUp.NONE, [1, 9, 10, 11]), (CatchUp.ALL, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])],
+)
+@pytest.mark.parametrize("fails", [0, 1])
+def test_a_run_that_outlasts_a_whole_pause_does_not_undo_its_resumption(make_app, clock, how, expected, fails):
+    runs, failures = [], list(range(fails))
+    app = make_app(concurrency_limit=1, poll_interval=MINUTE)
+
+    @app.dynamic_task(failure_mode=FailureMode.COMMIT, lease_duration=40 * HOUR)
+    async def template(context):
+        runs.append(round(seconds(context.scheduled_at) / 3600))
+        if len(runs) == 1:
+            await asyncio.sleep(10 * 3600)
+            if failures:
+                raise ValueError
+
+    async def main():
+        async with running(app) as context:
+            await context.schedule_task(template, "x", interval=HOUR)
+            await clock.advance(timedelta(hours=2, minutes=30))
+            await context.pause_task(template, "x")
+            await clock.advance(6 * HOUR)
+            await context.resume_task(template, "x", catch_up=how)
+            await clock.advance(timedelta(hours=3, minutes=10))
+
+    clock.run(main())
+    assert runs == expected
+
+
+def test_a_run_that_the_end_of_the_process_cuts_short_does_not_undo_a_resumption(make_app, clock):
+    body = Body(clock)
+    app, other = make_app(shutdown_timeout=SECOND), make_app(poll_interval=MINUTE)
+
+    async def forever(context):
+        await asyncio.sleep(10**6)
+
+    async def main():
+        template = app.dynamic_task(name="template", lease_duration=40 * HOUR)(forever)
+        other.dynamic_task(name="template")(body)
+        async with running(app) as context:
+            await context.schedule_task(template, "x", interval=HOUR)
+            await clock.advance(2 * HOUR)
+            await context.pause_task(template, "x")
+            await clock.advance(timedelta(hours=6, minutes=30))
+            await context.resume_task(template, "x")
+        async with running(other):
+            await clock.advance(MINUTE)
+
+    clock.run(main())
+    assert [round(scheduled_at / 3600) for scheduled_at, _, _ in body.runs] == [8]
+
+
+@pytest.mark.parametrize("fault", [OSError("away"), None])
+def test_a_run_whose_row_cannot_be_looked_up_is_stored_all_the_same(make_app, store, clock, fault):
+    body = Body(clock)
+    app = make_app(concurrency_limit=1)
+
+    @app.dynamic_task(lease_duration=MINUTE)
+    async def template(context):
+        await body(context)
+        if len(body.runs) == 1:
+            await asyncio.sleep(25)
+
+    async def get(keys):
+        if fault is None:
+            await asyncio.sleep(10**6)
+        raise fault
+
+    async def main():
+        async with running(app) as context:
+            await context.schedule_task(template, "x", interval=10 * SECOND)
+            await clock.advance(11 * SECOND)
+            store.get = get
+            await clock.advance(50 * SECOND)
+
+    clock.run(main())
+    assert [scheduled_at for scheduled_at, _, _ in body.runs] == [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
+
+
+def test_a_resumption_that_runs_all_is_stronger_than_a_window(make_app, clock):
+    body = Body(clock)
+    app = make_app(concurrency_limit=1, poll_interval=MINUTE)
+    template = app.dynamic_task(name="template", catch_up_window=HOUR)(body)
+
+    async def main():
+        async with running(app) as context:
+            await context.schedule_task(template, "x", interval=HOUR)
+            await context.pause_task(template, "x")
+            await clock.advance(timedelta(hours=5, minutes=30))
+            await context.resume_task(template, "x", catch_up=CatchUp.ALL)
+            await clock.advance(MINUTE)
+
+    clock.run(main())
+    assert [round(scheduled_at / 3600) for scheduled_at, _, _ in body.runs] == [1, 2, 3, 4, 5]
+
+
 def test_what_passes_after_a_template_was_resumed_is_the_tasks_own_affair(make_app, clock):
     body = Body(clock)
     app = make_app(concurrency_limit=1, poll_interval=MINUTE)
@@ -509,6 +606,25 @@ def test_which_occurrence_comes_next_is_what_a_walk_from_one_to_the_next_finds(s
 
 def test_a_once_off_has_one_occurrence_to_count():
     assert count_from(Once(START), START, None, START + HOUR) == 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"), [({"interval": MINUTE}, "299 missed"), ({"schedule": "* * * * *"}, "200 or more missed")]
+)
+def test_a_count_that_stops_early_says_so(make_app, clock, caplog, schedule, said):
+    for duration in (timedelta(), SECOND):
+        app = make_app()
+        task = app.task(name="task", catch_up=CatchUp.NONE, **schedule)(Body(clock))
+        run(app, clock, duration)
+        if not duration:
+            clock.run(clock.advance(timedelta(hours=5, seconds=30)))
+
+    async def look():
+        async with app.create() as context:
+            return [each.error for each in (await context.list_runs(task)).runs if each.outcome is RunOutcome.SKIPPED][0]
+
+    assert f"{said} occurrences are skipped" in caplog.text
+    assert f"{said} occurrences are skipped" in clock.run(look())
 
 
 # --- runs that must not overlap -----------------------------------------------------------------------------------------

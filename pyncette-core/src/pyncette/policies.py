@@ -26,6 +26,7 @@ __all__ = [
     "check_policies",
     "count_from",
     "first_to_run",
+    "how_many",
 ]
 
 
@@ -280,3 +281,8 @@ def count_from(schedule: Schedule, occurrence: datetime, until: datetime | None,
             break
         at = following
     return count
+
+
+def how_many(count: int, schedule: str) -> str:
+    """``count``, which :func:`count_from` gave for the text of a schedule, as it is shown to people."""
+    return f"{count} or more" if count >= _MOST and not schedule.startswith("interval ") else str(count)

@@ -116,8 +116,8 @@ class ScheduledTask:
 
     @property
     def skipped(self) -> int:
-        """How many missed occurrences have been skipped since the last run, see :class:`~pyncette.CatchUp`; counted up to a
-        thousand each time.
+        """How many missed occurrences have been skipped since the last run, see :class:`~pyncette.CatchUp`. Those of an
+        interval are calculated; of any other schedule, 200 means 200 or more.
         """
         return self._memo.skipped
 

@@ -6,18 +6,20 @@ from typing import Any
 
 from pyncette.cli.stored import when
 from pyncette.memo import Memo
+from pyncette.policies import how_many
 from pyncette.store.contract import Row, State
 
 __all__ = ["last_of", "remembered", "shown", "state_in_words", "told"]
 
 
 def remembered(row: Row) -> dict[str, Any]:
-    """For JSON: the last run, failures in a row, the next retry, and the note of a pause; None for what there is not."""
+    """For JSON: the last run, failures in a row, what was skipped since, the next retry, and the note of a pause; None for what there is not."""
     memo = Memo.read(row.memo)
     run, note = memo.last_run, memo.note if row.state is State.PAUSED else None
     return {
         "retries_at": when(row.ready_at) if row.attempt and row.locked_until is None else None,
         "failures": memo.failures,
+        "skipped": memo.skipped,
         "last_run": run
         and {
             "outcome": run.outcome.value,
@@ -53,9 +55,10 @@ def last_of(values: Mapping[str, Any]) -> str | None:
     return f"{shown(run['started'] or run['ended'])} {run['outcome']}{times}"
 
 
-def told(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of :func:`remembered`, as pairs for people."""
+def told(values: Mapping[str, Any], schedule: str) -> dict[str, Any]:
+    """The result of :func:`remembered` of a row with this ``schedule``, as pairs for people."""
     pairs: dict[str, Any] = {"failures": values["failures"] or None, "retries_at": shown(values["retries_at"])}
+    pairs["skipped"] = f"{how_many(count, schedule)} since the last run" if (count := values["skipped"]) else None
     pairs |= {"last_run": None, "last_error": None, "note": None}
     if (run := values["last_run"]) is not None:
         parts = [last_of({**values, "failures": 0})]

@@ -111,7 +111,7 @@ async def show(app: Pyncette, arguments: argparse.Namespace) -> int:
         print_json(values)
     else:
         if "last_run" in values:
-            values |= {"state": state_in_words(values)} | told(values)
+            values |= {"state": state_in_words(values)} | told(values, found[0].schedule)
         values |= {name: shown(values[name]) for name in ("next", "ready", "locked_until", "oldest_due") if values.get(name)}
         if values["arguments"] is not None:
             values["arguments"] = json.dumps(values["arguments"], ensure_ascii=False)

@@ -163,7 +163,7 @@ class Execution(PolicedAttempt):
                 await (self._invoke_bounded() if task.bounded else runner.invoke(self))
             except asyncio.CancelledError as cancelled:
                 if runner.cancelling:
-                    self._interrupted(schedule, commit)
+                    await self._interrupted(schedule, commit)
                     return
                 error = cancelled
             except BaseException as raised:
@@ -175,6 +175,8 @@ class Execution(PolicedAttempt):
                     logger.debug("%s ran", self, extra=self.fields())
             runner.runs += 1
             runner.failures += error is not None
+            if commit is None and self.is_long:
+                await self.note_resumption(runner.repository, schedule)
             if commit is not None:
                 outcome, hook = (RunOutcome.SUCCEEDED, "end") if error is None else (RunOutcome.FAILED, "failure")
                 if runner.telling.active or task.history is not None:
@@ -197,9 +199,7 @@ class Execution(PolicedAttempt):
         runner, claim = self._runner, self.claim
         following = target(self.task, claim, schedule, runner.clock.now)
         memo = following and memo_of_commit(claim, schedule, self.memo_of_start())  # a row that goes away takes its memo along
-        commit = Commit(claim, following, memo)
-        if self.task.skips:
-            commit = self.noting_missed(commit, schedule)
+        commit = self.noting_missed(Commit(claim, following, memo), schedule)
         answer = await self._runner.settler.submit(commit, self.lease.deadline)
         if answer.outcome is not Outcome.APPLIED:
             self.log_answer(answer)
@@ -261,30 +261,30 @@ class Execution(PolicedAttempt):
             self.report(self.ended_as(RunOutcome.SUCCEEDED), commit, schedule, "end")
         self._settle(commit)
 
-    def _interrupted(self, schedule: Schedule, commit: Commit | None) -> None:
+    async def _interrupted(self, schedule: Schedule, commit: Commit | None) -> None:
         """The process ends before the body does."""
         self.record(run := self.ended_as(RunOutcome.INTERRUPTED))
         if commit is not None:
             return
+        await self.note_resumption(self._runner.repository, schedule, hurry=True)
         release = Release(self.claim, self._runner.clock.now(), memo=self.memo_of(run, failures=0))
         self.report(run, release, schedule, "retry")
         self._settle(release)
 
     def _failed(self, schedule: Schedule, error: BaseException) -> None:
         """What happens to an occurrence that has attempts left."""
-        runner, expires, run = self._runner, self.lease.expires_at, self.ended_as(RunOutcome.FAILED, error)
-        now, poll_interval, memo = runner.clock.now, runner.poll_interval, self.memo_of(run)
+        runner, run = self._runner, self.ended_as(RunOutcome.FAILED, error)
         settlement = retry(
             self.task,
             self.claim,
             schedule,
-            now,
-            memo,
+            runner.clock.now,
+            self.memo_of(run),
             error=error,
             attempt=self.attempt,
             execution_id=lambda: self.execution_id,
-            lease_expires_at=expires,
-            poll_interval=poll_interval,
+            lease_expires_at=self.lease.expires_at,
+            poll_interval=runner.poll_interval,
         )
         self.record(run)
         self.report(run, settlement, schedule, "failure", *(("retry",) if isinstance(settlement, Release) else ()))
@@ -316,7 +316,7 @@ class Execution(PolicedAttempt):
 
     def _settle(self, settlement: Settlement, then: Callable[[Outcome | None], Any] | None = None) -> None:
         """Report an outcome. If the store refuses, the lease runs out and the occurrence is run again."""
-        if self.task.skips and isinstance(settlement, Commit):
+        if isinstance(settlement, Commit):
             settlement = self.noting_missed(settlement, self._schedule)
         self._ended, holding, key = True, self._runner.holding, settlement.claim.key
 

@@ -1,12 +1,13 @@
 """What the policies of a task decide after an attempt, apart from its outcome: what is skipped because it was missed, and what is paused."""
 
+import asyncio
 import dataclasses
 import logging
 from datetime import datetime
 
 from pyncette.instances import target_of
 from pyncette.memo import Memo, Note
-from pyncette.policies import CATCH_UPS, CatchUp, count_from, first_to_run
+from pyncette.policies import CATCH_UPS, CatchUp, count_from, first_to_run, how_many
 from pyncette.runs import Run, RunOutcome
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Commit, Repository, SupportsPause
@@ -15,6 +16,9 @@ from pyncette.worker.told import ToldAttempt
 __all__ = ["PolicedAttempt"]
 
 logger: logging.Logger = logging.getLogger("pyncette.worker.execution")
+
+#: What is shorter is not looked up (seconds); and how long the others wait for that, also while the process ends.
+_LONG, _LOOK, _HURRY = 1.0, 5.0, 0.2
 
 
 class PolicedAttempt(ToldAttempt):
@@ -40,7 +44,7 @@ class PolicedAttempt(ToldAttempt):
         if following == claim.occurrence:
             return None
         count = count_from(schedule, claim.occurrence, following, now)
-        what = "1 missed occurrence is" if count == 1 else f"{count} missed occurrences are"
+        what = "1 missed occurrence is" if count == 1 else f"{how_many(count, claim.schedule)} missed occurrences are"
         then = "there is no other" if following is None else f"the next is {following.isoformat()}"
         limit = "" if task.catch_up_window is None else f", catch_up_window={task.catch_up_window}"
         why = f"{task.catch_up}{limit}" if since is None else f"resumed at {since[0].isoformat()} with {since[1]}"
@@ -60,18 +64,50 @@ class PolicedAttempt(ToldAttempt):
         target = None if following is None else target_of(schedule, claim.key, following)
         return Commit(claim, target, None if target is None else dataclasses.replace(memo, skipped=memo.skipped + count).text())
 
+    @property
+    def is_long(self) -> bool:
+        """Whether the run may have lasted longer than a pause of its task."""
+        return self.elapsed >= _LONG
+
+    async def note_resumption(self, repository: Repository, schedule: Schedule, *, hurry: bool = False) -> None:
+        """Learn whether the row was paused and resumed during the run: only the row says so, and the outcome replaces its memo.
+
+        A run that ends before its next occurrence has missed none in a pause, and needs no look.
+        """
+        claim = self.claim
+        following = schedule.next(claim.occurrence)
+        if following is None or following > self._runner.clock.now():
+            return
+        try:
+            async with asyncio.timeout(min(_HURRY if hurry else _LOOK, max(self.remaining() / 2, 0.0))):
+                [row] = await repository.get([claim.key])
+        except (Exception, asyncio.CancelledError):
+            return  # then more is run than was asked for, but nothing is lost, and the outcome is stored
+        # The run may have been adopted meanwhile.
+        if row is not None and row.lease == self.claim.lease and row.memo != self.claim.memo:
+            memo = dataclasses.replace(Memo.read(self.claim.memo), since=Memo.read(row.memo).since)
+            self.claim = self.claim._replace(memo=memo.text())
+
     def noting_missed(self, commit: Commit, schedule: Schedule) -> Commit:
-        """``commit`` of a run, with a memo of how many occurrences it leaves out, or with the next one if none is to be left out."""
-        first = schedule.next(commit.claim.occurrence)
-        memo = Memo.read(commit.memo or "")
-        if commit.next is None or first is None or memo.skipped or first >= commit.next.occurrence:
+        """``commit`` of a run, which remembers what the occurrence after it has to know of those that were missed.
+
+        That is how many the commit leaves out, and a resumption that decides on what follows. If that says that each is to run, the
+        commit goes on to the next.
+        """
+        claim, following = commit.claim, commit.next
+        if not self.task.skips and '"since"' not in claim.memo:
             return commit
-        since = self._since(Memo.read(commit.claim.memo))
+        first = schedule.next(claim.occurrence)
+        if following is None or first is None:
+            return commit
+        memo, since = Memo.read(commit.memo or ""), self._since(Memo.read(claim.memo))
         if since is not None and since[1] is CatchUp.ALL and first < since[0]:
+            following = target_of(schedule, claim.key, first)
+        if since is not None and following.occurrence < since[0]:
             memo = dataclasses.replace(memo, since=(since[0], since[1].value))
-            return dataclasses.replace(commit, next=target_of(schedule, commit.claim.key, first), memo=memo.text())
-        count = count_from(schedule, first, commit.next.occurrence, first)
-        return dataclasses.replace(commit, memo=dataclasses.replace(memo, skipped=count).text())
+        if first < following.occurrence and not memo.skipped:
+            memo = dataclasses.replace(memo, skipped=count_from(schedule, first, following.occurrence, first))
+        return dataclasses.replace(commit, next=following, memo=memo.text())
 
     def _since(self, memo: Memo) -> tuple[datetime, CatchUp] | None:
         """When the row or its template was resumed, and how that catches up; None if the occurrence comes after it."""
