@@ -22,7 +22,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _R = TypeVar("_R")
 
-#: All that there are, for clocks that may not jump while a body runs.
+#: All that have run a body, for clocks that may not jump while one runs.
 _all: "weakref.WeakSet[Threads]" = weakref.WeakSet()
 #: What a thread does, and for which of them.
 _own = threading.local()
@@ -70,7 +70,6 @@ class Threads:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._idle = self._started = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        _all.add(self)
 
     @property
     def room(self) -> int:
@@ -97,6 +96,7 @@ class Threads:
         """
         await self._slots.acquire()
         loop = self._loop = asyncio.get_running_loop()
+        _all.add(self)
         variables = contextvars.copy_context()
         job = _Job(name, lambda: variables.run(body, context), loop.create_future())
         self._jobs[job] = None
