@@ -64,8 +64,9 @@ WITH_STORES = [name for name, distribution in DISTRIBUTIONS.items() if distribut
 
 #: Each version is said once, in pyproject.toml.
 GROUPS = {"dependency-groups": tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]}
-LINTERS, MYPY, CHECKERS, BUILDERS, SITE, QUICK_REQUIREMENTS, TEST_REQUIREMENTS = (
-    nox.project.dependency_groups(GROUPS, group) for group in ("lint", "mypy", "checkers", "build", "site", "quick", "test")
+LINTERS, MYPY, CHECKERS, BUILDERS, PACKAGERS, SITE, QUICK_REQUIREMENTS, TEST_REQUIREMENTS = (
+    nox.project.dependency_groups(GROUPS, group)
+    for group in ("lint", "mypy", "checkers", "build", "packages", "site", "quick", "test")
 )
 
 #: More than there are cores, on a machine of two: many tests wait, for processes, for servers, for time.
@@ -268,7 +269,7 @@ def _shared() -> Future[tuple[str, str]]:
     def make() -> tuple[str, str]:
         home = ROOT / ".nox" / "shared"
         python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
-        wanted = [*TEST_REQUIREMENTS, *BUILDERS, *MYPY, *(argument for name in DISTRIBUTIONS for argument in ("-e", f"./{name}"))]
+        wanted = [*TEST_REQUIREMENTS, *PACKAGERS, *MYPY, *(argument for name in DISTRIBUTIONS for argument in ("-e", f"./{name}"))]
         if not home.exists():
             subprocess.run([sys.executable, "-m", "venv", str(home)], stdin=subprocess.DEVNULL, check=True)
         if _installed_by_uv(python, wanted):
@@ -579,7 +580,7 @@ def third_party(session: nox.Session) -> None:
 
 @session(venv_backend="none")
 def wheels(session: nox.Session) -> None:
-    """Build every distribution, look into the wheels, and install them in mixes of wheel and editable."""
+    """Build every distribution, check the wheels and sdists, and install them in mixes of distributions, and of wheel and editable."""
     _run(session, _runs_of_wheels())
 
 
