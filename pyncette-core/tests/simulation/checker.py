@@ -22,6 +22,8 @@ __all__ = ["Rules", "TaskRules", "Violation", "check"]
 _CLOCK_ERROR = 0.01
 #: What the simulated network and event loop may take (seconds).
 _MOMENT = 0.05
+#: Runs that are shorter don't look for a resumption, and a look takes this long at most (seconds).
+_SHORT, _LOOK = 1.1, 6.0
 #: The longest pause between two tries to settle (seconds).
 _LONGEST_RETRY = 1.0
 _NEVER = float("inf")
@@ -118,8 +120,26 @@ class _Worker:
                 begin = max(begin, call.answered_at)
         return max(longest, end - begin)
 
+    #: Calls of get() that were hit by a fault, or failed.
+    blind: "list[_Call]" = field(default_factory=list)
+
+    def was_blind(self, begin: float, end: float) -> bool:
+        return any(call.at <= end and call.answered_at >= begin for call in self.blind)
+
     def was_frozen(self, begin: float, end: float) -> bool:
         return any(since <= end and until >= begin for since, until in self.frozen)
+
+
+@dataclass(slots=True)
+class _Resumption:
+    """Says that of all that passed before it no more than the latest is to run, and that only once."""
+
+    at: float
+    #: As the row has it.
+    since: datetime
+    generation: "_Generation"
+    #: The run that was in progress, from before the pause.
+    run: "_Claim | None"
 
 
 class _Generation(NamedTuple):
@@ -135,6 +155,7 @@ class _Claim:
     worker: str
     generation: _Generation
     row: Row
+    at: float
     #: When the lease expires, for the worker.
     deadline: float
     delivered_at: float | None = None
@@ -233,6 +254,7 @@ class _Checker:
         self._runs: defaultdict[_Generation, int] = defaultdict(int)
         self._paused: defaultdict[Key, int] = defaultdict(int)
         #: By how much each occurrence is late for its jitter.
+        self._resumptions: dict[Key, _Resumption] = {}
         self._late: dict[tuple[Key, datetime, timedelta], timedelta] = {}
         self._epochs: dict[Key, int] = {}
         self._at_most_once: set[tuple[object, ...]] = set()
@@ -260,6 +282,8 @@ class _Checker:
                 call.fault = event.fault
                 if call.method == "settle":
                     self._worker(event.worker).failures.append(call)
+                elif call.method == "get":
+                    self._worker(event.worker).blind.append(call)
             case log.Delivered():
                 self._delivered(event)
             case log.Started():
@@ -315,6 +339,8 @@ class _Checker:
             self._revoke(key)
         if event.operation in ("pause", "resume"):
             self._paused[key] += 1
+        if event.operation == "resume" and before is not None and before.state is State.PAUSED:
+            self._resumed(event)
         if after is not None and event.operation != "poison":
             self._spread(before, after)
         if event.operation not in ("unregister", "poison", "settle") and after is None and before is not None:
@@ -327,6 +353,41 @@ class _Checker:
             self._rows[key] = after
         if before != after:
             self._changed_at[key] = event.at
+
+    def _resumed(self, event: log.Changed) -> None:
+        after = event.after
+        since = None if after is None else _resumed(after.memo)
+        if after is None or since is None:
+            return
+        held = self._claims.get((event.key, after.lease)) if after.lease is not None and after.locked_until is not None else None
+        self._resumptions[event.key] = _Resumption(event.at, since, self._generation(after), held)
+
+    def _judge_resumption(self, claim: _Claim) -> None:
+        """What passed in a pause, but for the latest, does not run after all, whatever was in progress meanwhile."""
+        key, occurrence = claim.row.key, claim.row.occurrence
+        resumption = self._resumptions.get(key)
+        if resumption is None or resumption.generation != claim.generation or claim.at < resumption.at or claim.row.attempt > 1:
+            return
+        interval, slack = _Schedule.read(claim.row.schedule).interval, timedelta(seconds=2 * self._tolerance)
+        if interval is not None and occurrence + interval < resumption.since - slack and not self._overlooked(resumption):
+            self._report("I9 pause", f"{key} of {occurrence} was started, although it was resumed at {resumption.since}")
+
+    def _overlooked(self, resumption: _Resumption) -> bool:
+        """Whether the claim that was in progress may have been settled without a look at the resumption."""
+        if resumption.run is None:
+            return False
+        if self._rules.of(resumption.run.row.key).at_most_once:
+            return True  # it was settled before the body began
+        looked, worker = False, self._worker(resumption.run.worker)
+        for run in self._attempts[resumption.run.occurrence]:
+            if run.worker == resumption.run.worker and run.started_at is not None:
+                ended = run.ended_at
+                if ended is None or ended < resumption.at + _MOMENT or ended - run.started_at < _SHORT:
+                    return True  # it was no longer, or not for long enough to look
+                looked = True
+                if worker.was_blind(ended, ended + _LOOK) or worker.was_frozen(ended, ended + _LOOK):
+                    return True
+        return not looked  # it was settled without a body, and what was decided was on its way
 
     def _spread(self, before: Row | None, after: Row) -> None:
         """A run may be later than its occurrence by less than the jitter; and by how much, nothing changes."""
@@ -405,7 +466,7 @@ class _Checker:
         if before.ready_at is None or before.ready_at > event.now or self._true(before.execute_after) > event.at + tolerance:
             self._report("I4 early", f"{key} was claimed by {event.worker}, but is for {before.execute_after}")
         sent_at = self._calls[event.call].at
-        claim = _Claim(event.worker, self._generation(after), after, sent_at + rules.of(key).lease)
+        claim = _Claim(event.worker, self._generation(after), after, event.at, sent_at + rules.of(key).lease)
         others = self._attempts[claim.occurrence]
         if not rules.of(key).at_most_once:
             for other in others:
@@ -585,6 +646,8 @@ class _Checker:
             call.failed, call.refused = True, event.refused
             if call.method == "settle" and call.fault is None:
                 self._worker(call.worker).failures.append(call)
+            elif call.method == "get" and call.fault is None:
+                self._worker(call.worker).blind.append(call)
         for claim in event.claims:
             self._claims[claim.key, claim.lease].delivered_at = event.at
         for run, outcome in zip(call.runs, event.outcomes, strict=False):
@@ -602,12 +665,15 @@ class _Checker:
             self._report("I6 at most once", f"{event.worker} started {key} twice under one lease")
         claim.started_at = event.at
         worker.running.add(event.run)
+        # Each run costs calls: what is counted is those without one.
+        self._idle_calls[event.worker, int(event.at)] -= 2
         if len(worker.running) > rules.concurrency_limit:
             self._report("slots", f"{event.worker} runs {len(worker.running)} bodies at once")
         if event.scheduled_at != row.occurrence or self._true(row.occurrence) > event.at + self._tolerance:
             self._report("I4 early", f"{key} was started for {event.scheduled_at}, was claimed for {row.occurrence}")
         if _arguments(row.spec) != event.args:
             self._report("I9", f"{key} was started with {event.args}, but claimed with {row.spec}")
+        self._judge_resumption(claim)
         before = [other for other in self._attempts[claim.occurrence] if other is not claim and other.started_at is not None]
         if task.alone and not all(other.revoked for other in before):
             self._report("I6 at most once", f"{key} of {row.occurrence} was started twice")

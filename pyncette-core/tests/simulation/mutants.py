@@ -273,11 +273,25 @@ def repeats_what_ran_alone() -> Any:
     return mock.patch.object(Task, "__post_init__", __post_init__)
 
 
+def forgets_resumptions() -> Any:
+    """The outcome of a run replaces what a resumption has noted in the row meanwhile."""
+
+    async def note_resumption(self: Execution, *args: Any, **options: Any) -> None:
+        return None
+
+    return mock.patch.object(Execution, "note_resumption", note_resumption)
+
+
+def drops_resumptions() -> Any:
+    """What a resumption has noted is forgotten with the first run after it."""
+    return mock.patch.object(Execution, "noting_missed", lambda self, commit, schedule: commit)
+
+
 _looks = itertools.count()
 
 #: Each mistake, with seeds that are known to find it, or were, tried first.
 MUTANTS: dict[Callable[[], Any], Sequence[int]] = {
-    starts_after_the_lease: (112, 133),
+    starts_after_the_lease: (238, 249, 393),
     one_now_for_a_pass: (0,),
     claims_without_a_slot: (13,),
     commits_any_revision: (5,),
@@ -300,4 +314,6 @@ MUTANTS: dict[Callable[[], Any], Sequence[int]] = {
     counts_no_runs: (6, 10),
     retries_at_once: (45,),
     repeats_what_ran_alone: (13,),
+    forgets_resumptions: (167, 279),
+    drops_resumptions: (146, 167),
 }

@@ -627,6 +627,51 @@ def test_a_static_row_that_does_not_come_back() -> None:
     assert s.verdict() == ["I3 no loss"]
 
 
+def paused_and_resumed(s: Scene) -> None:
+    assert s.row is not None
+    s.change("pause", lifecycle.pause(s.row))
+    s.wait(35)
+    since = int(at(s.at).timestamp() * 1e6)
+    s.change("resume", lifecycle.resume(s.row, f'{{"since":[{since},"latest"]}}'))
+
+
+def test_more_than_the_latest_after_a_pause() -> None:
+    s = scene()
+    paused_and_resumed(s)
+    s.run("A")
+    assert s.verdict() == ["I9 pause"]
+
+
+@pytest.mark.parametrize(("how", "expected"), [("looked", ["I9 pause"]), ("blind", []), ("ended before", []), ("unstarted", [])])
+def test_a_run_in_progress_that_undoes_a_resumption(how: str, expected: list[str]) -> None:
+    s = scene()
+    claim = s.claim("A")
+    if how != "unstarted":
+        s.start("A", claim)
+    s.wait(5)
+    if how == "ended before":
+        s.end("A", claim)
+    paused_and_resumed(s)
+    if how in ("looked", "blind"):
+        s.wait(1)
+        s.end("A", claim)
+    if how == "blind":
+        s.see(log.Failed, worker="A", call=s.call("A", "get"), method="get", fault="refused")
+    s.settle("A", commit(claim))
+    s.run("A")
+    assert [each for each in s.verdict() if each == "I9 pause"] == expected
+
+
+def test_many_calls_for_many_runs() -> None:
+    s = scene()
+    claim = s.claim("A")
+    for _ in range(250):
+        s.see(log.Started, worker="A", run=(claim.key, claim.lease), scheduled_at=claim.occurrence, args={"v": 1})
+        s.call("A", "claim")
+        s.call("A", "settle")
+    assert "busy loop" not in s.verdict()
+
+
 def test_a_busy_loop() -> None:
     s = scene()
     for _ in range(499):

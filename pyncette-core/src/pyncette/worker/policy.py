@@ -79,7 +79,7 @@ class PolicedAttempt(ToldAttempt):
         if following is None or following > self._runner.clock.now():
             return
         try:
-            async with asyncio.timeout(min(_HURRY if hurry else _LOOK, max(self.remaining() / 2, 0.0))):
+            async with asyncio.timeout(min(_HURRY if hurry else _LOOK, max(self.remaining() / 2, _HURRY))):
                 [row] = await repository.get([claim.key])
         except (Exception, asyncio.CancelledError):
             return  # then more is run than was asked for, but nothing is lost, and the outcome is stored
