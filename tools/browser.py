@@ -30,5 +30,6 @@ def resize(chrome: webdriver.Chrome, width: int, height: int, *, dark: bool = Fa
     """Have the window that size, as a telephone's if it is narrow, on a system that prefers light or dark."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
-    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
+    wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+    features = [{"name": name, "value": value} for name, value in wishes.items()]
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})

@@ -17,11 +17,13 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def patience():
     """However busy the machine is, a page waits for the store, and for the first scan."""
-    monkeypatch.setattr(connection, "PATIENCE", 60.0)
-    monkeypatch.setattr(survey, "_SMALL_SCAN", 60.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "PATIENCE", 60.0)
+        patch.setattr(survey, "_SMALL_SCAN", 60.0)
+        yield
 
 
 @pytest.fixture

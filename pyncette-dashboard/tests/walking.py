@@ -11,6 +11,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import uvicorn
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.by import By
 
 from pyncette import FailureMode, Instance, Pyncette
 from pyncette.dashboard import Dashboard
@@ -18,7 +20,7 @@ from pyncette.dashboard import Dashboard
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from browser import browser  # noqa: E402, F401 - for those who import this
+from browser import browser, resize  # noqa: E402, F401 - for those who import this
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -79,11 +81,22 @@ async def fill(app_context) -> None:
     await app_context.pause_task(task["deliver"], "order 3", note="the address is wrong", by="ann")
 
 
+async def leave_behind(url: str) -> None:
+    """Rows that no task of the shop declares."""
+    former = Pyncette(url)
+
+    @former.dynamic_task(name="<i>former</i>")
+    async def gone(context): ...
+
+    async with former.client() as client:
+        await client.schedule_tasks(gone, [Instance(name=f"old {number}", interval=timedelta(days=1)) for number in range(3)])
+
+
 class Served:
     """An application that runs, and its dashboard, in a thread of their own."""
 
     def __init__(self, url: str, **options) -> None:
-        self.app, self.options = shop(url), options
+        self.app, self.store, self.options = shop(url), url, options
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -94,11 +107,12 @@ class Served:
 
     async def _serve(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        dashboard = Dashboard(self.app, user="ann@ops-1", show_arguments=True, **self.options)
-        server = uvicorn.Server(uvicorn.Config(dashboard, port=self.port, log_level="error", timeout_graceful_shutdown=1))
+        self.dashboard = Dashboard(self.app, user="ann@ops-1", show_arguments=True, **self.options)
+        server = uvicorn.Server(uvicorn.Config(self.dashboard, port=self.port, log_level="error", timeout_graceful_shutdown=1))
         server.capture_signals = contextlib.nullcontext  # those of the tests
         async with self.app.create() as self.context:
             await fill(self.context)
+            await leave_behind(self.store)
             running = asyncio.create_task(self.context.run())
             serving = asyncio.create_task(server.serve())
             while not server.started:
@@ -132,15 +146,64 @@ class Served:
         return self.ask(self.context.get_task(next(each for each in self.app.tasks if each.name == task), name))
 
 
-def until(condition, seconds: float = 60.0):
+class Viewer:
+    """Somebody who looks at a dashboard in a browser."""
+
+    def __init__(self, chrome, served: Served) -> None:
+        self.chrome, self.served = chrome, served
+        #: What was pressed, of what changes something.
+        self.pressed: set[str] = set()
+
+    def go(self, path: str) -> None:
+        self.chrome.get(self.served.url + path)
+
+    @property
+    def text(self) -> str:
+        return self.chrome.execute_script("return document.body.innerText")
+
+    def sees(self, *texts: str) -> None:
+        until(lambda: all(each in self.text for each in texts), lambda: f"{texts} in {self.text}")
+
+    def find(self, css: str):
+        return until(lambda: self.chrome.find_element(By.CSS_SELECTOR, css), lambda: f"{css} in {self.text}")
+
+    def follow(self, label: str, within: str = "main") -> None:
+        """Press the link or button of that label."""
+        path = f"//{within}//*[self::a or self::button][.='{label}']"
+        until(lambda: self.chrome.find_element(By.XPATH, path).click() or True, lambda: f"{label} in {self.text}")
+
+    def fill(self, within: str, **fields: str) -> None:
+        for name, value in fields.items():
+            field = self.find(f"{within} [name={name}]")
+            self.chrome.execute_script("arguments[0].value = arguments[1]", field, value)
+
+    def ask(self, label: str, **fields: str) -> None:
+        """Press the button of that label, and fill in what is asked in the dialog."""
+        self.follow(label)
+        self.find("dialog[open] form")
+        self.fill("dialog[open]", **fields)
+
+    def confirm(self) -> None:
+        self.pressed.add(self.find("dialog[open] h1").text)
+        self.find("dialog[open] button.primary").click()
+
+    def act(self, label: str, **fields: str) -> None:
+        self.ask(label, **fields)
+        self.confirm()
+
+    def job(self, state: str = "done") -> None:
+        """Wait until the job that was begun has ended, or is in that state."""
+        self.find(f"#job[data-state={state}]")
+
+
+def until(condition, told=lambda: "it", seconds: float = 60.0):
     """What ``condition`` gives, once that is something."""
     deadline = time.monotonic() + seconds
     while True:
         try:
             if found := condition():
                 return found
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.03)
+        except WebDriverException:
+            pass
+        assert time.monotonic() < deadline, f"did not come about: {told()}"
+        time.sleep(0.02)

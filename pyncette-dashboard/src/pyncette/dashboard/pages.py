@@ -26,7 +26,7 @@ _S = TypeVar("_S", bound=Search)
 
 _LIMIT, _RUNS = 50, 20
 #: How long a page waits for a search (seconds) before it shows what there is, and looks again.
-_PATIENCE = 0.1
+_PATIENCE = 0.05
 STATES = ("scheduled", "due", "running", "retrying", "lease expired", "paused", "failed", "unreadable")
 
 

@@ -104,7 +104,7 @@ class Survey:
         self._looked = time.monotonic()
         if self._task is None or self._task.done() or self._loop is not loop:
             self._loop, self._soon = loop, asyncio.Event()
-            self._ready = asyncio.Event()
+            self._ready, self.now = asyncio.Event(), None  # what was known when others looked is old
             self._task = asyncio.create_task(self._go_on(), name="pyncette-dashboard-survey")
         if self.now is None:
             await self._connection.within(self._first())
@@ -120,8 +120,8 @@ class Survey:
 
     @property
     def silence(self) -> float:
-        """For how many seconds the store has not answered."""
-        return 0.0 if self.now is None else time.monotonic() - self._tick
+        """For how many seconds the store has not answered; 0 while it is not asked."""
+        return 0.0 if self.now is None or self._task is None or self._task.done() else time.monotonic() - self._tick
 
     async def close(self) -> None:
         task, self._task = self._task, None

@@ -60,6 +60,7 @@
 
     // The same page is asked for again, and what has changed of it is shown.
     let delay = Number(document.body.dataset.refresh);
+    const nameOf = (element) => element.getAttribute("href") || element.textContent;
     const refresh = async () => {
       try {
         if (document.hidden || dialog.open) return;
@@ -70,9 +71,9 @@
         for (const id of ["live", "fresh"]) {
           const [old, fresh] = [document.getElementById(id), page.getElementById(id)];
           if (!old || !fresh || old.innerHTML === fresh.innerHTML) continue;
-          const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+          const focused = old.contains(document.activeElement) ? nameOf(document.activeElement) : null;
           old.replaceChildren(...document.adoptNode(fresh).childNodes);
-          if (focused) [...old.querySelectorAll("a")].find((each) => each.getAttribute("href") === focused)?.focus();
+          if (focused) [...old.querySelectorAll("a, button")].find((each) => nameOf(each) === focused)?.focus();
         }
         document.getElementById("fresh").classList.remove("error");
       } catch {
