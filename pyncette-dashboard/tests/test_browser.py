@@ -57,9 +57,8 @@ def viewer(chrome, served):
     resize(chrome, 1280, 900)
     viewer = Viewer(chrome, served)
     yield viewer
-    assert not [
-        entry for entry in chrome.get_log("browser") if entry["level"] == "SEVERE" and "status of 400" not in entry["message"]
-    ]
+    chrome.get("about:blank")
+    assert not [each for each in chrome.get_log("browser") if each["level"] == "SEVERE" and each["source"] != "network"]
 
 
 def walk(viewer):

@@ -24,8 +24,22 @@ PATIENCE = connection.PATIENCE  # before that of tests
 STATIC = Path(__file__).parents[1] / "src" / "pyncette" / "dashboard" / "static"
 
 
-async def test_all_that_a_browser_loads_is_small():
-    assert sum(path.stat().st_size for path in STATIC.iterdir()) < 100_000
+async def test_all_that_a_browser_loads_is_small(app):
+    async with viewed(app, [f"order {number}" for number in range(200)]) as (viewer, _):
+        for path in (
+            "/",
+            "/task?name=deliver",
+            "/instance?task=deliver&name=order+1",
+            "/upcoming",
+            "/act?do=backfill&task=nightly",
+        ):
+            page = await viewer.get(path)
+            loaded = {
+                page.url.join(link) for link in re.findall(r'(?:src|link rel="[a-z]+") ?=?"?(?:href=")?(static/[^"]+)', page.text)
+            }
+            assert {each.path for each in loaded} == {f"/static/{file.name}" for file in STATIC.iterdir()}
+            parts = [page, *[await viewer.get(each) for each in loaded]]
+            assert sum(len(part.content) for part in parts) < 100_000, path
 
 
 class TestActions:
@@ -158,6 +172,55 @@ class TestAStoreThatIsAway:
             assert "The store has not answered for" in page.text
 
 
+class TestALongPause:
+    async def test_is_not_taken_for_silence_of_the_store(self, app):
+        async with viewed(app) as (viewer, context):
+            await viewer.get("/")
+            survey = viewer._transport.app._survey
+            await survey.close()  # as if nobody had looked for a while
+            survey._tick -= 3600
+            await context.pause_task(app.deliver, "order 1")
+            assert "has not answered" not in (await viewer.get("/jobs")).text
+            page = await viewer.get("/")
+            assert "has not answered" not in page.text
+            assert "1 paused</span>" in page.text  # nor is shown what was known then
+
+
+class TestWhatWasDone:
+    async def test_is_said_by_the_page_that_follows_and_not_to_another_tab(self, app):
+        async with viewed(app) as (viewer, _):
+            answer = await viewer.post("/act", data=form("pause", await token(viewer)))
+            assert "is paused." not in (await viewer.get("/", headers={"Sec-Fetch-Mode": "cors"})).text  # it looks again by itself
+            page = await viewer.get(answer.headers["location"], headers={"Sec-Fetch-Mode": "navigate"})
+            assert "order 1 of deliver is paused." in page.text
+
+    async def test_in_another_tab_before_is_no_harm(self, app):
+        async with viewed(app) as (viewer, context):
+            right = await token(viewer)
+            for do, again in (
+                ("trigger", "runs again"),
+                ("pause", "is paused"),
+                ("resume", "is resumed"),
+                ("unschedule", "nothing was done"),
+            ):
+                for _ in range(2):
+                    answer = await viewer.post("/act", data=form(do, right), follow_redirects=True)
+                assert answer.status_code == 200
+                assert again in answer.text
+            for do in ("pause", "retry", "trigger", "reschedule"):
+                more = {"interval": "5m"} if do == "reschedule" else {}
+                assert "nothing was done" in (await viewer.post("/act", data=form(do, right, **more), follow_redirects=True)).text
+            assert await context.get_task(app.deliver, "order 1") is None
+
+    async def test_of_a_task_that_is_not_declared_any_more_is_refused(self, app):
+        async with viewed(app) as (viewer, _):
+            for path in ("task?name=gone", "instance?task=gone&name=x", "act?do=pause&task=gone", "upcoming?task=gone"):
+                page = await viewer.get(f"/{path}")
+                assert (page.status_code, "declares no task" in page.text) == (400, True)
+            answer = await viewer.post("/act", data={**form("pause-template", await token(viewer)), "task": "gone"})
+            assert (answer.status_code, "declares no task" in answer.text) == (400, True)
+
+
 class TestManyRows:
     @pytest.fixture(autouse=True)
     def once(self, monkeypatch):
@@ -186,6 +249,25 @@ class TestManyRows:
             page = await viewer.get("/task?name=deliver")  # has the counts, and asks for no more rows than it shows
             assert "200 scheduled" in page.text
             assert calls[-1] == ("dynamic:deliver", 50)
+
+    async def test_the_store_counts_once_a_refresh_for_all_viewers(self, app):
+        async with self.listed(app, 200) as (viewer, calls):
+            survey, client = viewer._transport.app._survey, await viewer._transport.app._connection.client()
+            stats, counted = client.repository.stats, []
+            client.repository.stats = lambda *arguments: (counted.append(arguments), stats(*arguments))[1]
+            await viewer.get("/")
+            counted.clear()
+            calls.clear()
+            for refresh in range(1, 4):
+                survey.changed()  # as after an action, and every few seconds
+                while len(counted) < refresh:
+                    await asyncio.gather(*(viewer.get(path) for path in ("/", "/task?name=deliver", "/failed") for _ in range(5)))
+                    await asyncio.sleep(0.01)
+            assert len(counted) == 3
+            assert {limit for partition, limit in calls if partition == "dynamic:deliver"} <= {
+                50,
+                250,
+            }  # what a page shows, and the scan of all viewers
 
     async def test_are_searched_once_for_all_who_look_for_the_same(self, app):
         async with self.listed(app, 700) as (viewer, calls):

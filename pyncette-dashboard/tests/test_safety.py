@@ -1,13 +1,17 @@
 """Who may see and do what, and what is shown of what is hostile."""
 
 import asyncio
+import html
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from starlette.exceptions import HTTPException
 from viewing import form, token, viewed
 
-from pyncette import ConfigurationError
-from pyncette.dashboard import Dashboard
+from pyncette import ConfigurationError, Pyncette, Template
+from pyncette.dashboard import Dashboard, safety
+from pyncette.dashboard.words import visible
 
 #: Names as `walking` has them; that module needs a browser's driver.
 HOSTILE = [
@@ -16,10 +20,18 @@ HOSTILE = [
     "user\u202egnp.exe",
     "{{ 7 * 7 }}",
     "a/b?c=d&e#f%00",
+    "../%2e%2e/..",
+    "'; DROP TABLE tasks; --",
+    "\x1b[2J\r\nSet-Cookie: a=b",
+    "\u05e9\u05dc\u05d5\u05dd \u2066left\u2069",
+    "javascript:alert(1)",
     "x" * 255,
 ]
 CHANGES = ("trigger", "pause", "resume", "retry", "reschedule", "unschedule", "backfill", "pause-template", "resume-template")
 BULK = ("retry-all", "discard-all", "pause-these", "resume-these", "retry-these", "unschedule-these")
+
+
+async def body(context): ...
 
 
 class TestHostileNames:
@@ -37,6 +49,54 @@ class TestHostileNames:
                 page = await viewer.get("/instance", params={"task": "deliver", "name": name})
                 assert "There is no such instance" not in page.text
                 assert "<script>alert" not in page.text
+
+    async def test_of_tasks_lead_where_they_say(self, app, tmp_path):
+        hostile = Pyncette(f"sqlite:///{tmp_path}/hostile.db")
+        hostile.deliver = hostile.dynamic_task(name="deliver")(body)
+        for number, name in enumerate(HOSTILE):
+            hostile.task(name=name, interval=timedelta(days=1))(body) if number % 2 else hostile.dynamic_task(name=name)(body)
+        async with viewed(hostile, HOSTILE) as (viewer, context):
+            for each in hostile.tasks:
+                if isinstance(each, Template):
+                    await context.schedule_task(each, each.name, interval=timedelta(days=1))
+                    await context.pause_template(each, note=each.name)
+                await context.trigger_task(each, each.name if isinstance(each, Template) else None)
+            seen, ahead = set(), ["/"]
+            while ahead:
+                page = await viewer.get(path := ahead.pop())
+                assert page.status_code == 200, (path, page.text)
+                assert "set-cookie" not in {each.lower() for each in page.headers} or "a=b" not in page.headers["set-cookie"]
+                for never in (
+                    "<script>alert",
+                    "<img src=x",
+                    "\u202e",
+                    "\u2066",
+                    "\x1b",
+                    'href="javascript',
+                    "DROP TABLE tasks; --'",
+                ):
+                    assert never not in re.sub(' value="[^"]*"', "", page.text), path
+                for link in re.findall(r'href="([^"#]+)"', page.text):
+                    url = str(page.url.join(html.unescape(link)))
+                    if url not in seen and "/static/" not in url and "token=" not in url:
+                        seen.add(url)
+                        ahead.append(url)
+            for name in HOSTILE:
+                shown = f"<bdi>{html.escape(visible(name), quote=False)}</bdi>"
+                at = "/task" if HOSTILE.index(name) % 2 == 0 else "/instance"
+                page = await viewer.get(at, params={"name" if at == "/task" else "task": name})
+                assert html.unescape(shown) in html.unescape(page.text)
+            assert len(seen) > 100
+
+    async def test_are_sent_as_they_are(self, app):
+        """Browsers change line breaks in the fields of forms, but not in the address that a form is sent to."""
+        async with viewed(app, ["a\nb", "a\r\nb"]) as (viewer, context):
+            page = await viewer.get("/act", params={"do": "unschedule", "task": "deliver", "name": "a\nb"})
+            address = html.unescape(re.search('method="post" action="([^"]+)"', page.text)[1])
+            fields = dict(re.findall('name="([^"]+)" value="([^"]*)"', page.text))
+            answer = await viewer.post(f"/{address}", data=fields, follow_redirects=True)
+            assert "is unscheduled" in answer.text
+            assert [each.name for each in (await context.list_tasks(app.deliver)).tasks] == ["a\r\nb"]
 
     async def test_of_tasks_and_queries_do_no_harm(self, app):
         async with viewed(app) as (viewer, _):
@@ -106,6 +166,49 @@ class TestRequestsThatAreRefusedChangeNothing:
             assert (await viewer.get("/act", params=form("pause"))).status_code == 403
             await self.unchanged(viewer, context, app, form={"token": right}, status={403})
 
+    async def test_by_a_user_whose_rights_can_not_be_found_out(self, app, monkeypatch):
+        monkeypatch.setattr(safety, "_ANSWERS_WITHIN", 0.02)
+        refuse = {
+            "raises": KeyError("user"),
+            "refuses in its own way": HTTPException(401, "Sign in", {"WWW-Authenticate": "Bearer"}),
+        }
+
+        async def authorize(request, action):
+            if action != "view" and asked == "hangs":
+                await asyncio.Event().wait()
+            elif action != "view":
+                raise refuse[asked]
+            return "ann"
+
+        async with viewed(app, authorize=authorize) as (viewer, context):
+            await viewer.get("/")
+            for asked, status in (("hangs", 503), ("raises", 500), ("refuses in its own way", 401)):
+                await self.unchanged(viewer, context, app, status={status})
+            answer = await viewer.post("/act", data=form("pause"))
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+    async def test_that_are_no_forms_of_ours(self, app):
+        async with viewed(app) as (viewer, context):
+            right = await token(viewer)
+            many = {f"field {number}": "" for number in range(200)}
+            await self.unchanged(viewer, context, app, form={"token": right, **many}, status={413})
+            await self.unchanged(viewer, context, app, form={"token": right, "note": "x" * 100_000}, status={413})
+            await self.unchanged(viewer, context, app, form={"token": right}, headers={"Origin": "http://["}, status={403})
+            await self.unchanged(viewer, context, app, form={"token": right}, headers={"Host": "["}, status={400, 403})
+            await self.unchanged(viewer, context, app, form={"token": right}, headers={"Host": "evil.example"}, status={403})
+            for method in ("OPTIONS", "PUT", "DELETE", "TRACE"):
+                assert (await viewer.request(method, "/act", data=form("pause", right))).status_code == 405
+            assert (await viewer.head("/act", params=form("pause", right))).status_code == 200
+            assert (await context.get_task(app.deliver, "order 1")).state == "scheduled"
+
+    async def test_to_stop_what_others_do(self, app):
+        async with viewed(app, authorize=lambda request, action: action in ("view", "pause")) as (viewer, _):
+            right = await token(viewer)
+            job = viewer._transport.app._jobs.start("A long one", "bob", datetime.now(UTC), lambda job: asyncio.Event().wait())
+            answer = await viewer.post("/job", data={"id": job.id, "do": "pause", "token": right})
+            assert (answer.status_code, job.state) == (403, "running")
+
     async def test_by_get(self, app):
         async with viewed(app) as (viewer, context):
             for do in (*CHANGES, *BULK):
@@ -132,7 +235,15 @@ class TestWhoMayLook:
         monkeypatch.setenv("PYNCETTE_DASHBOARD_USER", "ann")
         monkeypatch.setenv("PYNCETTE_DASHBOARD_PASSWORD", "pässword")
         async with viewed(app, peer="192.0.2.7", base="http://shop.example") as (viewer, _):
-            for wrong in (None, ("ann", "no"), ("bob", "pässword")):
+            for wrong in (
+                None,
+                ("ann", "no"),
+                ("bob", "pässword"),
+                ("", ""),
+                ("ann", ""),
+                ("ann", "p\u0430ssword"),
+                ("ann:", "pässword"),
+            ):
                 page = await viewer.get("/", auth=wrong)
                 assert (page.status_code, page.headers["www-authenticate"][:5]) == (401, "Basic")
             assert (await viewer.get("/", headers={"Authorization": "Basic ???"})).status_code == 401
@@ -141,6 +252,35 @@ class TestWhoMayLook:
         monkeypatch.delenv("PYNCETTE_DASHBOARD_PASSWORD")
         with pytest.raises(ConfigurationError, match="Only one of"):
             Dashboard(app)
+
+    async def test_learns_nothing_of_the_store_otherwise(self, app):
+        async with viewed(app, authorize=lambda request, action: "x-user" in request.headers) as (viewer, _):
+            assert "Signed in" in (await viewer.get("/", headers={"x-user": "ann"})).text
+            survey = viewer._transport.app._survey
+            survey._tick -= 60
+            survey.error = "no route to db-7.internal"
+            for path in ("/", "/nothing", "/task?name=deliver"):
+                page = await viewer.get(path)
+                assert page.status_code in (403, 404)
+                assert not re.search("db-7|as of|not answered|deliver", page.text)
+
+    @pytest.mark.parametrize("headers", [{"Via": "1.1 front"}, {"X-Forwarded-Proto": "https"}, {"Forwarded": "for=192.0.2.7"}])
+    async def test_nobody_through_a_proxy_without_a_password(self, app, headers):
+        async with viewed(app) as (viewer, _):
+            assert (await viewer.get("/", headers=headers)).status_code == 403
+
+    async def test_through_a_proxy_that_names_another_host(self, app):
+        """The browser itself says that the form is the dashboard's."""
+        front = {
+            "Host": "10.0.0.7:8088",
+            "Origin": "https://ops.example",
+            "Sec-Fetch-Site": "same-origin",
+            "X-Forwarded-For": "192.0.2.7",
+        }
+        async with viewed(app, authorize=lambda request, action: "ann") as (viewer, context):
+            answer = await viewer.post("/act", data=form("pause", await token(viewer)), headers=front)
+            assert (answer.status_code, answer.headers["location"][:9]) == (303, "instance?")
+            assert (await context.get_task(app.deliver, "order 1")).state == "paused"
 
     async def test_arguments_are_hidden_unless_they_are_allowed(self, app):
         path = "/instance?task=deliver&name=order+1"
@@ -156,7 +296,15 @@ class TestWhoMayLook:
 
     async def test_every_answer_has_a_strict_policy(self, app):
         async with viewed(app) as (viewer, _):
-            for path in ("/", "/task?name=nothing", "/static/dashboard.js", "/job?id=1", "/act?do=pause&task=deliver"):
+            for path in (
+                "/",
+                "/task?name=nothing",
+                "/static/dashboard.js",
+                "/static/nothing",
+                "/nothing",
+                "/job?id=1",
+                "/act?do=pause&task=deliver",
+            ):
                 page = await viewer.get(path)
                 policy = page.headers["content-security-policy"]
                 assert "default-src 'none'" in policy

@@ -57,6 +57,8 @@ class Acting:
             question=action.question.format(asked.what),
             cancel=asked.where,
             values=values,
+            # In the address, where browsers leave names as they are: in fields they change line breaks.
+            about={each: values.get(each, "") for each in ("do", "task", "name", "run", "kind", "state", "prefix")},
             start=(now - timedelta(days=1)).isoformat(timespec="minutes"),
             end=now.isoformat(timespec="minutes"),
             refresh=0,

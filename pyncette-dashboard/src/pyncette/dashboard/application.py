@@ -152,7 +152,7 @@ class Dashboard(Pages, Acting):
         self, page: Callable[[Request, str, Mapping[str, str]], Awaitable[Response]], permission: str = ""
     ) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request, viewer: str) -> Response:
-            form = await _form(request)
+            form = {**request.query_params, **await _form(request)}
             user = await self._guard.user(request, permission or form.get("do", ""))
             self._guard.check_form(request, request.cookies.get(_SESSION), user, form.get("token", ""))
             if self._read_only:
