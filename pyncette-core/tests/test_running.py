@@ -657,3 +657,27 @@ def test_a_row_of_a_static_task_that_the_store_lost_comes_back(app, clock, store
 
     clock.run(main())
     assert body.runs == [(60.0, 1, 60.0), (151.0, 1, 151.0)]  # one interval after the poll that missed it
+
+
+@pytest.mark.parametrize("method", ["claim", "settle", "get", "register", "append"])
+def test_a_worker_outlives_that_the_driver_of_the_store_cancels_its_calls(app, store, clock, method):
+    # I17: a future of the driver's own was cancelled, and nobody asked the worker to end.
+    body, calls, original = Body(clock), [], getattr(store, method)
+    task = app.task(name="task", interval=10 * SECOND)(body)
+
+    async def cancelled(*args, **options):
+        calls.append(method)
+        if len(calls) in (2, 3):
+            raise asyncio.CancelledError
+        return await original(*args, **options)
+
+    async def main():
+        async with running(app) as context:
+            await clock.advance(15 * SECOND)
+            setattr(store, method, cancelled)
+            await clock.advance(90 * SECOND)
+            runs = (await context.list_runs(task)).runs
+        assert len(body.runs) == 10
+        assert len(runs) >= 9
+
+    clock.run(main())

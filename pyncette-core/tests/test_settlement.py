@@ -183,6 +183,23 @@ def test_a_first_try_is_made_even_after_the_lease(bench, clock):
     bench.run(main)
 
 
+def test_a_call_that_its_own_driver_cancels_is_sent_again(bench):
+    # As when a connection is closed whose future others await.
+    async def main():
+        (claim,) = await bench.claims(1)
+        failed = []
+
+        async def cancel(call):
+            if call.method == "settle" and not failed:
+                failed.append(call)
+                raise asyncio.CancelledError
+
+        bench.store.after = cancel
+        assert await bench.settler.submit(commit(claim), LEASE) == Answer(Outcome.ALREADY, resent=True)
+
+    bench.run(main)
+
+
 def test_an_answer_that_was_lost_is_asked_for_again(bench):
     # I5: the commit is not written twice, and whoever waits is told that the answer may be that to the first try.
     async def main():
@@ -308,6 +325,22 @@ def test_closing_sends_what_is_left(bench, clock):
 
     bench.run(main)
     assert bench.outcomes == [Outcome.APPLIED] * 250
+
+
+def test_closing_tries_at_once_and_not_after_the_pause_of_an_earlier_failure(bench, clock):
+    # I12: or what a cancelled body gives back would stay leased, because the store was away a second ago.
+    async def main():
+        claims = await bench.claims(2)
+        bench.store.before = fails(lambda call: True, TransientRepositoryError("away"))
+        bench.commit(claims[0])
+        await clock.advance(1.6 * SECOND)
+        bench.store.before = None
+        bench.commit(claims[1])
+        bench.settler.close(clock.elapsed + 0.1)
+        await clock.advance(0.1 * SECOND)
+        assert bench.outcomes == [Outcome.APPLIED] * 2
+
+    bench.run(main)
 
 
 @pytest.mark.parametrize("before_closing", [0.0, 3.3])

@@ -10,7 +10,7 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.store.contract import Repository
 from pyncette.store.hints import Hint, SupportsWakeUp
-from pyncette.waiting import Backoff
+from pyncette.waiting import Backoff, fault
 
 __all__ = ["Announcer"]
 
@@ -84,7 +84,8 @@ class Announcer:
                 self._hints.clear()
                 try:
                     await wake(hints)
-                except Exception as error:
+                except (Exception, asyncio.CancelledError) as raised:
+                    error = fault(raised)
                     logger.debug("Could not send a hint to other processes; they will find the work at their next poll: %s", error)
                     if isinstance(error, RepositoryError) and not isinstance(error, TransientRepositoryError):
                         self._silent_until = self._clock.monotonic() + _REFUSED_FOR

@@ -1,10 +1,12 @@
 """Batches: cut to a size that every store can take, and what is done with one that a store refuses."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from pyncette.errors import TransientRepositoryError
 from pyncette.store.contract import Registration
+from pyncette.waiting import fault
 
 __all__ = ["BATCH_CHARACTERS", "BATCH_ROWS", "cut", "in_halves"]
 
@@ -42,8 +44,8 @@ async def in_halves(
         part = parts.pop()
         try:
             result = await call(part)
-        except TransientRepositoryError as error:
-            yield part, error
+        except (TransientRepositoryError, asyncio.CancelledError) as error:
+            yield part, fault(error)
         except Exception as error:
             if len(part) == 1:
                 yield part, error

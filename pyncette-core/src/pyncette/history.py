@@ -18,6 +18,7 @@ from pyncette.memo import Memo
 from pyncette.runs import Run
 from pyncette.store.contract import Key, Repository
 from pyncette.store.history import Entry, Position, SupportsHistory
+from pyncette.waiting import fault
 
 __all__ = [
     "RecordedChange",
@@ -129,8 +130,8 @@ async def remember(
     try:
         async with asyncio.timeout(_PATIENCE):
             await repository.append([entry_of(key, at, keep, text_of_change(action, by, details))])
-    except Exception as error:
-        logger.debug("The change %s is missing from the history: %s", action, error)
+    except (Exception, asyncio.CancelledError) as error:
+        logger.debug("The change %s is missing from the history: %s", action, fault(error))
 
 
 async def page_of(

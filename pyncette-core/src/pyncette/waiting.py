@@ -6,7 +6,9 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Backoff", "Turns", "finished", "to_the_end"]
+__all__ = ["Backoff", "Turns", "fault", "finished", "to_the_end"]
+
+from pyncette.errors import TransientRepositoryError
 
 _T = TypeVar("_T")
 
@@ -97,6 +99,20 @@ class Turns:
         finally:
             for _ in range(acquired):
                 self._all.release()
+
+
+def fault(error: BaseException) -> Exception:
+    """What ``error``, which a call to a store raised, means to the caller; raised again if it is a cancellation of the caller.
+
+    Otherwise a cancellation is a fault of the driver: a future of its own was cancelled, as by a connection that was closed, and takes
+    with it whoever awaits it.
+    """
+    if isinstance(error, Exception):
+        return error
+    task = asyncio.current_task()
+    if not isinstance(error, asyncio.CancelledError) or (task is not None and task.cancelling()):
+        raise error
+    return TransientRepositoryError("The driver of the store cancelled the call")
 
 
 async def finished(task: "asyncio.Future[Any]") -> bool:

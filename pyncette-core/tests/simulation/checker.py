@@ -5,7 +5,7 @@ Schedules are expanded here independently; what a user may expect is in RELIABIL
 
 import json
 import re
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,8 @@ _CLOCK_ERROR = 0.01
 _MOMENT = 0.05
 #: Runs that are shorter don't look for a resumption, and a look takes this long at most (seconds).
 _SHORT, _LOOK = 1.1, 6.0
+#: How long a call to the history may hang (seconds), and the pauses after it.
+_HANGS = 100.0
 #: The longest pause between two tries to settle (seconds).
 _LONGEST_RETRY = 1.0
 _NEVER = float("inf")
@@ -65,6 +67,8 @@ class Rules:
     calm: bool = False
     #: There are more slots than rows.
     ample: bool = False
+    #: A history of all tasks is kept.
+    recording: bool = False
 
     @property
     def recovery(self) -> float:
@@ -120,6 +124,15 @@ class _Worker:
                 begin = max(begin, call.answered_at)
         return max(longest, end - begin)
 
+    #: The runs that returned here, and when; and the entries of such runs that were stored from here, by their position.
+    returned: "list[_Claim]" = field(default_factory=list)
+    recorded: dict[object, tuple[Key, datetime]] = field(default_factory=dict)
+    #: Up to when what had been put down before was stored; and entries that nobody will store any more.
+    recorded_until: float = float("-inf")
+    unrecorded: int = 0
+    #: When a call to the history last ended, and when badly.
+    record_ended_at: float = float("-inf")
+    record_failed_at: float = float("-inf")
     #: Calls of get() that were hit by a fault, or failed.
     blind: "list[_Call]" = field(default_factory=list)
 
@@ -290,6 +303,8 @@ class _Checker:
                 self._started(event)
             case log.Ended():
                 self._ended(event)
+            case log.Recorded():
+                self._recorded(event)
             case log.Up():
                 self._workers[event.worker] = _Worker(event.at)
                 self._count_served()
@@ -710,7 +725,51 @@ class _Checker:
     def _ended(self, event: log.Ended) -> None:
         claim = self._claims[event.run]
         claim.ended_at, claim.how = event.at, event.how
+        if event.how == "returned":
+            self._worker(event.worker).returned.append(claim)
         self._worker(event.worker).running.discard(event.run)
+
+    # --- the history -------------------------------------------------------------------------------------------------
+
+    def _recorded(self, event: log.Recorded) -> None:
+        worker = self._worker(event.worker)
+        if (event.error and not event.fault) or '"change"' in event.entries[0].text:
+            return  # the worker did not wait for a call that would have gone well, or it was a user's
+        worker.record_ended_at = event.at
+        if event.error:
+            worker.record_failed_at = event.at
+        if event.error == "refused":
+            worker.unrecorded += len(event.entries)
+        if not event.error:
+            worker.recorded_until = event.sent_at
+        if not event.applied:
+            return
+        for key, position, _, text in event.entries:
+            run = json.loads(text).get("run")
+            if run is not None and run[3] == "succeeded":
+                worker.recorded[key.partition, position] = key, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=run[0])
+
+    def _judge_history(self, name: str, worker: _Worker) -> None:
+        """What is in the history has happened, and once; and nothing is missing that the store would have taken."""
+        told, left = Counter(worker.recorded.values()), Counter[tuple[Key, datetime]]()
+        for claim in worker.returned:
+            left[claim.row.key, claim.row.occurrence] += 1
+        for run in told - left:
+            self._report("history", f"{name} recorded {told[run]} successes of {run}, of which it had {left[run]}")
+        until = worker.recorded_until
+        well = worker.down == "ended" and not worker.cancelled and self._rules.shutdown_timeout is None
+        if well and worker.stopping_at is not None:
+            # Whatever waits at the end is tried once more, at least.
+            if worker.record_failed_at < worker.stopping_at - _HANGS or worker.record_ended_at < worker.stopping_at:
+                until = float("inf")
+        for claim in worker.returned:
+            assert claim.ended_at is not None and claim.started_at is not None
+            slow = claim.ended_at - claim.started_at >= 1 or worker.was_frozen(claim.ended_at, until)
+            if not slow and claim.ended_at + _MOMENT < until and (claim.row.key, claim.row.occurrence) not in told:
+                if worker.unrecorded:
+                    worker.unrecorded -= 1
+                else:
+                    self._report("history", f"the run of {claim.row.key} of {claim.row.occurrence} by {name} is missing")
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
@@ -774,6 +833,9 @@ class _Checker:
         return any(call.answered_at >= since for call in worker.failures) or worker.was_frozen(since, self._at)
 
     def _finished(self) -> None:
+        if self._rules.recording:
+            for name, worker in self._workers.items():
+                self._judge_history(name, worker)
         for claim in self._claims.values():
             worker = self._worker(claim.worker)
             told = Outcome.APPLIED in claim.answers or Outcome.ALREADY in claim.answers

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from pyncette.repository import Claim, Key, Outcome, Row, Settlement
+from pyncette.store.history import Entry
 
 __all__ = [
     "Asked",
@@ -20,6 +21,7 @@ __all__ = [
     "Finished",
     "Frozen",
     "Healed",
+    "Recorded",
     "Run",
     "Sent",
     "Started",
@@ -126,6 +128,21 @@ class Changed(Event):
     after: Row | None
     settlement: Settlement | None = None
     outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded(Event):
+    """A worker called the store to append to the history, and that ended now."""
+
+    worker: str
+    sent_at: float
+    entries: tuple[Entry, ...]
+    #: Whether the store has them.
+    applied: bool
+    #: What the worker was told: "" if it went well, "transient", "refused" for good, or "cancelled".
+    error: str = ""
+    #: What was done to the call.
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

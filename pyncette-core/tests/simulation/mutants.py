@@ -16,10 +16,12 @@ from pyncette.executors import ConcurrentExecutor
 from pyncette.repository import ClaimResult, Commit, Extend, Outcome, Release, Row, Settlement
 from pyncette.schedule import Bounded
 from pyncette.store import lifecycle
-from pyncette.worker import execution
+from pyncette.store.history import Entry, Position
+from pyncette.worker import execution, recording
 from pyncette.worker.execution import Execution
 from pyncette.worker.lanes import Lane
 from pyncette.worker.loop import Engine
+from pyncette.worker.recording import Recorder
 from pyncette.worker.settlement import Answer, Settler, _Entry
 
 __all__ = ["MUTANTS"]
@@ -287,6 +289,48 @@ def drops_resumptions() -> Any:
     return mock.patch.object(Execution, "noting_missed", lambda self, commit, schedule: commit)
 
 
+def drops_history_that_fails() -> Any:
+    """Entries that the store did not take at once are given up."""
+    return mock.patch.object(recording, "TransientRepositoryError", type("Never", (Exception,), {}))
+
+
+def records_again() -> Any:
+    """An entry that is sent again is another one for the store."""
+    original = Recorder._write
+
+    async def _write(self: Recorder, repository: Any) -> None:
+        async def append(entries: Sequence[Entry]) -> None:
+            number = next(_looks)
+            await repository.append(
+                [entry._replace(position=Position(entry.position.at, f"{number}-{i}")) for i, entry in enumerate(entries)]
+            )
+
+        await original(self, mock.Mock(wraps=repository, append=append))
+
+    return mock.patch.object(Recorder, "_write", _write)
+
+
+def ends_without_recording() -> Any:
+    """What waits for the history at the end is not written."""
+    original = Recorder.close
+
+    async def close(self: Recorder, seconds: float) -> None:
+        await original(self, 0.0)
+
+    return mock.patch.object(Recorder, "close", close)
+
+
+def stops_when_a_driver_cancels() -> Any:
+    """A cancellation that comes from the driver of the store is taken for one of the task that called it."""
+
+    def fault(error: BaseException) -> Exception:
+        if isinstance(error, Exception):
+            return error
+        raise error
+
+    return mock.patch.object(recording, "fault", fault)
+
+
 _looks = itertools.count()
 
 #: Each mistake, with seeds that are known to find it, or were, tried first.
@@ -314,6 +358,10 @@ MUTANTS: dict[Callable[[], Any], Sequence[int]] = {
     counts_no_runs: (6, 10),
     retries_at_once: (45,),
     repeats_what_ran_alone: (13,),
-    forgets_resumptions: (167, 279),
+    forgets_resumptions: (231, 349, 597),
     drops_resumptions: (146, 167),
+    drops_history_that_fails: (71, 119),
+    records_again: (15, 119),
+    ends_without_recording: (15,),
+    stops_when_a_driver_cancels: (295,),
 }

@@ -32,7 +32,7 @@ from pyncette.worker.threads import Threads
 from simulation.checker import Rules, TaskRules
 from simulation.log import Asked, Down, Ended, Event, Finished, Frozen, Healed, Started, Stopping, Thawed, Unexpected, Up
 from simulation.loop import OUTSIDE, ProcessClock, ProcessLoop
-from simulation.store import Faults, Log, Outage, Remote, RemoteWithClock, Store
+from simulation.store import Faults, Log, Outage, Remote, RemoteWithClock, RemoteWithHistory, Store
 
 __all__ = ["Simulation", "simulate"]
 
@@ -180,6 +180,9 @@ class _Scenario:
             self.intervals |= {each.name: self.policies.choice((0.4, 1, 2)) * _SECOND for each in self.declarations[-2:]}
         #: Of a static task, as a part of its interval.
         self.jitter = 0.5 if seed % 4 == 2 else 0.0
+        #: The history is kept in each eighth seed, and then in a store that has a clock.
+        self.recording = seed % 8 == 7
+        self.store.server_time |= self.recording
         #: How often bodies do other than return at once.
         self.mischief = random.choice((0.1, 0.3, 0.5))
         self.calm, self.healed = calm, False
@@ -233,6 +236,7 @@ class _Scenario:
             unaligned=unaligned,
             calm=self.calm,
             ample=ample,
+            recording=self.recording,
         )
 
     # --- applications ------------------------------------------------------------------------------------------------
@@ -244,6 +248,8 @@ class _Scenario:
         tasks: dict[str, Task] = {}
         for each in self.declarations:
             options = {"lease_duration": self.lease, **each.options, "name": each.name}
+            if self.recording:
+                options["history"] = timedelta(days=1)
             declare: Callable[..., Any]
             if each.kind == "static":
                 interval = self.intervals[each.name] + version * _SECOND
@@ -326,7 +332,7 @@ class _Scenario:
             yield
 
     def _open(self, name: str, machine: str) -> Callable[[], Any]:
-        remote = RemoteWithClock if self.store.server_time else Remote
+        remote = RemoteWithHistory if self.recording else RemoteWithClock if self.store.server_time else Remote
 
         @contextlib.asynccontextmanager
         async def open_store() -> AsyncIterator[Repository]:

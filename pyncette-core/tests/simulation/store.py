@@ -13,11 +13,12 @@ from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.memory import MemoryRepository
 from pyncette.partitions import LAYOUTS, WORKERS
 from pyncette.repository import ClaimResult, Hint, Key, Outcome, Page, Registration, Repository, Row, Settlement
+from pyncette.store.history import Entry, Position
 from pyncette.testing import VirtualClock
-from simulation.log import Changed, Delivered, Event, Failed, Run, Sent
+from simulation.log import Changed, Delivered, Event, Failed, Recorded, Run, Sent
 from simulation.loop import OUTSIDE, ProcessLoop
 
-__all__ = ["Faults", "Log", "Outage", "Remote", "RemoteWithClock", "Store"]
+__all__ = ["Faults", "Log", "Outage", "Remote", "RemoteWithClock", "RemoteWithHistory", "Store"]
 
 _T = TypeVar("_T")
 
@@ -31,6 +32,10 @@ _FAULTS = {
     "doubled": 3,  # applied and answered, and applied again later
     "slow": 3,  # answered late, but in time
 }
+
+
+#: What can befall a call that appends to the history: none, or with the same names.
+_FAULTS_OF_HISTORY = ("refused", "refused", "refused", "lost", "lost", "hung", "slow", "bad", "cancelled")
 
 
 class Log:
@@ -168,6 +173,10 @@ class Store:
 
     async def get(self, keys: Sequence[Key]) -> Sequence[Row | None]:
         return await self._memory.get(keys)
+
+    @property
+    def history(self) -> MemoryRepository:
+        return self._memory
 
     async def list(self, partition: str, *, limit: int, token: str | None) -> Page:
         return await self._memory.list(partition, limit=limit, token=token)
@@ -397,3 +406,44 @@ class RemoteWithClock(Remote):
             return self._store.clock.now()
 
         return await self._call("server_time", None, None, carry_out, never="late doubled part")
+
+
+class RemoteWithHistory(RemoteWithClock):
+    """The same for a store that keeps a history, to which calls fail independently of all others."""
+
+    async def append(self, entries: Sequence[Entry]) -> None:
+        sent_at, random, history = self._store.log.now, self._aside, self._store.history
+        fault = random.choice(_FAULTS_OF_HISTORY) if self._faults.rate and random.random() < 0.5 else ""
+        applied, error = False, "cancelled"
+        try:
+            await asyncio.sleep(random.random() * 0.01)
+            if fault == "slow":
+                await asyncio.sleep(random.random() * self._faults.timeout)
+            if fault == "hung":
+                await asyncio.sleep(3600)
+            if fault == "cancelled":
+                raise asyncio.CancelledError  # by a driver that mixes it up
+            if fault == "bad":
+                error = "refused"
+                raise RepositoryError("an entry can't be stored")
+            error = "transient"
+            if fault == "refused":
+                raise TransientRepositoryError("the history is away")
+            await history.append(entries)
+            applied = True
+            if fault == "lost":
+                raise TransientRepositoryError("the answer was lost")
+            error = ""
+        finally:
+            self._store.log.append(Recorded(self._store.log.now, self._worker, sent_at, tuple(entries), applied, error, fault))
+
+    async def runs(self, partition: str, name: str | None, *, limit: int, before: Position | None = None) -> Sequence[Entry]:
+        return await self._store.history.runs(partition, name, limit=limit, before=before)
+
+    async def prune(self, now: datetime, *, limit: int) -> int:
+        if self._aside.random() < self._faults.rate:
+            raise TransientRepositoryError("the history is away")
+        return await self._store.history.prune(now, limit=limit)
+
+    async def trim(self, partition: str, name: str | None, *, keep: int, limit: int) -> int:
+        return await self._store.history.trim(partition, name, keep=keep, limit=limit)

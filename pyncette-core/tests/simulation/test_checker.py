@@ -10,6 +10,7 @@ import pytest
 
 from pyncette.repository import Claim, Commit, Extend, Fail, Key, Outcome, Registration, Release, Row, Settlement, Target
 from pyncette.store import lifecycle
+from pyncette.store.history import Entry, Position
 from pyncette.task import FailureMode
 from simulation import log
 from simulation.checker import Rules, TaskRules, check
@@ -660,6 +661,75 @@ def test_a_run_in_progress_that_undoes_a_resumption(how: str, expected: list[str
     s.settle("A", commit(claim))
     s.run("A")
     assert [each for each in s.verdict() if each == "I9 pause"] == expected
+
+
+def entries(*claims: Claim, outcome: str = "succeeded") -> tuple[Entry, ...]:
+    """What the history has of runs; each call makes entries at positions of their own."""
+    numbers = itertools.count()
+    return tuple(
+        Entry(
+            claim.key,
+            Position(claim.occurrence, f"{id(numbers)}-{next(numbers)}"),
+            at(999),
+            f'{{"run":[{int(claim.occurrence.timestamp() * 1e6)},0,0,"{outcome}",1,"A"]}}',
+        )
+        for claim in claims
+    )
+
+
+def record(s: Scene, *written: Entry, error: str = "", fault: str = "") -> None:
+    s.see(log.Recorded, worker="A", sent_at=s.at, entries=written, applied=error in ("", "transient"), error=error, fault=fault)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("well", 0),
+        ("sent again", 0),
+        ("refused", 0),
+        ("in an outage", 0),
+        ("twice", 1),
+        ("untrue", 1),
+        ("not", 1),
+        ("given up", 2),
+        ("cut short", 2),
+    ],
+)
+def test_a_history(how: str, expected: int) -> None:
+    s = scene(recording=True)
+    first = s.run("A")
+    s.wait(10)
+    second = s.run("A")
+    s.wait(1)
+    both = entries(first, second)
+    match how:
+        case "well":
+            record(s, *both)
+        case "sent again":
+            record(s, *both, error="transient", fault="lost")
+            record(s, *both)
+        case "refused":
+            record(s, *both, error="refused", fault="bad")
+        case "in an outage":
+            s.see(log.Stopping, worker="A", cancelled=False)
+            record(s, *both, error="cancelled", fault="hung")
+        case "twice":
+            record(s, *both)
+            record(s, *entries(second))
+        case "untrue":
+            s.wait(9)
+            record(s, *both, *entries(s.claim("A")))
+        case "not":
+            record(s, *both[:1])
+        case "given up":
+            record(s, *both, error="cancelled", fault="hung")
+            s.wait(5)
+        case "cut short":
+            s.see(log.Stopping, worker="A", cancelled=False)
+            record(s, *both, error="cancelled")
+    s.stop("A")
+    s.see(log.Finished)
+    assert s.verdict().count("history") == expected
 
 
 def test_many_calls_for_many_runs() -> None:

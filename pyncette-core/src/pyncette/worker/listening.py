@@ -9,7 +9,7 @@ from pyncette.clock import AlignedClock
 from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.store.contract import Repository, SupportsServerTime
 from pyncette.store.hints import SupportsWakeUp
-from pyncette.waiting import Backoff
+from pyncette.waiting import Backoff, fault
 
 __all__ = ["Listening"]
 
@@ -54,8 +54,8 @@ class Listening:
             await asyncio.sleep(_ALIGN_EVERY)
             try:
                 await self._clock.align(self._repository.server_time)
-            except Exception as error:
-                logger.debug("The store's clock could not be read: %s", error)
+            except (Exception, asyncio.CancelledError) as error:
+                logger.debug("The store's clock could not be read: %s", fault(error))
 
     async def _listen(self) -> None:
         if not self._repository.shared or not isinstance(self._repository, SupportsWakeUp):
@@ -71,8 +71,8 @@ class Listening:
                         if not hints:
                             self._expect(None, self._clock.now())
                 return
-            except TransientRepositoryError as error:
-                logger.debug("Can't receive hints from other processes at present: %s", error)
+            except (TransientRepositoryError, asyncio.CancelledError) as error:
+                logger.debug("Can't receive hints from other processes at present: %s", fault(error))
             except RepositoryError as error:
                 level = logging.DEBUG if refused else logging.INFO
                 logger.log(level, "Can't receive hints from other processes; polling finds what they schedule: %s", error)

@@ -13,7 +13,7 @@ from pyncette.errors import TransientRepositoryError
 from pyncette.listeners import Telling
 from pyncette.store.contract import ClaimResult, Repository
 from pyncette.tasks import STATIC_PARTITION, StaticTask, Task
-from pyncette.waiting import finished
+from pyncette.waiting import fault, finished
 from pyncette.worker.attempt import Lease
 from pyncette.worker.ending import GRACE, Ending
 from pyncette.worker.execution import Execution, Runner
@@ -265,8 +265,8 @@ class Engine:
                 await self._register([task for task in self._static_tasks if task.name in missing])
             self._recovered()
             self._note_health()  # not only at the end of a pass, which others may hold up
-        except Exception as error:
-            self._failed(lane, error)
+        except (Exception, asyncio.CancelledError) as error:
+            self._failed(lane, fault(error))
 
     async def _take(self, lane: Lane, limit: int) -> Collection[str]:
         """Claim and start what is due; returns the static tasks that are not there."""

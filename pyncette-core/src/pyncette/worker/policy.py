@@ -11,6 +11,7 @@ from pyncette.policies import CATCH_UPS, CatchUp, count_from, first_to_run, how_
 from pyncette.runs import Run, RunOutcome
 from pyncette.schedules.kinds import Schedule
 from pyncette.store.contract import Claim, Commit, Repository, SupportsPause
+from pyncette.waiting import fault
 from pyncette.worker.told import ToldAttempt
 
 __all__ = ["PolicedAttempt"]
@@ -128,5 +129,5 @@ class PolicedAttempt(ToldAttempt):
         note = Note(text=f"given up: {why}", by=self._runner.worker_id, at=now)
         try:
             await repository.pause(now, [claim.key], {claim.key: Memo.read(memo or "").paused(note).text()})
-        except Exception:
-            logger.exception("%s was given up, but can't be paused; continuing", self, extra=self.fields())
+        except (Exception, asyncio.CancelledError) as error:
+            logger.error("%s was given up, but can't be paused; continuing", self, exc_info=fault(error), extra=self.fields())  # noqa: TRY400

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pyncette.clock import AlignedClock
 from pyncette.store.contract import Key, Repository
 from pyncette.tasks import Task
+from pyncette.waiting import fault
 from pyncette.worker.execution import Runner
 from pyncette.workers import Incident, Worker, forget_dead, polls_of, registration
 
@@ -113,8 +114,8 @@ class Presence:
             await self._repository.register(self._clock.now(), [registration(self.worker())])
             if sweep:
                 await forget_dead(self._repository, self._clock.now())
-        except Exception as error:
-            logger.debug("The row of this worker could not be written: %s", error)
+        except (Exception, asyncio.CancelledError) as error:
+            logger.debug("The row of this worker could not be written: %s", fault(error))
 
     def _count(self) -> None:
         now = self._clock.monotonic()

@@ -13,7 +13,7 @@ from pyncette.history import entry_of
 from pyncette.store.contract import Key, Repository
 from pyncette.store.history import Entry, SupportsHistory
 from pyncette.tasks import PartitionedTask, StaticTask, Task
-from pyncette.waiting import Backoff
+from pyncette.waiting import Backoff, fault
 
 __all__ = ["Recorder"]
 
@@ -104,8 +104,8 @@ class Recorder:
             try:
                 async with asyncio.timeout(_TIMEOUT):
                     await repository.append(batch)
-            except (TransientRepositoryError, TimeoutError) as error:
-                logger.debug("The history can't be written: %s", error)
+            except (TransientRepositoryError, TimeoutError, asyncio.CancelledError) as error:
+                logger.debug("The history can't be written: %s", fault(error))
                 await self._pause(pauses.next())
                 continue
             except Exception as error:
@@ -158,8 +158,8 @@ class Recorder:
                     del self._written[room]
                     while await repository.trim(partition, name, keep=keep, limit=_PRUNED):
                         pass
-        except Exception as error:
-            logger.debug("Expired entries can't be removed from the history: %s", error)
+        except (Exception, asyncio.CancelledError) as error:
+            logger.debug("Expired entries can't be removed from the history: %s", fault(error))
         if len(self._written) > _MOST_WAITING:
             self._written.clear()
 

@@ -4,6 +4,7 @@ So a lone outcome is written at once, and under load the batches grow.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,8 +21,8 @@ __all__ = ["Answer", "Settler"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: The pauses between tries while the store can't be reached (seconds).
-_FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0
+#: The pauses between tries while the store can't be reached (seconds), also while the process ends.
+_FIRST_PAUSE, _LAST_PAUSE, _PAUSE_AT_END = 0.05, 1.0, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Settler:
         self._wakeup = asyncio.Event()
         #: When something was last answered, or there was nothing to send, on the monotonic clock.
         self._progressed_at = clock.monotonic()
-        self._closing = self._ended = False
+        self._closed = asyncio.Event()
+        self._ended = False
         self._give_up_at = float("inf")
 
     @property
@@ -105,7 +107,7 @@ class Settler:
 
     def close(self, give_up_at: float) -> None:
         """Let :meth:`run` end when all is settled, or could not be by ``give_up_at`` on the monotonic clock."""
-        self._closing = True
+        self._closed.set()
         self._give_up_at = give_up_at
         self._wakeup.set()
 
@@ -123,7 +125,7 @@ class Settler:
         pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE)
         while True:
             while not self._queue:
-                if self._closing:
+                if self._closed.is_set():
                     return
                 self._wakeup.clear()
                 await self._wakeup.wait()
@@ -138,10 +140,19 @@ class Settler:
             self._progress()
             if again:
                 self._limit = max(1, len(batch) // 2)
-                await asyncio.sleep(pauses.next())
+                await self._pause(pauses.next())
             else:
                 self._limit = min(2 * self._limit, self._batch_size)
                 pauses.reset()
+
+    async def _pause(self, seconds: float) -> None:
+        """For so long; less when it is time to end, since what has come meanwhile has not been tried yet."""
+        if self._closed.is_set():
+            await asyncio.sleep(min(seconds, _PAUSE_AT_END))
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
 
     def _next_batch(self) -> list[_Entry]:
         batch: list[_Entry] = []
