@@ -25,6 +25,7 @@ from pyncette_conformance.suite.test_transactions import TestTransactions
 from pyncette_conformance.suite.test_unregister import TestUnregister
 from pyncette_conformance.suite.test_values import TestValues
 from pyncette_conformance.suite.test_wake_up import TestWakeUp
+from pyncette_conformance.suite.test_workers import TestWorkers
 
 __all__ = [
     "TestCancellation",
@@ -50,6 +51,7 @@ __all__ = [
     "TestUnregister",
     "TestValues",
     "TestWakeUp",
+    "TestWorkers",
 ]
 
 #: In which a store is written, and its tests are run: what fails first is what to repair first.
@@ -67,6 +69,7 @@ ORDER: Sequence[type] = (
     TestClaimInParallel,
     TestRaces,
     TestPause,
+    TestWorkers,
     TestHistory,
     TestStats,
     TestPartitions,
