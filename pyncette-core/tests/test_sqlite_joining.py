@@ -5,6 +5,7 @@ import contextlib
 import functools
 import shutil
 import sqlite3
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -137,6 +138,21 @@ class TestWhatIsWrong:
             with pytest.raises(ConfigurationError, match="not in a transaction.*BEGIN IMMEDIATE"):
                 await app_context.within(connection).schedule_task(remind, "a", interval=HOUR)
             assert await app_context.get_task(remind, "a") is None
+
+        play(scenario)
+
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 learned it in Python 3.12")
+    def test_no_transaction_because_the_driver_begins_none(self, play, path):
+        async def scenario(app_context, remind, connection):
+            async with aiosqlite.connect(path, autocommit=True) as other:
+                within = app_context.within(other)
+                with pytest.raises(ConfigurationError, match="not in a transaction.*BEGIN IMMEDIATE"):
+                    await within.schedule_task(remind, "a", interval=HOUR)
+                assert await app_context.get_task(remind, "a") is None
+                await other.execute("BEGIN")
+                await within.schedule_task(remind, "a", interval=HOUR)
+                await other.execute("COMMIT")
+                assert await app_context.get_task(remind, "a") is not None
 
         play(scenario)
 

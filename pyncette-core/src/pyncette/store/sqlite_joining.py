@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 #: The longest pauses before requesting a lock again (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.05
+#: Of ``autocommit``, as sqlite3.LEGACY_TRANSACTION_CONTROL, which Python 3.11 lacks.
+_LEGACY = -1
 #: Why a lock can't be obtained however long one waits.
 _SNAPSHOT = sqlite3.SQLITE_BUSY_SNAPSHOT
 
@@ -113,12 +115,20 @@ class _Sqlite3(UserConnection):
 
 
 class _Aiosqlite(UserConnection):
+    #: Only the connection's own thread may read it, so it is known once something has run there.
+    _autocommit = _LEGACY
+
     def check(self) -> None:
-        _check(self.connection, self.connection._connection)
+        _check(self.connection, self.connection._connection, lambda db: self._autocommit)
 
     async def run(self, work: Callable[[Statements], T]) -> T:
+        def there() -> T:
+            self._autocommit = _autocommit(self.connection._conn)
+            self.check()
+            return work(_Plain(self.connection._conn))
+
         # The one method that takes a function to its thread: what is read and written there must not be cut in two.
-        result: T = await self.connection._execute(lambda: work(_Plain(self.connection._conn)))
+        result: T = await self.connection._execute(there)
         return result
 
 
@@ -142,13 +152,21 @@ class _Plain:
         return cursor
 
 
-def _check(given: object, db: sqlite3.Connection | None) -> None:
+def _autocommit(db: sqlite3.Connection) -> bool | int:
+    """How Python 3.12 and later begin transactions."""
+    mode: bool | int = getattr(db, "autocommit", _LEGACY)
+    return mode
+
+
+def _check(
+    given: object, db: sqlite3.Connection | None, autocommit_of: Callable[[sqlite3.Connection], bool | int] = _autocommit
+) -> None:
     is_open = db is not None
     waits = False
     if db is not None:
         try:
             # Python begins a transaction automatically before the first statement that writes, unless configured otherwise.
-            autocommit = getattr(db, "autocommit", -1)
+            autocommit = autocommit_of(db)
             waits = autocommit is False or (autocommit is not True and db.isolation_level is not None)
             waits = waits or db.in_transaction
             db.total_changes  # noqa: B018 - raises if it is closed
