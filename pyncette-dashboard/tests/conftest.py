@@ -22,7 +22,7 @@ def patience():
     """However busy the machine is, a page waits for the store, and for the first scan."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "PATIENCE", 60.0)
-        patch.setattr(survey, "_SMALL_SCAN", 60.0)
+        patch.setattr(survey, "_FIRST_LOOK", 60.0)
         yield
 
 

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import html
 import itertools
 import logging
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from pyncette.dashboard import Dashboard, connection, searching, survey
 
 PATIENCE = connection.PATIENCE  # before that of tests
 
+ROOT = Path(__file__).resolve().parents[2]
 STATIC = Path(__file__).parents[1] / "src" / "pyncette" / "dashboard" / "static"
 
 
@@ -320,15 +325,87 @@ def test_the_command_refuses_to_be_open_to_all(tmp_path):
     assert "without a password" in ended.stdout, ended.stderr
 
 
-async def test_it_can_be_mounted_anywhere(app):
-    from starlette.applications import Starlette
-    from starlette.routing import Mount
+#: What frameworks, and servers behind proxies, make of a request for `/ops/tasks/...`: the path and the root_path.
+MOUNTED = {
+    "starlette": lambda path: (path, "/ops/tasks"),
+    "litestar": lambda path: (f"{path.removeprefix('/ops/tasks').rstrip('/')}/", ""),
+    "a proxy that leaves out where it is": lambda path: (path, "/front/ops/tasks"),
+    "a server that adds where it is": lambda path: (f"/front{path}", "/front/ops/tasks"),
+    "by hand": lambda path: (path.removeprefix("/ops/tasks"), ""),
+}
 
-    async with viewed(app) as (viewer, _):
-        outer = Starlette(routes=[Mount("/ops/tasks", viewer._transport.app)])
+
+@pytest.mark.parametrize("by", MOUNTED)
+async def test_it_can_be_mounted_anywhere(app, by):
+    async with viewed(app) as (viewer, context):
+
+        async def outer(scope, receive, send):
+            path, root = MOUNTED[by](scope["path"])
+            await viewer._transport.app({**scope, "path": path, "root_path": root}, receive, send)
+
         async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://localhost") as mounted:
-            page = await mounted.get("/ops/tasks/")
-            assert page.status_code == 200
-            for link in set(re.findall(r'(?:href|src)="([^"#]+)"', page.text)):
-                found = await mounted.get(page.url.join(link.replace("&amp;", "&")))
-                assert found.status_code == 200, link
+            page = await mounted.get("/ops/tasks", follow_redirects=True)
+            assert (page.status_code, page.url.path) == (200, "/ops/tasks/")
+            for path in ("", "task?name=deliver", "instance?task=deliver&name=order+1"):
+                page = await mounted.get(f"/ops/tasks/{path}")
+                for link in {html.unescape(each) for each in re.findall(r'(?:href|src)="([^"#]+)"', page.text)}:
+                    found = await mounted.get(page.url.join(link))
+                    assert found.status_code == 200, link
+            asked = await mounted.get("/ops/tasks/act", params={"do": "pause", "task": "deliver", "name": "order 1"})
+            address = html.unescape(re.search('method="post" action="([^"]+)"', asked.text)[1])
+            fields = dict(re.findall('name="([^"]+)" value="([^"]*)"', asked.text))
+            done = await mounted.post(asked.url.join(address), data=fields, follow_redirects=True)
+            assert (done.url.path, "is paused." in done.text) == ("/ops/tasks/instance", True)
+
+
+class TestTheCommand:
+    @pytest.fixture
+    def known(self, tmp_path):
+        """An environment in which core finds the command, whether the distribution is installed or only on the path."""
+        points = tomllib.loads((ROOT / "pyncette-dashboard" / "pyproject.toml").read_text())["project"]["entry-points"]
+        place = tmp_path / "site" / "pyncette_dashboard-2.dist-info"
+        place.mkdir(parents=True)
+        (place / "METADATA").write_text("Metadata-Version: 2.1\nName: pyncette-dashboard\nVersion: 2\n")
+        lines = [f"[{group}]\n" + "".join(f"{name} = {found}\n" for name, found in of.items()) for group, of in points.items()]
+        (place / "entry_points.txt").write_text("".join(lines))
+        return {**os.environ, "PYTHONPATH": str(place.parent)}
+
+    async def test_of_the_readme_serves_a_running_example(self, tmp_path, known):
+        """As it is there, but for the environment, the port, and where the example is."""
+        [line] = re.findall(r".*pyncette run .*", (ROOT / "pyncette-dashboard" / "README.md").read_text())
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        script = tmp_path / ".venv" / "bin" / "pyncette"
+        script.parent.mkdir(parents=True)
+        script.write_text(f"#!{sys.executable}\nimport sys\nfrom pyncette.cli import main\nsys.exit(main())\n")
+        script.chmod(0o755)
+        (tmp_path / "examples").symlink_to(ROOT / "examples")
+        with subprocess.Popen(
+            ["sh", "-c", f"{line.strip()} --port {port}"],
+            cwd=tmp_path,
+            env=known,
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
+        ) as both:
+            try:
+                async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as viewer, asyncio.timeout(60):
+                    while True:
+                        with contextlib.suppress(httpx.TransportError):
+                            if "<strong>1</strong><span>workers alive" in (page := await viewer.get("/")).text:
+                                break
+                        await asyncio.sleep(0.05)
+                    assert "refresh" in page.text
+            finally:
+                os.killpg(both.pid, signal.SIGKILL)
+
+    def test_says_in_one_line_what_it_lacks(self, tmp_path, known):
+        lacking = (
+            "import sys; sys.modules['uvicorn'] = None; sys.path.insert(0, '.'); from pyncette.cli import main; sys.exit(main())"
+        )
+        command = [sys.executable, "-c", lacking, "dashboard", "nothing.py:app"]
+        ended = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, timeout=60)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.strip().splitlines() == [
+            "pyncette: The dashboard needs a server that is not installed: pip install 'pyncette-dashboard[server]'"
+        ]

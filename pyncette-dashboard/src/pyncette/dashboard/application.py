@@ -112,8 +112,14 @@ class Dashboard(Pages, Acting):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
+            return
+        mounted_at, page = _split(scope["path"], scope.get("root_path", ""))
+        asked: bytes = scope.get("raw_path") or scope["path"].encode()
+        if not page and scope["type"] == "http" and not asked.partition(b"?")[0].endswith(b"/"):
+            # All links are relative to a folder.
+            await RedirectResponse(f"{asked.rpartition(b'/')[2].decode()}/", 307, HEADERS)(scope, receive, send)
         else:
-            await self._asgi(scope, receive, send)
+            await self._asgi({**scope, "root_path": mounted_at, "path": f"{mounted_at}/{page}"}, receive, send)
 
     async def close(self) -> None:
         """Close the store. Not needed if the dashboard is served alone: the end of the server does it."""
@@ -244,6 +250,17 @@ class Dashboard(Pages, Acting):
             return Response("Not found", 404, HEADERS, "text/plain")
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         return Response(file.read_bytes(), 200, {**HEADERS, "Cache-Control": "public, max-age=300"}, kind)
+
+
+def _split(path: str, root: str) -> tuple[str, str]:
+    """Where the dashboard is mounted, and which of its pages is asked for.
+
+    Frameworks and proxies disagree: ``path`` may begin with all of ``root``, with the end of it, or without it, and end with a slash.
+    """
+    root = root.rstrip("/")
+    while root and not f"{path}/".startswith(f"{root}/"):
+        root = root[root.find("/", 1) :] if "/" in root[1:] else ""
+    return root, path[len(root) :].strip("/")
 
 
 async def _form(request: Request) -> Mapping[str, str]:

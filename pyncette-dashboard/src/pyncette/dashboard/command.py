@@ -1,7 +1,6 @@
 """``pyncette dashboard``: the dashboard alone, on this machine unless configured otherwise."""
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -35,15 +34,17 @@ def add_command(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    if importlib.util.find_spec("uvicorn") is None:
-        raise ConfigurationError("The dashboard needs a server that is not installed: pip install 'pyncette-dashboard[server]'")
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise ConfigurationError(
+            "The dashboard needs a server that is not installed: pip install 'pyncette-dashboard[server]'"
+        ) from error
     if arguments.host not in _LOOPBACK and credentials() is None:
         raise ConfigurationError(
             f"Others could use the dashboard on {arguments.host} without a password; "
             "set PYNCETTE_DASHBOARD_USER and PYNCETTE_DASHBOARD_PASSWORD, or leave --host out"
         )
-    import uvicorn
-
     app = load_app(arguments.app, arguments.url)
     dashboard = Dashboard(app, read_only=arguments.read_only, show_arguments=arguments.show_arguments, user=_user())
     served: Any = dashboard

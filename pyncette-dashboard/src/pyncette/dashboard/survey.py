@@ -19,8 +19,8 @@ HOURS = 24
 _ASLEEP_AFTER = 30.0
 #: Seconds between two looks at what is small, and at what has happened, and at what nobody declares.
 _EVERY, _HISTORY_EVERY, _UNDECLARED_EVERY = 2.0, 5.0, 30.0
-#: How long the first viewer waits (seconds) for a scan to end.
-_SMALL_SCAN = 0.3
+#: How long the first viewer waits (seconds), once the store has answered, for what is counted to be complete.
+_FIRST_LOOK = 0.12
 #: A scan takes at most a tenth of the time; and so does the store's own counting.
 _REST = 9
 #: How many rows that failed are kept of each template, and that many tasks asked for their last runs.
@@ -141,18 +141,19 @@ class Survey:
                     )
                     self.static = {each.name: each for each in static}
                     self.now, self._tick, self.error = client.clock.now(), time.monotonic(), ""
+                    if not self._ready.is_set():
+                        asyncio.get_running_loop().call_later(_FIRST_LOOK, self._ready.set)
                     if time.monotonic() > self._next_count:
                         await self._count(client)
                     if scan is None or (scan.done() and time.monotonic() > self._next_scan):
                         if scan is not None and scan.exception() is not None:
                             self.error = str(scan.exception())
                         scan = asyncio.create_task(self._scan(client))
-                        await asyncio.wait([scan], timeout=_SMALL_SCAN)  # a small one is done at once
+                        await asyncio.wait([scan], timeout=_FIRST_LOOK)  # a small one is done at once
                     if time.monotonic() > history:
                         self.runs = await self._last_runs(client)
                         history = time.monotonic() + _HISTORY_EVERY
-                    if not self._ready.is_set():
-                        self._ready.set()
+                    self._ready.set()
                     if time.monotonic() > undeclared:
                         self.undeclared = await client.list_undeclared()
                         undeclared = time.monotonic() + _UNDECLARED_EVERY
