@@ -47,8 +47,7 @@ def test_a_paused_template_runs_nothing_in_any_process_until_it_is_resumed(make_
             for number in range(8):
                 await app_context.schedule_task(here.task, str(number), interval=SECOND)
             await clock.advance(MINUTE)
-            assert here.ran
-            assert there.ran
+            assert here.ran + there.ran  # which of the two is first in virtual time depends on the version of Python
             await other.pause_template(there.task)
             await clock.advance(10 * SECOND)
             del here.ran[:], there.ran[:]
@@ -59,9 +58,7 @@ def test_a_paused_template_runs_nothing_in_any_process_until_it_is_resumed(make_
             assert await app_context.resume_template(here.task)
             assert not await app_context.resume_template(here.task)
             await clock.advance(10 * SECOND)
-            assert "new" in here.ran + there.ran
-            assert here.ran
-            assert there.ran
+            assert {"new", *map(str, range(8))} <= {*here.ran, *there.ran}
 
     clock.run(main())
 

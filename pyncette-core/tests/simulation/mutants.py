@@ -356,7 +356,7 @@ MUTANTS: dict[Callable[[], Any], Sequence[int]] = {
     runs_whenever_it_likes: (42, 2),
     goes_on_after_the_end: (2,),
     counts_no_runs: (6, 10),
-    retries_at_once: (45,),
+    retries_at_once: (45, 109),
     repeats_what_ran_alone: (13,),
     forgets_resumptions: (231, 349, 597),
     drops_resumptions: (146, 167),
