@@ -6,9 +6,9 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Backoff", "Turns", "fault", "finished", "to_the_end"]
-
 from pyncette.errors import TransientRepositoryError
+
+__all__ = ["Backoff", "Turns", "fault", "finished", "to_the_end"]
 
 _T = TypeVar("_T")
 
