@@ -41,7 +41,7 @@ _Page = Callable[[Request, str], Awaitable[Response]]
 
 
 class Dashboard(Pages, Acting):
-    """A dashboard of ``app``, as an ASGI application: to be mounted in another one, or served by itself.
+    """A dashboard of ``app``, as an ASGI application: to be mounted in another one, or served alone.
 
     It opens the store when it is first asked, and needs no process that runs tasks.
 
