@@ -16,8 +16,9 @@ writes junk, past itself and natively, and derives from :class:`DamagedRows`::
 """
 
 import enum
+import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
@@ -28,7 +29,7 @@ from pyncette_conformance.builders import LEASE, T0, after, claim_one, commit, p
 from pyncette_conformance.store import Store, all_rows, scenario
 from pyncette_conformance.suite.base import Conformance
 
-__all__ = ["DAMAGE", "INDEX", "MISSING", "RECORD", "DamagedRows", "Junk", "Writer"]
+__all__ = ["INDEX", "MISSING", "RECORD", "DamagedRows", "Junk", "Writer"]
 
 
 class Missing(enum.Enum):
@@ -70,17 +71,27 @@ _JUNK: dict[str, Sequence[Junk]] = {
     RECORD: (b"", b"\0", b"null", b"7", b"{", b"{}", b"[]", b"[[]]", b'"text"', b"[" * 100_000, b"9" * 5_000, _NO_UTF8),
     INDEX: ("no such row", "", _NO_UTF8, b"\0" * 32),
 }
-#: Each kind of damage: a field, and what is to be found there.
-DAMAGE: Sequence[tuple[str, Junk]] = [(field, junk) for field, kinds in _JUNK.items() for junk in kinds]
+_Test: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 
 
-def _names() -> Iterator[str]:
-    for field, junk in DAMAGE:
-        shown = junk.value if isinstance(junk, Missing) else repr(junk)
-        yield f"{field} is {shown if len(shown) < 30 else shown[:20] + '...'}"
+def each_damage(test: _Test) -> Callable[..., None]:
+    """Make a test of one kind of damage a test of each field, which tries one kind of junk after another, in rows of their own.
 
+    To open the store for each would take most of the time.
+    """
 
-each_damage: pytest.MarkDecorator = pytest.mark.parametrize(("field", "junk"), DAMAGE, ids=_names())
+    async def with_each_junk(self: Any, store: Store, damage_row: Writer, field: str) -> None:
+        for junk in _JUNK[field]:
+            try:
+                await test(self, store, damage_row, field, junk)
+            except (Exception, pytest.fail.Exception) as error:
+                shown = junk.value if isinstance(junk, Missing) else repr(junk)
+                error.add_note(f"where {field} is {shown if len(shown) < 30 else shown[:20] + '...'}")
+                raise
+
+    functools.update_wrapper(with_each_junk, test)
+    del with_each_junk.__wrapped__  # type: ignore[attr-defined]  # whose parameters pytest would ask for
+    return pytest.mark.parametrize("field", _JUNK)(scenario()(with_each_junk))  # type: ignore[no-any-return]
 
 
 class DamagedRows(Conformance):
@@ -92,7 +103,6 @@ class DamagedRows(Conformance):
         raise NotImplementedError("override the fixture damage_row: it returns a function that writes junk into your store")
 
     @each_damage
-    @scenario()
     async def test_the_others_are_claimed_and_settled_as_ever(
         self, store: Store, damage_row: Writer, field: str, junk: Junk
     ) -> None:
@@ -120,7 +130,6 @@ class DamagedRows(Conformance):
             assert [row.key for row in unreadable] == [bad]
 
     @each_damage
-    @scenario()
     async def test_it_is_shown_and_can_be_removed(self, store: Store, damage_row: Writer, field: str, junk: Junk) -> None:
         """I10, I15."""
         keys, bad = await registered(store)
@@ -146,7 +155,6 @@ class DamagedRows(Conformance):
         assert (await claim_one(store.repository, bad)).key == bad
 
     @each_damage
-    @scenario()
     async def test_calls_for_it_and_others_together_do_their_work_on_the_others(
         self, store: Store, damage_row: Writer, field: str, junk: Junk
     ) -> None:
@@ -176,7 +184,6 @@ class DamagedRows(Conformance):
         assert_unreadable(unreadable)
 
     @each_damage
-    @scenario()
     async def test_asked_for_by_name_it_costs_the_other_names_nothing(
         self, store: Store, damage_row: Writer, field: str, junk: Junk
     ) -> None:
@@ -195,7 +202,6 @@ class DamagedRows(Conformance):
         assert (again.claims, again.unreadable) == ([], ())
 
     @each_damage
-    @scenario()
     async def test_a_forced_registration_replaces_it(self, store: Store, damage_row: Writer, field: str, junk: Junk) -> None:
         """A plain one does not: it may be the row of a later release, which can read it."""
         keys, bad = await registered(store)
