@@ -244,6 +244,22 @@ def test_what_was_missed_is_caught_up_as_the_task_says(make_app, clock, caplog, 
     assert not said or f"{5 - len(expected)} missed occurrence" in said[0]
 
 
+@pytest.mark.parametrize("options", [{"catch_up": CatchUp.LATEST}, {"catch_up": CatchUp.NONE}, {"fast_forward": True}])
+def test_a_task_runs_however_short_its_interval_and_slow_the_store(app, store, clock, options):
+    # I7: while a skip is stored, and the row claimed again, the next occurrences pass.
+    body, settle = Body(clock), store.settle
+
+    async def slowly(now, settlements):
+        await asyncio.sleep(0.3)
+        return await settle(now, settlements)
+
+    store.settle = slowly
+    app.task(name="task", interval=SECOND / 10, **options)(body)
+    run(app, clock, 10 * SECOND)
+    assert len(body.runs) > 5
+    assert all(began - scheduled_at < 1 for scheduled_at, _, began in body.runs)
+
+
 def test_what_is_skipped_is_remembered_and_counted(make_app, clock):
     app = make_app()
     task = app.task(name="task", interval=HOUR, catch_up=CatchUp.LATEST)(Body(clock))

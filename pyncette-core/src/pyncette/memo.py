@@ -59,6 +59,8 @@ class Memo:
     since: tuple[datetime, str] | None = None
     #: How many claims of the occurrence were handed to runs that had outlasted their lease: they started no body, and are no attempts.
     adopted: int = 0
+    #: Which occurrence was the latest when those before it were skipped: it is not skipped for a later one in turn.
+    chosen: datetime | None = None
 
     def runs(self, revision: int) -> int:
         """How many runs are counted of this revision of the row."""
@@ -134,6 +136,8 @@ class Memo:
             members.append(f'"since":[{to_microseconds(self.since[0])},{quoted(self.since[1])}]')
         if self.adopted:
             members.append(f'"adopted":{_count(self.adopted)}')
+        if self.chosen is not None:
+            members.append(f'"chosen":{to_microseconds(self.chosen)}')
         if (note := self.note) is not None:
             values = [_text(note.text, _MOST_OF_NOTE), _text(note.by, _MOST_OF_NAME), _microseconds(note.at)]
             members.append(f'"note":[{",".join(values)}]')
@@ -160,6 +164,7 @@ class Memo:
             _read_count(values.get("skipped")),
             _read_since(values.get("since")),
             _read_count(values.get("adopted")),
+            _read_instant(values.get("chosen")),
         )
 
 

@@ -233,13 +233,22 @@ _MOST = 200
 
 
 def first_to_run(
-    schedule: Schedule, occurrence: datetime, now: datetime, catch_up: CatchUp, window: timedelta | None, late: timedelta
+    schedule: Schedule,
+    occurrence: datetime,
+    now: datetime,
+    catch_up: CatchUp,
+    window: timedelta | None,
+    late: timedelta,
+    *,
+    chosen: bool = False,
 ) -> datetime | None:
     """Which occurrence comes next, ``occurrence`` or, if the policy skips that, a later one; None if there is none left.
 
     What occurs only once is never skipped but by a ``window`` that was given.
 
     :param late: by how much ``occurrence`` may be run later than its time (its jitter).
+    :param chosen: it was the latest when those before it were skipped. If more have passed since, it is run nevertheless: otherwise
+        a task whose interval is shorter than it takes to claim a row would never run.
     """
     found: datetime | None = occurrence
     if isinstance(schedule.plain, Once):
@@ -248,7 +257,7 @@ def first_to_run(
         window = _ON_TIME
     if window is not None and now - occurrence - late > window:
         found = schedule.next_after(occurrence, now - window)
-    if found is None or found > now or catch_up is CatchUp.ALL:
+    if found is None or found > now or catch_up is CatchUp.ALL or (chosen and found == occurrence):
         return found
     return _latest(schedule, found, now)
 

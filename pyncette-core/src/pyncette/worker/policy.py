@@ -41,7 +41,8 @@ class PolicedAttempt(ToldAttempt):
         elif claim.attempt > 1 or (memo.last_run is not None and memo.last_run.scheduled_at == claim.occurrence):
             return None  # it was attempted before, and is retried because of its policy, or because somebody asked for it
         if following is not None and (since is None or since[1] is not CatchUp.ALL) and following <= now:
-            following = first_to_run(schedule, following, now, task.catch_up, task.catch_up_window, late)
+            chosen = memo.chosen == following
+            following = first_to_run(schedule, following, now, task.catch_up, task.catch_up_window, late, chosen=chosen)
         if following == claim.occurrence:
             return None
         count = count_from(schedule, claim.occurrence, following, now)
@@ -63,7 +64,8 @@ class PolicedAttempt(ToldAttempt):
         if self._runner.telling.active:
             self.tell("skipped", run, following, claim.occurrence)
         target = None if following is None else target_of(schedule, claim.key, following)
-        return Commit(claim, target, None if target is None else dataclasses.replace(memo, skipped=memo.skipped + count).text())
+        memo = dataclasses.replace(memo, skipped=memo.skipped + count, chosen=following)
+        return Commit(claim, target, None if target is None else memo.text())
 
     @property
     def is_long(self) -> bool:
