@@ -56,6 +56,25 @@ def test_a_run_that_outlasts_its_lease_is_one_attempt_however_often_it_was_claim
     assert attempts == [(1, False), (2, False), (3, True)]
 
 
+class OwnPauses(Retry):
+    """Pauses of a user's own, which are none."""
+
+    def pause(self, attempt, execution_id):
+        return timedelta.max if attempt == 1 else 1 / 0
+
+
+def test_a_retry_that_cannot_say_when_leaves_it_to_the_lease(make_app, clock, caplog):
+    # I17, I19: the run has ended, and holds nothing.
+    bad, good = Body(clock, fails=2), Body(clock)
+    app = make_app()
+    app.task(name="bad", interval=MINUTE, lease_duration=20 * SECOND, retry=OwnPauses())(bad)
+    app.task(name="good", interval=MINUTE)(good)
+    run(app, clock, 130 * SECOND)
+    assert bad.runs == [(60.0, 1, 60.0), (60.0, 2, 80.0), (60.0, 3, 100.0), (120.0, 1, 120.0)]
+    assert len(good.runs) == 2
+    assert "what follows can't be decided; it runs again when its lease expires: OverflowError" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("then", "state", "left"),
     [

@@ -91,9 +91,7 @@ class Execution(PolicedAttempt):
 
     def __init__(self, runner: Runner, task: Task, claim: Claim, lease: Lease) -> None:
         self._runner: Runner = runner
-        self.task = task
-        self.claim: Claim = claim
-        self.lease: Lease = lease
+        self.task, self.claim, self.lease = task, claim, lease
         self.started_at = None
         self._adopted = 0 if claim.attempt == 1 else Memo.read(claim.memo).adopted_before(claim.attempt)
         self._lost = self._ended = False
@@ -110,8 +108,7 @@ class Execution(PolicedAttempt):
     def adopt(self, claim: Claim, lease: Lease) -> None:
         """Continue under ``claim``, which this process made after the lease had ended."""
         self.report_adopted(self._ended)
-        self.claim, self.lease = claim, lease
-        self._lost = False
+        self.claim, self.lease, self._lost = claim, lease, False
         self._adopted += 1
 
     async def run(self) -> None:
@@ -191,6 +188,9 @@ class Execution(PolicedAttempt):
             else:
                 self.log_failure(error)
                 self._failed(schedule, error)
+        except Exception as undecided:
+            self.report_undecided(undecided)
+            runner.holding.pop(claim.key, None)
         finally:
             runner.executions.pop(self, None)
 
@@ -293,8 +293,7 @@ class Execution(PolicedAttempt):
     async def _give_up(self, run: Run, schedule: Schedule, error: BaseException | None = None) -> None:
         why, memo = run.error or "", self.memo_of(run, failures=error is not None)
         settlement = give_up(self.task, self.claim, schedule, self._runner.clock.now, why, memo)
-        following = ready_again_at(settlement)
-        what = "it is kept as failed" if following is None else f"the next occurrence is {following.isoformat()}"
+        what = "it is kept as failed" if (at := ready_again_at(settlement)) is None else f"the next occurrence is {at.isoformat()}"
         logger.error("%s is given up; %s: %s", self, what, why, exc_info=error, extra=self.fields())
         self.record(run)
         self.report(run, settlement, schedule, *(("failure",) if error is not None else ()), "given_up")

@@ -152,6 +152,11 @@ class ToldAttempt(Attempt):
         level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
         logger.log(level, "%s failed: %s", self, type(error).__name__, exc_info=error, extra=self.fields())
 
+    def report_undecided(self, error: Exception) -> None:
+        """What follows on the run is a matter of code that failed: of the schedule's zone, or a Retry of the user's own."""
+        what = "ended, but what follows can't be decided; it runs again when its lease expires"
+        logger.error("%s %s: %s", self, what, type(error).__name__, exc_info=error, extra=self.fields())
+
     def log_answer(self, answer: Answer) -> None:
         outcome, extra = answer.outcome, self.fields()
         if outcome is Outcome.ALREADY:
