@@ -107,16 +107,16 @@ def test_scheduled_at_is_the_occurrence_in_the_zone_of_the_task(app, clock):
 
 
 def test_scheduled_at_stays_in_the_zone_over_a_change_of_the_clock(make_app, clock):
-    clock.set(datetime(2026, 3, 28, 12, tzinfo=UTC))
-    app = make_app(poll_interval=timedelta(hours=1))
+    clock.set(datetime(2026, 3, 29, 0, 45, tzinfo=UTC))
+    app = make_app(poll_interval=timedelta(minutes=10))
     seen = []
 
-    @app.task(schedule="0 9 * * *", timezone="Europe/London")
+    @app.task(schedule="50 0,2 * * *", timezone="Europe/London")
     async def task(context):
         seen.append((context.scheduled_at.isoformat(), context.scheduled_at.astimezone(UTC).hour))
 
-    run_for(app, clock, timedelta(days=2))
-    assert seen == [("2026-03-29T09:00:00+01:00", 8), ("2026-03-30T09:00:00+01:00", 8)]
+    run_for(app, clock, timedelta(minutes=70))
+    assert seen == [("2026-03-29T00:50:00+00:00", 0), ("2026-03-29T02:50:00+01:00", 1)]
 
 
 def test_the_execution_id_is_the_same_at_every_attempt_and_differs_otherwise(app, clock):
