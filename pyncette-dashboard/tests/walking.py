@@ -126,16 +126,16 @@ class Served:
 
     def __enter__(self):
         self._thread.start()
-        assert self._ready.wait(60)
+        assert self._ready.wait(180)
         return self
 
     def __exit__(self, *error) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(60)
+        self._thread.join(180)
 
     def ask(self, call):
         """What a coroutine of the application's own context gives."""
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result(180)
 
     @staticmethod
     def query(name):
@@ -196,7 +196,7 @@ class Viewer:
         self.find(f"#job[data-state={state}]")
 
 
-def until(condition, told=lambda: "it", seconds: float = 60.0):
+def until(condition, told=lambda: "it", seconds: float = 180.0):
     """What ``condition`` gives, once that is something."""
     deadline = time.monotonic() + seconds
     while True:

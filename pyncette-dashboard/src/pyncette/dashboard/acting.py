@@ -16,6 +16,9 @@ from pyncette.dashboard.safety import HEADERS, Guard, RefusedError
 
 __all__ = ["Acting"]
 
+#: How long what is done to many may take (seconds) to be shown as done at once.
+_SMALL_JOB = 0.1
+
 
 class Acting:
     """They ask before they do anything, and say what they did."""
@@ -91,8 +94,7 @@ class Acting:
                 self._changed()
 
         job = self._jobs.start(f"{action.label}: {asked.what}", user, client.clock.now(), run)
-        if action.run is not None:
-            await job.wait(connection.PATIENCE)
+        await job.wait(_SMALL_JOB if action.run is None else connection.PATIENCE)
         if action.work is not None or job.state == "running":
             return RedirectResponse(words.link("job", id=job.id), 303, HEADERS)
         self._jobs.forget(job)

@@ -61,6 +61,7 @@
     // The same page is asked for again, and what has changed of it is shown.
     let delay = Number(document.body.dataset.refresh);
     const nameOf = (element) => element.getAttribute("href") || element.textContent;
+    const namesakes = (within, element) => [...within.querySelectorAll("a, button")].filter((each) => nameOf(each) === nameOf(element));
     const refresh = async () => {
       try {
         if (document.hidden || dialog.open) return;
@@ -71,9 +72,10 @@
         for (const id of ["live", "fresh"]) {
           const [old, fresh] = [document.getElementById(id), page.getElementById(id)];
           if (!old || !fresh || old.innerHTML === fresh.innerHTML) continue;
-          const focused = old.contains(document.activeElement) ? nameOf(document.activeElement) : null;
+          const focused = old.contains(document.activeElement) ? document.activeElement : null;
+          const place = focused && namesakes(old, focused).indexOf(focused);
           old.replaceChildren(...document.adoptNode(fresh).childNodes);
-          if (focused) [...old.querySelectorAll("a, button")].find((each) => nameOf(each) === focused)?.focus();
+          if (focused) namesakes(old, focused)[place]?.focus();
         }
         document.getElementById("fresh").classList.remove("error");
       } catch {
