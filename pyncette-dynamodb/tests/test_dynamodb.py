@@ -366,7 +366,7 @@ class TestSizes:
 class TestTable:
     def test_twenty_that_start_at_once_without_a_table_all_come_up(self, opened):
         async def start(i):
-            async with opened() as repository:
+            async with opened(dynamodb_timeout=60) as repository:  # it creates one table at a time
                 await repository.register(NOW, [registration("same"), registration(f"own {i}")])
 
         async def test():

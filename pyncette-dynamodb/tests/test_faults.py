@@ -253,21 +253,21 @@ class TestNetwork:
 
     def test_a_black_hole_ends_in_time_and_all_old_connections_are_given_up(self, endpoint, opened):
         async def test():
-            async with proxied(endpoint, opened, dynamodb_timeout=1) as (proxy, repository):
+            async with proxied(endpoint, opened, dynamodb_timeout=2) as (proxy, repository):
                 await asyncio.gather(*(lives(repository) for _ in range(10)))
                 needs_open_connections(proxy)
                 proxy.freeze()
                 started = time.monotonic()
-                with pytest.raises(TransientRepositoryError, match="did not answer within 1 s"):
+                with pytest.raises(TransientRepositoryError, match="did not answer within 2 s"):
                     await claim(repository)
-                assert 0.9 < time.monotonic() - started < 2
+                assert 1.8 < time.monotonic() - started < 8
                 await asyncio.gather(*(lives(repository) for _ in range(10)))
 
         asyncio.run(test())
 
     def test_a_long_outage_wedges_nothing(self, endpoint, opened):
         async def test():
-            async with proxied(endpoint, opened, dynamodb_timeout=0.7, dynamodb_max_connections=4) as (proxy, repository):
+            async with proxied(endpoint, opened, dynamodb_timeout=1.5, dynamodb_max_connections=4) as (proxy, repository):
                 await lives(repository)
                 proxy.freeze()
                 proxy.freeze_new = True
@@ -276,15 +276,15 @@ class TestNetwork:
                     started = time.monotonic()
                     results = await asyncio.gather(*(claim(repository) for _ in range(12)), return_exceptions=True)
                     assert {type(each) for each in results} == {TransientRepositoryError}
-                    assert time.monotonic() - started < 1.5
+                    assert time.monotonic() - started < 4  # and not one after the other
                 proxy.freeze_new = False  # the old ones stay dead
-                await comes_back(repository, within=3)
+                await comes_back(repository, within=20)
                 proxy.accepting = False
                 proxy.drop()
                 with pytest.raises(TransientRepositoryError):
                     await lives(repository)
                 proxy.accepting = True
-                await comes_back(repository, within=3)
+                await comes_back(repository, within=20)
 
         asyncio.run(test())
 
@@ -343,7 +343,7 @@ class TestCancellation:
                 while reached:
                     reached = (await interrupt(start(), at, answered=False)).reached
                     at += 1
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     while proxy.open_connections:
                         await asyncio.sleep(0.01)
 
@@ -369,7 +369,7 @@ class TestClosing:
             async with Proxy(parts.hostname, parts.port) as proxy:
                 async with opened(dynamodb_endpoint=f"http://127.0.0.1:{proxy.port}") as repository:
                     await asyncio.gather(*(lives(repository) for _ in range(3)))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     while proxy.open_connections:
                         await asyncio.sleep(0.01)
 

@@ -35,7 +35,7 @@ class TestTurns:
         """Each call has its time from when it has a connection; claims and settlements have one to themselves."""
 
         async def test():
-            options = {"mysql_table_name": table, "mysql_pool_size": 2, "mysql_timeout": 1.5}
+            options = {"mysql_table_name": table, "mysql_pool_size": 2, "mysql_timeout": 2.5}
             async with mysql_repository(**server, **options) as repository:
                 await repository.register(NOW, [registration("busy"), registration("a", partition="q")])
                 key = Key("q", "a")
@@ -44,12 +44,14 @@ class TestTurns:
                     "pause": lambda: repository.pause(NOW, [key]),
                     "resume": lambda: repository.resume(NOW, [key]),
                 }
-                burst = [asyncio.create_task(calls[name]()) for _ in range(1300) for name in calls]
+                burst = [asyncio.create_task(repository._fetch("SELECT SLEEP(0.3)")) for _ in range(12)]
+                burst += [asyncio.create_task(calls[name]()) for _ in range(50) for name in calls]
                 turns = 0
                 while not all(task.done() for task in burst):
                     [taken] = (await claim(repository)).claims
                     assert await repository.settle(NOW, [Commit(taken, Target(NOW, NOW))]) == [Outcome.APPLIED]
-                    turns += sum(not task.done() for task in burst) > 0
+                    turns += not all(task.done() for task in burst)
+                    await asyncio.sleep(0.05)
                 await asyncio.gather(*burst)
                 assert turns > 20
 
@@ -75,11 +77,11 @@ class TestTurns:
         async def test():
             async with Proxy(server["mysql_host"], server["mysql_port"]) as proxy:
                 through = {**server, "mysql_host": "127.0.0.1", "mysql_port": proxy.port, "mysql_table_name": table}
-                async with mysql_repository(**through, mysql_timeout=0.5, mysql_pool_size=2) as repository:
+                async with mysql_repository(**through, mysql_timeout=1.5, mysql_pool_size=2) as repository:
                     proxy.freeze()
                     proxy.freeze_new = True
                     calls = [repository.get([Key("p", "a")]) for _ in range(20)] + [claim(repository)]
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(30):
                         results = await asyncio.gather(*calls, return_exceptions=True)
                     assert {type(result) for result in results} == {TransientRepositoryError}
                     proxy.thaw()
@@ -99,7 +101,7 @@ class TestTurns:
                     for call in calls:
                         call.cancel()
                     await asyncio.gather(*calls, return_exceptions=True)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     rows = await asyncio.gather(*(repository.get([Key("p", "a")]) for _ in range(30)))
                 assert all(row is not None for [row] in rows)
 
@@ -153,7 +155,7 @@ class TestInTheWay:
                 await other(f"SELECT * FROM {table} WHERE `partition` = 'p' AND name = 'a' FOR UPDATE")
                 with pytest.raises(TransientRepositoryError, match="Lock wait timeout exceeded"):
                     await repository.pause(NOW, [Key("p", "a")])
-                async with asyncio.timeout(5):  # and not after 50 s, holding what it holds
+                async with asyncio.timeout(30):  # and not after 50 s, holding what it holds
                     while await other("SELECT id FROM information_schema.processlist WHERE id = %s AND command <> 'Sleep'", number):
                         await asyncio.sleep(0.05)
                 await other("COMMIT")
@@ -202,7 +204,7 @@ class TestInTheWay:
 
 
 async def waiting_for_a_lock(other, number):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         sql = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = %s AND trx_state = 'LOCK WAIT'"
         while not await other(sql, number):
             await asyncio.sleep(0.2)  # the server shows it again only after a tenth of a second without a look

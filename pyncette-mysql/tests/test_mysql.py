@@ -199,7 +199,7 @@ class TestClaims:
 
                 with pytest.raises(TransientRepositoryError):
                     await dead._transactions.run(hold)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     while not (await claim(repository)).claims:
                         await asyncio.sleep(0.05)
 

@@ -17,7 +17,7 @@ from pyncette.postgres.hints import channel_of
 from pyncette.repository import Hint
 
 HINT = Hint("p", NOW)
-SOON = 10
+SOON = 30
 
 
 @contextlib.asynccontextmanager
@@ -30,10 +30,19 @@ async def listening(repository):
             async for hints in wakeups:
                 heard.put_nowait(hints)
 
+    async def next_heard():
+        getting = asyncio.create_task(heard.get())
+        await asyncio.wait([getting, task], timeout=SOON, return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done():
+            getting.cancel()
+            assert task.done(), f"nothing was heard for {SOON} s"
+            task.result()  # why it hears no more
+        return await getting
+
     task = asyncio.create_task(listen())
     try:
         assert await asyncio.wait_for(heard.get(), SOON) == []
-        yield lambda: asyncio.wait_for(heard.get(), SOON)
+        yield next_heard
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -71,10 +80,10 @@ def test_who_is_cut_off_is_told_and_can_listen_again(server_url, table, sql):
             postgres_url=f"{server_url}?application_name={table}", postgres_table_name=table
         ) as repository:
             with pytest.raises(TransientRepositoryError, match="was lost"):
-                async with listening(repository):
+                async with listening(repository) as heard:
                     found = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND query ILIKE 'LISTEN%'"
                     assert await asyncio.to_thread(sql, found, table) == [(True,)]
-                    await asyncio.sleep(0.2)
+                    await heard()
             async with listening(repository):
                 pass
 

@@ -536,10 +536,10 @@ class TestConnections:
         assert caplog.messages == []
 
     def test_waiting_for_one_is_no_fault(self, server_url, table):
-        """A burst takes many times the timeout. Nobody fails while the server answers, and no connection is thrown away for it."""
+        """A burst takes longer than the timeout. Nobody fails while the server answers, and no connection is thrown away for it."""
 
         async def test():
-            options = {"postgres_pool_size": 1, "postgres_timeout": 1.5}
+            options = {"postgres_pool_size": 1, "postgres_timeout": 2.5}
             async with postgres_repository(postgres_url=server_url, postgres_table_name=table, **options) as repository:
 
                 async def session():
@@ -567,14 +567,14 @@ class TestConnections:
 
     def test_calls_that_wait_end_in_time_when_the_server_hangs(self, server_url, table):
         async def test():
-            async with proxied(server_url, table, postgres_pool_size=2, postgres_timeout=0.5) as (proxy, repository):
+            async with proxied(server_url, table, postgres_pool_size=2, postgres_timeout=1.5) as (proxy, repository):
                 proxy.freeze_new = True
                 proxy.freeze()
                 begun = asyncio.get_running_loop().time()
                 calls = [claim(repository), *(repository.register(NOW, [registration(str(i))]) for i in range(30))]
                 results = await asyncio.gather(*calls, return_exceptions=True)
                 assert {type(result) for result in results} == {TransientRepositoryError}
-                assert asyncio.get_running_loop().time() - begun < 5
+                assert asyncio.get_running_loop().time() - begun < 10
                 proxy.thaw()
                 await repository.register(NOW, [registration("a")])
 
@@ -601,13 +601,13 @@ class TestConnections:
 
     def test_a_lock_of_somebody_else_costs_that_call_alone(self, server_url, table, sql):
         async def test():
-            options = {"postgres_pool_size": 2, "postgres_timeout": 0.5}
+            options = {"postgres_pool_size": 2, "postgres_timeout": 1.5}
             async with postgres_repository(postgres_url=server_url, postgres_table_name=table, **options) as repository:
                 await repository.register(NOW, [registration("a")])
                 async with asyncpg.create_pool(server_url, min_size=1, max_size=1) as pool, pool.acquire() as other:
                     async with other.transaction():
                         await other.execute(f"LOCK TABLE {table}")
-                        with pytest.raises(TransientRepositoryError, match=r"did not answer within 0.5 s"):
+                        with pytest.raises(TransientRepositoryError, match=r"did not answer within 1.5 s"):
                             await claim(repository)
                         assert (await repository.server_time()).tzinfo is not None
                 assert len((await claim(repository)).claims) == 1

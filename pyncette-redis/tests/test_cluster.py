@@ -111,32 +111,32 @@ class TestCluster:
                     for client in cluster.clients[:3]:
                         client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", cluster.ids[1])
                     assert all(await repository.get(KEYS))
-                await works_again(repository, KEYS, within=5)
+                await works_again(repository, KEYS, within=20)
 
         asyncio.run(test())
 
     def test_a_node_that_hangs_holds_up_only_what_is_on_it(self, cluster):
         async def test():
-            async with cluster.repository(0, 1, 2, redis_timeout=1) as repository:
+            async with cluster.repository(0, 1, 2, redis_timeout=2) as repository:
                 await works_again(repository, KEYS, within=20)
                 hung, well = cluster.on_node(repository, 2), cluster.on_node(repository, 1)
                 cluster.nodes[2].process.send_signal(signal.SIGSTOP)
                 try:
                     started = time.monotonic()
-                    with pytest.raises(TransientRepositoryError, match="did not answer within 1 s"):
+                    with pytest.raises(TransientRepositoryError, match="did not answer within 2 s"):
                         await repository.get(hung)
-                    assert time.monotonic() - started < 2
-                    await works_again(repository, well, within=10)
+                    assert time.monotonic() - started < 6
+                    await works_again(repository, well, within=20)
                 finally:
                     cluster.nodes[2].process.send_signal(signal.SIGCONT)
-                await works_again(repository, KEYS, within=10)
+                await works_again(repository, KEYS, within=20)
 
         asyncio.run(test())
 
     def test_nothing_else_fails_while_a_node_hangs(self, cluster):
         # Neither a registration, for which no one slot is needed, nor a call that comes when the map of slots has to be asked for.
         async def test():
-            async with cluster.repository(0, 1, 2, redis_timeout=1) as repository:
+            async with cluster.repository(0, 1, 2, redis_timeout=2) as repository:
                 await works_again(repository, KEYS, within=20)
                 await repository.unregister(NOW, KEYS)
                 hung, well = cluster.on_node(repository, 2), [*cluster.on_node(repository, 0), *cluster.on_node(repository, 1)]
@@ -147,7 +147,7 @@ class TestCluster:
                     for i in range(3):
                         failing = [asyncio.create_task(repository.get([key])) for key in hung[:3]]
                         new = [Key(key.partition, f"{i}") for key in well]
-                        async with asyncio.timeout(0.9):
+                        async with asyncio.timeout(1.8):
                             await works(repository, new)
                             await repository.server_time()
                             assert all(await repository.get(new))
@@ -156,14 +156,14 @@ class TestCluster:
                         assert {type(each) for each in results} == {TransientRepositoryError}
                 finally:
                     cluster.nodes[2].process.send_signal(signal.SIGCONT)
-                await works_again(repository, KEYS, within=10)
+                await works_again(repository, KEYS, within=20)
                 assert sorted(await repository.partitions()) == sorted(PARTITIONS)
 
         asyncio.run(test())
 
     def test_of_a_call_about_several_nodes_those_that_are_well_do_their_part(self, cluster):
         async def test():
-            async with cluster.repository(0, 1, 2, redis_timeout=1) as repository:
+            async with cluster.repository(0, 1, 2, redis_timeout=2) as repository:
                 await works_again(repository, KEYS, within=20)
                 await repository.unregister(NOW, KEYS)
                 hung = cluster.on_node(repository, 2)
@@ -171,12 +171,12 @@ class TestCluster:
                 new = {key: Key(f"{key.partition}", "new") for key in KEYS}
                 cluster.nodes[2].process.send_signal(signal.SIGSTOP)
                 try:
-                    with pytest.raises(TransientRepositoryError, match="did not answer within 1 s"):
+                    with pytest.raises(TransientRepositoryError, match="did not answer within 2 s"):
                         await register(repository, [*new.values()])
                     assert all(await repository.get([new[key] for key in well]))
                 finally:
                     cluster.nodes[2].process.send_signal(signal.SIGCONT)
-                await works_again(repository, [*new.values()], within=10)
+                await works_again(repository, [*new.values()], within=20)
                 assert await repository.unregister(NOW, [*new.values()]) == [True] * len(KEYS)
 
         asyncio.run(test())
