@@ -11,6 +11,7 @@ from viewing import form, token, viewed
 
 from pyncette import ConfigurationError, Pyncette, Template
 from pyncette.dashboard import Dashboard, safety
+from pyncette.dashboard.actions import ACTIONS
 from pyncette.dashboard.words import visible
 
 #: Names as `walking` has them; that module needs a browser's driver.
@@ -27,8 +28,6 @@ HOSTILE = [
     "javascript:alert(1)",
     "x" * 255,
 ]
-CHANGES = ("trigger", "pause", "resume", "retry", "reschedule", "unschedule", "backfill", "pause-template", "resume-template")
-BULK = ("retry-all", "discard-all", "pause-these", "resume-these", "retry-these", "unschedule-these")
 
 
 async def body(context): ...
@@ -117,7 +116,7 @@ class TestRequestsThatAreRefusedChangeNothing:
             (await context.get_task(app.deliver, "order 1")).row,
             len((await context.list_tasks(app.deliver, extra_runs=True)).tasks),
         )
-        for do in (*CHANGES, *BULK):
+        for do in ACTIONS:
             for name in ("order 1", ""):
                 data = {**form(do, **request.get("form", {})), "name": name}
                 answer = await viewer.post("/act", data=data, headers=request.get("headers", {}))
@@ -211,7 +210,7 @@ class TestRequestsThatAreRefusedChangeNothing:
 
     async def test_by_get(self, app):
         async with viewed(app) as (viewer, context):
-            for do in (*CHANGES, *BULK):
+            for do in ACTIONS:
                 await viewer.get("/act", params=form(do, await token(viewer)))
             assert (await context.get_task(app.deliver, "order 1")).state == "scheduled"
 
