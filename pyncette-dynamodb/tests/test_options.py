@@ -3,11 +3,14 @@
 import asyncio
 import importlib.metadata
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import traceback
 
 import pytest
-from conftest import failure
+from conftest import failure, required
 from test_dynamodb import NOW, claim, registration
 
 from pyncette.backends import from_url
@@ -187,6 +190,36 @@ class TestService:
                         pass
 
         asyncio.run(test())
+
+    @pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+    def test_shows_a_certificate_which_is_checked(self, tmp_path, monkeypatch, scheme):
+        if shutil.which("openssl") is None:
+            required("openssl", "install it")
+        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+        made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+        made += f" -addext subjectAltName=DNS:localhost -keyout {key} -out {certificate}"
+        subprocess.run(made.split(), check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        asked = []
+
+        async def answers(reader, writer):
+            asked.append(await reader.readline())
+            writer.write(b"HTTP/1.1 500 So be it\r\nContent-Length: 0\r\n\r\n")
+            writer.close()
+
+        async def test(expected):
+            async with await asyncio.start_server(answers, "127.0.0.1", 0, ssl=context) as server:
+                url = f"{scheme}://localhost:{server.sockets[0].getsockname()[1]}"
+                with pytest.raises(TransientRepositoryError, match=expected):
+                    async with dynamodb_repository(dynamodb_endpoint=url, dynamodb_region_name="local"):
+                        pass
+
+        asyncio.run(test("certificate verify failed"))
+        assert not asked
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        asyncio.run(test("HTTP 500"))
+        assert asked
 
     def test_never_answers(self):
         with socket.create_server(("127.0.0.1", 0)) as server:

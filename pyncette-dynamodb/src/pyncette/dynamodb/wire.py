@@ -18,7 +18,7 @@ from botocore import exceptions as driver
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.loaders import Loader, create_loader
-from botocore.utils import get_environ_proxies
+from botocore.utils import get_environ_proxies, validate_region_name
 
 __all__ = ["Wire", "connected"]
 
@@ -69,7 +69,9 @@ async def connected(*, endpoint: str | None, region: str | None, timeout: float,
     if credentials is None:
         raise driver.NoCredentialsError
     settings: Mapping[str, Any] = {  # of these, the stubs know less than the driver
-        "verify": session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
+        # To read the certificates of authorities takes most of the time of connecting; without TLS there is nothing to verify.
+        "verify": not url.lower().startswith("http:")
+        and (session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True),
         "timeout": (timeout / 2, timeout),
     }
     http = AIOHTTPSession(
@@ -85,6 +87,9 @@ async def connected(*, endpoint: str | None, region: str | None, timeout: float,
 
 async def _address(session: AioSession, endpoint: str | None, region: str | None) -> tuple[str, str]:
     """The URL and the region, by all the rules and settings of AWS."""
+    if endpoint and region:  # nothing is left to rules
+        validate_region_name(region)
+        return endpoint, region
     # It is never asked for anything, so neither are credentials looked for.
     config = AioConfig(signature_version="v4", parameter_validation=False)
     async with session.create_client("dynamodb", endpoint_url=endpoint, region_name=region, config=config) as client:
