@@ -156,8 +156,11 @@ def test_a_program_that_ends_while_it_is_imported_is_an_error(capsys, tmp_path, 
     [(">/dev/full", 1, "No space left"), (">&-", 0, ""), (">&- 2>&-", 0, ""), ("2>&-", 0, ""), ("| true", 0, "")],
 )
 def test_output_that_goes_nowhere_is_one_line_at_most(tmp_path, redirection, code, words):
+    (tmp_path / "shop.py").write_text(
+        "import pyncette\napp = pyncette.Pyncette('sqlite:///shop.db')\napp.task(schedule='0 9 * * *')(print)\n"
+    )
     ended = subprocess.run(
-        f"{sys.executable} -m pyncette backends {redirection}",
+        f"{sys.executable} -m pyncette check shop.py:app {redirection}",
         shell=True,
         cwd=tmp_path,
         capture_output=True,

@@ -615,7 +615,7 @@ def test_cancelling_a_running_app_at_any_await_leaves_nothing_behind(options, ro
             app, template = make()
             make_slow(store)
             async with app.create() as app_context:
-                outcome = await live(app_context, template, [moment], rounds, until=3.6)
+                outcome = await live(app_context, template, [moment], rounds, until=2.6)
                 assert not await others()
             assert store.held() == [], (moment, store.rows())
             # Another worker takes over, with nothing to wait for.

@@ -505,6 +505,8 @@ class Explorer:
             if world.promise is not None:
                 current.add((world.promise.generation, world.promise.occurrence))
             started = tuple(each for each in started if each in current)
+        if (held, messages, fates, started) == (world.held, world.messages, world.fates, world.started):
+            return world
         return world._replace(held=held, messages=messages, fates=fates, started=started)
 
     def unused_lease(self, world: World) -> str:
