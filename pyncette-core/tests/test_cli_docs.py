@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from programs import Program
+from test_cli import pyncette, shop  # noqa: F401
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 
@@ -28,22 +29,27 @@ def commands():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="--processes needs signals of POSIX")
-def test_every_command_of_the_page_prints_what_the_page_says(tmp_path):
+def test_every_command_of_the_page_prints_what_the_page_says(shop, pyncette):  # noqa: F811
     [source] = blocks("python")
-    (tmp_path / "shop.py").write_text(source)
+    (shop / "shop.py").write_text(source)
     found = list(commands())
     assert len(found) == PAGE.count("\n$ ") > 5
     for command, expected in found:
         name, *arguments = shlex.split(command)
         assert name == "pyncette"
-        with Program([sys.executable, "-m", "pyncette", *arguments], tmp_path) as program:
-            if arguments[0] == "run":
+        if arguments[0] == "run":
+            with Program([sys.executable, "-m", "pyncette", *arguments], shop) as program:
                 program.wait_for("(?s)has started.*has started.*Running 2 tasks.*Running 2 tasks")
-                wait_until_stored(tmp_path / "shop.db", 3)
+                wait_until_stored(shop / "shop.db", 3)
                 program.signal(signal.SIGTERM)
-            assert program.wait() == 0, program.stderr
-            # Of the log, what comes before the signal; of the backends, not which others could be installed.
-            output = re.split(r"\n.*SIGTERM", program.stdout)[0] + ("" if arguments[0] == "backends" else program.stderr)
+                assert program.wait() == 0, program.stderr
+            # Of the log, what comes before the signal.
+            output = re.split(r"\n.*SIGTERM", program.stdout)[0] + program.stderr
+        else:
+            ended = pyncette(*arguments)
+            assert ended.code == 0, ended.stderr
+            # Of the backends, not which others could be installed.
+            output = ended.stdout + ("" if arguments[0] == "backends" else ended.stderr)
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
         assert doctest.OutputChecker().check_output(expected, output, flags), f"{command}\n{output}"
 

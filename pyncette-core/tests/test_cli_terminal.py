@@ -105,29 +105,31 @@ def columns_of(line):
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
 
 
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """The directory of an app that has run once."""
+    directory = tmp_path_factory.mktemp("shop")
+    (directory / "shop.py").write_text(SHOP)
+    with Terminal(["run", "shop.py:app"], directory, 80) as running:
+        running.read("Running 2 tasks")
+        wait_until_stored(directory / "shop.db", LONG)
+        running.press(b"\x03")
+        running.read()
+        assert running.process.wait(60) == 0
+    return directory
+
+
 @pytest.fixture
-def terminal(tmp_path):
+def terminal(shop):
     """Runs a command to its end in a terminal; the lines that it prints."""
 
     def terminal(*arguments, columns):
-        with Terminal(arguments, tmp_path, columns) as running:
+        with Terminal(arguments, shop, columns) as running:
             lines = running.read().splitlines()
             assert running.process.wait(60) == 0, lines
             return lines
 
     return terminal
-
-
-@pytest.fixture
-def shop(tmp_path):
-    """An app that has run once."""
-    (tmp_path / "shop.py").write_text(SHOP)
-    with Terminal(["run", "shop.py:app"], tmp_path, 80) as running:
-        running.read("Running 2 tasks")
-        wait_until_stored(tmp_path / "shop.db", LONG)
-        running.press(b"\x03")
-        running.read()
-        assert running.process.wait(60) == 0
 
 
 def wait_until_stored(path, name):
@@ -151,7 +153,7 @@ def table_of(lines):
 @pytest.mark.parametrize(
     "command", [["list", "shop.py:app"], ["list", "shop.py:app", "deliver"], ["next", "shop.py:app", "--to=+7d"]]
 )
-def test_a_table_fits_the_terminal(terminal, shop, command, columns):
+def test_a_table_fits_the_terminal(terminal, command, columns):
     lines = table_of(terminal(*command, columns=columns))
     widths = [columns_of(line) for line in lines]
     assert max(widths) <= columns
@@ -161,29 +163,29 @@ def test_a_table_fits_the_terminal(terminal, shop, command, columns):
     assert heading == [name.upper() for name in heading]
 
 
-def test_columns_stay_below_their_headings_also_with_wide_characters(terminal, shop):
+def test_columns_stay_below_their_headings_also_with_wide_characters(terminal):
     lines = terminal("list", "shop.py:app", "deliver", columns=80)
     at = columns_of(lines[0][: lines[0].index("STATE")])
     for line in lines[1:]:
         assert columns_of(line[: line.index("scheduled")]) == at
 
 
-def test_a_narrow_table_is_not_stretched(terminal, shop):
+def test_a_narrow_table_is_not_stretched(terminal):
     lines = terminal("backends", columns=200)
     assert terminal("backends", columns=80) == lines
     assert max(map(len, lines)) < 200
 
 
-def test_a_terminal_too_narrow_for_a_table_gets_it_all_the_same(terminal, shop):
+def test_a_terminal_too_narrow_for_a_table_gets_it_all_the_same(terminal):
     lines = table_of(terminal("list", "shop.py:app", columns=20))
     assert len(lines) == 3
     assert lines[2].startswith("deliv")
 
 
-def test_piped_output_is_in_full(shop, tmp_path):
+def test_piped_output_is_in_full(shop):
     ended = subprocess.run(
         [sys.executable, "-m", "pyncette", "list", "shop.py:app", "deliver"],
-        cwd=tmp_path,
+        cwd=shop,
         env={**os.environ, "COLUMNS": "80", "LC_ALL": "C.UTF-8"},
         capture_output=True,
         encoding="utf-8",
