@@ -292,17 +292,20 @@ class TestManyRows:
 
 
 REFUSED = """
+import sys
+
 from pyncette import ConfigurationError
 from pyncette.cli.arguments import Parser, adding
 from pyncette.dashboard.command import add_command
 
 parser = Parser()
 add_command(adding(parser.add_subparsers()))
-arguments = parser.parse_args(["dashboard", "shop.py:app", "--host", "0.0.0.0"])
-try:
-    arguments.command(arguments)
-except ConfigurationError as error:
-    print(error)
+for more in (["--host", "0.0.0.0"], ["--port", "99999"], ["--port", sys.argv[1]]):
+    arguments = parser.parse_args(["dashboard", "shop.py:app", *more])
+    try:
+        arguments.command(arguments)
+    except ConfigurationError as error:
+        print(error)
 """
 
 
@@ -322,11 +325,17 @@ async def test_a_store_in_memory_is_seen_through_the_client_that_has_it_open():
         assert await context.get_task(deliver, "order 1") is not None  # it closes nothing that is not its own
 
 
-def test_the_command_refuses_to_be_open_to_all(tmp_path):
+def test_the_command_says_what_it_refuses(tmp_path):
     (tmp_path / "shop.py").write_text("from pyncette import Pyncette\napp = Pyncette('sqlite:///shop.db')\n")
-    command = [sys.executable, "-c", REFUSED]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
-    assert "without a password" in ended.stdout, ended.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-c", REFUSED, str(port)]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    said = ended.stdout.splitlines()
+    assert len(said) == 3, ended.stderr
+    assert "without a password" in said[0]
+    assert "127.0.0.1:99999" in said[1]
+    assert f"127.0.0.1:{port}: Address already in use" in said[2]
 
 
 #: What frameworks, and servers behind proxies, make of a request for `/ops/tasks/...`: the path and the root_path.

@@ -1,6 +1,8 @@
 """``pyncette dashboard``: the dashboard alone, on this machine unless configured otherwise."""
 
 import argparse
+import contextlib
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -49,16 +51,16 @@ def _serve(arguments: argparse.Namespace) -> int:
     dashboard = Dashboard(app, read_only=arguments.read_only, show_arguments=arguments.show_arguments, user=_user())
     served: Any = dashboard
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+    try:
+        listening = socket.create_server((arguments.host, arguments.port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"Can't listen on {host}:{arguments.port}: {reason}; choose another --port") from error
     print(f"The dashboard is at http://{host}:{arguments.port}/ ; press Ctrl-C to stop it", file=sys.stderr, flush=True)  # noqa: T201
-    uvicorn.run(
-        served,
-        host=arguments.host,
-        port=arguments.port,
-        log_level="warning",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=2,
-    )
+    config = uvicorn.Config(served, log_level="warning", server_header=False, proxy_headers=False, timeout_graceful_shutdown=2)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])
     return 0
 
 
