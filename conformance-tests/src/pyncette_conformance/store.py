@@ -87,9 +87,9 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            for partition in self._partitions:
-                if rows := await all_rows(self.repository, partition):
-                    await self.repository.unregister(T0, [row.key for row in rows])
+            left = [row for partition in dict.fromkeys(self._partitions) for row in await all_rows(self.repository, partition)]
+            if left:
+                await self.repository.unregister(T0, [row.key for row in left])
             for partition in self.histories:
                 assert isinstance(self.repository, SupportsHistory)
                 while await self.repository.trim(partition, None, keep=0, limit=_TRIMMED):
