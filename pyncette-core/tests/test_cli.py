@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import io
 import json
@@ -16,7 +17,7 @@ import pytest
 from programs import Program
 
 from pyncette import Pyncette
-from pyncette.cli import main
+from pyncette.cli import commands, main
 from pyncette.repository import Fail
 
 SHOP = """
@@ -93,9 +94,14 @@ def process(shop):
     return process
 
 
+#: The same for every command: to make it takes longer than most of them.
+_parser = functools.cache(commands._parser)
+
+
 @pytest.fixture
-def pyncette(shop):
+def pyncette(shop, monkeypatch):
     """Runs a command to its end, within this process, and has what it imported forgotten."""
+    monkeypatch.setattr(commands, "_parser", _parser)
 
     def pyncette(*arguments):
         path = sys.path.copy()
