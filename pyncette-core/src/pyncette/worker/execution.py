@@ -91,7 +91,9 @@ class Execution(PolicedAttempt):
 
     def __init__(self, runner: Runner, task: Task, claim: Claim, lease: Lease) -> None:
         self._runner: Runner = runner
-        self.task, self.claim, self.lease = task, claim, lease
+        self.task = task
+        self.claim: Claim = claim
+        self.lease: Lease = lease
         self.started_at = None
         self._adopted = 0 if claim.attempt == 1 else Memo.read(claim.memo).adopted_before(claim.attempt)
         self._lost = self._ended = False
@@ -108,7 +110,8 @@ class Execution(PolicedAttempt):
     def adopt(self, claim: Claim, lease: Lease) -> None:
         """Continue under ``claim``, which this process made after the lease had ended."""
         self.report_adopted(self._ended)
-        self.claim, self.lease, self._lost = claim, lease, False
+        self.claim, self.lease = claim, lease
+        self._lost = False
         self._adopted += 1
 
     async def run(self) -> None:
@@ -128,9 +131,7 @@ class Execution(PolicedAttempt):
                 self._settle(Release(claim, self.lease.expires_at, started=False))
                 return
             if runner.overtaken and (ended := runner.overtaken.commit_of(claim)) is not None:
-                logger.warning(
-                    "%s finished earlier, but after its lease expired; storing its outcome now", self, extra=self.fields()
-                )
+                self.report_overtaken()
                 self._settle(ended)
                 return
             if (task.skips or runner.resumed or '"since"' in claim.memo) and (skip := self.skip(schedule)) is not None:

@@ -89,7 +89,7 @@ class PolicedAttempt(ToldAttempt):
         # The run may have been adopted meanwhile.
         if row is not None and row.lease == self.claim.lease and row.memo != self.claim.memo:
             memo = dataclasses.replace(Memo.read(self.claim.memo), since=Memo.read(row.memo).since)
-            self.claim = self.claim._replace(memo=memo.text())
+            self.claim: Claim = self.claim._replace(memo=memo.text())
 
     def noting_missed(self, commit: Commit, schedule: Schedule) -> Commit:
         """``commit`` of a run, which remembers what the occurrence after it has to know of those that were missed.

@@ -152,6 +152,9 @@ class ToldAttempt(Attempt):
         level = logging.WARNING if isinstance(error, LeaseLostException) else logging.ERROR
         logger.log(level, "%s failed: %s", self, type(error).__name__, exc_info=error, extra=self.fields())
 
+    def report_overtaken(self) -> None:
+        logger.warning("%s finished earlier, but after its lease expired; storing its outcome now", self, extra=self.fields())
+
     def report_undecided(self, error: Exception) -> None:
         """What follows on the run is a matter of code that failed: of the schedule's zone, or a Retry of the user's own."""
         what = "ended, but what follows can't be decided; it runs again when its lease expires"
