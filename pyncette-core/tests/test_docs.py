@@ -147,7 +147,7 @@ EXECUTED = {
     "python": lambda page: True,  # above
     "console": lambda page: page in ("docs/command-line.md", "docs/why.md", "docs/tutorial.md"),
     "text": lambda page: True,
-    "sql": lambda page: page == "docs/operating.md",  # of servers
+    "sql": lambda page: page == "docs/operating.md",  # by the tests of pyncette-mysql and pyncette-postgres
 }
 
 
@@ -164,11 +164,45 @@ def test_other_blocks_can_be_read_and_their_commands_exist(page: str) -> None:
                     compile(block, page, "exec")
                 case "sh":
                     assert subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False).stderr == ""
-                    for line in block.splitlines():
-                        if line.startswith("pyncette "):
-                            assert_accepted(re.split(r" #| >", line)[0])
+                    for line in block.replace("\\\n", " ").splitlines():
+                        for command in re.split(r" #| >", line)[0].split(" && "):
+                            assert_sound_command(command)
                 case _:
                     assert EXECUTED[language](page), f"{page} has a block of {language} that nothing executes"
+
+
+def assert_sound_command(command: str) -> None:
+    """What can be said of a command without running it: what it installs is ours or known, and it has its options."""
+    words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
+    if not words:
+        return
+    match [word.removeprefix(".venv/bin/") for word in words]:
+        case ["python", "-m", "pip", "install", *wanted] | ["pip", "install", *wanted]:
+            assert {each for each in wanted if not each.startswith("-")} <= INSTALLABLE
+        case ["pyncette", *_]:
+            assert_accepted(command)
+        case ["python", "-m", module, *arguments] if module.startswith("pyncette"):
+            run = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
+            assert all(word in run.stdout for word in arguments if re.match(r"--\w", word)), command
+        case ["pytest" | "python", *arguments]:
+            options = [word.partition("=")[0] for word in arguments if word.startswith("--pyncette-")]
+            assert all(f'"{option}"' in PLUGINS for option in options), command
+        case [program, *_]:
+            assert program in {"python3", "nox"}, command
+
+
+def installable() -> set[str]:
+    """What commands of the documentation install: distributions of this repository, by name or folder, and what helps to develop them."""
+    found = {"nox", "uv", "pytest", "pytest-xdist", "hypothesis", "argcomplete", "pyyaml", "sqlalchemy[asyncio]"}
+    for path in [*ROOT.glob("*/pyproject.toml"), *ROOT.glob("examples/*/pyproject.toml")]:
+        project = tomllib.loads(path.read_text())["project"]
+        found |= {project["name"], f"./{path.parent.name}"}
+        found |= {f"{project['name']}[{extra}]" for extra in project.get("optional-dependencies", {})}
+    return found
+
+
+INSTALLABLE = installable()
+PLUGINS = "".join(path.read_text() for path in (ROOT / "conformance-tests" / "src").rglob("*plugin*.py"))
 
 
 def assert_accepted(command: str) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -500,3 +502,11 @@ class TestErrors:
             )
         finally:
             sql(f"DROP USER '{table[:30]}'@'%'")
+
+
+def test_the_statements_of_the_page_on_operating_work(sql):
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    [oldest, length] = re.search(r"```sql\n(SELECT MIN\(trx_started\).*?)\n```", page, re.DOTALL)[1].splitlines()
+    assert len(sql(oldest)) == 1
+    [(count,)] = sql(length)
+    assert count >= 0

@@ -9,6 +9,7 @@ import socket
 import traceback
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -631,3 +632,9 @@ class TestStats:
                 assert (to_microseconds(stats.oldest_due), stats.failed) == (0, 0)
 
         asyncio.run(test())
+
+
+def test_the_statements_of_the_page_on_operating_work(sql):
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    [statement] = re.findall(r"```sql\n(SELECT pid.*?;)\n```", page, re.DOTALL)
+    assert all(len(row) == 6 for row in sql(statement))  # this connection is one of them

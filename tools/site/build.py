@@ -1,7 +1,7 @@
 """Build the documentation as a website: the pages of docs/ and those that they lead to, an API reference, llms.txt, and each page as Markdown.
 
 Run it:      python tools/site/build.py OUTPUT
-You need:    sphinx, myst-parser, furo and the distributions, as `nox -s docs` installs them
+You need:    the dependency group `site` and the distributions, as `nox -s docs` installs them
 You see:     OUTPUT/index.html. Any warning of Sphinx, such as a link that leads nowhere, is an error.
 """
 
@@ -173,11 +173,18 @@ def main() -> None:
         _write(source, pages, trees(pages.texts))
         shutil.copy(ROOT / "tools" / "site" / "conf.py", source)
         shutil.rmtree(output, ignore_errors=True)
-        options = ["--fail-on-warning", "--keep-going", "--quiet", "-b", "html"]
-        command = [sys.executable, "-m", "sphinx", *options, str(source), str(output)]
-        if subprocess.run(command, env={**os.environ, "PYNCETTE_RELEASE": release}, check=False).returncode:
+        sphinx = [sys.executable, "-m", "sphinx", "--quiet", "-d", str(source / "read")]
+        environment = {**os.environ, "PYNCETTE_RELEASE": release}
+        command = [*sphinx, "--fail-on-warning", "--keep-going", "-b", "html", str(source), str(output)]
+        if subprocess.run(command, env=environment, check=False).returncode:
             sys.exit("The site was not built; see above")
+        # What docstrings say stands in no page yet.
+        command = [*sphinx, "-b", "markdown", str(source), str(source / "markdown"), str(source / "api.md")]
+        subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+        reference = (source / "markdown" / "api.md").read_text(encoding="utf-8")
     _write(output, pages, contents(pages.texts))
+    # The builder leaves out the mark before keyword-only parameters.
+    (output / "api.md").write_text(reference.replace("(, ", "(\\*, ").replace(", , ", ", \\*, "), encoding="utf-8")
     (output / "llms.txt").write_text(llms(pages.texts, release), encoding="utf-8")
     print(f"{len(pages.texts)} pages in {output}")
 

@@ -6,17 +6,21 @@ project = "Pyncette"
 author = "The Pyncette maintainers"
 release = os.environ["PYNCETTE_RELEASE"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_markdown_builder"]
 myst_heading_anchors = 4
 suppress_warnings = [
     "myst.header",  # the examples' page begins with what GitHub shows as a title
     "ref.python",  # a type that is documented under its public name and where it is defined is one type
 ]
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
+
+markdown_anchor_sections = True
+markdown_anchor_signatures = True
 
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"

@@ -6,9 +6,15 @@ from importlib.resources import files
 _FILES = {"dashboard": "dashboard.json", "alerts": "alerts.yaml"}
 
 
+_USAGE = "usage: python -m pyncette.prometheus {dashboard,alerts} > FILE\n"
+
+
 def main(arguments: list[str]) -> int:
+    if arguments in (["-h"], ["--help"]):
+        sys.stdout.write(_USAGE)
+        return 0
     if len(arguments) != 1 or arguments[0] not in _FILES:
-        sys.stderr.write("usage: python -m pyncette.prometheus {dashboard,alerts} > FILE\n")
+        sys.stderr.write(_USAGE)
         return 2
     sys.stdout.write(files("pyncette.prometheus").joinpath(_FILES[arguments[0]]).read_text(encoding="utf-8"))
     return 0
