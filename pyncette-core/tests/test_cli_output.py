@@ -170,3 +170,12 @@ def test_output_that_goes_nowhere_is_one_line_at_most(tmp_path, redirection, cod
     assert ended.returncode == code
     assert words in ended.stderr
     assert ended.stderr.count("\n") <= 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="/dev/full is of POSIX")
+def test_a_script_for_completion_that_cannot_be_written_is_one_line():
+    command = f"{sys.executable} -m pyncette completion bash >/dev/full"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "No space left" in ended.stderr
+    assert ended.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyncette.cli.arguments import Add
 from pyncette.cli.loading import load_app
+from pyncette.cli.output import write_line
 from pyncette.errors import ConfigurationError
 
 __all__ = ["ASKED", "add_completion", "complete", "complete_names"]
@@ -46,7 +47,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
 
 def _print(arguments: argparse.Namespace) -> int:
     code: str = _argcomplete().shellcode(["pyncette"], shell=arguments.shell)
-    sys.stdout.write(code)
+    write_line(code.rstrip("\n"), sys.stdout)
     return 0
 
 

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
-__all__ = ["OutputError", "flush", "note", "print_json", "print_pairs", "print_table", "printable", "say"]
+__all__ = ["OutputError", "flush", "note", "print_json", "print_pairs", "print_table", "printable", "say", "write_line"]
 
 _GAP = "  "
 #: No column of a table is cut below this, however narrow the terminal.
@@ -35,7 +35,7 @@ class OutputError(Exception):
 
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print one line, escaped; to standard output unless another stream is given."""
-    _write(printable(text), stream or sys.stdout)
+    write_line(printable(text), stream or sys.stdout)
 
 
 def note(text: str) -> None:
@@ -45,7 +45,7 @@ def note(text: str) -> None:
 
 def print_json(values: Mapping[str, Any]) -> None:
     """One object, on a line of its own, in ASCII. What JSON has no type for is printed as text."""
-    _write(json.dumps(values, default=str, allow_nan=False), sys.stdout)
+    write_line(json.dumps(values, default=str, allow_nan=False), sys.stdout)
 
 
 def print_pairs(values: Mapping[str, object]) -> None:
@@ -76,7 +76,8 @@ def flush() -> None:
         raise OutputError(error) from error
 
 
-def _write(line: str, stream: TextIO) -> None:
+def write_line(line: str, stream: TextIO) -> None:
+    """Write what is sure to be fit for it; raises :class:`OutputError` if nobody can take it."""
     try:
         stream.write(f"{line}\n")
     except OSError as error:
