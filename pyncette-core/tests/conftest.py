@@ -6,10 +6,15 @@ import logging
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pyncette import Pyncette
 from pyncette.memory import MemoryRepository
 from pyncette.testing import VirtualClock
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # What runs in the background of a shell, or under nohup, ignores some signals, and so would the programs that are tested here.
 for number, handler in {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}.items():

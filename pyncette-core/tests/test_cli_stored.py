@@ -304,7 +304,7 @@ FIELDS = [
 ]
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(damage=st.lists(st.tuples(st.sampled_from(["a", "bb", "report"]), st.sampled_from(FIELDS), JUNK), min_size=1, max_size=6))
 @example(damage=[("a", "name", b"\xff\x1b[2J"), ("bb", "occurrence", 2**63 - 1), ("report", "state", b"\xff")])
 @example(damage=[("a", "ready_at", -(2**63)), ("bb", "spec", '{"a": NaN}'), ("report", "error", 5)])

@@ -37,15 +37,16 @@ class Shop:
         self.app, self.nightly = self.names["app"], self.names["nightly"]
         self.app.use_repository(url)
 
-    async def due(self):
-        """Have the task be due, as if nobody had run it at 02:00; it is created as by a start in between."""
+    async def due(self, *, within=timedelta()):
+        """Have the task be due now or ``within`` a while, as if nobody had run it at 02:00; it is created as by a start in between."""
         async with self.app.create(fixtures=False) as app_context:
             now = app_context.clock.now()
             at = self.nightly.schedule.first(now - timedelta(days=2))
             while (following := self.nightly.schedule.next(at)) <= now:
                 at = following
+            target = Target(at, now + within if within else at)
             await app_context.repository.register(
-                now, [Registration(self.nightly.key, "{}", self.nightly.schedule.text, Target(at, at))], force=True
+                now, [Registration(self.nightly.key, "{}", self.nightly.schedule.text, target)], force=True
             )
 
     @contextlib.asynccontextmanager
@@ -150,7 +151,8 @@ async def store_away(shop):  # noqa: F811
     async with shop.running() as app_context:
         await until(lambda: worker_row(shop))
         with contextlib.closing(sqlite3.connect(shop.directory / "shop.db")) as database:
-            await shop.due()
+            # Not before the file is locked: while a run waits to be stored, the worker only looks, which a lock does not keep it from.
+            await shop.due(within=timedelta(seconds=2))
             database.execute("BEGIN IMMEDIATE")
             await until(lambda: self_told(app_context, "store_away"))
             database.rollback()
