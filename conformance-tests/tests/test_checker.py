@@ -7,19 +7,27 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from pyncette.clock import from_microseconds
-from pyncette.repository import Key, Row, State
+from pyncette.errors import TransientRepositoryError
+from pyncette.memory import memory_repository
+from pyncette.repository import Key, Row, Settlement, State
+from pyncette_conformance.builders import T0, claim_one, registration
 from pyncette_conformance.faults import scenarios
 from pyncette_conformance.faults.checker import Category, Cause, Report, check, pending
-from pyncette_conformance.faults.failpoints import Action, Fault
+from pyncette_conformance.faults.failpoints import Action, Failpoints, Fault
 from pyncette_conformance.faults.oracle import Every, Once, Timeline, asked_at
 from pyncette_conformance.faults.plan import Kind, Plan, TaskPlan
+from pyncette_conformance.faults.recorder import Wrapper
 from pyncette_conformance.faults.runlog import Event, LogReader, RunLog, What
+
+T = TypeVar("T")
 
 PLAN = Plan(
     [
@@ -465,6 +473,28 @@ class TestFault:
         ended = subprocess.run([*command, *option], env=environment, capture_output=True, text=True, check=False)
         assert ended.returncode == 2
         assert "settle=nonsense" in ended.stderr.splitlines()[-1]
+
+    def test_who_asks_once_receives_the_first_answer_when_the_second_delivery_fails(self, tmp_path: Path) -> None:
+        class FailingFromTheSecond(Wrapper):
+            calls = 0
+
+            async def _call(self, method: str, call: Callable[[], Awaitable[T]], settlements: Sequence[Settlement] = ()) -> T:
+                self.calls += method == "claim"
+                if self.calls > 1:
+                    raise TransientRepositoryError("The server is not there")
+                return await call()
+
+        async def test() -> None:
+            async with memory_repository() as memory:
+                store = FailingFromTheSecond(memory)
+                log = RunLog(tmp_path / "run.log")
+                repository = Failpoints(store, [Fault.parse("claim=duplicate")], log, seed=1)
+                await repository.register(T0, [registration(Key("p", "a"))])
+                assert (await claim_one(repository, Key("p", "a"))).key == Key("p", "a")
+                assert store.calls == 2
+                log.close()
+
+        asyncio.run(test())
 
 
 class TestRunLog:

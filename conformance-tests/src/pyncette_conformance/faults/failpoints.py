@@ -132,7 +132,7 @@ class Failpoints(Wrapper):
                 self._record_lost(fault, result)
                 raise TransientRepositoryError(f"{method}() failed on purpose, after taking effect")
             if fault.action is Action.DUPLICATE:
-                self._record_lost(fault, await call())
+                await self._again(fault, call)
             else:
                 self._later(fault, call)
         await self._around(f"{method}.after")
@@ -179,11 +179,14 @@ class Failpoints(Wrapper):
                 self._log.event(What.FAULT, kind="claim", outcome=fault.action, **claim_fields(claim)) for claim in answer.claims
             )
 
+    async def _again(self, fault: Fault, call: Callable[[], Awaitable[T]]) -> None:
+        with contextlib.suppress(Exception):  # the caller receives the first answer, and expects no other
+            self._record_lost(fault, await call())
+
     def _later(self, fault: Fault, call: Callable[[], Awaitable[T]]) -> None:
         async def deliver() -> None:
             await asyncio.sleep(fault.seconds)
-            with contextlib.suppress(Exception):  # the caller has received an answer, and expects no other
-                self._record_lost(fault, await call())
+            await self._again(fault, call)
 
         task = asyncio.create_task(deliver())
         self._late.add(task)
