@@ -262,7 +262,7 @@ def options(draw: st.DrawFn) -> dict[str, object]:
     options=options(),
     fast_forward=st.booleans(),
     failing=st.sets(st.integers(0, 12)),
-    down=st.tuples(st.integers(0, 500), st.integers(5, 300)),
+    down=st.tuples(st.integers(0, 420), st.integers(5, 230)),  # and a minute is left to catch up
 )
 def test_through_the_engine_nothing_is_early_or_twice_and_nothing_lost(
     options: dict[str, object], fast_forward: bool, failing: set[int], down: tuple[int, int]
