@@ -383,8 +383,10 @@ class _Checker:
         resumption = self._resumptions.get(key)
         if resumption is None or resumption.generation != claim.generation or claim.at < resumption.at or claim.row.attempt > 1:
             return
-        interval, slack = _Schedule.read(claim.row.schedule).interval, timedelta(seconds=2 * self._tolerance)
-        if interval is not None and occurrence + interval < resumption.since - slack and not self._overlooked(resumption):
+        schedule, slack = _Schedule.read(claim.row.schedule), timedelta(seconds=2 * self._tolerance)
+        if schedule.interval is None or (schedule.end is not None and occurrence + schedule.interval > schedule.end):
+            return  # nothing comes after it
+        if occurrence + schedule.interval < resumption.since - slack and not self._overlooked(resumption):
             self._report("I9 pause", f"{key} of {occurrence} was started, although it was resumed at {resumption.since}")
 
     def _overlooked(self, resumption: _Resumption) -> bool:
@@ -393,6 +395,8 @@ class _Checker:
             return False
         if self._rules.of(resumption.run.row.key).at_most_once:
             return True  # it was settled before the body began
+        if resumption.run.generation != resumption.generation:
+            return True  # it was scheduled again meanwhile, and what is left out of that the run can't know
         looked, worker = False, self._worker(resumption.run.worker)
         for run in self._attempts[resumption.run.occurrence]:
             if run.worker == resumption.run.worker and run.started_at is not None:

@@ -87,7 +87,7 @@ def memo_of_pause(row: Row, note: str | None, by: str | None, now: datetime) -> 
 
 def memo_of_resumption(row: Row, now: datetime, how: CatchUp) -> str:
     """What is remembered of the paused ``row`` when it is resumed, and catches up ``how`` what passed until ``now``."""
-    memo = Memo.read(row.memo).resumed(row.attempt - (row.locked_until is not None), row.occurrence)
+    memo = Memo.read(row.memo).resumed(max(0, row.attempt - (row.locked_until is not None)), row.occurrence)
     return replace(memo, since=(now, how.value)).text()
 
 
