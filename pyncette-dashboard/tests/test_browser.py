@@ -104,7 +104,7 @@ def test_every_button(viewer):
 
     viewer.go("instance?task=copy_prices")
     viewer.ask("Backfill", start="2025-12-01T00:00", end="2025-12-03T00:00")
-    viewer.find("dialog[open] [name=dry]").click()
+    viewer.find("dialog[open] [name=dry]", lambda box: box.click())
     viewer.sees("2 runs would be added")
     viewer.confirm()
     viewer.sees("2 runs of copy_prices are added.")
@@ -273,7 +273,7 @@ def test_the_theme_is_remembered(viewer):
     background = "return getComputedStyle(document.documentElement).backgroundColor"
     viewer.go("")
     before = viewer.chrome.execute_script(background)
-    viewer.find("#theme").click()
+    viewer.find("#theme", lambda button: button.click())
     after = until(lambda: (found := viewer.chrome.execute_script(background)) != before and found)
     viewer.go("workers")
     assert viewer.chrome.execute_script(background) == after
@@ -309,7 +309,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(viewer):
     keys.send_keys(Keys.ENTER).perform()  # on the link that skips the navigation
     until(lambda: viewer.chrome.execute_script("return document.activeElement.id") == "main")
     viewer.go("instance?task=deliver&name=order+3")
-    link = viewer.find("a[data-act]").get_attribute("href")
+    link = viewer.find("a[data-act]", lambda found: found.get_attribute("href"))
     viewer.chrome.execute_script("document.querySelector('a[data-act]').focus()")
     keys.send_keys(Keys.ENTER).perform()
     viewer.find("dialog[open] form")

@@ -164,8 +164,9 @@ class Viewer:
     def sees(self, *texts: str) -> None:
         until(lambda: all(each in self.text for each in texts), lambda: f"{texts} in {self.text}")
 
-    def find(self, css: str):
-        return until(lambda: self.chrome.find_element(By.CSS_SELECTOR, css), lambda: f"{css} in {self.text}")
+    def find(self, css: str, use=lambda element: element):
+        """What ``use`` gives of the element, which a page that is shown afresh replaces at any moment."""
+        return until(lambda: [use(self.chrome.find_element(By.CSS_SELECTOR, css))], lambda: f"{css} in {self.text}")[0]
 
     def follow(self, label: str, within: str = "main") -> None:
         """Press the link or button of that label."""
@@ -174,8 +175,8 @@ class Viewer:
 
     def fill(self, within: str, **fields: str) -> None:
         for name, value in fields.items():
-            field = self.find(f"{within} [name={name}]")
-            self.chrome.execute_script("arguments[0].value = arguments[1]", field, value)
+            script = "arguments[0].value = arguments[1]"
+            self.find(f"{within} [name={name}]", lambda field, value=value: self.chrome.execute_script(script, field, value))
 
     def ask(self, label: str, **fields: str) -> None:
         """Press the button of that label, and fill in what is asked in the dialog."""
@@ -184,8 +185,8 @@ class Viewer:
         self.fill("dialog[open]", **fields)
 
     def confirm(self) -> None:
-        self.pressed.add(self.find("dialog[open] h1").text)
-        self.find("dialog[open] button.primary").click()
+        self.pressed.add(self.find("dialog[open] h1", lambda title: title.text))
+        self.find("dialog[open] button.primary", lambda button: button.click())
 
     def act(self, label: str, **fields: str) -> None:
         self.ask(label, **fields)
