@@ -129,13 +129,10 @@ def test_every_button(viewer):
     viewer.sees("3 done")
     until(lambda: all(get("deliver", each) is None or get("deliver", each).state == "failed" for each in LOST))
 
-    def none_is_left() -> bool:
-        viewer.go("failed")
-        viewer.act("Discard all")
-        viewer.job()
-        return get("deliver", "lost 3") is None
-
-    until(none_is_left, lambda: viewer.text)
+    viewer.go("failed")
+    viewer.act("Discard all")  # of deliver: the rows of invoice will be retried, so there is nothing to discard
+    viewer.job()
+    assert [each for each in LOST if get("deliver", each) is not None] == []
 
     viewer.go("task?name=deliver&prefix=order+1")
     viewer.act("Pause these", note="all of them")

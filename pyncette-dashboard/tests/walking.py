@@ -92,6 +92,19 @@ async def leave_behind(url: str) -> None:
         await client.schedule_tasks(gone, [Instance(name=f"old {number}", interval=timedelta(days=1)) for number in range(3)])
 
 
+#: Presses what an XPath finds, if it can be seen and nothing covers it. A single script, since a page that updates itself between finding
+#: an element and clicking on its place would move another one there.
+_PRESS = """
+const found = document.evaluate(arguments[0], document, null, XPathResult.FIRST_ORDERED_NODE_TYPE, null).singleNodeValue;
+if (!found) return false;
+found.scrollIntoView({block: "center", behavior: "instant"});
+const {x, y, width, height} = found.getBoundingClientRect();
+if (!found.contains(document.elementFromPoint(x + width / 2, y + height / 2))) return false;
+found.click();
+return true;
+"""
+
+
 class Served:
     """An application that runs, and its dashboard, in a thread of their own."""
 
@@ -171,7 +184,7 @@ class Viewer:
     def follow(self, label: str, within: str = "main") -> None:
         """Press the link or button of that label."""
         path = f"//{within}//*[self::a or self::button][.='{label}']"
-        until(lambda: self.chrome.find_element(By.XPATH, path).click() or True, lambda: f"{label} in {self.text}")
+        until(lambda: self.chrome.execute_script(_PRESS, path), lambda: f"{label} in {self.text}")
 
     def fill(self, within: str, **fields: str) -> None:
         for name, value in fields.items():
