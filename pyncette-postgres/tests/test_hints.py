@@ -15,39 +15,9 @@ from pyncette.errors import TransientRepositoryError
 from pyncette.postgres import postgres_repository
 from pyncette.postgres.hints import channel_of
 from pyncette.repository import Hint
+from pyncette_conformance.hearing import SOON, listening
 
 HINT = Hint("p", NOW)
-SOON = 30
-
-
-@contextlib.asynccontextmanager
-async def listening(repository):
-    """What ``repository`` hears, one after the other."""
-    heard = asyncio.Queue()
-
-    async def listen():
-        async with contextlib.aclosing(repository.wakeups()) as wakeups:
-            async for hints in wakeups:
-                heard.put_nowait(hints)
-
-    async def next_heard():
-        getting = asyncio.create_task(heard.get())
-        await asyncio.wait([getting, task], timeout=SOON, return_when=asyncio.FIRST_COMPLETED)
-        if not getting.done():
-            getting.cancel()
-            assert task.done(), f"nothing was heard for {SOON} s"
-            task.result()  # why it hears no more
-        return await getting
-
-    task = asyncio.create_task(listen())
-    try:
-        assert await asyncio.wait_for(heard.get(), SOON) == []
-        yield next_heard
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
 
 
 def test_nobody_hears_hints_of_their_own_nor_of_other_tables_nor_nonsense(server_url, table, sql):

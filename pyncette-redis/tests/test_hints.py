@@ -1,7 +1,6 @@
 """Hints by publish and subscribe: who hears them, who may not, and what happens to connections that are lost."""
 
 import asyncio
-import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,41 +11,9 @@ from pyncette.errors import RepositoryError, TransientRepositoryError
 from pyncette.redis import redis_repository
 from pyncette.repository import Hint
 from pyncette.testing import running
+from pyncette_conformance.hearing import SOON, listening
 
 HINT = Hint("p", datetime(2026, 1, 1, tzinfo=UTC))
-SOON = 30
-
-
-@contextlib.asynccontextmanager
-async def listening(repository):
-    """What ``repository`` hears, one after the other."""
-    heard = asyncio.Queue()
-
-    async def listen():
-        async with contextlib.aclosing(repository.wakeups()) as wakeups:
-            async for hints in wakeups:
-                heard.put_nowait(hints)
-
-    async def next_heard():
-        getting = asyncio.create_task(heard.get())
-        await asyncio.wait([getting, task], timeout=SOON, return_when=asyncio.FIRST_COMPLETED)
-        if not getting.done():
-            getting.cancel()
-            assert task.done(), f"nothing was heard for {SOON} s"
-            task.result()  # why it hears no more
-        return await getting
-
-    task = asyncio.create_task(listen())
-    try:
-        first = asyncio.create_task(heard.get())
-        await asyncio.wait([first, task], timeout=SOON, return_when=asyncio.FIRST_COMPLETED)
-        assert task.done() or first.result() == []
-        yield next_heard
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
 
 
 def test_nobody_hears_hints_of_their_own_nor_of_other_namespaces_nor_nonsense(url, namespace, raw):
