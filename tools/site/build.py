@@ -181,10 +181,8 @@ def main() -> None:
         # What docstrings say stands in no page yet.
         command = [*sphinx, "-b", "markdown", str(source), str(source / "markdown"), str(source / "api.md")]
         subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
-        reference = (source / "markdown" / "api.md").read_text(encoding="utf-8")
-    _write(output, pages, contents(pages.texts))
-    # The builder leaves out the mark before keyword-only parameters.
-    (output / "api.md").write_text(reference.replace("(, ", "(\\*, ").replace(", , ", ", \\*, "), encoding="utf-8")
+        _write(output, pages, contents(pages.texts))
+        shutil.copy(source / "markdown" / "api.md", output)
     (output / "llms.txt").write_text(llms(pages.texts, release), encoding="utf-8")
     print(f"{len(pages.texts)} pages in {output}")
 

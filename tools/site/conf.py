@@ -2,6 +2,9 @@
 
 import os
 
+from docutils import nodes
+from sphinx.application import Sphinx
+
 project = "Pyncette"
 author = "The Pyncette maintainers"
 release = os.environ["PYNCETTE_RELEASE"]
@@ -28,3 +31,14 @@ html_theme = "furo"
 html_title = f"Pyncette {release}"
 html_copy_source = False
 html_show_copyright = False
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("doctree-resolved", _spell_out)
+
+
+def _spell_out(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Turn the ``*`` and ``/`` among the parameters of a function into plain text: the Markdown builder skips abbreviations."""
+    if app.builder.name == "markdown":
+        for mark in list(doctree.findall(nodes.abbreviation)):
+            mark.replace_self(nodes.Text(mark.astext()))

@@ -166,3 +166,11 @@ def test_a_diagram_that_a_browser_could_not_draw_and_a_link_to_nothing_are_error
         mapped("# Page\n\n```mermaid\nstateDiagram-v2\n```\n", str)
     with pytest.raises(SystemExit, match=r"docs/usage.md: there is no nothing.md"):
         BUILD["_target"](ROOT / "docs" / "usage.md", {}, set(), "nothing.md")
+
+
+def test_the_reference_has_every_member_and_none_of_builtin_types() -> None:
+    reference = (SITE / "api.md").read_text()
+    assert [
+        each for each in ("#### SUCCEEDED", "#### host ", "#### row ", "body: None = None, /, \\*, ") if each not in reference
+    ] == []
+    assert [each for each in ("add_note", "casefold", "errno", "close_registrar") if each in reference] == []
