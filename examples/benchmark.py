@@ -132,7 +132,7 @@ def report(started: Sequence[tuple[float, float]]) -> str:
 # --- the command line --------------------------------------------------------------------------------------------------------------
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("populate", "run", "lateness"):
@@ -171,7 +171,11 @@ def main() -> None:
     command.add_argument("-n", type=int, default=5_000, help="how many tasks each of them stores in a round")
     command.add_argument("--callers", type=int, nargs="+", default=[1, 16, 100], help="threads, and coroutines")
     command.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser().parse_args()
     match options.command:
         case "populate":
             asyncio.run(populate(options.url, options.n))

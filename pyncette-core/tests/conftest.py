@@ -3,7 +3,9 @@
 import contextlib
 import gc
 import logging
+import os
 import signal
+import uuid
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -86,3 +88,11 @@ def make_app(clock, store):
 @pytest.fixture
 def app(make_app):
     return make_app()
+
+
+@pytest.fixture
+def redis_url():
+    """A namespace that nobody else uses, for pages and programs that need a server."""
+    if "PYNCETTE_TEST_REDIS_URL" not in os.environ:
+        pytest.skip("needs Redis: python tools/servers.py redis -- pytest ...")
+    return f"{os.environ['PYNCETTE_TEST_REDIS_URL']}?namespace=core_{uuid.uuid4().hex[:12]}"

@@ -1,8 +1,11 @@
 """Real processes, for tests: started, watched, told to end."""
 
+import contextlib
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -67,3 +70,13 @@ class Program:
     def wait(self, patience: float = PATIENCE) -> int:
         """The exit code, once it has ended."""
         return self._process.wait(patience)
+
+
+def two_free_ports() -> int:
+    """The first of two ports that are free, below those that the system hands out to others meanwhile."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for each in (port, port + 1):
+                stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", each))
+            return port

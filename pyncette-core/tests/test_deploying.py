@@ -4,12 +4,10 @@ import configparser
 import contextlib
 import json
 import os
-import random
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
@@ -23,7 +21,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from programs import Program
+from programs import Program, two_free_ports
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "examples" / "deploy"
@@ -100,16 +98,6 @@ def shutdown_timeout() -> timedelta:
     return timeout
 
 
-def free_port() -> int:
-    """A port that is free with the one after it, below those that the system hands out to others meanwhile."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for each in (port, port + 1):
-                stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", each))
-            return port
-
-
 def ask(path: str, port: int) -> int:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
@@ -156,7 +144,7 @@ def test_the_unit_starts_two_workers_beside_each_other_that_end_by_its_signal(in
     service = unit()["Service"]
     assert service["KillMode"] == "mixed"
     command = service["ExecStart"].replace(service["WorkingDirectory"], str(installed))
-    port = free_port()
+    port = two_free_ports()
     with contextlib.ExitStack() as stack:
         workers = []
         for number in range(2):
@@ -195,7 +183,7 @@ def test_the_image_is_built_of_files_that_exist_and_installs_what_the_stores_nee
 
 def test_the_container_runs_is_healthy_and_ends_by_docker_stop(installed: Path) -> None:
     parts = dict(image())
-    port = free_port()
+    port = two_free_ports()
     environment = {
         **os.environ,
         **dict([parts["ENV"].split("=")]),

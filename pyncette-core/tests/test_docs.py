@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import doctest
+import importlib
 import inspect
 import io
 import logging
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +25,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
-from programs import Program
+from programs import Program, two_free_ports
 
 import pyncette
 from pyncette import Context, Pyncette
@@ -50,11 +52,16 @@ def blocks(page: str, language: str) -> Iterator[tuple[int, str]]:
             yield text.count("\n", 0, block.start(2)), block[2]
 
 
-def first_command(heading: str) -> str:
+def commands_of(heading: str) -> str:
+    """The first block of a section of the README."""
     text = (ROOT / "README.md").read_text()
     found = FENCED.search(text, text.index(f"\n## {heading}\n"))
     assert found is not None
-    (line,) = found[2].splitlines()
+    return found[2]
+
+
+def first_command(heading: str) -> str:
+    (line,) = commands_of(heading).splitlines()
     return line
 
 
@@ -165,7 +172,7 @@ def test_other_blocks_can_be_read_and_their_commands_exist(page: str) -> None:
                 case "sh":
                     assert subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False).stderr == ""
                     for line in block.replace("\\\n", " ").splitlines():
-                        for command in re.split(r" #| >", line)[0].split(" && "):
+                        for command in re.split(r" &&? ", re.split(r" #| >", line)[0]):
                             assert_sound_command(command)
                 case _:
                     assert EXECUTED[language](page), f"{page} has a block of {language} that nothing executes"
@@ -184,11 +191,22 @@ def assert_sound_command(command: str) -> None:
         case ["python", "-m", module, *arguments] if module.startswith("pyncette"):
             run = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
             assert all(word in run.stdout for word in arguments if re.match(r"--\w", word)), command
+        case ["python", "examples/benchmark.py", *arguments]:
+            sys.path.insert(0, str(ROOT / "examples"))
+            importlib.import_module("benchmark").parser().parse_args(arguments)
+            sys.path.remove(str(ROOT / "examples"))
+        case ["python", "tools/servers.py", *arguments] if "--" in arguments:
+            *_, server, _, shell, option, script = arguments
+            assert server in subprocess.run([sys.executable, SERVERS, "--list"], capture_output=True, text=True, check=True).stdout
+            assert [shell, option] == ["sh", "-c"]
+            assert_sound_command(script)
+        case ["python", path] if path.endswith(".py"):
+            assert (ROOT / path).exists(), command
         case ["pytest" | "python", *arguments]:
             options = [word.partition("=")[0] for word in arguments if word.startswith("--pyncette-")]
             assert all(f'"{option}"' in PLUGINS for option in options), command
         case [program, *_]:
-            assert program in {"python3", "nox"}, command
+            assert program in {"python3", "nox", "docker", "export"}, command
 
 
 def installable() -> set[str]:
@@ -197,11 +215,13 @@ def installable() -> set[str]:
     for path in [*ROOT.glob("*/pyproject.toml"), *ROOT.glob("examples/*/pyproject.toml")]:
         project = tomllib.loads(path.read_text())["project"]
         found |= {project["name"], f"./{path.parent.name}"}
-        found |= {f"{project['name']}[{extra}]" for extra in project.get("optional-dependencies", {})}
+        extras = project.get("optional-dependencies", {})
+        found |= {f"{what}[{extra}]" for what in (project["name"], f"./{path.parent.name}") for extra in extras}
     return found
 
 
 INSTALLABLE = installable()
+SERVERS = str(ROOT / "tools" / "servers.py")
 PLUGINS = "".join(path.read_text() for path in (ROOT / "conformance-tests" / "src").rglob("*plugin*.py"))
 
 
@@ -299,8 +319,8 @@ def test_the_recording_shows_the_commands_of_the_quick_start() -> None:
     assert [line for line in recorded() if line.startswith("$")] == [f"$ {command}", f"$ {command.rpartition(' && ')[2]}"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the command is for a POSIX shell")
-def test_quick_start(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="the commands are for a POSIX shell")
+def test_quick_start_and_then_several_workers(tmp_path: Path, redis_url: str) -> None:
     clone = tmp_path / "clone"
     ignored = shutil.ignore_patterns(".*", "__pycache__", "*.db*", "dist", "build")
     shutil.copytree(ROOT, clone, ignore=ignored)
@@ -321,6 +341,15 @@ def test_quick_start(tmp_path: Path) -> None:
     assert set(map(shape, lines[1 : lines.index("^C")])) <= set(map(shape, program.stdout.splitlines()))
     # What it leaves behind is not committed by accident.
     assert {".venv/", "*.db"} <= set((ROOT / ".gitignore").read_text().split())
+
+    several = commands_of("Several workers, and metrics").replace("redis://localhost:6379/0", redis_url)
+    with Program(["bash", "-e", "-c", several], clone, {**environment, "PORT": str(port := two_free_ports())}) as program:
+        program.wait_for(*["Running 3 tasks"] * 2, r"work, meant for", r"greet: hello")
+        for each in (port, port + 1):
+            with urllib.request.urlopen(f"http://127.0.0.1:{each}/metrics", timeout=30) as answer:
+                assert b"\npyncette_ticks_total " in answer.read()
+        program.signal(signal.SIGINT)
+        assert program.wait() == 0
 
 
 def test_the_complete_program_of_the_readme_shows_something_within_seconds(tmp_path: Path) -> None:

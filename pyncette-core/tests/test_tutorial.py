@@ -10,8 +10,6 @@ import signal
 import sys
 import time
 import tomllib
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,17 +159,10 @@ def agrees(output: list[str], expected: list[str]) -> None:
     assert not strange, f"the page does not show {strange}"
 
 
-@pytest.fixture
-def url() -> Iterator[str]:
-    if "PYNCETTE_TEST_REDIS_URL" not in os.environ:
-        pytest.skip("the tutorial ends on Redis: python tools/servers.py redis -- pytest ...")
-    yield f"{os.environ['PYNCETTE_TEST_REDIS_URL']}?namespace=tutorial_{uuid.uuid4().hex[:12]}"
-
-
 @pytest.mark.skipif(os.name == "nt", reason="its commands are for a POSIX shell")
-def test_the_tutorial_works_to_the_letter(tmp_path: Path, url: str) -> None:
+def test_the_tutorial_works_to_the_letter(tmp_path: Path, redis_url: str) -> None:
     (tmp_path / "home").mkdir()
-    Reader(tmp_path / "home", url).follow()
+    Reader(tmp_path / "home", redis_url).follow()
 
 
 def test_the_tutorial_and_the_installation_name_extras_that_exist() -> None:
