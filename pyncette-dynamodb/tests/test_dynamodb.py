@@ -469,14 +469,17 @@ class TestTable:
             async with contextlib.AsyncExitStack() as stack:
                 repositories = [await stack.enter_async_context(opened()) for _ in range(4)]
                 await repositories[0].register(NOW, [registration(name) for name in names])
-                written = []
-                for number in range(12):  # each time the leases have expired
+                # They learn in some rounds whose names are whose, and again after one of them was held up. Workers that didn't
+                # would write about four times as much in each round.
+                apart = 0
+                for number in range(60):  # each time the leases have expired
                     wire.sent.clear()
                     at = NOW + number * 10 * MINUTE
                     assert sum(await asyncio.gather(*(work(each, at) for each in repositories))) == len(names)
-                    written.append(writes(wire))
-                # Not the rounds in which they learn whose names are whose, or learn it anew since one of them was held up.
-                assert sum(sorted(written)[:8]) <= 8 * len(names) * 1.2
+                    apart += writes(wire) <= len(names) * 1.2
+                    if apart == 5:
+                        break
+                assert apart == 5
 
         asyncio.run(test())
 
