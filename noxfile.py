@@ -361,13 +361,20 @@ def _runs_of_tests(distribution: str) -> Sequence[Run]:
     return [Run("report", [*_parallel(WORKERS), f"{distribution}/tests", *apart], _merged(servers.values()))]
 
 
-def _runs_of_suite(distribution: str) -> Sequence[Run]:
-    """The conformance suite on all stores of one distribution; none without its servers."""
+def _runs_of_suite(distribution: str, *, every: bool = False) -> Sequence[Run]:
+    """The conformance suite on all stores of one distribution; none without its servers.
+
+    :param every: play as many random histories as the suite does by default. It plays the same ones each time where ``CI`` is set.
+    """
     servers = _servers_of(distribution)
     if not all(servers.values()):
         return []
     stores = [_url(distribution, server) for server in servers.values()]
-    fewer = ["--pyncette-examples=5", "--pyncette-batch=100"] if DISTRIBUTIONS[distribution].slow else []
+    fewer: Sequence[str] = []
+    if DISTRIBUTIONS[distribution].slow:
+        fewer = ["--pyncette-examples=5", "--pyncette-batch=100"]
+    elif stores and not every:
+        fewer = ["--pyncette-examples=20"]
     arguments = [*_parallel(WORKERS), "--pyargs", "pyncette_conformance.suite", *stores, *fewer]
     return [Run(f"suite-{distribution}", arguments, _merged(servers.values()))]
 
@@ -702,7 +709,7 @@ def full(session: nox.Session, end: str) -> None:
         apart = [f"--ignore={path}" for path in WHEEL_TESTS]
         environment = _merged(_servers_of(name).values())
         _pytest(session, *_parallel(WORKERS), f"{name}/tests", *apart, *session.posargs, report=name, env=environment, **options)
-    for run in [*(run for name in WITH_STORES for run in _runs_of_suite(name)), *_runs_of_faults(every=True)]:
+    for run in [*(run for name in WITH_STORES for run in _runs_of_suite(name, every=True)), *_runs_of_faults(every=True)]:
         _pytest(session, *run.arguments, *session.posargs, report=run.report, env=run.environment, **options)
     if _read_reports(session).failed:
         session.error("Some tests failed")

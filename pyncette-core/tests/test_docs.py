@@ -17,7 +17,7 @@ import sys
 import tomllib
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,7 +78,7 @@ class Snippets:
     LIMIT = timedelta(days=40)
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.clock = VirtualClock()
+        self.clock = VirtualClock(start=datetime(2026, 1, 1, 8, tzinfo=UTC))
         self.apps: list[Pyncette] = []
         self.namespace: dict[str, Any] = {"__name__": "snippets"}
         snippets = self
