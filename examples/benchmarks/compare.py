@@ -61,7 +61,7 @@ def compare(stores: Sequence[str], rounds: int, seconds: float, kinds: Sequence[
     """Print a table of medians, and of the ratio of the medians, line by line as they are known."""
     with tempfile.TemporaryDirectory() as directory:
         python = _install_original(Path(directory, "original"))
-        print("| store | tasks | options | 1.1.0, per second | this | times | CPU of one, 1.1.0 | this | one part of |")
+        print("| store | tasks | options | 1.1.0, per second | 2.0, per second | speedup | CPU, 1.1.0 | CPU, 2.0 | CPU ratio |")
         print("|---|---|---|---|---|---|---|---|---|")
         for store in stores:
             for kind, tuned in [(kind, tuned) for kind, tuned in _all_kinds() if kind in kinds]:
@@ -89,11 +89,11 @@ def _line(store: str, kind: str, tuned: bool, theirs: Sequence[Mapping[str, floa
     options = ("tuned" if tuned else "defaults") if kind in ("recurring", "once") else ""
     rate, cpu = (statistics.median(run[figure] for run in ours) for figure in ("rate", "cpu"))
     if not theirs:
-        return f"| {store} | {kind} | {options} | | {rate:,.0f} | | | {cpu:,.0f} us | |"
+        return f"| {store} | {kind} | {options} | | {rate:,.0f} | | | {cpu:,.0f} µs | |"
     before, cpu_before = (statistics.median(run[figure] for run in theirs) for figure in ("rate", "cpu"))
     return (
         f"| {store} | {kind} | {options} | {before:,.0f} | {rate:,.0f} | {rate / before:.1f} "
-        f"| {cpu_before:,.0f} us | {cpu:,.0f} us | {cpu_before / cpu:.1f} |"
+        f"| {cpu_before:,.0f} µs | {cpu:,.0f} µs | {cpu_before / cpu:.1f} |"
     )
 
 

@@ -75,7 +75,7 @@ def peers(rounds: int) -> None:
                 runs.setdefault("Pyncette", []).append(Work("once", True, OURS, 0, None, {"url": url}, 1).run(sys.executable))
             for name, figures in runs.items():
                 rate, cpu = (statistics.median(run[figure] for run in figures) for figure in ("rate", "cpu"))
-                print(f"| {name} | {store} | {rate:,.0f} | {cpu:,.0f} us |", flush=True)
+                print(f"| {name} | {store} | {rate:,.0f} | {cpu:,.0f} µs |", flush=True)
     print(
         "\nAPScheduler runs a job for each schedule. procrastinate and taskiq, which are task queues, run a job that was deferred to a time. "
         "db-scheduler has 50 threads on all cores, and the others one event loop."

@@ -18,9 +18,7 @@ def tables(markdown: str) -> Iterator[Sequence[Row]]:
     """The tables of a text."""
     for block in re.findall(r"(?:^\|.*\n)+", markdown + "\n", re.MULTILINE):
         header, _, *lines = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
-        # "this" stands for two columns, of which the second has the CPU of one.
-        names = [f"{name} (CPU)" if name in header[:index] else name for index, name in enumerate(header)]
-        yield [dict(zip(names, line, strict=False)) for line in lines]
+        yield [dict(zip(header, line, strict=False)) for line in lines]
 
 
 def plot(source: Path, directory: Path) -> Sequence[Path]:
@@ -58,8 +56,10 @@ def _saved(path: Path, draw: Any, rows: Sequence[Row]) -> Path:
 def _draw_executions(axes: Any, rows: Sequence[Row]) -> None:
     """Executions a second of both versions, tuned."""
     rows = [row for row in rows if row["tasks"] in ("recurring", "once") and row["options"] == "tuned"]
-    bars = _bars(axes, [f"{row['store']}\n{row['tasks']}" for row in rows], rows, {"1.1.0, per second": "1.1.0", "this": "this"})
-    axes.bar_label(bars["this"], [f"{_number(row['times']):.0f} x" for row in rows])
+    bars = _bars(
+        axes, [f"{row['store']}\n{row['tasks']}" for row in rows], rows, {"1.1.0, per second": "1.1.0", "2.0, per second": "2.0"}
+    )
+    axes.bar_label(bars["2.0, per second"], [f"{_number(row['speedup']):.0f} x" for row in rows])
     axes.set_ylabel("executions a second")
 
 

@@ -64,8 +64,8 @@ def test_claims_among_rows_that_are_not_due(tmp_path: Path) -> None:
 def test_plots_show_what_the_tables_of_a_page_say(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "| store | tasks | options | 1.1.0, per second | this | times | CPU of one, 1.1.0 | this | one part of |\n|---|\n"
-        "| sqlite | once | tuned | 407 | 21,093 | 51.9 | 1,469 us | 43 us | 33.8 |\n\nMore\n\n"
+        "| store | tasks | options | 1.1.0, per second | 2.0, per second | speedup | CPU, 1.1.0 | CPU, 2.0 | CPU ratio |\n|---|\n"
+        "| sqlite | once | tuned | 407 | 21,093 | 51.9 | 1,469 µs | 43 µs | 33.8 |\n\nMore\n\n"
         "| store | rows not due | claim of 100 | claim of none |\n|---|\n| redis | 10,000 | 4.3 ms | 2.8 ms |\n"
         "| redis | 1,000,000 | 6.5 ms | 4.0 ms |\n\n| what | else |\n|---|\n| 1 | 2 |\n"
     )
