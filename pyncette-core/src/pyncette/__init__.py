@@ -1,6 +1,6 @@
 """Pyncette: a reliable distributed scheduler with pluggable storage backends."""
 
-# Backends live in distributions of their own and add their modules to this package.
+# Backends are separate distributions that add their modules to this package.
 __path__ = __import__("pkgutil").extend_path(__path__, __name__)
 
 from typing import TYPE_CHECKING
@@ -82,7 +82,9 @@ else:
 
     def __getattr__(name: str) -> str:
         if name == "__version__":
-            from importlib.metadata import version  # here, since few ask, and it costs a sixth of what importing this package may
+            from importlib.metadata import (
+                version,
+            )  # imported here because few programs need it, and it takes a sixth of the time of importing this package
 
             return version("pyncette-core")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

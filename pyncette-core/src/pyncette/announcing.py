@@ -1,4 +1,4 @@
-"""Telling other processes that something of theirs is ready: behind the calls, and seldom, however much there is to tell."""
+"""Hints to other processes that something is ready: sent in the background, and rarely, however much is stored."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ __all__ = ["Announcer"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: The pause between two hints about one partition (seconds), doubled up to the limit while more of them come up.
+#: The pause between two hints about one partition (seconds), doubled up to the limit while more follow.
 #: So the first hint of a burst goes out at once, and a burst of any size causes a few hints a second.
 _FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.25
 #: If the store refuses to send hints, the pause before the next try (seconds).
@@ -27,7 +27,7 @@ _LAST_CHANCE = 0.3
 
 @dataclass(slots=True)
 class _Pause:
-    """A partition that others were told about a moment ago."""
+    """A partition for which a hint was sent a moment ago."""
 
     backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE, _LAST_PAUSE))
     #: The hint to send when the pause ends: the earliest.
@@ -35,9 +35,9 @@ class _Pause:
 
 
 class Announcer:
-    """Sends hints for one application. Whatever happens to them, nothing waits for them and nothing fails because of them.
+    """Sends the hints of one application. Nothing waits for them, and nothing fails if they are lost.
 
-    :param poll_interval: what is ready later need not be told: others will have looked by then.
+    :param poll_interval: rows that become ready later need no hint, because other processes poll before that.
     """
 
     def __init__(self, repository: Repository, clock: AlignedClock, poll_interval: timedelta) -> None:
@@ -46,14 +46,14 @@ class Announcer:
         self.tells: bool = self._wake is not None
         self._clock = clock
         self._poll_interval = poll_interval
-        #: The hints to send now, and the partitions for which it is too soon.
+        #: The hints to send now, and the partitions whose pause has not ended.
         self._hints: dict[str, datetime] = {}
         self._pauses: dict[str, _Pause] = {}
         self._telling: asyncio.Task[None] | None = None
         self._silent_until = float("-inf")
 
     def announce(self, partition: str, ready_at: datetime) -> None:
-        """Something of ``partition`` is stored, and ready at ``ready_at``: tell others if that can change when they poll."""
+        """Send a hint that a row of ``partition`` is ready at ``ready_at``, if that can change when others poll."""
         if self._wake is None or ready_at - self._clock.now() >= self._poll_interval:
             return
         pause = self._pauses.get(partition)
@@ -94,7 +94,7 @@ class Announcer:
             self._telling = None
 
     async def close(self) -> None:
-        """Tell what waits, if that takes but a moment: the store is about to be closed."""
+        """Send the waiting hints, if that takes only a moment, before the store is closed."""
         for partition, pause in self._pauses.items():
             if pause.ready_at is not None:
                 self._tell(partition, pause.ready_at)

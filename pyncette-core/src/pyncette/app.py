@@ -136,7 +136,7 @@ class Pyncette(Declarations):
         if repository_factory is None:
             repository_factory = memory_repository
             if repository_options:
-                from pyncette.store.sqlite import sqlite_repository  # here, since it loads a driver
+                from pyncette.store.sqlite import sqlite_repository  # imported here because it loads a driver
 
                 repository_factory = sqlite_repository
         self._open = backends.from_factory(repository_factory, repository_options, _OPTIONS)
@@ -196,7 +196,7 @@ class Pyncette(Declarations):
                 opened = contextlib.asynccontextmanager(fixture)
                 app_context.values[name] = await stack.enter_async_context(opened(*fixture_arguments(fixture, app_context)))
                 stack.callback(app_context.leave, f"fixture {name!r}")
-            stack.push_async_callback(app_context.close)  # last in, first out: bodies end before fixtures do
+            stack.push_async_callback(app_context.close)  # in reverse order: bodies end before fixtures
             yield app_context
 
     @contextlib.asynccontextmanager
@@ -236,9 +236,9 @@ class Pyncette(Declarations):
     async def _opened(
         self, clock: Clock | None = None, *, looking: bool = False
     ) -> AsyncIterator[tuple[Repository, AlignedClock, str]]:
-        """The open store, the time there, and what it is called. Until the end nothing more can be declared."""
+        """The open store, its clock, and its name for logs. Nothing can be declared until it is closed."""
         with self._in_use():
-            # Not in tests, whose time is virtual.
+            # not in tests, which use virtual time
             if self.lacks_url and not looking and isinstance(self._clock if clock is None else clock, SystemClock):
                 logger.warning(
                     "The URL of the store is None, perhaps because an environment variable is not set: schedules are kept in the memory of this "

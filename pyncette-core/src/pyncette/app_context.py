@@ -1,4 +1,4 @@
-"""A running application: a client that also runs."""
+"""A running application: a client that also runs tasks."""
 
 import asyncio
 import functools
@@ -45,14 +45,14 @@ class PyncetteContext(Client):
         store: str = "",
     ) -> None:
         super().__init__(repository, clock, tasks, poll_interval=settings.poll_interval)
-        #: What the store is called in the log.
+        #: The name of the store in the log.
         self._store = store or type(repository).__name__
         self._settings = settings
-        #: Fixtures and what was added to the context, by name.
+        #: Fixtures, and values added to the context, by name.
         self.values: dict[str, Any] = {}
         self._reserved = frozenset(reserved)
         self._fixtures = frozenset(fixtures)
-        #: The name of this application in everything stored and logged about its runs: ``host:pid:`` and four digits.
+        #: The name of this worker in stored and logged runs: ``host:pid:`` and four hexadecimal digits.
         self.worker_id: str = new_worker_id()
         self._engine = Engine(
             functools.partial(invoke, self),
@@ -63,12 +63,12 @@ class PyncetteContext(Client):
             worker_id=self.worker_id,
             tell=super()._announce,
         )
-        #: Where bodies run that are plain functions.
+        #: Where plain functions run.
         self.threads: Threads = self._engine.threads
         self._poll_interval = settings.poll_interval
-        #: Called when the application begins to end: by the program around it, which counts the time from then on.
+        #: Called when the shutdown begins. The surrounding program sets it, to measure the shutdown timeout.
         self.on_shutdown: Callable[[], None] = _nothing
-        #: What ends at this moment, after the last body: a fixture, the store.
+        #: What is being closed after the last body: a fixture, or the store.
         self.leaving: str = ""
         self._ran = False
         self._running: asyncio.Task[Any] | None = None
@@ -102,7 +102,7 @@ class PyncetteContext(Client):
             self._ended.set()
 
     def _tell_start(self) -> None:
-        import importlib.metadata  # here, since it is costly, and most that import this package only schedule
+        import importlib.metadata  # imported here because it is slow, and most programs that import this package only schedule
 
         enabled = sum(task.enabled for task in self.tasks)
         settings = self._settings
@@ -136,7 +136,7 @@ class PyncetteContext(Client):
         except asyncio.CancelledError:
             if self._running is not None:
                 self._running.cancel()
-            await to_the_end(self._ended.wait)  # also if it is cancelled again, as a scope of anyio does at each await
+            await to_the_end(self._ended.wait)  # even if it is cancelled again: a scope of anyio cancels at each await
             raise
 
     def leave(self, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Arguments of bodies: values that JSON can say, within limits that every store can keep."""
+"""Arguments of bodies: JSON values, within limits that every store supports."""
 
 import dataclasses
 import enum
@@ -13,23 +13,23 @@ from pyncette.values import plain_text, shown
 
 __all__ = ["MAX_ARGUMENTS_BYTES", "dump_arguments", "plain_arguments"]
 
-#: How long the JSON of a task's or an instance's arguments may be. DynamoDB's items have at most 400 KB.
+#: The maximum size of the arguments of a task or an instance as JSON (bytes). An item of DynamoDB has at most 400 KB.
 MAX_ARGUMENTS_BYTES = 256 * 1024
-#: How deep lists and dicts may be nested. Python's own limit depends on what calls, and on the version.
+#: The maximum depth of nested lists and dicts. Python's own limit depends on the call stack and the version.
 _MAX_DEPTH = 50
-#: Numbers that Python reads back whatever its limit for conversions is set to: it is never less than 640 digits.
+#: Python can read back a number of this size whatever its conversion limit, which is never below 640 digits.
 _MAX_BITS = 2048
 
 
 def dump_arguments(args: Mapping[str, Any], what: str) -> str:
-    """``args`` as the JSON that is stored; raises ConfigurationError as :func:`plain_arguments` does."""
+    """``args`` as the JSON text that is stored; raises ConfigurationError like :func:`plain_arguments`."""
     return _checked(args, what)[1]
 
 
 def plain_arguments(args: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """A copy of ``args`` as a body gets them when they were stored: plain dicts, lists, strings and numbers.
+    """A copy of ``args`` as a body receives them from the store: plain dicts, lists, strings and numbers.
 
-    Raises ConfigurationError that names the argument which is no such thing, or if all together are too long.
+    Raises ConfigurationError that names an argument JSON can't represent, or if the arguments are too large.
     """
     return _checked(args, what)[0]
 
@@ -45,7 +45,7 @@ def _checked(args: Mapping[str, Any], what: str) -> tuple[dict[str, Any], str]:
             plain[plain_text(name)] = _plain(value)
         except _NotPlainError as error:
             raise ConfigurationError(f"The argument {shown(name)} of {what} {error}") from None
-    # ASCII: a string with a lone surrogate is legal JSON this way, and no store could refuse it.
+    # In ASCII, even a string with a lone surrogate is valid JSON, which every store accepts.
     text = json.dumps(plain, allow_nan=False, separators=(",", ":"), sort_keys=True)
     if len(text) > MAX_ARGUMENTS_BYTES:
         raise ConfigurationError(
@@ -56,14 +56,14 @@ def _checked(args: Mapping[str, Any], what: str) -> tuple[dict[str, Any], str]:
 
 
 class _NotPlainError(Exception):
-    """The rest of a sentence that begins with the argument."""
+    """The rest of a sentence whose subject is the argument."""
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return value
-    if isinstance(value, str):  # members of a StrEnum, strings that know that they are safe HTML, ...
+    if isinstance(value, str):  # members of a StrEnum, strings marked as safe HTML, ...
         return plain_text(value)
     if isinstance(value, int):
         if value.bit_length() > _MAX_BITS:

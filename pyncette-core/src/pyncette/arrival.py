@@ -1,4 +1,4 @@
-"""What a worker finds and says when it starts: the static tasks as they are stored, compared with what is declared now."""
+"""What a worker checks and logs when it starts: the stored static tasks, compared with the declared ones."""
 
 import itertools
 import logging
@@ -20,16 +20,16 @@ __all__ = ["compare_static_tasks"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 _MICROSECOND = timedelta(microseconds=1)
-#: Occurrences of a cron schedule are counted up to this.
+#: The maximum number of occurrences of a cron schedule that are counted.
 _MOST = 100
 
 
 async def compare_static_tasks(repository: Repository, clock: AlignedClock, tasks: Sequence[StaticTask], by: str) -> None:
     """Before ``tasks`` are registered: log which schedules change and which tasks are behind, and correct invalid times.
 
-    A cron task whose next time is not an occurrence of its schedule was stored by a clock that was wrong, or with other data about time
-    zones. It is given its next occurrence, unless it is due already: then it runs first. Costs one call, and one more if there
-    is anything to repair.
+    If the next time of a cron task is not an occurrence of its schedule, it was stored with a wrong clock, or with other time zone
+    data. The task gets its next occurrence, unless it is already due: then it runs first. Takes one call to the store, and another
+    if there is anything to correct.
     """
     if not tasks:
         return
@@ -48,7 +48,7 @@ async def compare_static_tasks(repository: Repository, clock: AlignedClock, task
             change = {"was": row.schedule, "now": task.schedule.text}
             await remember(repository, task.key, now, task.history, "replace", by, **change)
             if ended:
-                over.append(task.key)  # or it would continue by the schedule that was replaced
+                over.append(task.key)  # otherwise it would continue with the replaced schedule
         elif row.state is State.SCHEDULED and row.locked_until is None:
             if row.execute_after <= now:
                 _tell_backlog(task, row, now)
@@ -70,7 +70,7 @@ async def compare_static_tasks(repository: Repository, clock: AlignedClock, task
     if over:
         await repository.unregister(clock.now(), over)
     if mended:
-        await repository.register(clock.now(), mended, force=True)  # no worker holds it: it is not due yet
+        await repository.register(clock.now(), mended, force=True)  # not due yet, so no worker holds it
 
 
 def _tell_backlog(task: StaticTask, row: Row, now: datetime) -> None:
@@ -78,7 +78,7 @@ def _tell_backlog(task: StaticTask, row: Row, now: datetime) -> None:
     if isinstance(plain, Interval) and plain is schedule:
         due, more = (now - row.occurrence) // plain.duration + 1, ""
     else:
-        # A time that is not an occurrence comes first anyway.
+        # A time outside the schedule comes first in any case.
         due = sum(1 for _ in itertools.islice(_occurrences(schedule, row.occurrence, now), _MOST))
         more = " or more" if due == _MOST else ""
     if due > 1:

@@ -1,4 +1,4 @@
-"""Who did what to which task: one line each in the log ``pyncette.audit``, with the same as fields of the record."""
+"""Who changed which task: a line for each change in the log ``pyncette.audit``, with the same information as fields of the record."""
 
 import logging
 from typing import Any
@@ -10,27 +10,27 @@ __all__ = ["audit", "check_by"]
 
 logger: logging.Logger = logging.getLogger("pyncette.audit")
 
-#: Programs do these by the thousand: without a name they are worth no line of their own.
+#: Programs do these thousands of times, so without a name they are logged only at DEBUG.
 _OF_PROGRAMS = ("schedule", "unschedule")
 
 
 def check_by(by: str | None, what: str = "by") -> str | None:
-    """``by``, or a text that accompanies it, as it is kept; raises ConfigurationError if it is none."""
+    """``by``, or the text next to it, as it is stored; raises ConfigurationError if it is not a text."""
     if by is None:
         return None
     check_type(by, str, what)
-    # The halves of pairs, as a file's name may have them, can be neither stored nor printed.
+    # Lone surrogates, which file names may contain, can be neither stored nor printed.
     return plain_text(by).encode("utf-8", "backslashreplace").decode()
 
 
 def audit(action: str, task: str, instance: str | None = None, *, by: str | None, count: int | None = None, **more: Any) -> None:
-    """Log that ``action`` was done, once it is done.
+    """Log ``action`` after it was done.
 
     :param action: a verb: ``"schedule"``, ``"pause"``, ...
-    :param instance: None for a static task, and where there are several.
+    :param instance: None for a static task, or several instances.
     :param by: who did it, as they call themselves; None if they did not say.
-    :param count: how many instances, where it may be more than one.
-    :param more: what else is worth a word, such as ``note``; None is left out.
+    :param count: the number of instances, if there may be several.
+    :param more: further details, such as ``note``; None is left out.
     """
     level = logging.DEBUG if by is None and action in _OF_PROGRAMS else logging.INFO
     if not logger.isEnabledFor(level):

@@ -1,9 +1,9 @@
-"""An event loop in a thread of its own, for code that has none: any thread hands it coroutines and waits for what happens to them.
+"""An event loop in a separate thread, for code without one: any thread passes it coroutines and waits for their results.
 
-A call may come in the middle of another one, from the handler of a signal or from a finalizer: so it takes no lock.
+A signal handler or a finalizer may make a call in the middle of another call, so calls take no lock.
 
-Before a fork all of them end, and restarts on both sides when they are next called. A child could not leave alone what it inherits: its
-sockets are registered in an epoll that it shares with its parent, and SQLite keeps the locks of a file by process, in memory.
+All of these threads end before a fork, and restart on both sides at the next call. A child can't simply ignore what it inherits: its
+sockets are registered in an epoll that it shares with its parent, and SQLite tracks file locks per process, in memory.
 """
 
 import asyncio
@@ -30,36 +30,36 @@ logger: logging.Logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-#: How long calls in progress are waited for when all ends, before they are cancelled (seconds).
+#: How long closing waits for calls in progress before it cancels them (seconds).
 _GRACE = 5.0
-#: The same when the process ends, and how long that may take in all.
+#: The same at the end of the process, and how long that may take in total.
 _GRACE_AT_EXIT, _LONGEST_EXIT = 1.0, 5.0
 
-#: Those of this process that have not ended.
+#: The open ones of this process.
 _alive: "set[Background[Any]]" = set()
-#: Those that the process that forked this one did not get to an end: to delete them would disturb what is shared with it.
+#: Those that the parent could not close before the fork: deleting them would disturb what is shared with the parent.
 _inherited: "list[Background[Any]]" = []
-#: Held while one is started, and during a fork.
+#: Held while a thread is started, and during a fork.
 _starting = threading.RLock()
 
 
 class NotBegunError(PyncetteError):
-    """The call came too late to be made."""
+    """The call came after the end."""
 
 
 def starting() -> threading.RLock:
-    """To be held in order to start one. Re-entrant, for the sake of signals."""
+    """The lock for starting a thread. Re-entrant, because a signal handler may start one too."""
     return _starting
 
 
 class _Call(Generic[_T, _R]):
-    """What one thread waits for."""
+    """A call that a thread waits for."""
 
     __slots__ = ("answered", "context", "error", "function", "result", "task")
 
     def __init__(self, function: Callable[[_T], Coroutine[Any, Any, _R]]) -> None:
         self.function = function
-        self.context = contextvars.copy_context()  # a trace continues in the thread
+        self.context = contextvars.copy_context()  # so that a trace continues in the thread
         self.answered = threading.Lock()
         self.answered.acquire()
         self.task: asyncio.Task[None] | None = None
@@ -68,21 +68,21 @@ class _Call(Generic[_T, _R]):
 
     def answer(self, error: BaseException | None = None) -> None:
         self.error = error
-        with contextlib.suppress(RuntimeError):  # it has an answer
+        with contextlib.suppress(RuntimeError):  # it is already answered
             self.answered.release()
 
 
 class Background(Generic[_T]):
-    """A thread that opens something when it is first called, calls coroutine functions with it, and closes it at the end.
+    """A thread that opens a resource at the first call, calls coroutine functions with it, and closes it at the end.
 
-    At the end of the process, it is closed if nobody has done so.
+    It closes automatically at the end of the process.
     """
 
     def __init__(self, opened: Callable[[], AbstractAsyncContextManager[_T]]) -> None:
         self._open = opened
-        #: The process that it works in.
+        #: The process that it belongs to.
         self.pid: int = os.getpid()
-        # Neither uvloop's loop nor that of a policy: of this one it is known how it is left behind in a child.
+        # Not uvloop's loop, nor a policy's: of this one we know how to abandon it safely in a child.
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._ending = asyncio.Event()
@@ -94,39 +94,39 @@ class Background(Generic[_T]):
         self._opened: asyncio.Future[_T] | None = None
         self._holder: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
-        # What it starts is a daemon as well, such as SQLite's threads: the end of the process waits for none of them, but see _at_exit().
+        # Threads that it starts, such as SQLite's, are daemons too, so the end of the process does not wait for them; see _at_exit().
         self._thread = threading.Thread(target=self._work, name="pyncette-blocking", daemon=True)
 
     def start(self) -> None:
-        for each in [each for each in _alive if each.pid != self.pid]:  # a fork without Python's knowledge, such as uWSGI's
+        for each in [each for each in _alive if each.pid != self.pid]:  # a fork that Python does not notice, such as uWSGI's
             each.abandon()
         _alive.add(self)
         try:
             self._thread.start()
-        except RuntimeError:  # there are too many
+        except RuntimeError:  # too many threads
             _alive.discard(self)
             self._loop.close()
             raise
-        except BaseException:  # from the handler of a signal: whether it was started is not known
+        except BaseException:  # raised by a signal handler, so we don't know whether the thread has started
             self.begin_to_end()
             raise
 
     def abandon(self) -> None:
-        """Leave it alone in a child of its process, which has no such thread, but the same sockets."""
+        """Abandon it in a child process, which has the same sockets but not the thread."""
         _alive.discard(self)
         _inherited.append(self)
-        # What is deleted here would else be taken out of the epoll that the child shares with its parent.
+        # Otherwise deleting it here would remove it from the epoll that the child shares with its parent.
         self._selector.close()
 
     @property
     def usable(self) -> bool:
-        """Whether it takes calls of this process."""
+        """Whether it accepts calls from this process."""
         return self.pid == os.getpid() and not self._ending.is_set()
 
     # --- in any thread ----------------------------------------------------------------------------------------------
 
     def call(self, function: Callable[[_T], Coroutine[Any, Any, _R]], timeout: float | None) -> _R:
-        """What ``function`` returns or raises in the event loop; it is cancelled if that takes longer than ``timeout`` seconds."""
+        """Return or raise the result of ``function`` in the event loop; it is cancelled after ``timeout`` seconds."""
         call = _Call(function)
         self._calls.add(call)
         try:
@@ -137,12 +137,12 @@ class Background(Generic[_T]):
                 raise TransientRepositoryError(
                     f"The call exceeded its timeout of {timeout:g} s, and may have been applied; repeat it, or raise timeout="
                 )
-        except BaseException:  # also what the handler of a signal raises
+        except BaseException:  # including exceptions raised by a signal handler
             self._calls.discard(call)
             with contextlib.suppress(NotBegunError):
                 self._soon(self._cancel, call)
             raise
-        error, call.error = call.error, None  # or it would hold itself, by the frames of its traceback
+        error, call.error = call.error, None  # breaks the reference cycle through the traceback
         if error is None:
             return call.result
         try:
@@ -151,12 +151,12 @@ class Background(Generic[_T]):
             del error
 
     def _wake(self) -> None:
-        """Have the queue emptied. Once for all that comes into it until then: it costs a write, in which other threads have their turn."""
+        """Wake the event loop to empty the queue. Once for everything that arrives meanwhile, because waking costs a write."""
         self._woken = True
         try:
             self._soon(self._begin_all)
         except NotBegunError:
-            self._refuse_all()  # others may rely on this one
+            self._refuse_all()  # other threads may rely on this wake-up
         except BaseException:  # from the handler of a signal
             self._woken = False
             with contextlib.suppress(NotBegunError):
@@ -170,13 +170,13 @@ class Background(Generic[_T]):
             raise NotBegunError from None
 
     def begin_to_end(self, grace: float = _GRACE) -> None:
-        """Take no more calls, and end when those in progress have ended, or after ``grace`` seconds."""
+        """Accept no more calls, and end once those in progress have ended, or after ``grace`` seconds."""
         self._grace = grace
         with contextlib.suppress(NotBegunError):
             self._soon(self._ending.set)
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end; not in its own thread, where a finalizer may run."""
+        """Wait for the end, except in its own thread, where a finalizer may run."""
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
 
@@ -191,7 +191,7 @@ class Background(Generic[_T]):
             self._refuse_all()
 
     def _refuse_all(self) -> None:
-        """Answer all that waits for an event loop that is closed."""
+        """Answer the calls that wait for an event loop that has been closed."""
         self._woken = False  # first: later callers then wake it again
         for call in list(self._calls):
             call.answer(NotBegunError())
@@ -226,7 +226,7 @@ class Background(Generic[_T]):
     def _cancel(self, call: _Call[_T, Any]) -> None:
         if call.task is not None:
             call.task.cancel()
-        elif call in self._queue:  # it was interrupted before anybody was woken
+        elif call in self._queue:  # interrupted before it woke anybody
             self._queue.remove(call)
 
     async def _answer(self, call: _Call[_T, Any]) -> None:
@@ -242,13 +242,13 @@ class Background(Generic[_T]):
             self._calls.discard(call)
 
     async def _resource(self) -> _T:
-        """The open client, or the one that is being opened for all waiting callers; a failure goes to them, and the next call retries."""
+        """The open client, or the one being opened for all waiting callers. If that fails, they all get the error, and the next call retries."""
         if self._opened is None or (self._opened.done() and self._opened.exception() is not None):
             self._opened = self._loop.create_future()
             self._holder = self._loop.create_task(self._hold(self._opened), name="pyncette-open", context=contextvars.Context())
         try:
             return await asyncio.shield(self._opened)
-        except Exception as error:  # each thread raises one of its own
+        except Exception as error:  # each thread raises a separate exception
             raise copy.copy(error).with_traceback(error.__traceback__) from error.__cause__
 
     async def _hold(self, opened: "asyncio.Future[_T]") -> None:
@@ -292,5 +292,5 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
-# When all threads have ended that are not daemons.
+# after all threads that are not daemons have ended
 atexit.register(_end_all, _GRACE_AT_EXIT, _LONGEST_EXIT)

@@ -1,4 +1,4 @@
-"""Batches: cut to a size that every store can take, and what is done with one that a store refuses."""
+"""Batches: split to a size that every store accepts, and split further if a store refuses one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ __all__ = ["BATCH_CHARACTERS", "BATCH_ROWS", "cut", "in_halves"]
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-#: What is registered in one call at most: rows, and characters of their arguments (unless a single row has more).
+#: The maximum per call: rows, and characters of their arguments (unless a single row has more).
 BATCH_ROWS = 1000
 BATCH_CHARACTERS = 1_000_000
 
@@ -35,9 +35,9 @@ def cut(registrations: Iterable[Registration]) -> Iterator[list[Registration]]:
 async def in_halves(
     batch: Sequence[_T], call: Callable[[Sequence[_T]], Awaitable[_R]]
 ) -> AsyncIterator[tuple[Sequence[_T], _R | Exception]]:
-    """``call(batch)``: each part of the batch with its result, or with the exception that was raised for it.
+    """``call(batch)``: yields each part of the batch with its result, or with the exception that it raised.
 
-    What fails for good is split until the bad element is alone, so that it fails alone. What fails for a while is not.
+    After a permanent error, the batch is split until the bad element is alone, so that only it fails. After a transient error, it is not.
     """
     parts = [batch]
     while parts:

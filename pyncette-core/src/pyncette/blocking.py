@@ -24,7 +24,7 @@ _R_co = TypeVar("_R_co", covariant=True)
 
 
 class _Method(Protocol[_P, _R_co]):
-    """What a function is in a class. Some type checkers don't take a plain ``Callable`` there for a method."""
+    """A function as an attribute of a class. Some type checkers don't treat a plain ``Callable`` there as a method."""
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -36,7 +36,7 @@ class _Method(Protocol[_P, _R_co]):
 
 
 def _blocking(method: Callable[Concatenate[Client, _P], Coroutine[Any, Any, _R]]) -> _Method[_P, _R]:
-    """``method`` as one that returns when it is done."""
+    """``method``, made synchronous: it returns when the call is done."""
 
     @functools.wraps(method)
     def call(self: "BlockingCalls", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -50,7 +50,7 @@ class BlockingCalls:
     """Each call of :class:`~pyncette.Client`; a test checks that none is missing."""
 
     def schedule_tasks(self, task: Template, instances: Iterable[Instance], *, force: bool = False, by: str | None = None) -> None:
-        instances = list(instances)  # in this thread, to which what a generator uses may be bound
+        instances = list(instances)  # in this thread, because what a generator uses may be bound to it
         self._call(lambda client: client.schedule_tasks(task, instances, force=force, by=by))
 
     schedule_tasks.__doc__ = Client.schedule_tasks.__doc__
@@ -79,12 +79,12 @@ class BlockingCalls:
     retry_tasks: Final = _blocking(Client.retry_tasks)
 
     def _call(self, function: Callable[[Client], Coroutine[Any, Any, _R]]) -> _R:
-        """What the coroutine function ``function`` makes of the asynchronous client."""
+        """The result of the coroutine function ``function``, called with the asynchronous client."""
         raise NotImplementedError
 
 
 class ConnectedCalls(BlockingCalls):
-    """Calls of a client that has a connection of its own."""
+    """The calls of a client with a separate connection."""
 
     def within(self, connection: object) -> "BlockingJoinedClient":
         """A client whose calls are part of the open transaction on ``connection``, as with :meth:`Client.within`.
@@ -154,7 +154,7 @@ class BlockingClient(ConnectedCalls):
                 background = self._start()
             try:
                 return background.call(function, self._timeout)
-            except NotBegunError:  # because it ended at this moment, before a fork or finally
+            except NotBegunError:  # because it has just ended, before a fork or permanently
                 continue
 
     def _start(self) -> Background[Client]:
@@ -201,7 +201,7 @@ def check_no_loop() -> None:
 
 
 def _check_threads() -> None:
-    """Raise PyncetteError where threads are none: an event loop in one of them would stop all others, or be stopped by them."""
+    """Raise PyncetteError if threads are not real ones: an event loop in one of them would stop all others, or be stopped by them."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     if (gevent is not None and gevent.is_module_patched("threading")) or (
         eventlet is not None and eventlet.is_monkey_patched("thread")

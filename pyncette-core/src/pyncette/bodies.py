@@ -1,4 +1,4 @@
-"""What a body that is a plain function can do from its thread."""
+"""The calls that a plain function as a body can make from its thread."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ class CallsFromBody(ConnectedCalls):
         self._app_context = app_context
 
     def run(self, function: Callable[[], Coroutine[Any, Any, _R]]) -> _R:
-        """What the coroutine function ``function`` returns in the application's event loop, where asynchronous fixtures live."""
+        """The result of the coroutine function ``function`` in the application's event loop, where asynchronous fixtures live."""
         check_no_loop()
         return self._app_context.threads.call(function)
 

@@ -1,4 +1,4 @@
-"""What is checked of the values and words that users give."""
+"""Checks of the values and names that users pass."""
 
 import difflib
 import functools
@@ -26,9 +26,9 @@ __all__ = [
 
 MAX_NAME_CHARACTERS = 255
 MAX_NAME_BYTES = 1000
-#: What the rows of extra runs are called: 128 bits that only Pyncette makes.
+#: The names of extra runs: 128 bits that only Pyncette generates.
 _EXTRA_NAME = re.compile(r"extra:[0-9a-f]{32}")
-#: Added to any time of the next centuries, it stays within the calendar.
+#: Added to any time of the next centuries, it does not exceed the calendar.
 _LONGEST = timedelta(days=365_000)
 
 
@@ -55,7 +55,7 @@ def check_name(name: object, what: str) -> None:
 
 
 def is_extra_name(name: str) -> bool:
-    """Whether ``name`` is that of the row of an extra run, which no task and no instance can have."""
+    """Whether ``name`` is the name of an extra run, which no task and no instance can have."""
     return _EXTRA_NAME.fullmatch(name) is not None
 
 
@@ -76,12 +76,12 @@ def check_count(value: object, what: str) -> None:
 
 
 def check_free_arguments(args: Iterable[str], options: Sequence[str], what: str, elsewhere: Mapping[str, str] = {}) -> None:
-    """Raise ConfigurationError for a free argument that was likely meant as an option: it would silently be handed to the body.
+    """Raise ConfigurationError for an argument that was probably meant as an option, and would silently go to the body.
 
     :param args: the names of the arguments.
     :param options: the names of the options.
-    :param what: takes them, for the message.
-    :param elsewhere: names of options that have no meaning here, and what to do instead.
+    :param what: what receives them, for the message.
+    :param elsewhere: names of options that don't apply here, and what to do instead.
     """
     for name in args:
         if name in elsewhere:
@@ -105,7 +105,7 @@ def free_arguments(
     what: str,
     elsewhere: Mapping[str, str] = {},
 ) -> Mapping[str, Any]:
-    """All arguments for the body: ``args``, whose names are free, and ``further``, checked by :func:`check_free_arguments`."""
+    """All arguments for the body: ``args``, which may have any names, and ``further``, checked by :func:`check_free_arguments`."""
     check_free_arguments(further, options, what, elsewhere)
     if args is None:
         return further
@@ -147,9 +147,9 @@ _ELSEWHERE_CALLED = {
 
 @functools.lru_cache(maxsize=1024)
 def one_slip_from(name: str, options: Sequence[str]) -> str | None:
-    """The one of ``options`` that ``name`` is a slip away from: a letter too many, too few or another, two swapped, or capitals.
+    """The option that is one typo away from ``name``: a letter added, missing or wrong, two swapped, or different case.
 
-    What is as short as ``name`` is one slip from too many other words.
+    A word as short as ``name`` is one typo away from too many other words.
     """
     return next((option for option in options if len(option) > 4 and _is_one_slip(name.lower(), option)), None)
 
@@ -163,7 +163,7 @@ def _is_one_slip(name: str, option: str) -> bool:
 
 
 def _shared(one: str, other: str) -> int:
-    """How many characters both begin with."""
+    """The length of the common beginning."""
     return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
@@ -173,15 +173,15 @@ def check_type(value: object, kind: type, what: str) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that ``name`` is most likely a misspelling of, if any comes close."""
+    """The member of ``known`` of which ``name`` is most likely a misspelling, if any is close."""
     names = sorted(known)
-    # Of those that are close, that which begins alike: few err in the first letters.
+    # Prefer a common beginning: typos in the first letters are rare.
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.75)
     return one_slip_from(name, tuple(names)) or max(close, key=lambda each: _shared(name, each), default=None)
 
 
 def check_attribute_name(name: object, reserved: Container[str]) -> None:
-    """Raise ConfigurationError unless ``name`` can be a further attribute of the context, which has the ``reserved`` ones already."""
+    """Raise ConfigurationError unless ``name`` can become an attribute of the context, which already has the ``reserved`` ones."""
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ConfigurationError(f"{shown(name)} can't be an attribute of the context; use a Python identifier")
     if name.startswith("_") or name in reserved:

@@ -1,4 +1,4 @@
-"""What time it is: the process's clocks, and the same clock aligned with the store's."""
+"""Clocks: those of the process, and one that is aligned with the store's."""
 
 import functools
 import logging
@@ -16,13 +16,15 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_microseconds(instant: datetime) -> int:
-    """The whole microseconds from 1970-01-01T00:00Z to an aware ``instant``: how stores keep time, exactly."""
+    """The microseconds from 1970-01-01T00:00Z to an aware ``instant``: the exact form in which stores keep times."""
     return (instant - _EPOCH) // _MICROSECOND
 
 
 def from_microseconds(microseconds: int) -> datetime:
     """The aware UTC instant that :func:`to_microseconds` turned into ``microseconds``."""
-    return _EPOCH + timedelta(0, 0, microseconds)  # by position: of each row that is read, and a third faster
+    return _EPOCH + timedelta(
+        0, 0, microseconds
+    )  # positional arguments are a third faster, and this runs for each row that is read
 
 
 class Clock(Protocol):
@@ -43,7 +45,7 @@ class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    # CLOCK_MONOTONIC stands still while a laptop or a virtual machine sleeps, but leases don't.
+    # CLOCK_MONOTONIC stops while a laptop or a virtual machine sleeps, but leases don't.
     monotonic: "staticmethod[[], float]" = staticmethod(
         functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
     )
@@ -71,7 +73,7 @@ class AlignedClock:
 
     @property
     def is_system(self) -> bool:
-        """Whether time is that of the operating system, and none that a test made."""
+        """Whether this is the operating system's time, not a test's."""
         return isinstance(self._clock, SystemClock)
 
     def now(self) -> datetime:
@@ -82,7 +84,7 @@ class AlignedClock:
 
     @property
     def aligned_for(self) -> float:
-        """How many seconds ago the store's clock was last asked; infinitely many if never."""
+        """How many seconds ago the store's clock was last read; infinity if never."""
         return self._clock.monotonic() - self._asked_at
 
     async def align(self, server_time: Callable[[], Awaitable[datetime]], *, samples: int = 3) -> None:
@@ -104,7 +106,7 @@ class AlignedClock:
         if self._anchor is not None and error > self.error:
             known = self._anchor[0] + timedelta(seconds=measured_at - self._anchor[1])
             if abs(known - instant) <= error:
-                return  # the network is slow just now: what is known agrees, and is better
+                return  # The network is slow now: the earlier measurement agrees, and is more accurate.
         self._anchor, self.error = (instant, measured_at), error
         previous, self.skew = self.skew, self._clock.now() - self.now()
         if abs(self.skew - previous) > self.WARN_ABOVE:

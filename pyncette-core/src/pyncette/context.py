@@ -17,23 +17,23 @@ __all__ = ["RESERVED", "Body", "Context", "Middleware", "chained", "in_thread"]
 
 #: ``(context, next)``: wraps every run; ``await next()`` continues to the next middleware and at last to the body.
 Middleware: TypeAlias = Callable[["Context", Callable[[], Awaitable[None]]], Awaitable[None]]
-#: What is scheduled: a function of one :class:`Context`; ``async def``, or ``def`` for what blocks, which runs in a thread.
+#: A function of one :class:`Context`: ``async def``, or ``def``, which may block and runs in a thread.
 Body: TypeAlias = Callable[["Context"], Any]
 
 
 class Context:
     """The context of a run, which its body receives. Fixtures are further attributes, by name; middlewares may add more."""
 
-    #: Whether this run has been ended from outside, by its timeout or a shutdown. A body in a thread can't be, and is to look here now
-    #: and then; one that is asynchronous gets a CancelledError.
+    #: Whether a timeout or a shutdown has ended this run. A body in a thread can't be cancelled, so it should check this regularly; an
+    #: asynchronous body gets a CancelledError.
     cancelled = False
 
     def __init__(self, app_context: PyncetteContext, execution: Execution) -> None:
-        #: For scheduling other tasks from here, and for shutting the application down.
+        #: The running application: schedule and look up tasks, or shut it down.
         self.app_context = app_context
         self._execution = execution
 
-    # What is made when it is asked for: few bodies ask for all of it.
+    # These are computed on access, because few bodies use all of them.
 
     @functools.cached_property
     def args(self) -> dict[str, Any]:
@@ -126,14 +126,14 @@ class Context:
         return CallsFromBody(self.app_context)
 
     def __getattr__(self, name: str) -> Any:
-        # Only called for what is not found elsewhere: fixtures are looked up, not copied into every context.
+        # Only called for attributes that are not found elsewhere: fixtures are looked up here, not copied into each context.
         try:
             return self.__dict__["app_context"].values[name]
         except KeyError:
             raise AttributeError(f"The context has no {name!r}; a fixture of that name would provide it") from None
 
     if TYPE_CHECKING:
-        # Middlewares may set attributes of their own.
+        # middlewares may set attributes
         def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ class Context:
 
 
 def chained(middlewares: Sequence[Middleware]) -> Callable[[PyncetteContext, Execution], Awaitable[Any]]:
-    """What runs the body of an execution within all ``middlewares``, the first outermost, with a context of an application."""
+    """A function that runs the body of an execution inside all ``middlewares``, the first one outermost."""
     chains: dict[Task, Body] = {}
 
     def invoke(app_context: PyncetteContext, execution: Execution) -> Awaitable[Any]:
@@ -158,7 +158,7 @@ def chained(middlewares: Sequence[Middleware]) -> Callable[[PyncetteContext, Exe
 
 
 def in_thread(body: Body) -> Callable[[Context], Awaitable[Any]]:
-    """The plain function ``body`` as a coroutine function, which has it run in one of the application's threads."""
+    """The plain function ``body`` as a coroutine function that runs it in one of the application's threads."""
 
     def run(context: Context) -> Awaitable[Any]:
         return context.app_context.threads.run(str(context._execution), body, context)

@@ -1,4 +1,4 @@
-"""What an application consists of: tasks, fixtures, middlewares, instrumentations."""
+"""The declarations of an application: tasks, fixtures, middlewares, instrumentations, listeners."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class Declarations:
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
-        """As long as it lasts, nothing more can be declared, for it would go unnoticed."""
+        """While this lasts, declaring anything raises an error, because it would have no effect."""
         self._used_by += 1
         try:
             yield
@@ -67,8 +67,8 @@ class Declarations:
         """All declared tasks, in order."""
         return list(self._tasks.values())
 
-    # The signatures of the three have the same options, for the sake of type checkers: next to free arguments there is no way to
-    # write them once. What happens to them is written once: all continue to _declaring().
+    # The signatures of the three repeat the same options for type checkers: next to free arguments there is no way to share them.
+    # All three call _declaring().
 
     def task(
         self,
@@ -206,7 +206,7 @@ class Declarations:
         args = free_arguments(given.pop("args"), given.pop("further_args"), _OPTIONS, f"{decorator.partition('(')[0]}()", elsewhere)
         schedule = {option: given.pop(option) for option in _SCHEDULE if option in given}
         if kind is StaticTask:
-            _schedule("", schedule)  # which raises where it is declared
+            _schedule("", schedule)  # raises at the declaration
 
         def declare(body: Body | Task) -> Task:
             function = body.body if isinstance(body, Task) else body
@@ -288,7 +288,7 @@ _ONCE = {
     "max_runs": "use end_at=, or schedule an instance of a template: a task in code would be counted again at each start",
 }
 
-#: How each kind of task is declared, and the options that it does not have although others do.
+#: The decorator of each kind of task, and the options of other kinds that it does not have.
 _DECORATORS: Mapping[type[Task], tuple[str, Mapping[str, str]]] = {
     StaticTask: ("@app.task(schedule=...)", {**_ONCE, **_PARTITIONED}),
     DynamicTask: ("@app.dynamic_task()", {**_SCHEDULED_LATER, **_PARTITIONED}),
@@ -309,7 +309,7 @@ def _schedule(name: str, options: Mapping[str, Any]) -> Schedule:
     if len(given) != 1:
         raise ScheduleError(f"A task needs exactly one of schedule, interval and rrule; given: {' and '.join(given) or 'none'}")
     parsed = schedules.from_options(**options, name=name)
-    if isinstance(parsed, Cron | Interval) and parsed.first(datetime.now(UTC)) is None:  # others may have had their time
+    if isinstance(parsed, Cron | Interval) and parsed.first(datetime.now(UTC)) is None:  # a schedule with an end may have passed
         raise ScheduleError(f"The schedule {parsed.text!r} has no further occurrence, so nothing would ever run")
     return parsed
 

@@ -11,7 +11,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for an error or a finding, 2 for wrong usage."""
     try:
-        # Here, so that something can be said where the package is in pieces.
+        # Imported here, so that it can report a broken installation of the package.
         from pyncette.cli.commands import run_command
     except ImportError:
         found = conflict()

@@ -1,4 +1,4 @@
-"""What commands share of their arguments."""
+"""Arguments that commands share."""
 
 import argparse
 import asyncio
@@ -31,15 +31,15 @@ __all__ = [
 ]
 
 APP = "the application: MODULE:APP or FILE.py:APP"
-#: Adds a command: its name, what it calls, what it does in a few words, more of that, and examples.
+#: Adds a command: its name, the function to call, a short description, more details, and examples.
 Add: TypeAlias = Callable[..., argparse.ArgumentParser]
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
-        # A URL may have a password, and can be anywhere if a blank or a dash went astray.
+        # A URL may contain a password, and can be anywhere on the line after a typo.
         message = re.sub(r"(?<=://)\S+", "***", message)
         shown = message if len(message) <= 500 else f"{message[:500]}…"
         say(f"{self.prog}: {shown}; see: {self.prog} --help", sys.stderr)
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def adding(commands: "argparse._SubParsersAction[Parser]") -> Add:
-    """What adds a command to ``commands``."""
+    """A function that adds commands to ``commands``."""
 
     def add(name: str, command: Callable[[argparse.Namespace], int], what: str, more: str, *lines: str) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(
@@ -82,12 +82,12 @@ def examples(*lines: str) -> str:
 
 
 def in_loop(command: Callable[[Pyncette, argparse.Namespace], Coroutine[Any, Any, int]]) -> Callable[[argparse.Namespace], int]:
-    # The app is imported before the event loop runs, as by `run`: so it may use one itself, and Ctrl-C ends also what takes long.
+    # Like `run`, import the app before the event loop starts: the import may use an event loop, and Ctrl-C can interrupt it.
     return lambda arguments: asyncio.run(command(load_app(arguments.app, arguments.url), arguments))
 
 
 def number(text: str) -> int:
-    # Not int() alone, which takes -1, 1_000 and blanks, and refuses thousands of digits in words of its own.
+    # int() alone would accept -1, 1_000 and blanks, and its error for thousands of digits is unhelpful.
     if not text.isdecimal() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)

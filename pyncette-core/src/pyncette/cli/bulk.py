@@ -1,4 +1,4 @@
-"""What is done to many rows: page by page, with progress, and so that it can be interrupted and repeated."""
+"""Changing many rows: page by page, with progress. A command can be interrupted and repeated."""
 
 import argparse
 import asyncio
@@ -15,11 +15,11 @@ from pyncette.store.contract import Row
 
 __all__ = ["in_bulk"]
 
-#: Rows that are changed in one call at most.
+#: The maximum number of rows changed in one call.
 _BATCH = 1000
 #: How often (seconds) progress is reported.
 _TELL_EVERY = 2.0
-#: How many rows are shown before they are changed, and how many errors.
+#: The maximum number of rows shown before a change, and of errors shown after it.
 _SHOWN = 100
 _ERRORS = 5
 
@@ -34,11 +34,11 @@ async def in_bulk(
     *,
     confirmed: bool = True,
 ) -> int:
-    """Have ``act`` change what is ``wanted`` of ``group``, batch by batch, and tell what happened to it; the exit code.
+    """Have ``act`` change the ``wanted`` rows of ``group``, batch by batch, and print the outcome; returns the exit code.
 
-    :param done: what is done with each, as in "3 rows of 'deliver' are retried".
-    :param act: returns how many it has changed.
-    :param confirmed: False: only count, and refuse with what to add to the command.
+    :param done: the participle for the messages, as in "3 rows of 'deliver' are retried".
+    :param act: changes a batch, and returns the number of changed rows.
+    :param confirmed: False: only count, and refuse with a message that names the option to add.
     """
     if arguments.dry_run:
         return await _dry_run(app_context, group, wanted, done, arguments)

@@ -1,4 +1,4 @@
-"""``pyncette unschedule`` and ``move``: what operators change in the store."""
+"""``pyncette unschedule`` and ``move``."""
 
 import argparse
 import functools
@@ -23,11 +23,11 @@ from pyncette.tasks import Template
 
 __all__ = ["move_instances", "unschedule"]
 
-#: How many instances that stay are named.
+#: How many of the instances left behind are named.
 _EXAMPLES = 10
-#: Rows that are removed in one call.
+#: The number of rows removed in one call.
 _BULK = 1000
-#: How many rows are moved or removed between two reports of progress.
+#: The number of rows moved or removed between two progress reports.
 _TELL_EVERY = 50 * _BULK
 
 
@@ -75,7 +75,7 @@ async def unschedule(app: Pyncette, arguments: argparse.Namespace) -> int:
 async def _remove_undeclared(
     app_context: PyncetteContext, name: str, found: Sequence[Group], *, confirmed: bool
 ) -> tuple[int, bool]:
-    """How many rows are removed, and whether a layout is forgotten."""
+    """Remove a whole group: the number of removed rows, and whether its layout was removed."""
     undeclared = [group for group in found if group.task is None]
     if not undeclared:
         way_out = "take it out there" if found[0].kind == "static" else "name an instance of it"
@@ -90,13 +90,13 @@ async def _remove_undeclared(
             instances = "instances" if totals is None else f"{totals.instances} instance{'' if totals.instances == 1 else 's'}"
             raise ConfigurationError(f"{name!r} has {instances} in the store; name one of them, or remove all with --all")
         removed += await _remove_rows(app_context, group)
-        # Last, for what is stored of it says where the rest is if this is interrupted.
+        # Remove the layout last: if this is interrupted, it still says where the remaining rows are.
         forgotten |= await forget_layout(app_context.repository, app_context.clock.now(), name)
     return removed, forgotten
 
 
 async def _remove_rows(app_context: PyncetteContext, group: Group, *, unreadable: bool = False) -> int:
-    """Remove all rows of a group, or those that can't be read; how many there were."""
+    """Remove all rows of a group, or only those that can't be read; returns the number of removed rows."""
     removed = 0
     batch: list[Key] = []
     partitions = group.partitions
@@ -126,7 +126,7 @@ async def _remove(app_context: PyncetteContext, keys: Sequence[Key]) -> int:
 
 
 async def move_instances(app: Pyncette, arguments: argparse.Namespace) -> int:
-    """Move what is stored of one template to where another, or the same with another layout, has its instances."""
+    """Move the instances of a template to another template, or to its new layout."""
     destination = _template(app, arguments.destination)
     async with opened(app) as app_context:
         known = await groups(app_context)
@@ -186,7 +186,7 @@ def _template(app: Pyncette, name: str) -> Template:
 
 
 def _source(known: Sequence[Group], source: str) -> str:
-    """The name of the template that is meant: by it, or by one of its partitions."""
+    """The name of the template, given by itself or as one of its partitions."""
     owner = owner_of(source)
     if owner is not None and not any(group.name == source for group in known):
         return owner.name

@@ -1,4 +1,4 @@
-"""``pyncette check`` and ``backends``: whether an installation and its store are fit."""
+"""``pyncette check`` and ``backends``: whether an installation and its store work."""
 
 import argparse
 import importlib.metadata
@@ -28,11 +28,11 @@ from pyncette.tasks import StaticTask
 
 __all__ = ["check", "list_backends"]
 
-#: One partition for all checks: a store may remember partitions forever.
+#: One partition for all checks, because a store may remember partitions forever.
 _PARTITION = "check:round trip"
 
 
-#: How many findings of a kind are listed in full.
+#: How many findings of a kind are listed.
 _EXAMPLES = 10
 #: How many rows are checked: enough to find problems, few enough for any store.
 _LOOKED_AT = 100_000
@@ -55,7 +55,7 @@ async def check(app: Pyncette, arguments: argparse.Namespace) -> int:
             print_json(finding._asdict())
         else:
             say(f"{finding.check:12}{finding.result:9}{finding.detail}")
-        flush()  # the next may take its time
+        flush()  # the next check may take long
     return 0 if ended_well else 1
 
 
@@ -100,7 +100,7 @@ async def _findings(app: Pyncette) -> AsyncIterator[_Finding]:
 
 
 async def _round_trip(app_context: PyncetteContext) -> None:
-    """The way of every occurrence, in a partition that no application polls."""
+    """Store, claim, settle and remove a row, in a partition that no application polls."""
     repository, now = app_context.repository, app_context.clock.now
     key, begun = Key(_PARTITION, uuid.uuid4().hex), now()
     try:
@@ -128,7 +128,7 @@ def _clock(app_context: PyncetteContext) -> _Finding:
 
 
 async def _layouts(app_context: PyncetteContext) -> AsyncIterator[_Finding]:
-    """What keeps the application from starting: templates that are stored in another way than it declares them."""
+    """Templates whose stored layout differs from the declared one, which keeps the application from starting."""
     well = True
     for task in app_context.tasks:
         try:
@@ -143,11 +143,11 @@ async def _layouts(app_context: PyncetteContext) -> AsyncIterator[_Finding]:
 
 
 async def _rows(app_context: PyncetteContext) -> Sequence[_Finding]:
-    """What nobody runs: rows that the application does not declare, and rows that can't be read."""
+    """Rows that nobody runs: those that the application does not declare, and those that can't be read."""
     repository = app_context.repository
     known = await groups(app_context)
     found = []
-    # An application that declares nothing is that of a store which is checked by its URL.
+    # The application is empty if a store is checked by its URL.
     undeclared = [group for group in known if group.task is None] if app_context.tasks else []
     for group in undeclared[:_EXAMPLES]:
         totals = None if group.kind == "static" else await count(app_context, group)
@@ -214,7 +214,7 @@ def _stopwatch() -> Callable[[], str]:
 
 
 def list_backends(arguments: argparse.Namespace) -> int:
-    """Every scheme of a URL that is known, and whether what serves it can be used."""
+    """Print every known URL scheme, and whether its backend can be used."""
     rows = []
     for offer in backends.offers():
         error = None

@@ -1,4 +1,4 @@
-"""The commands: what each takes; and from an error to one line and an exit code."""
+"""The commands with their arguments, and how errors become one line and an exit code."""
 
 import argparse
 import importlib.metadata
@@ -32,14 +32,14 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def run_command(argv: Sequence[str] | None) -> int:
-    """Run what ``argv`` asks for; returns the exit code, or raises SystemExit with it."""
-    # One that was closed before the start is None.
+    """Run the command in ``argv``; returns the exit code, or raises SystemExit with it."""
+    # A stream that was closed before the start is None.
     sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name may be in any script, the terminal need not be
+            stream.reconfigure(errors="backslashreplace")  # a name may be in any script, even if the terminal can't show it
     parser = _parser()
-    if ASKED in os.environ:  # by a shell
+    if ASKED in os.environ:  # called by a shell
         complete(parser)
     arguments = parser.parse_args(argv)
     try:
@@ -54,11 +54,11 @@ def run_command(argv: Sequence[str] | None) -> int:
     except OutputError as error:
         if not error.enough:
             note(str(error))
-        # Nothing more may be written, also not at exit.
+        # Write nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception:
-        # An error of the program, or a fault in Pyncette: the full traceback is needed to repair it. It may contain anything.
+        # An error in the program or a bug in Pyncette needs the full traceback, which may contain anything.
         for line in traceback.format_exc().rstrip().split("\n"):
             say(line, sys.stderr)
         return 1
@@ -114,8 +114,8 @@ def _add_run(add: Add) -> None:
     )
     parser.add_argument("--log-format", choices=("text", "json"), help="the format of log lines (default: text)")
     parser.add_argument("--log-runs", action="store_true", help="log a line for each run that has ended")
-    parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # a pipe, for processes under supervision
-    parser.add_argument("--report", type=int, help=argparse.SUPPRESS)  # another, for what they report
+    parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # a pipe to the supervisor
+    parser.add_argument("--report", type=int, help=argparse.SUPPRESS)  # another one, for reports to it
 
 
 def _add_tasks(add: Add) -> None:

@@ -1,4 +1,4 @@
-"""``pyncette completion``: what a shell needs to complete commands, options and the names of tasks. The work is argcomplete's."""
+"""``pyncette completion``: shell completion of commands, options and task names, by argcomplete."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ from pyncette.errors import ConfigurationError
 
 __all__ = ["ASKED", "add_completion", "complete", "complete_names"]
 
-#: In the environment when a shell asks what the line could continue with.
+#: The environment variable that is set when a shell asks for completions.
 ASKED = "_ARGCOMPLETE"
 _SHELLS = ("bash", "zsh", "fish")
 
@@ -35,12 +35,12 @@ def add_completion(add: Add) -> None:
 
 
 def complete_names(action: argparse.Action) -> None:
-    """Have a shell complete the argument ``action`` with the names of the app's tasks."""
+    """Complete the argument ``action`` with the names of the app's tasks."""
     vars(action)["completer"] = _names
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answer the shell, and end the process; does nothing where argcomplete is missing."""
+    """Answer the shell, and end the process; does nothing if argcomplete is missing."""
     with contextlib.suppress(ConfigurationError):
         _argcomplete().autocomplete(parser, always_complete_options=False)
 
@@ -61,7 +61,7 @@ def _argcomplete() -> ModuleType:
 
 
 def _names(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> Iterable[str]:
-    # The program is imported, but no store is opened: it has to come at once, and may be somewhere else.
+    # Import the program, but don't open its store: completion must be fast, and the store may be remote.
     target = getattr(parsed_args, "app", None)
     if not target:
         return []

@@ -1,4 +1,4 @@
-"""Whether Pyncette 1 is installed beside this."""
+"""Whether Pyncette 1 is installed in the same environment."""
 
 import importlib.metadata
 
@@ -6,7 +6,7 @@ __all__ = ["conflict"]
 
 
 def conflict() -> str | None:
-    """What is wrong if Pyncette 1 is installed beside this: both have files in one package, and the last one installed wins."""
+    """The problem, if Pyncette 1 is installed too: both have files in the same package, and the last one installed wins."""
     try:
         version = importlib.metadata.version("pyncette")
     except importlib.metadata.PackageNotFoundError:

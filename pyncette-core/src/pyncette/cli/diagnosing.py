@@ -1,4 +1,4 @@
-"""What `pyncette check` finds amiss without changing anything: versions that don't fit, a URL that is missing, leases that are too short."""
+"""Problems that `pyncette check` finds without changing anything: mismatched versions, a missing URL, short leases."""
 
 import importlib.metadata
 from collections import Counter
@@ -18,14 +18,14 @@ WITHOUT_URL = (
     "the app's URL is None, as from an environment variable that is not set, so what it schedules is lost when its process ends; set the "
     "variable here too, or check another store with --url"
 )
-#: How many runs show how long a task usually takes, and how many tasks are checked, with one call to the store each.
+#: How many runs of a task are looked at, and how many tasks are checked, with one call to the store each.
 _RUNS, _TASKS = 20, 200
-#: A run that takes more of its lease than this is taken over as soon as anything is slow.
+#: A run that takes more of its lease than this is easily taken over when something is slow.
 _MUCH = 0.8
 
 
 def differing_distributions() -> str | None:
-    """Which of our distributions are of another release than pyncette-core; None if all fit."""
+    """Pyncette's distributions from another release than pyncette-core; None if all match."""
     core = importlib.metadata.version("pyncette-core")
     installed = {offer.distribution: offer.version for offer in backends.offers() if offer.version and _is_ours(offer.distribution)}
     for name in ("pyncette-prometheus", "pyncette-dashboard"):
@@ -49,7 +49,7 @@ def _release(version: str) -> Sequence[str]:
 
 
 def differing_workers(workers: Sequence[Worker]) -> str | None:
-    """That workers which are alive run different versions; None if they don't."""
+    """A warning if live workers run different versions; None if they don't."""
     versions = Counter(worker.version for worker in workers if worker.alive)
     if len(versions) < 2:
         return None
@@ -58,7 +58,7 @@ def differing_workers(workers: Sequence[Worker]) -> str | None:
 
 
 async def short_leases(app_context: PyncetteContext) -> Sequence[str]:
-    """Tasks whose usual run takes nearly as long as their lease, or longer, by what the history has of them."""
+    """Tasks whose usual run takes nearly as long as their lease, or longer, according to their history."""
     found = []
     for task in [task for task in app_context.tasks if _can_be_taken_over(task)][:_TASKS]:
         try:
@@ -66,7 +66,7 @@ async def short_leases(app_context: PyncetteContext) -> Sequence[str]:
         except TransientRepositoryError:
             raise
         except RepositoryError:
-            break  # it keeps no history
+            break  # the task keeps no history
         durations = [run.duration.total_seconds() for run in page.runs if run.duration is not None]
         if not durations:
             continue

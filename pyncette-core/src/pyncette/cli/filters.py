@@ -1,4 +1,4 @@
-"""Which rows of a template a command is about: all, or those of a state, of names that begin alike, or that are overdue."""
+"""Filters, which select rows of a template by state, by prefix, or if they are overdue."""
 
 import argparse
 from collections.abc import AsyncIterator, Sequence
@@ -29,32 +29,32 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def instance_of(row: Row) -> str:
-    """The name of the instance that ``row`` is, or is an extra run of."""
+    """The name of the instance that ``row`` stores, or of which it is an extra run."""
     return (origin_of(row.schedule) if is_extra(row) else None) or row.key.name
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What the arguments of a command ask for."""
+    """The filters in the arguments of a command."""
 
     states: Sequence[str] = ()
     prefix: str = ""
     overdue: bool = False
-    #: Whether extra runs are meant, instances, or (None) both.
+    #: True: extra runs; False: instances; None: both.
     extra: bool | None = None
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, extra: bool | None = False) -> "Filter":
-        """``extra``: the default if no option concerns extra runs."""
+        """``extra`` is the default if no option concerns extra runs."""
         return cls(arguments.state or (), arguments.prefix or "", arguments.overdue, True if arguments.extra else extra)
 
     @property
     def given(self) -> bool:
-        """Whether something was asked for."""
+        """Whether any filter is given."""
         return bool(self.states or self.prefix or self.overdue or self.extra)
 
     def partitions(self, group: Group) -> Sequence[str]:
-        """Where rows of ``group`` are that may be meant."""
+        """The partitions with rows of ``group`` that may match."""
         if group.kind != "static":
             return group.partitions
         return [partitions.extra_runs(group.name)] if self.extra is not False else []
@@ -70,7 +70,7 @@ class Filter:
         return (not self.states or state in self.states) and (not self.overdue or state in ("due", "lease-expired"))
 
     async def rows(self, app_context: PyncetteContext, group: Group, limit: int) -> AsyncIterator[Row]:
-        """The rows of ``group`` that are meant, ``limit`` at most unless that is 0."""
+        """The matching rows of ``group``, at most ``limit`` unless that is 0."""
         count = 0
         async for rows in self.batches(app_context, group, limit=min(limit, _PAGE) or _PAGE):
             for row in rows:
@@ -80,7 +80,7 @@ class Filter:
                     return
 
     async def batches(self, app_context: PyncetteContext, group: Group, *, limit: int = 1000) -> AsyncIterator[Sequence[Row]]:
-        """The rows of ``group`` that are meant, as many at a time as a store gives at once; empty ones, too."""
+        """The matching rows of ``group``, page by page; a page may be empty."""
         for partition in self.partitions(group):
             async for rows in pages(app_context.repository, partition, limit=limit):
                 now = app_context.clock.now()

@@ -15,9 +15,9 @@ __all__ = ["load_app"]
 
 
 def load_app(target: str | None, url: str | None = None) -> Pyncette:
-    """Import the application that ``target`` names, and have it use the store at ``url`` if there is one; None: an empty application.
+    """Import the application that ``target`` names (None: an empty application), and set its store if there is a ``url``.
 
-    Raises ConfigurationError if there is no such application, or what the import raises.
+    Raises ConfigurationError if there is no such application, and any error of the import.
     """
     app = Pyncette() if target is None else _load(target)
     if url is not None:
@@ -26,7 +26,7 @@ def load_app(target: str | None, url: str | None = None) -> Pyncette:
 
 
 def _load(target: str) -> Pyncette:
-    if "://" in target:  # which may have a password
+    if "://" in target:  # it may contain a password
         raise ConfigurationError(
             "A URL is given where the app belongs; write MODULE:APP or FILE.py:APP, and pass the URL with --url"
         )
@@ -57,14 +57,14 @@ def _load(target: str) -> Pyncette:
 
 
 def _load_module(name: str) -> ModuleType:
-    # A console script has its own directory there instead, unlike `python -m`.
+    # A console script has its own directory there, unlike `python -m`.
     _add_to_path(Path.cwd())
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigurationError(f"{name!r} is neither the name of a module nor of a .py file; write MODULE:APP or FILE.py:APP")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # Unless it is a module that the application needs.
+        # unless the application itself needs the missing module
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             hint = (
                 f"; did you mean {name}.py?" if Path(f"{name}.py").exists() else f" in {Path.cwd()} or among the installed packages"
@@ -77,7 +77,7 @@ def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigurationError(f"There is no file {path}, relative to {Path.cwd()}")
     _add_to_path(path.resolve().parent)
-    # Under the name by which it can be imported, so that other processes find its functions; but never in the place of another.
+    # Register it under its importable name, so that other processes find its functions, but never replace another module.
     name = path.stem if path.stem not in sys.modules else f"pyncette_app_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None

@@ -1,4 +1,4 @@
-"""Where the log of ``pyncette run`` goes, and what a line of it looks like."""
+"""The log of ``pyncette run``: its destination and format."""
 
 import json
 import logging
@@ -17,16 +17,16 @@ _TEXT_OF_SEVERAL = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)
 
 
 def configure(level: str | None, style: str | None, *, several: bool) -> None:
-    """Log to standard output; what the application has set up itself is replaced only if one of the two is given.
+    """Log to standard output. The application's own logging is replaced only if one of the options is given.
 
     :param style: ``text`` or ``json``.
-    :param several: lines of several processes meet in one place, so each says whose it is.
+    :param several: several processes log to the same place, so each line names its process.
     """
     configure_logging(level, handlers=[handler(style, several=several)], force=bool(level or style))
 
 
 def handler(style: str | None, *, several: bool) -> logging.Handler:
-    """What writes such lines; the parameters are those of :func:`configure`."""
+    """The handler; the parameters are those of :func:`configure`."""
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(RunFields())
     handler.setFormatter(_JSON() if style == "json" else _Text(_TEXT_OF_SEVERAL if several else _TEXT))
@@ -34,13 +34,13 @@ def handler(style: str | None, *, several: bool) -> logging.Handler:
 
 
 class _Text(logging.Formatter):
-    """One line, and below it, indented, what belongs to it: whatever a name or an error contains, it can't pass for a line of its own."""
+    """A line, with further lines of the same record indented: no text in a name or an error can pass for a separate record."""
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = record.getMessage()
         record.asctime = self.formatTime(record, self.datefmt)
         lines = [printable(self.formatMessage(record))]
-        # Not what the record keeps of it, as the base class does: other handlers have it from there, or put it there.
+        # Don't cache the traceback in the record, as the base class does, because other handlers share the record.
         if record.exc_info:
             lines.append(_indented(self.formatException(record.exc_info)))
         if record.stack_info:
@@ -49,12 +49,12 @@ class _Text(logging.Formatter):
 
 
 def _indented(text: str) -> str:
-    # By line feeds alone: what else ends a line is escaped.
+    # Split at line feeds only: other line ends are escaped.
     return textwrap.indent("\n".join(map(printable, text.split("\n"))), "  ")
 
 
 class _JSON(logging.Formatter):
-    """One object a line: what all have, and below it what a record has as fields of its own, such as the run that it is about."""
+    """A JSON object per line: the fields of all records, and those of this one, such as the run that it is about."""
 
     def format(self, record: logging.LogRecord) -> str:
         values = {

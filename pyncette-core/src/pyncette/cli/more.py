@@ -1,6 +1,6 @@
 """Commands that other distributions add, through the entry-point group ``pyncette.commands``.
 
-An entry point is a function that is given an ``Add`` and adds one command with it, under the name of the entry point.
+An entry point is a function that receives an ``Add`` and adds one command with it, named like the entry point.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pyncette.errors import ConfigurationError
 __all__ = ["add_more"]
 
 _GROUP = "pyncette.commands"
-#: Commands in other distributions: what each does, and what to install.
+#: Commands in other distributions: a description, and the package to install.
 _KNOWN = {"dashboard": ("inspect and control an application in a browser", "pyncette-dashboard[server]")}
 
 
@@ -23,7 +23,7 @@ def add_more(add: Add) -> None:
     for _, point in sorted(found.items()):
         try:
             add_command = point.load()
-        except Exception as error:  # a broken distribution must not take the other commands with it
+        except Exception as error:  # a broken distribution must not break the other commands
             _add_refusal(add, point.name, "not available", f"The command {point.name!r} can't be loaded: {error}")
         else:
             add_command(add)

@@ -1,7 +1,7 @@
-"""What commands print: a table for people, or one JSON object a line for programs.
+"""The output of commands: a table for people, or one JSON object per line for programs.
 
-Names, schedules and errors come from everyone who schedules tasks, and rows from everyone who can write to the store. So whatever is printed goes
-through :func:`say`, which lets nothing pass that moves a cursor, changes colours, hides, or turns text around. JSON has escapes of its own.
+Names, schedules and errors come from anybody who schedules tasks, and rows from anybody who can write to the store. So all output goes
+through :func:`say`, which escapes characters that move the cursor, change colours, or hide or reverse text. JSON has its own escapes.
 """
 
 import json
@@ -15,12 +15,12 @@ from typing import Any, TextIO
 __all__ = ["OutputError", "flush", "note", "print_json", "print_pairs", "print_table", "printable", "say", "write_line"]
 
 _GAP = "  "
-#: No column of a table is cut below this, however narrow the terminal.
+#: The minimum width of a column, however narrow the terminal.
 _NARROWEST = 6
 _LINE_ENDS = re.compile(r"\s*\n\s*")
-#: Characters that take no room, or look like a blank, without being control characters: names that differ in them alone look alike.
+#: Invisible characters and look-alikes of blanks that are not control characters: without escapes, different names could look the same.
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
-#: More combining marks than any script puts on one letter reach over the lines above and below.
+#: More combining marks than any script puts on one letter, which would cover the lines above and below.
 _TOO_HIGH = 4
 
 
@@ -29,7 +29,7 @@ class OutputError(Exception):
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"The result can't be written: {error.strerror or error}")
-        #: The reader has closed the pipe.
+        #: Whether the reader has closed the pipe.
         self.enough: bool = isinstance(error, BrokenPipeError)
 
 
@@ -39,17 +39,17 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def note(text: str) -> None:
-    """Say something that is not part of the result."""
+    """Print a message that is not part of the result."""
     say(f"pyncette: {_LINE_ENDS.sub(' ', text.strip())}", sys.stderr)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """One object, on a line of its own, in ASCII. What JSON has no type for is printed as text."""
+    """Print one object on one line, in ASCII. Values without a JSON type are printed as text."""
     write_line(json.dumps(values, default=str, allow_nan=False), sys.stdout)
 
 
 def print_pairs(values: Mapping[str, object]) -> None:
-    """Names and values, one pair a line; nothing is cut. None is left out."""
+    """Print names and values, one pair per line, in full. None is left out."""
     width = max(map(len, values))
     for name, value in values.items():
         if value is not None:
@@ -57,7 +57,7 @@ def print_pairs(values: Mapping[str, object]) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table, cut to the width of the terminal; in full if the output is not a terminal."""
+    """Print a table, cut to the width of the terminal, or in full if the output is not a terminal."""
     cells = [[heading.upper() for heading in headings]]
     cells += [["" if value is None else printable(str(value)) for value in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
@@ -69,7 +69,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
 
 
 def flush() -> None:
-    """Have everything written."""
+    """Flush the output."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -77,7 +77,7 @@ def flush() -> None:
 
 
 def write_line(line: str, stream: TextIO) -> None:
-    """Write what is sure to be fit for it; raises :class:`OutputError` if nobody can take it."""
+    """Write escaped text; raises :class:`OutputError` if it can't be written."""
     try:
         stream.write(f"{line}\n")
     except OSError as error:
@@ -85,7 +85,7 @@ def write_line(line: str, stream: TextIO) -> None:
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, with what a terminal would obey, hide or reorder escaped. Doing it twice changes nothing."""
+    """``text`` on one line, with everything escaped that a terminal would obey, hide or reorder. Idempotent."""
     if text.isascii() and text.isprintable():
         return text
     shown = []
@@ -123,7 +123,7 @@ def _pad(text: str, width: int) -> str:
 
 
 def _width(text: str) -> int:
-    """How many columns of a terminal ``text`` takes."""
+    """The width of ``text`` on a terminal, in columns."""
     if text.isascii():
         return len(text)
     return sum(0 if _is_mark(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)

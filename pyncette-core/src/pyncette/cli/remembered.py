@@ -1,4 +1,4 @@
-"""What ``pyncette list`` and ``show`` tell of the last run of a task, of what is to follow a failed one, and of a pause."""
+"""What ``pyncette list`` and ``show`` print about the last run of a task, its next retry, and a pause."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,7 +13,7 @@ __all__ = ["last_of", "remembered", "shown", "state_in_words", "told"]
 
 
 def remembered(row: Row) -> dict[str, Any]:
-    """For JSON: the last run, failures in a row, what was skipped since, the next retry, and the note of a pause; None for what there is not."""
+    """For JSON: the last run, failures in a row, skipped occurrences, the next retry, and the note of a pause; None where there is none."""
     memo = Memo.read(row.memo)
     run, note = memo.last_run, memo.note if row.state is State.PAUSED else None
     return {
@@ -37,7 +37,7 @@ def remembered(row: Row) -> dict[str, Any]:
 
 
 def state_in_words(values: Mapping[str, Any]) -> str:
-    """The state for people, from what :func:`remembered` and the state's own name tell: with the time of a retry, and who paused why."""
+    """The state for people, with the time of the retry, and who paused the task and why."""
     if values["state"] == "retrying":
         return f"retries at {shown(values['retries_at'])}"
     if values["state"] == "paused" and (note := values["note"]) is not None:
@@ -47,7 +47,7 @@ def state_in_words(values: Mapping[str, Any]) -> str:
 
 
 def last_of(values: Mapping[str, Any]) -> str | None:
-    """When the last run was, and how it ended, for a table."""
+    """For a table: when the last run was, and how it ended."""
     run, failures = values.get("last_run"), values.get("failures", 0)
     if run is None:
         return None
@@ -78,5 +78,5 @@ def told(values: Mapping[str, Any], schedule: str) -> dict[str, Any]:
 
 
 def shown(instant: str | None) -> str | None:
-    """A time of JSON as people read it."""
+    """A JSON time, formatted for people."""
     return None if instant is None else datetime.fromisoformat(instant).isoformat(sep=" ", timespec="seconds")

@@ -1,4 +1,4 @@
-"""The options of ``pyncette reschedule`` that say when an instance is to run."""
+"""The options of ``pyncette reschedule`` for the new schedule."""
 
 import argparse
 import re
@@ -27,7 +27,7 @@ def add_schedule_options(parser: argparse.ArgumentParser) -> None:
 
 
 def schedule_options(arguments: argparse.Namespace, now: datetime) -> dict[str, Any]:
-    """What is given, as ``reschedule_task()`` takes it."""
+    """The given options, as arguments of ``reschedule_task()``."""
     local = zone(arguments.timezone or "UTC")
 
     def instant(moment: Moment | None) -> datetime | None:

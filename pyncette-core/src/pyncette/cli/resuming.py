@@ -1,4 +1,4 @@
-"""Pausing and resuming rows by the hundred, and what a resumption catches up."""
+"""Pausing and resuming many rows, and which occurrences a resumption catches up on."""
 
 import argparse
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +18,7 @@ __all__ = ["add_catch_up", "catch_up_of", "changer"]
 def changer(
     app_context: PyncetteContext, group: Group, done: str, arguments: argparse.Namespace
 ) -> Callable[[Sequence[Row]], Awaitable[int]]:
-    """What pauses, resumes or retries the rows of ``group`` that filters have met, and says how many."""
+    """A function that pauses, resumes or retries matching rows of ``group``, and returns how many it changed."""
     repository = app_context.repository
     if not isinstance(repository, SupportsPause):
         raise RepositoryError(f"{type(repository).__name__} can't pause tasks")

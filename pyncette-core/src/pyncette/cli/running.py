@@ -17,7 +17,7 @@ from pyncette.signals import request_end
 
 __all__ = ["run"]
 
-#: A pipe takes as much at once, also if nobody reads it.
+#: A pipe accepts this much at once, even if nobody reads it.
 _MAX_REPORT_BYTES = 4096
 
 
@@ -58,7 +58,7 @@ def _run_several(app: Pyncette, arguments: argparse.Namespace) -> int:
     if os.name == "nt":
         raise ConfigurationError("--processes needs signals that Windows does not have; start the command several times instead")
     asyncio.run(_open_once(app))
-    # Not -m alone: that would look for the package in the current directory first.
+    # Not with -m alone, which would look for the package in the current directory first.
     command = [sys.executable, "-P", "-m", "pyncette", "run", arguments.app]
     for option in ("url", "log_level", "log_format"):
         value = getattr(arguments, option)
@@ -70,7 +70,7 @@ def _run_several(app: Pyncette, arguments: argparse.Namespace) -> int:
 
 
 async def _open_once(app: Pyncette) -> None:
-    """Tell a mistake in the configuration, or an unreachable store, once and at the start, instead of from each process forever."""
+    """Report a configuration error or an unreachable store once, at startup, instead of repeatedly from each process."""
     async with app.create(fixtures=False) as app_context:
         if not app_context.repository.shared:
             raise ConfigurationError(
@@ -80,11 +80,11 @@ async def _open_once(app: Pyncette) -> None:
 
 
 def _end_with_supervisor(lifeline: int) -> None:
-    """Drain when the supervisor is gone, however it ended: it holds the other end of the pipe ``lifeline``."""
+    """Drain when the supervisor is gone, however it ended: it holds the other end of the pipe ``lifeline``, which then closes."""
     os.set_inheritable(lifeline, False)
 
     def watch() -> None:
-        os.read(lifeline, 1)  # until the end of the file; nothing is ever written
+        os.read(lifeline, 1)  # blocks until the pipe closes; nothing is ever written to it
         request_end()
 
     threading.Thread(target=watch, name="pyncette-lifeline", daemon=True).start()

@@ -1,4 +1,4 @@
-"""``pyncette runs``: what has happened to a task, the newest first."""
+"""``pyncette runs``: the history of a task, newest first."""
 
 import argparse
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +16,7 @@ from pyncette.runs import RunOutcome
 
 __all__ = ["add_runs"]
 
-#: Entries that are asked for in one call.
+#: The number of entries requested in one call.
 _PAGE = 500
 
 
@@ -71,7 +71,7 @@ async def _list_runs(app: Pyncette, arguments: argparse.Namespace) -> int:
 async def _history(
     app_context: PyncetteContext, group: Group, instance: str | None, since: datetime | None, now: datetime
 ) -> AsyncIterator[RecordedRun | RecordedChange]:
-    """All entries, the newest first, no older than ``since``."""
+    """All entries since ``since``, newest first."""
     name = group.name if group.kind == "static" else instance
     token = None
     while True:

@@ -17,14 +17,14 @@ __all__ = ["STORES", "add_init"]
 
 @dataclass(frozen=True, slots=True)
 class _Store:
-    """What a project needs to know of its store."""
+    """What a new project needs for its store."""
 
     title: str
-    #: With $host for the machine that it runs on.
+    #: With $host for the host name of the server.
     url: str
-    #: The service of the compose file, indented; empty: it needs no server.
+    #: The service in the compose file, indented; empty if the store needs no server.
     service: str = ""
-    #: What else the environment of the program has to say.
+    #: Further environment variables that the program needs.
     environment: Mapping[str, str] | None = None
 
 
@@ -71,12 +71,12 @@ STORES: Mapping[str, _Store] = {
         f"""\
     image: amazon/dynamodb-local
     command: -jar DynamoDBLocal.jar -sharedDb -dbPath /home/dynamodblocal/data
-    user: root # the volume belongs to it
+    user: root # who owns the volume
     ports: ["127.0.0.1:8000:8000"]
     volumes: ["data:/home/dynamodblocal/data"]
     healthcheck: {{ test: [CMD, bash, -c, "</dev/tcp/127.0.0.1/8000"], {_HEALTHY} }}
 """,
-        # DynamoDB Local takes any, but the driver wants some.
+        # DynamoDB Local accepts any credentials, but the driver requires some.
         {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"},
     ),
 }
@@ -215,7 +215,7 @@ def _steps(directory: Path, store: _Store, name: str) -> Sequence[str]:
 
 
 def _files(name: str) -> Mapping[str, str]:
-    """What a project on a store consists of, by the names of files."""
+    """The files of a project on a store, by name."""
     store = STORES[name]
     extra = f"[{name}]" if store.service else ""
     release = ".".join(importlib.metadata.version("pyncette-core").split(".")[:2])

@@ -1,4 +1,4 @@
-"""What the store has, by the names that operators use: declared tasks, and all others."""
+"""What is in the store, grouped by the names that operators use: declared tasks, and all others."""
 
 import contextlib
 from collections import Counter
@@ -43,32 +43,32 @@ __all__ = [
     "when",
 ]
 
-#: Rows that are asked for in one call.
+#: The number of rows requested in one call.
 _PAGE = 1000
-#: More partitions than anybody has.
+#: More partitions than any template has.
 _MOST = 100_000
 _LAST = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What goes by one name."""
+    """Everything stored or declared under one name."""
 
     name: str
-    #: "static", "dynamic", "partitioned", or "unknown" for a partition that is nobody's.
+    #: "static", "dynamic", "partitioned", or "unknown" for a partition that Pyncette does not recognise.
     kind: str
-    #: What is declared; None if the application does not declare it.
+    #: The declared task; None if the application does not declare it.
     task: Task | None
-    #: Where its rows are, or would be.
+    #: The partitions of its rows, even if there are none.
     partitions: Sequence[str]
-    #: How the instances are stored; None for a static task, and for a template that the store does not know yet.
+    #: The stored layout of the instances; None for a static task, and for a template that is not stored yet.
     layout: Layout | None = None
-    #: What is stored of the layout, if the template is paused as a whole.
+    #: The row of the layout, if the template is paused as a whole.
     paused: Row | None = None
 
     @property
     def pause(self) -> str | None:
-        """Since when, by whom and why the template is paused as a whole; None if it is not."""
+        """When, by whom and why the template was paused as a whole; None if it is not paused."""
         if self.paused is None:
             return None
         note = Memo.read(self.paused.memo).note
@@ -79,16 +79,16 @@ class Group:
 
     @property
     def mismatch(self) -> str | None:
-        """What the store has it as, if that is not what is declared."""
+        """The stored kind and layout, if they differ from the declared ones."""
         differs = isinstance(self.task, Template) and self.layout not in (None, Layout.of(self.task))
         return str(self.layout) if differs else None
 
 
 @contextlib.asynccontextmanager
 async def opened(app: Pyncette, *, changing: bool = False) -> AsyncIterator[PyncetteContext]:
-    """The application with its store open; nothing is run, set up, created or compared. A store that is not there yet is empty.
+    """The application with its store open, without running, setting up, creating or comparing anything. A missing store counts as empty.
 
-    :param changing: something is to be changed, so there has to be a store that others see.
+    :param changing: the command changes something, so the store must exist and be visible to other processes.
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -96,7 +96,7 @@ async def opened(app: Pyncette, *, changing: bool = False) -> AsyncIterator[Pync
         except StoreMissingError as error:
             if changing:
                 raise
-            # Without what to do about it: starting the app is enough.
+            # Leave out the advice in the error: starting the app is enough.
             note(f"{str(error).partition('; ')[0]}; showing what is declared")
             app.use_repository("memory://")
             app_context = await stack.enter_async_context(app.create(fixtures=False, layouts="ignore"))
@@ -113,10 +113,10 @@ async def opened(app: Pyncette, *, changing: bool = False) -> AsyncIterator[Pync
 
 
 async def groups(app_context: PyncetteContext) -> Sequence[Group]:
-    """All declared tasks, in order, then all other stored ones: renamed, removed, or another application's."""
+    """All declared tasks, in order, then all other stored ones: renamed, removed, or from another application."""
     repository = app_context.repository
     occupied, nobodys = await _occupied(repository)
-    # What is stored as a fact counts; where there is none, what the rows tell.
+    # A stored layout counts; without one, derive it from the rows.
     paused = await paused_templates(repository)
     layouts = {name: _least_layout(found) for name, found in occupied.items()} | dict(await stored_layouts(repository))
 
@@ -124,7 +124,7 @@ async def groups(app_context: PyncetteContext) -> Sequence[Group]:
         layout = layouts.get(name)
         declared = () if task is None else task.all_partitions()
         stored: Sequence[str] = ()
-        # A count that is junk would be a list without end.
+        # An invalid count would produce an endless list.
         if layout is not None and not isinstance(repository, SupportsPartitions) and (layout.partition_count or 0) <= _MOST:
             stored = layout.partitions(name)
         shape = Layout.of(task) if task is not None else layout or Layout()
@@ -151,7 +151,7 @@ async def groups(app_context: PyncetteContext) -> Sequence[Group]:
 
 
 async def _occupied(repository: Repository) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
-    """The partitions that have rows: those of templates by name, and those that are nobody's."""
+    """The partitions that have rows: those of templates by name, and unknown ones."""
     found: dict[str, list[str]] = {}
     nobodys = []
     for partition in sorted(await repository.partitions()) if isinstance(repository, SupportsPartitions) else ():
@@ -169,7 +169,7 @@ def _least_layout(occupied: Sequence[str]) -> Layout:
 
 
 def find_all(known: Iterable[Group], name: str) -> Sequence[Group]:
-    """What goes by ``name``: more than one only if the store has it as something else than the application."""
+    """The groups called ``name``: more than one only if the store and the application disagree about its kind."""
     known = list(known)
     found = [group for group in known if group.name == name]
     if not found:
@@ -190,7 +190,7 @@ def _shortened(name: str) -> str:
 
 
 def find(known: Iterable[Group], name: str, *, instances: bool = False) -> Group:
-    """What goes by ``name``: what is declared, if it is. With ``instances``, what has some."""
+    """The group called ``name``, preferably the declared one. With ``instances``, one that has instances."""
     found = find_all(known, name)
     if not instances:
         return found[0]
@@ -201,7 +201,7 @@ def find(known: Iterable[Group], name: str, *, instances: bool = False) -> Group
 
 
 async def rows(repository: Repository, among: Iterable[str], limit: int = 0) -> AsyncIterator[Row]:
-    """The rows of these partitions, the first ``limit`` of them unless that is 0."""
+    """The rows of these partitions, at most ``limit`` unless that is 0."""
     left = limit
     for partition in among:
         async for page in pages(repository, partition, limit=min(left, _PAGE) if limit else _PAGE):
@@ -213,7 +213,7 @@ async def rows(repository: Repository, among: Iterable[str], limit: int = 0) -> 
 
 
 async def locate(repository: Repository, group: Group, instance: str) -> Sequence[Row]:
-    """The rows of the instance, wherever they are: the one where it belongs is the first."""
+    """The rows of the instance in all partitions; the one in its proper partition comes first."""
     among = dict.fromkeys(group.partitions)
     if isinstance(group.task, Template):
         key = group.task.key(instance)
@@ -230,14 +230,14 @@ async def locate(repository: Repository, group: Group, instance: str) -> Sequenc
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How many rows a group has."""
+    """The numbers of rows of a group."""
 
     instances: int
     due: int
     failed: int
-    #: When the first of all is ready.
+    #: When the first row becomes ready.
     ready: datetime | None
-    #: How many rows are in each state; None for a template that has too many to look at each.
+    #: The number of rows in each state; None for a template with too many rows to count.
     states: Mapping[str, int] | None = None
     #: The number of extra runs, if they were counted.
     extra: int = 0
@@ -245,20 +245,20 @@ class Totals:
 
 @dataclass(slots=True)
 class Budget:
-    """How many rows a command looks at to count their states: enough for most, few enough to take seconds."""
+    """How many rows a command reads to count their states: enough for most stores, and few enough to take seconds."""
 
     rows: int = 100_000
 
 
 async def count(app_context: PyncetteContext, group: Group, budget: Budget | None = None) -> Totals | None:
-    """None if the store can't count. With a ``budget``, states are counted as far as it goes."""
+    """None if the store can't count. With a ``budget``, states are counted until it is used up."""
     repository, now = app_context.repository, app_context.clock.now()
     if not isinstance(repository, SupportsStats):
         return None
     instances = due = failed = extra = 0
     ready: datetime | None = None
     for partition in group.partitions:
-        # Among all times, so that the first one is found even if it is not due.
+        # at the end of time, so that the first one is found even if it is not due
         stats = await repository.stats(_LAST, partition)
         instances += stats.rows
         failed += stats.failed
@@ -282,16 +282,16 @@ async def count(app_context: PyncetteContext, group: Group, budget: Budget | Non
 
 
 def describe_schedule(row: Row) -> dict[str, Any]:
-    """Schedule, time zone and time of the occurrence; what can't be understood as it is, or not at all."""
+    """Schedule, time zone and time of the occurrence; an invalid one as it is stored, or None."""
     if row.state is State.UNREADABLE:
         return {"schedule": None, "timezone": None, "next": None}
     try:
         schedule = schedules.parse(row.schedule)
-    except ScheduleError:  # that of a release to come, perhaps
+    except ScheduleError:  # perhaps from a later release
         return {"schedule": row.schedule, "timezone": None, "next": when(row.occurrence)}
     try:
         occurrence = row.occurrence.astimezone(schedule.zone)
-    except (OverflowError, ValueError):  # at either end of the calendar
+    except (OverflowError, ValueError):  # at one of the ends of the calendar
         occurrence = row.occurrence
     described = {**expressed(schedule), "next": when(occurrence)}
     if schedule.max_runs is not None:
@@ -300,7 +300,7 @@ def describe_schedule(row: Row) -> dict[str, Any]:
 
 
 def expressed(schedule: Schedule) -> dict[str, Any]:
-    """As it was written, the zone, and as a sentence."""
+    """The schedule as it was written, its zone, and the schedule as a sentence."""
     plain = schedule.plain
     if isinstance(plain, Cron | RRule):
         text = plain.expression

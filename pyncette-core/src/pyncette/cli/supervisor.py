@@ -18,22 +18,22 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: The pause before a dead process is replaced (seconds): doubled at each death in a row, up to the limit.
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 30.0
-#: A process that lived this long (seconds) did not die because of a failed start.
+#: A process that lived this long (seconds) has started successfully.
 _STEADY_AFTER = 60.0
-#: A process that is still there so long after the shutdown timeout (seconds) is killed: its own limit is a second.
+#: How long after the shutdown timeout (seconds) a process is killed. Its own limit is one second.
 _KILL_AFTER = 2.0
-#: What a process reports that was asked to end by the application itself.
+#: The report of a process whose application shut itself down.
 ENDED = "ended"
 
 
 async def supervise(command: Sequence[str], count: int, shutdown_timeout: timedelta | None) -> int:
     """Keep ``count`` processes of ``command`` running until a signal; the exit code is 0 if all ended well.
 
-    Each finds its number, from 0 on, in PYNCETTE_PROCESS, and reports through a pipe what it could not start for, or that it ended since
-    the application wanted to. In the latter case it is not replaced; in all others it is, by one of the same number. The
-    first SIGINT or SIGTERM lets all drain, the second kills them and ends this process in the way of that signal.
+    Each process finds its number, from 0 on, in PYNCETTE_PROCESS, and reports through a pipe why it could not start, or that its
+    application shut itself down. In that case it is not replaced; otherwise it is, by one with the same number. The first SIGINT or
+    SIGTERM drains all processes; the second kills them, and ends this process by that signal.
     """
-    # Its writing end closes when this process ends, also by SIGKILL, which the others then read.
+    # The writing end closes when this process ends, even by SIGKILL, and the others notice.
     lifeline, held = os.pipe()
     supervisor = _Supervisor([*command, f"--lifeline={lifeline}"], lifeline, shutdown_timeout)
     try:
@@ -70,7 +70,7 @@ class _Supervisor:
             except OSError as error:
                 what, code, report = f"Process number {number} can't be started: {error}", None, ""
             if self._draining.is_set():
-                # By SIGTERM ends one that has not come as far as draining.
+                # A process that can't drain yet ends by SIGTERM itself.
                 well = code in (0, -signal.SIGTERM)
                 logger.log(logging.INFO if well else logging.ERROR, "%s", what)
                 break
@@ -92,7 +92,7 @@ class _Supervisor:
         self._ended_well = self._ended_well and well
 
     async def _run_one(self, number: int) -> tuple[str, int, str]:
-        """One process from its start to its end: what happened to it, its exit code, its report."""
+        """Run one process; returns what happened to it, its exit code, and its report."""
         report, written = os.pipe()
         try:
             try:
@@ -102,17 +102,17 @@ class _Supervisor:
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[self._lifeline, written],
                     env={**os.environ, "PYNCETTE_PROCESS": str(number)},
-                    process_group=0,  # or Ctrl-C would reach it twice: from the terminal and from here
+                    process_group=0,  # otherwise Ctrl-C would reach it twice: from the terminal and from here
                 )
             finally:
                 os.close(written)
             self._processes.add(process)
             logger.info("Process %d (number %d) has started", process.pid, number)
-            if self._draining.is_set():  # since the signal, which did not find it
+            if self._draining.is_set():  # started after the signal
                 _kill(process, signal.SIGTERM)
             code = await process.wait()
             self._processes.discard(process)
-            os.set_blocking(report, False)  # what it has forked may hold the other end open
+            os.set_blocking(report, False)  # its child processes may hold the other end open
             try:
                 said = os.read(report, 65536).decode(errors="replace")
             except BlockingIOError:
@@ -122,7 +122,7 @@ class _Supervisor:
         return f"Process {process.pid} (number {number}) {_describe(code)}", code, said
 
     def drain(self, number: signal.Signals) -> None:
-        """Let all end; in any thread."""
+        """Drain all processes; callable from any thread."""
         self._loop.call_soon_threadsafe(self._drain, number)
 
     def _drain(self, number: signal.Signals) -> None:
@@ -139,18 +139,18 @@ class _Supervisor:
         self.kill()
 
     def kill(self) -> None:
-        """End all at once; in any thread."""
+        """Kill all processes; callable from any thread."""
         for process in list(self._processes):
             _kill(process, signal.SIGKILL)
 
 
 async def _announce(number: signal.Signals, count: int) -> None:
-    await asyncio.sleep(ONE_REQUEST)  # from then on it is true
+    await asyncio.sleep(ONE_REQUEST)  # only now is it true
     logger.info("%s: shutting down %d processes; send it again to stop immediately", number.name, count)
 
 
 def _kill(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    # Not by its own method, which may take the exit code away from the thread that waits for it.
+    # Not with its own method, which could take the exit code from the thread that waits for it.
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)

@@ -1,4 +1,4 @@
-"""``pyncette list`` and ``show``: what is declared, and what the store has of it."""
+"""``pyncette list`` and ``show``: what is declared, and what is stored."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ from pyncette.tasks import PartitionedTask, StaticTask, Task, stored_arguments
 
 __all__ = ["list_tasks", "show"]
 
-#: The states of instances that a template's line counts, besides those that are due.
+#: The states that the line of a template counts, besides due.
 _TOLD = ("scheduled", "running", "lease expired", "retrying", "paused", "failed", "unreadable")
 #: How many instances are described between checks for Ctrl-C.
 _BREATH = 1000
@@ -47,7 +47,7 @@ async def list_tasks(app: Pyncette, arguments: argparse.Namespace) -> int:
             print_json(values)
     else:
         if workers is None or not any(worker.alive for worker in workers):
-            described = [{**values, "unpolled": None} for values in described]  # one line says it of all
+            described = [{**values, "unpolled": None} for values in described]  # one line for all of them
         print_table(["task", "kind", "schedule", "next", "last", "state"], [_task_cells(each, arguments) for each in described])
         if workers is not None:
             note_nobody_alive(workers)
@@ -57,7 +57,7 @@ async def list_tasks(app: Pyncette, arguments: argparse.Namespace) -> int:
 async def _list_instances(app_context: PyncetteContext, group: Group, arguments: argparse.Namespace) -> int:
     cells: list[Sequence[object]] = []
     seen = 0
-    # One more, to know whether there are more.
+    # one more, to find out whether there are more
     async for row in Filter.of(arguments, extra=None).rows(app_context, group, arguments.limit and arguments.limit + 1):
         seen += 1
         if arguments.limit and seen > arguments.limit:
@@ -79,7 +79,7 @@ async def _list_instances(app_context: PyncetteContext, group: Group, arguments:
 
 
 async def show(app: Pyncette, arguments: argparse.Namespace) -> int:
-    """All about one task, or one instance of a template."""
+    """Show everything about a task, or an instance of a template."""
     async with opened(app) as app_context:
         known = await groups(app_context)
         group = find(known, arguments.name, instances=arguments.instance is not None)

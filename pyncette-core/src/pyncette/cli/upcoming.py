@@ -1,4 +1,4 @@
-"""``pyncette next``: what fires between two instants."""
+"""``pyncette next``: the occurrences between two instants."""
 
 import argparse
 import asyncio
@@ -24,13 +24,13 @@ from pyncette.tasks import StaticTask
 
 __all__ = ["Moment", "duration", "instant_meant", "next_occurrences", "parse_moment"]
 
-#: What stands for an instant on the command line: an instant, what a clock shows, or a time from another instant on.
+#: An instant on the command line: aware, naive (wall time), or an offset from another instant.
 Moment = datetime | timedelta
 
 _RELATIVE = re.compile(r"([+-])(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MICROSECOND = timedelta(microseconds=1)
-#: How many rows that are left out are named.
+#: How many of the rows that are left out are named.
 _EXAMPLES = 5
 #: How many lines are computed between checks for Ctrl-C.
 _BREATH = 1000
@@ -48,26 +48,26 @@ def parse_moment(text: str) -> Moment:
 
 
 def duration(number: str, unit: str) -> timedelta:
-    """``number`` seconds, minutes, hours, days or weeks, by their first letters."""
+    """``number`` seconds, minutes, hours, days or weeks; the unit is the first letter."""
     return timedelta(**{_UNITS[unit]: int(number)})
 
 
 def instant_meant(moment: Moment, since: datetime, zone: tzinfo) -> datetime:
-    """What ``moment`` is: counted from ``since`` or, of what has no offset, what the clock of ``zone`` shows then."""
+    """The instant: an offset counts from ``since``, and a naive time is wall time in ``zone``."""
     try:
         if isinstance(moment, timedelta):
             instant = since + moment
         else:
             instant = moment.astimezone(UTC) if moment.utcoffset() is not None else instant_of(moment, zone)
         for near in (instant - _MICROSECOND, instant + _MICROSECOND):
-            near.astimezone(zone)  # raises where what is around could not be shown
+            near.astimezone(zone)  # raises near the ends of the calendar
         return instant
     except (OverflowError, ValueError) as error:
         raise ConfigurationError(f"{moment} is not within the years 1 to 9999") from error
 
 
 class _Upcoming:
-    """One occurrence, ordered by time; the next one of its task follows from it."""
+    """One occurrence, ordered by time. It computes the next occurrence of its task."""
 
     __slots__ = ("at", "instance", "key", "left", "schedule", "task")
 
@@ -79,7 +79,7 @@ class _Upcoming:
         self.instance = instance
         self.schedule = schedule
         self.key = key
-        #: How many runs there will be, with this one, if that is limited.
+        #: The number of remaining runs, including this one, if it is limited.
         self.left = left
 
     def following(self) -> "_Upcoming | None":
@@ -92,7 +92,7 @@ class _Upcoming:
 
 
 async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
-    """What fires from one instant until before another, in order."""
+    """List the occurrences from one instant up to, but not including, another, in order."""
     zone: tzinfo = arguments.timezone
     async with opened(app) as app_context:
         now = app_context.clock.now()
@@ -100,13 +100,13 @@ async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
         end = instant_meant(arguments.end, start, zone)
         if end < start:
             raise ConfigurationError(f"--to is {end}, before --from, which is {start}; swap them")
-        keep = arguments.limit + 1 if arguments.limit else None  # one more, to know whether there are more
+        keep = arguments.limit + 1 if arguments.limit else None  # one more, to find out whether there are more
         heap: list[_Upcoming] = []
         async for first in _firsts(app_context, arguments, start, now):
             if first.at < end:
                 heapq.heappush(heap, first)
                 if keep is not None and len(heap) > 2 * keep:
-                    heap = heapq.nsmallest(keep, heap)  # sorted, and so a heap; what is left out comes too late in any case
+                    heap = heapq.nsmallest(keep, heap)  # a sorted list is a heap; the occurrences left out come too late anyway
     fired: list[_Upcoming] = []
     last: set[int] = set()
     while heap and len(fired) != keep:
@@ -128,7 +128,7 @@ async def next_occurrences(app: Pyncette, arguments: argparse.Namespace) -> int:
             print_json(_described(each, zone, number in last) | said)
     else:
         cells = [_cells(each, zone, number in last) for number, each in enumerate(shown, 1)]
-        # Where nothing is spread and nothing ends, there is nothing to say of it.
+        # Without jitter and end, there is nothing to add.
         columns = 4 if not any(row[4] for row in cells) else 5
         headings = ["at", "day", "task", "instance", "note"][:columns]
         words = [[in_words(each.schedule)] if arguments.words else [] for each in shown]
@@ -164,7 +164,7 @@ def _cells(upcoming: _Upcoming, zone: tzinfo, last: bool) -> tuple[str | None, .
 async def _firsts(
     app_context: PyncetteContext, arguments: argparse.Namespace, start: datetime, now: datetime
 ) -> AsyncIterator[_Upcoming]:
-    """The first occurrence from ``start`` on of each task or instance that is asked for."""
+    """The first occurrence from ``start`` on of each requested task or instance."""
     known = await groups(app_context)
     if arguments.name is None:
         asked = [group for group in known if group.task is not None]
@@ -203,7 +203,7 @@ async def _firsts(
             if upcoming is not None:
                 yield upcoming
         if missing and isinstance(group.task, StaticTask) and group.task.enabled:
-            # As if the app were started now.
+            # as if the app started now
             first = _after(group.task.schedule.first, max(now, start - _MICROSECOND))
             if first is not None:
                 yield _Upcoming(first, group.name, None, group.task.schedule, group.task.key)

@@ -1,4 +1,4 @@
-"""``pyncette pause``, ``resume``, ``trigger``, ``backfill``, ``retry`` and ``reschedule``: what operators have done to tasks."""
+"""``pyncette pause``, ``resume``, ``trigger``, ``backfill``, ``retry`` and ``reschedule``."""
 
 import argparse
 import getpass
@@ -28,10 +28,10 @@ _INTERVAL = re.compile(r"(\d{1,9})([smhdw])")
 
 
 def who() -> str:
-    """Who gives the command, unless it says so itself."""
+    """The default for ``--by``: who gives the command."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # a user without a name, as in some containers
+    except (OSError, KeyError):  # a user without a name, for example in a container
         user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return f"{user}@{socket.gethostname()}"
 
@@ -141,7 +141,7 @@ def _add_bulk(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only show them")
 
 
-# --- what is meant ------------------------------------------------------------------------------------------------------
+# --- arguments ----------------------------------------------------------------------------------------------------------
 
 
 async def _declared(app_context: PyncetteContext, arguments: argparse.Namespace) -> tuple[Group, Task]:
@@ -158,7 +158,7 @@ async def _declared(app_context: PyncetteContext, arguments: argparse.Namespace)
 
 
 def _named(group: Group, task: Task, arguments: argparse.Namespace) -> tuple[Task, str | None]:
-    """The arguments of a call that is about one row."""
+    """The arguments of a call that concerns one row."""
     if isinstance(task, Template) and arguments.instance is None:
         raise ConfigurationError(f"{group.name!r} is a template; name one of its instances as well")
     return task, arguments.instance

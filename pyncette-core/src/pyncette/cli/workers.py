@@ -21,13 +21,13 @@ _SHOWN = 10
 
 
 async def list_workers(app: Pyncette, arguments: argparse.Namespace) -> int:
-    """All processes that run tasks, or all about one of them."""
+    """List all processes that run tasks, or show everything about one of them."""
     async with opened(app) as app_context:
         now = app_context.clock.now()
         found = await app_context.list_workers()
         lacking = {task.name: why for task in app_context.tasks if (why := unpolled(task, found)) is not None}
     if arguments.worker is not None:
-        # By the whole id, or by the part of it that people know.
+        # by the whole id, or by the part that people know
         found = [worker for worker in found if arguments.worker in (worker.id, worker.host, str(worker.pid))]
         if not found:
             raise ConfigurationError(f"The store has no worker {arguments.worker!r}; list all with: pyncette workers")
@@ -60,12 +60,12 @@ async def list_workers(app: Pyncette, arguments: argparse.Namespace) -> int:
 
 
 async def workers_of(app_context: PyncetteContext) -> Sequence[Worker] | None:
-    """All workers; None where nobody but the process that runs the tasks can see its store."""
+    """All workers; None if only the process that runs the tasks can see its store."""
     return await app_context.list_workers() if app_context.repository.shared else None
 
 
 def unpolled(task: Task, workers: Sequence[Worker]) -> str | None:
-    """What of an enabled task no living worker polls, in words; None if nothing lacks, or it is disabled here."""
+    """Which part of an enabled task no live worker polls, in words; None if all is polled, or the task is disabled here."""
     if not task.enabled:
         return None
     if not any(worker.can_run(task.name) for worker in workers):
@@ -80,7 +80,7 @@ def unpolled(task: Task, workers: Sequence[Worker]) -> str | None:
 
 
 def note_nobody_alive(workers: Sequence[Worker]) -> None:
-    """Say so, if that is the case."""
+    """Print a message if no worker is alive."""
     if not any(worker.alive for worker in workers):
         note("no worker is alive, so nothing runs; start one with: pyncette run APP")
 

@@ -1,6 +1,6 @@
 """Everything that a process can do with tasks except run them: schedule, look up, list, pause, remove.
 
-No engine: all that a web process needs. ``base`` knows which row is meant; each further module has the calls of one kind.
+It contains no engine, so it is all that a web process needs. ``base`` finds rows; each other module has one kind of call.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What all calls of a client share: an open store, what time it is there, and which row a task and a name mean."""
+"""What all calls of a client share: the open store, its clock, and how a task and a name lead to a row."""
 
 import asyncio
 import logging
@@ -40,18 +40,18 @@ class Opened:
         self.repository = repository
         #: The clock of the process, aligned with the store's.
         self.clock = clock
-        #: All that the application had declared when this was made, in order.
+        #: All tasks that were declared when this client was created, in order.
         self.tasks: tuple[Task, ...] = tuple(tasks)
         self._tasks = {id(task) for task in tasks}
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._aligning: asyncio.Task[None] | None = None
-        # Once, because checking for the methods of a protocol costs more than everything else in a call.
+        # Check once: checking for the methods of a protocol costs more than the rest of a call.
         self._server_time = repository.server_time if isinstance(repository, SupportsServerTime) else None
         self._announcer = Announcer(repository, clock, poll_interval)
 
     def _announce(self, partition: str, ready_at: datetime, count: int = 1) -> None:
-        """``count`` rows of ``partition`` are stored, and the first is ready at ``ready_at``: for those who run them, here or elsewhere."""
+        """Called after ``count`` rows of ``partition`` were stored, the first of which is ready at ``ready_at``, to wake workers."""
         self._announcer.announce(partition, ready_at)
 
     def _key(self, task: Task | TaskInstance, instance_name: str | None, extra_run: str | None = None) -> Key:
@@ -68,7 +68,7 @@ class Opened:
         return template.key(name)
 
     def _instance(self, task: Task | TaskInstance, instance_name: str | None) -> tuple[Template, str]:
-        """The template and the name of an instance, which is given by both, or as what ``context.task`` is in its body."""
+        """The template and the name of an instance, given separately, or as the ``context.task`` of its body."""
         template = self._template(task.template if isinstance(task, TaskInstance) else task)
         if not isinstance(task, TaskInstance):
             if instance_name is None:
@@ -81,7 +81,7 @@ class Opened:
         return template, task.name
 
     async def _now(self) -> datetime:
-        """The time of the store: asked for if it is long since, as nobody else may in a process that only schedules."""
+        """The store's time. Reads its clock if that was long ago, because in a process that only schedules nobody else does."""
         self._check_open()
         if self._server_time is not None and self.clock.aligned_for > _ALIGN_AFTER:
             if self._aligning is None or self._aligning.done():
@@ -105,7 +105,7 @@ class Opened:
         await remember(self.repository, key, self.clock.now(), owner.history, action, by, **more)
 
     def _check_open(self) -> None:
-        """Raise PyncetteError if the store is closed, or was opened in another event loop: its connections work in no other."""
+        """Raise PyncetteError if the store is closed, or was opened in another event loop, where its connections don't work."""
         if self._closed:
             raise PyncetteError(
                 "The store was closed at the end of the `async with` that opened it; make this call within that block"

@@ -1,4 +1,4 @@
-"""Changing what is stored of a task, whatever its schedule: pausing and resuming."""
+"""Pausing and resuming."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +17,7 @@ __all__ = ["Changing", "at_resumption", "memo_of_pause", "memo_of_resumption", "
 
 
 class Changing(Opened):
-    """The calls that change what is stored already."""
+    """The calls that pause and resume."""
 
     async def pause_task(
         self,
@@ -78,7 +78,7 @@ class Changing(Opened):
 
 
 def memo_of_pause(row: Row, note: str | None, by: str | None, now: datetime) -> str:
-    """The memo of ``row`` while it is paused."""
+    """The memo that ``row`` has while it is paused."""
     memo = Memo.read(row.memo)
     if row.locked_until is not None and row.state is State.SCHEDULED and _counts_runs(row):
         memo = memo.running(row.occurrence, row.revision)
@@ -86,7 +86,7 @@ def memo_of_pause(row: Row, note: str | None, by: str | None, now: datetime) -> 
 
 
 def memo_of_resumption(row: Row, now: datetime, how: CatchUp) -> str:
-    """What is remembered of the paused ``row`` when it is resumed, and catches up ``how`` what passed until ``now``."""
+    """The memo of the paused ``row`` when it is resumed at ``now``; ``how`` says which missed occurrences run."""
     memo = Memo.read(row.memo).resumed(max(0, row.attempt - (row.locked_until is not None)), row.occurrence)
     return replace(memo, since=(now, how.value)).text()
 
@@ -107,5 +107,5 @@ def _counts_runs(row: Row) -> bool:
 
 
 def names(task: Task | TaskInstance, key: Key) -> tuple[str, str | None]:
-    """What goes into the audit log of the row ``key``: the task, and the instance if it is one."""
+    """The names of the row ``key`` in the audit log: the task, and the instance if there is one."""
     return task.template.name, None if isinstance(task, StaticTask) else key.name

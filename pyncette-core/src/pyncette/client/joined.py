@@ -1,4 +1,4 @@
-"""What is different for a client whose calls are part of a transaction of the user's."""
+"""A client whose calls are part of a user's transaction."""
 
 import asyncio
 import functools
@@ -30,7 +30,7 @@ _MARKS: "WeakKeyDictionary[Repository, int | None]" = WeakKeyDictionary()
 
 
 class Ask(Protocol):
-    """Calls a function on the client outside of the transaction, in the event loop that it lives in."""
+    """Calls a function with the client outside the transaction, in the event loop of that client."""
 
     async def __call__(self, function: Callable[[Opened], Coroutine[Any, Any, _T]]) -> _T: ...
 
@@ -38,8 +38,8 @@ class Ask(Protocol):
 class Joined(Opened):
     """The client ``outside``, but with ``repository``, which is joined to a transaction.
 
-    Nobody is told of what is stored before it is committed. Others hear of it with the commit, where the store tells hints. Where it does not, the
-    engine of this process looks when the transaction has ended.
+    Workers learn nothing before the commit. If the store sends hints, they arrive with the commit; otherwise the engine of this process
+    polls when the transaction has ended.
     """
 
     def __init__(self, outside: Opened, repository: Repository, ask: Ask) -> None:
@@ -48,12 +48,12 @@ class Joined(Opened):
         self._outside = outside
         self._ask = ask
         self._blocking: bool = getattr(repository, "blocking", False)
-        #: Whether it is known to be the database of the tasks; a store may have checked that itself.
+        #: Whether the connection is known to lead to the database of the tasks; a store may check that itself.
         self._checked: bool = getattr(repository, "in_same_database", False)
         self._in_transaction: Callable[[], bool] | None = getattr(repository, "in_transaction", None)
         if self._blocking or isinstance(outside.repository, SupportsWakeUp):
             self._in_transaction = None
-        #: The hints to send when the transaction has ended, and the task that waits for that.
+        #: The hints to send when the transaction has ended, and the task that waits for its end.
         self._ready: dict[str, datetime] = {}
         self._waiting: asyncio.Task[None] | None = None
 
@@ -64,7 +64,7 @@ class Joined(Opened):
                 self._waiting = asyncio.create_task(self._announce_at_end(self._in_transaction), name="pyncette-transaction")
 
     async def _announce_at_end(self, in_transaction: Callable[[], bool]) -> None:
-        """No driver says when a transaction ends, but each knows whether it is in one. A look that was for nothing does no harm."""
+        """Wait for the end of the transaction. No driver reports it, but each knows whether a transaction is open. An extra poll does no harm."""
         pauses = Backoff(_FIRST_LOOK, _LAST_LOOK)
         until = self.clock.monotonic() + _LONGEST
         while in_transaction() and self.clock.monotonic() < until:  # noqa: ASYNC110 - there is no event to wait for
@@ -79,15 +79,15 @@ class Joined(Opened):
             self._outside._check_open()
 
     async def _now(self) -> datetime:
-        """The time of the store, asked for before each call that writes; before the first, whether it is the store at all.
+        """The store's time, read before each call that writes. The first time, also check that the connection leads to the same database.
 
-        The row that says how the first template is laid out has got its token from a clock, and keeps it. So it is a mark of the database, which
-        its replicas have, and others have not.
+        The layout row of the first template has a token that came from a clock and never changes. So it identifies the database: replicas have
+        the same token, and other databases don't.
         """
         template = next((task for task in self.tasks if isinstance(task, Template)), None)
         if template is not None and not self._checked:
             key = Key(partitions.LAYOUTS, template.name)
-            # In this order: once our rows are locked here, a call outside might have to wait for one that waits for them.
+            # In this order: once rows are locked here, a call outside might wait for a call that waits for these locks.
             known = await self._ask(functools.partial(_known_mark, key=key, anew=False))
             found = await _mark(self.repository, key)
             if found != known and found != await self._ask(functools.partial(_known_mark, key=key, anew=True)):
@@ -100,7 +100,7 @@ class Joined(Opened):
 
 
 class _Registrar:
-    """Registers at once, and alone: what others register has no part in the transaction."""
+    """Registers immediately and separately, because registrations of others must not join the transaction."""
 
     def __init__(self, repository: Repository, clock: AlignedClock, announce: Callable[[str, datetime], None]) -> None:
         self._repository = repository
@@ -114,11 +114,11 @@ class _Registrar:
                 self._announce(registration.key.partition, registration.target.execute_after)
 
     async def close(self) -> None:
-        """Nothing waits."""
+        """Does nothing: no registration ever waits."""
 
 
 def repository_within(repository: Repository, connection: object, *, blocking: bool) -> Repository:
-    """``repository`` on the user's ``connection``, which has to be a synchronous one if ``blocking``.
+    """``repository`` on the user's ``connection``, which must be synchronous if ``blocking``.
 
     Raises RepositoryError if the store has no transactions, ConfigurationError if the connection is of the wrong kind.
     """
@@ -137,15 +137,15 @@ def repository_within(repository: Repository, connection: object, *, blocking: b
 
 
 async def asked(client: Opened, function: Callable[[Opened], Coroutine[Any, Any, _T]]) -> _T:
-    """How a client is asked in its own event loop."""
+    """How to call a client in its own event loop."""
     return await function(client)
 
 
 def driven(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """The result of a coroutine that awaits nothing but synchronous calls, without an event loop."""
+    """Run a coroutine that awaits only synchronous calls, without an event loop; returns its result."""
     try:
         while coroutine.send(None) is None:
-            pass  # it gives others their turn: there are none
+            pass  # a turn for other coroutines, of which there are none
     except StopIteration as ended:
         result: _T = ended.value
         return result

@@ -15,21 +15,21 @@ from pyncette.workers import Worker, stored_workers
 
 __all__ = ["Looking", "TaskPage"]
 
-#: The number of a partition, and what a store gave, which is no longer than the longest name is in hexadecimal.
+#: The number of a partition and the store's token, which is no longer than the longest name in hexadecimal.
 _TOKEN = re.compile(r"([0-9]{1,9}):([^\0\ud800-\udfff]{0,2000})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPage:
-    """A part of the instances of a template."""
+    """One page of the instances of a template."""
 
     tasks: Sequence[ScheduledTask]
-    #: To be passed to the next call; None on the last page.
+    #: Pass this to the next call; None on the last page.
     continuation_token: str | None
 
 
 class Looking(Opened):
-    """The calls that look."""
+    """The calls that read."""
 
     async def get_task(
         self, task: Task | TaskInstance, instance_name: str | None = None, *, extra_run: str | None = None

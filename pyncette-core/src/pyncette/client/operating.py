@@ -143,7 +143,7 @@ class Operating(Scheduling, Changing):
         """
         note, by, template = check_by(note, "note"), check_by(by), self._template(task)
         pausable = self._pausable()
-        await agree_on_layouts(self.repository, self.clock, [template])  # a layout that nobody has decided on can't be paused
+        await agree_on_layouts(self.repository, self.clock, [template])  # a layout that is not decided yet can't be paused
         key = Key(partitions.LAYOUTS, template.name)
         [row] = await self.repository.get([key])
         now = await self._now()

@@ -1,4 +1,4 @@
-"""Reading what has happened: the runs of a task, and the changes to it."""
+"""Reading the history: the runs of a task, and changes to it."""
 
 from pyncette.checks import check_count
 from pyncette.client.base import Opened
@@ -9,7 +9,7 @@ __all__ = ["Remembering"]
 
 
 class Remembering(Opened):
-    """The calls that look back."""
+    """The calls that read the history."""
 
     async def list_runs(
         self,

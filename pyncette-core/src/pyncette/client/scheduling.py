@@ -20,7 +20,7 @@ __all__ = ["Scheduling"]
 
 _INSTANCE_OPTIONS = (*(each.name for each in fields(Instance) if each.name not in ("name", "args")), "force", "by")
 _OF_THE_TEMPLATE = dict.fromkeys(TEMPLATE_OPTIONS, "pass it where the template is declared")
-#: Instances that are checked before other coroutines have their turn.
+#: How many instances are checked before other coroutines get a turn.
 _SLICE = 200
 
 
@@ -32,13 +32,13 @@ class Scheduling(Opened):
         self._registrar = Registrar(repository, clock, self._stored)
 
     async def close_registrar(self) -> None:
-        """Refuse waiting registrations, and wait for those in progress: the store is about to be closed."""
+        """Refuse waiting registrations, and wait for those in progress, before the store is closed."""
         self._closed = True
         await self._registrar.close()
         await self._announcer.close()
 
     def _stored(self, registrations: Sequence[Registration]) -> None:
-        if len(registrations) == 1:  # as most are
+        if len(registrations) == 1:  # as for most calls
             self._announce(registrations[0].key.partition, registrations[0].target.execute_after)
             return
         for partition, ready_at, count in earliest(registrations):
@@ -136,7 +136,7 @@ class Scheduling(Opened):
             audit("schedule", owner.name, key.name, by=by)
         elif registrations:
             audit("schedule", owner.name, by=by, count=len(registrations))
-        if by is not None and registrations:  # what programs do by the thousand is no news
+        if by is not None and registrations:  # programs do this thousands of times
             [key, *others] = registrations
             await self._remember("schedule", owner, None if others else key, by=by, count=len(registrations))
 

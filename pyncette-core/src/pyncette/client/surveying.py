@@ -15,12 +15,12 @@ from pyncette.undeclared import Undeclared, discard_undeclared, find_undeclared
 
 __all__ = ["Surveying"]
 
-#: Partitions that are counted, one call each.
+#: How many partitions are counted at once, with one call each.
 _COUNTED = 64
 
 
 class Surveying(Scheduling):
-    """The calls that concern all tasks at once, or all rows of one."""
+    """The calls that concern all tasks, or all rows of one."""
 
     async def list_static_tasks(self) -> Sequence[ScheduledTask]:
         """The stored state of the application's static tasks, in the order of declaration; one call to the store.
@@ -81,8 +81,8 @@ class Surveying(Scheduling):
     ) -> int:
         """Remove all instances of the template ``task`` that were given up, and its failed extra runs. Returns how many.
 
-        Of a static task, its failed extra runs. Page by page: what an interrupted call has not reached stays as it is, so that it can
-        be repeated.
+        For a static task, removes only its failed extra runs. Works page by page: what an interrupted call has not reached is unchanged,
+        so you can repeat the call.
 
         :param progress: called after each page with how many there are so far.
         :param by: who asked for it; for the log ``pyncette.audit``.

@@ -19,10 +19,10 @@ from pyncette.values import plain_instant, shown
 
 __all__ = ["Triggering"]
 
-#: Times that are worked out before other coroutines have their turn.
+#: How many times are computed before other coroutines get a turn.
 _SLICE = 200
 _MICROSECOND = timedelta(microseconds=1)
-#: For how long it is remembered that there was a backfill.
+#: How long a backfill is remembered.
 _REMEMBERED = timedelta(days=30)
 
 
@@ -90,7 +90,7 @@ class Triggering(Scheduling):
         if not again and (await self.repository.get([record.key]))[0] is not None:
             return 0
         now, spec = self.clock.now(), "{}" if row is None else row.spec
-        # Ready one after another, that they start in order.
+        # ready one after another, so that they start in order
         runs = [
             extra_run(key, "backfill", schedule.timezone, spec, at, now + number * _MICROSECOND, str(to_microseconds(at)))
             for number, at in enumerate(times)
@@ -119,7 +119,7 @@ class Triggering(Scheduling):
         return key
 
     async def _origin(self, task: Task | TaskInstance, key: Key) -> tuple[Schedule, Row | None] | None:
-        """The schedule that is stored under ``key``, or of a static task that was never started; None if there is nothing."""
+        """The schedule stored under ``key``, or that of a static task that never started; None if there is none."""
         await self._now()
         row = (await self.repository.get([key]))[0]
         if row is None:
@@ -159,7 +159,7 @@ class Triggering(Scheduling):
     async def _add(self, task: Task | TaskInstance, runs: Sequence[Registration]) -> None:
         await self._registrar.register(runs)
         if isinstance(task, StaticTask):
-            # After them, because receivers must find them.
+            # after the runs, because those who receive the hint must find them
             await self._registrar.register([bell(task, self.clock.now())])
 
     async def _forget_backfills(self, now: datetime) -> None:

@@ -1,7 +1,7 @@
 """Pyncette in a Django project: add ``"pyncette.django"`` to INSTALLED_APPS, and name the application in the settings.
 
 ``PYNCETTE_APP = "shop.scheduling:app"`` is a :class:`pyncette.Pyncette`. Views schedule with :func:`client`, and
-``python manage.py pyncette run`` runs what is scheduled. Nothing here is imported unless you do.
+``python manage.py pyncette run`` runs what is scheduled. Pyncette itself never imports this package.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What Django looks for in an application."""
+"""The app configuration that Django looks for."""
 
 import logging
 from typing import Any
@@ -20,7 +20,7 @@ class PyncetteConfig(AppConfig):  # type: ignore[misc, unused-ignore]
 
 
 def _connect(**signal: Any) -> None:
-    """Connect before the first request of a process has a transaction: to create a table of SQLite would wait for its end."""
+    """Connect before the first request opens a transaction, for whose end creating a table in SQLite would wait."""
     from pyncette.django import client
 
     request_started.disconnect(dispatch_uid=__name__)

@@ -1,4 +1,4 @@
-"""The application of the settings, for processes that run it: ``pyncette run pyncette.django.worker:app``."""
+"""The application named in the settings, for worker processes: ``pyncette run pyncette.django.worker:app``."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["app"]
 
 
 async def close_connections(context: Any, next: Callable[[], Awaitable[None]]) -> None:
-    """Close connections around each run that are too old or broken, as Django does around each request."""
+    """Close connections that are too old or broken before and after each run, as Django does for each request."""
     await sync_to_async(close_old_connections)()
     try:
         await next()

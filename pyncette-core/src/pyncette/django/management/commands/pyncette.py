@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand
 
 from pyncette.cli import main
 
-#: Commands that are about no application.
+#: Commands that take no application.
 _WITHOUT_APP = ("backends", "completion")
 
 
@@ -23,7 +23,7 @@ class Command(BaseCommand):  # type: ignore[misc, unused-ignore]
         parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="what the command takes after the app")
 
     def handle(self, *args: Any, subcommand: str, arguments: list[str], **options: Any) -> None:
-        # Processes that `run` starts look for the project where manage.py has found it.
+        # The processes that `run` starts must find the project where manage.py found it.
         places = [str(Path(sys.path[0] or ".").resolve()), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
         app = [] if subcommand in _WITHOUT_APP else ["pyncette.django.worker:app"]
