@@ -186,7 +186,7 @@ def _template(app: Pyncette, name: str) -> Template:
 
 
 def _source(known: Sequence[Group], source: str) -> str:
-    """The name of the template, given by itself or as one of its partitions."""
+    """The name of the template, given as such or as one of its partitions."""
     owner = owner_of(source)
     if owner is not None and not any(group.name == source for group in known):
         return owner.name
