@@ -1,4 +1,4 @@
-"""The end of a program: bounded whatever is in the way, and told while it lasts."""
+"""The shutdown of a program: bounded, whatever hangs, and logged while it lasts."""
 
 import asyncio
 import concurrent.futures.thread
@@ -21,9 +21,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: How often the log says what the shutdown is waiting for (seconds).
 _TELL_EVERY = 5.0
-#: After the shutdown timeout: when fixtures that have not ended are cancelled, how often, and when all is left behind (seconds).
+#: After the shutdown timeout (seconds): when fixtures that still run are cancelled, how often, and when everything is left behind.
 _CANCEL_AFTER, _CANCEL_EVERY, _CUT_AFTER = 0.2, 0.1, 0.75
-#: How long writing the last lines of the log may take (seconds): their reader may have stopped reading.
+#: How long writing the last log lines may take (seconds), since their reader may have stopped reading.
 _LAST_LINES = 0.2
 #: How many names are logged in one line.
 _MOST_NAMES = 10
@@ -31,20 +31,20 @@ _MOST_NAMES = 10
 _LOOP_PATIENCE = 0.2
 #: How often to check whether threads have ended (seconds).
 _LOOK_EVERY = 0.02
-#: The name of the main task, which is not waited for, and how those of the threads of ``asyncio.to_thread`` begin.
+#: The name of the main task, for which the shutdown does not wait, and the prefix of the threads of ``asyncio.to_thread``.
 MAIN, _POOL = "pyncette-main", "asyncio_"
 
 
 class Ending:
-    """Begins once, and ends at most a second after the timeout.
+    """A shutdown, which begins once, and ends at most a second after the timeout.
 
-    A thread keeps the time, since a body may block the loop, and another one writes the log, since that may block, too.
+    A thread keeps the time, because a body may block the event loop. Another one writes the log, because that may block too.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: timedelta | None, *, with_process: bool) -> None:
         """
         :param timeout: the application's ``shutdown_timeout``.
-        :param with_process: whether the whole process is ended when time is up; else what is left is no longer waited for.
+        :param with_process: whether the whole process ends when time is up; otherwise, the shutdown only stops waiting.
         """
         self._loop = loop
         self._timeout = None if timeout is None else timeout.total_seconds()
@@ -54,33 +54,33 @@ class Ending:
         self._teller: threading.Thread | None = None
         self._threads_before = set(threading.enumerate())
         self.begun: bool = False
-        #: Done when what is left is not to be waited for any longer.
+        #: Done when the shutdown no longer waits for what is left.
         self.given_up: asyncio.Future[None] = loop.create_future()
-        #: The task that runs the application, and the application, once it is made.
+        #: The task that runs the application, and the application itself, once it is created.
         self.running: asyncio.Task[None] | None = None
         self.app_context: PyncetteContext | None = None
-        #: What the application has raised, and what made another task of the loop end the program.
+        #: The application's exception, and the exception with which another task of the loop ended the program.
         self.error: BaseException | None = None
         self.exit: BaseException | None = None
 
     @property
     def failure(self) -> BaseException | None:
-        """What the program ends with, if not well."""
+        """The exception with which the program ends, if any."""
         return self.error or self.exit
 
     def begin(self, why: str = "") -> None:
-        """Shut the application down, count, and tell; ``why`` is logged. Any number of times, in any thread."""
+        """Start the shutdown, its timeout and its log lines; ``why`` is logged. May be called repeatedly, from any thread."""
         with self._lock:
             if self.begun:
                 return
             self.begun = True
-        self._in_loop(self._shut_down)  # first: a process at its limits may have no thread left
+        self._in_loop(self._shut_down)  # first, because a process at its limits may have no thread left
         self._teller = _start("pyncette-teller", self._tell, why)
         if self._timeout is not None:
             _start("pyncette-limit", self._limit, time.monotonic() + self._timeout)
 
     async def clear(self) -> None:
-        """Cancel what is left in the loop, and wait until it has ended, and threads too."""
+        """Cancel the remaining tasks of the loop, and wait until they and the threads have ended."""
         tasks = self._tasks()
         for task in tasks:
             task.cancel()
@@ -93,7 +93,7 @@ class Ending:
         await self._until(lambda: not self._threads())
 
     async def end(self) -> None:
-        """All has ended."""
+        """Everything has ended."""
         self._over.set()
         limit = time.monotonic() + _LAST_LINES
         await self._until(lambda: self._teller is None or not self._teller.is_alive() or time.monotonic() > limit)
@@ -109,7 +109,7 @@ class Ending:
             self.running.cancel()
 
     def _in_loop(self, callback: Callable[..., Any], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # it is closed
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(callback, *args)
 
     # --- what is waited for -----------------------------------------------------------------------------------------------
@@ -118,16 +118,16 @@ class Ending:
         return [task for task in asyncio.all_tasks(self._loop) if task is not self.running and task.get_name() != MAIN]
 
     def _threads(self) -> list[threading.Thread]:
-        """Those that were started meanwhile, are at something, and hold up the end of the process."""
+        """Threads that were started since, are busy, and keep the process from ending."""
         started = [thread for thread in threading.enumerate() if thread not in self._threads_before and not thread.daemon]
         if self._timeout is None or not self._with_process:
-            # A program that started another child may be about to end it, after main().
+            # A program may end children that it started itself after main().
             started = [thread for thread in started if thread.name.startswith(_POOL)]
         return [thread for thread in started if not _is_idle(thread)]
 
     def _names(self) -> str:
         for _ in range(10):
-            with contextlib.suppress(RuntimeError):  # what is listed here has just changed in another thread
+            with contextlib.suppress(RuntimeError):  # another thread has just changed the collection
                 names = self._list()
                 more = [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
                 return ", ".join(names[:_MOST_NAMES] + more)
@@ -137,17 +137,19 @@ class Ending:
         names = [] if self.app_context is None else list(self.app_context.running_bodies())
         threads = self._threads()
         if self.running is not None and not self.running.done():
-            threads = [thread for thread in threads if thread.name.startswith(_POOL)]  # others may be the store's, and end with it
+            threads = [
+                thread for thread in threads if thread.name.startswith(_POOL)
+            ]  # other threads may be the store's, and end with it
             if not names:
                 names = ["the start" if self.app_context is None else self.app_context.leaving or "outcomes to be stored"]
         elif not names:
             names = [f"task {task.get_name()!r} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in self._tasks()]
         return names + [f"thread {thread.name!r}" for thread in threads]
 
-    # --- in threads of their own ------------------------------------------------------------------------------------------
+    # --- in separate threads ----------------------------------------------------------------------------------------------
 
     def _tell(self, why: str) -> None:
-        self._over.wait(ONE_REQUEST)  # from then on it is true, and what ends at once is not worth a line
+        self._over.wait(ONE_REQUEST)  # only now is it true, and a shutdown that ends at once needs no line
         if why:
             self._log(logging.INFO, "%s: shutting down; send it again to stop immediately", why)
         while not self._over.is_set():
@@ -157,7 +159,7 @@ class Ending:
             self._over.wait(_TELL_EVERY)
 
     def _log(self, level: int, message: str, *args: object) -> None:
-        """Log in the loop, where it can't get between two things that a body prints; unless the loop is held up."""
+        """Log from the loop, so that the line can't come between two things that a body prints, unless the loop is blocked."""
         unsaid, said = threading.Lock(), threading.Event()
 
         def log() -> None:
@@ -179,13 +181,13 @@ class Ending:
                     os._exit(_exit_code(self.failure))
                 self._in_loop(self.given_up.set_result, None)
                 return
-            # Runs of bodies have limits of their own, and give back what they hold.
+            # Runs have their own limits, and release what they hold.
             if self.running is not None and not (self.running.done() or (self.app_context and self.app_context.running)):
                 if not told:
                     told = True
                     message = "The shutdown timeout has passed; cancelling: %s"
                     _start("pyncette-teller", self._log, logging.WARNING, message, self._names())
-                self._in_loop(self.running.cancel)  # for the sake of what is to be torn down behind that which hangs
+                self._in_loop(self.running.cancel)  # so that fixtures behind the one that hangs are torn down too
             wait = _CANCEL_EVERY
 
     def _last_lines(self) -> None:
@@ -197,7 +199,7 @@ class Ending:
         if "multiprocessing" in sys.modules:
             import multiprocessing
 
-            for child in multiprocessing.active_children():  # else they would wait forever for their parent's word
+            for child in multiprocessing.active_children():  # otherwise they would wait for their parent forever
                 child.terminate()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
@@ -212,7 +214,7 @@ def _start(name: str, target: Callable[..., None], *args: Any) -> threading.Thre
 
 
 def _is_idle(thread: threading.Thread) -> bool:
-    """Whether it belongs to a pool and waits for work: the interpreter ends such threads at exit."""
+    """Whether this thread of a pool is idle: the interpreter ends such threads at exit."""
     if not getattr(thread, "pending_work_items", True):  # of concurrent.futures.process
         return True
     frame = None if thread.ident is None else sys._current_frames().get(thread.ident)

@@ -18,16 +18,16 @@ __all__ = ["HealthcheckHandler", "is_healthy", "use_healthcheck_server"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Whether an application is healthy. What it raises is logged, and the application counts as unhealthy.
+#: Says whether an application is healthy. If it raises an exception, that is logged, and the application counts as unhealthy.
 HealthcheckHandler: TypeAlias = Callable[[PyncetteContext], Awaitable[bool]]
 
 #: How long a client may take to send its request (seconds).
 _REQUEST_TIMEOUT = 5.0
-#: How many bytes a request may have.
+#: The maximum size of a request (bytes).
 _MOST_BYTES = 8192
-#: How many clients are listened to at once; a further one takes the place of the one that has been there longest.
+#: The maximum number of connected clients; a further one replaces the one that has been connected longest.
 _MOST_CONNECTIONS = 64
-#: How long answers in progress are waited for at shutdown (seconds). Clients that have not asked yet are left at once.
+#: How long the shutdown waits for answers in progress (seconds). Clients that have not sent a request are disconnected at once.
 _SHUTDOWN_GRACE = 1.0
 
 _REQUEST = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/1\.[01]\r\n")
@@ -101,12 +101,12 @@ def use_healthcheck_server(
 
 
 class _Server:
-    """As much of HTTP as a probe needs: one request for each connection, a small one, and soon."""
+    """A minimal HTTP server for probes: one small request per connection, within a few seconds."""
 
     def __init__(self, app_context: PyncetteContext, handler: HealthcheckHandler) -> None:
         self._app_context = app_context
         self._handler = handler
-        #: Those connected, the longest first, and whether they have asked.
+        #: The connected clients, longest first, and whether they have sent a request.
         self._clients: dict[asyncio.Task[None], bool] = {}
         self._closed = False
 
@@ -117,7 +117,7 @@ class _Server:
             writer.close()
             return
         if len(self._clients) >= _MOST_CONNECTIONS:
-            # A flood of clients that send nothing must not keep the probe out, which is served as soon as it has come.
+            # A flood of silent clients must not keep the probe out, which is answered as soon as it connects.
             longest = next(iter(self._clients))
             del self._clients[longest]
             longest.cancel()
@@ -130,13 +130,13 @@ class _Server:
         except asyncio.LimitOverrunError:
             writer.write(_response(431, "too large"))
         except (asyncio.IncompleteReadError, TimeoutError, OSError, asyncio.CancelledError):
-            pass  # the client has left, or is left
+            pass  # the client disconnected, or was disconnected
         finally:
             self._clients.pop(task, None)
             writer.close()
 
     async def close(self) -> None:
-        """Leave the clients that have not asked, and give the others a moment."""
+        """Disconnect clients that have not sent a request, and give the others a moment."""
         self._closed = True
         for client, asked in list(self._clients.items()):
             if not asked:
@@ -176,7 +176,7 @@ class _Server:
         try:
             return bool(await self._handler(self._app_context))
         except BaseException as error:
-            # Also SystemExit, with which a task would end the whole program; but not the end of this connection, nor Ctrl-C.
+            # Including SystemExit, which would end the whole program, but neither the end of this connection nor Ctrl-C.
             if isinstance(error, KeyboardInterrupt | GeneratorExit) or (task is not None and task.cancelling()):
                 raise
             logger.exception("The health check's handler raised; the application counts as unhealthy")
@@ -202,7 +202,7 @@ async def _listen(server: _Server, address: str, port: int) -> asyncio.Server:
     try:
         listening = await asyncio.start_server(server.serve, address, port, limit=_MOST_BYTES)
     except (OSError, UnicodeError) as error:
-        # asyncio's own text repeats the address, in a form of its own; the numbers of a resolver are not the system's.
+        # asyncio's text repeats the address in another form, and the numbers of resolver errors are not the system's.
         if isinstance(error, UnicodeError):
             reason = "that is not a host name"
         elif isinstance(error, socket.gaierror) or error.errno is None:

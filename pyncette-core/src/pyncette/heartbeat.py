@@ -21,7 +21,7 @@ _R = TypeVar("_R")
 
 
 class _WithHeartbeat(Protocol):
-    """Keeps what a body returns: with heartbeats it is a coroutine function, even if it was a plain one."""
+    """Keeps the return type of a body: the result is a coroutine function, even for a plain function."""
 
     @overload
     def __call__(self, body: Callable[[Context], Awaitable[_R]], /) -> Callable[[Context], Coroutine[Any, Any, _R]]: ...
@@ -71,7 +71,7 @@ def with_heartbeat(
                 beating.cancel()
                 await finished(beating)
                 if not beating.cancelled():
-                    beating.exception()  # it is logged already
+                    beating.exception()  # already logged
 
         setattr(with_heartbeat, IN_THREAD, runs_in_thread(body))
         return with_heartbeat
@@ -80,7 +80,7 @@ def with_heartbeat(
 
 
 class _Interruption:
-    """Cancels what runs within when the lease is lost, and raises that in its place."""
+    """Cancels the code inside when the lease is lost, and raises that error instead."""
 
     def __init__(self, beating: "asyncio.Task[None]") -> None:
         self._beating = beating

@@ -1,4 +1,4 @@
-"""Runs and changes to tasks, as entries of the store's history, and back."""
+"""Converts runs and changes to tasks to entries of the store's history, and back."""
 
 import asyncio
 import heapq
@@ -35,13 +35,13 @@ __all__ = [
 logger: logging.Logger = logging.getLogger(__name__)
 
 _LAST = datetime.max.replace(tzinfo=UTC)
-#: Partitions that are asked at the same time.
+#: How many partitions are queried at the same time.
 _AT_ONCE = 16
 _TOKEN = re.compile(r"(-?[0-9]{1,18}):([A-Za-z0-9-]{1,64})")
-#: How ids begin that are of this process, and what follows: so those of one instant are in the order in which they were made.
+#: The prefix of ids of this process, and a counter: so ids of one instant are in the order of creation.
 _ORIGIN = secrets.token_hex(8)
 _NUMBERS = itertools.count()
-#: What stores keep.
+#: The maximum length of an entry's text that stores keep.
 _MOST_CHARACTERS = 4000
 #: How long (seconds) a call that changes something waits for its history entry.
 _PATIENCE = 1.0
@@ -49,19 +49,19 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun(Run):
-    """One attempt at an occurrence, as the history has it."""
+    """One attempt at an occurrence, as recorded in the history."""
 
     #: The name of the instance, or of the static task.
     name: str
-    #: Whether it was an extra run, and none of the schedule.
+    #: Whether it was an extra run, rather than one from the schedule.
     triggered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedChange:
-    """Something that was done to a task or an instance, as the history has it."""
+    """A change to a task or an instance, as recorded in the history."""
 
-    #: The name of the instance, or of the static task; empty if it was done to several instances, or to the template.
+    #: The name of the instance, or of the static task; empty for a change to several instances or to the template.
     name: str
     #: Aware, UTC, on the store's clock.
     at: datetime
@@ -69,28 +69,28 @@ class RecordedChange:
     action: str
     #: Who did it, as they call themselves; None if they did not say.
     by: str | None
-    #: What else is known, such as "note".
+    #: Further details, such as "note".
     details: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """A part of the history, the newest first."""
+    """One page of the history, newest first."""
 
     runs: Sequence[RecordedRun]
-    #: What was done to the task in the same time.
+    #: The changes to the task in the same period.
     changes: Sequence[RecordedChange]
-    #: To be passed to the next call; None on the last page.
+    #: Pass this to the next call; None on the last page.
     continuation_token: str | None
 
 
 def text_of_run(run: Run) -> str:
-    """What is kept of ``run``."""
+    """The text of an entry for ``run``."""
     return Memo(run).text()
 
 
 def as_triggered(text: str) -> str:
-    """``text``, which is that of a run, for an extra one."""
+    """The ``text`` of a run, marked as an extra run."""
     return f'{text[:-1]},"triggered":true}}'
 
 
@@ -107,12 +107,12 @@ def text_of_change(action: str, by: str | None, details: Mapping[str, Any]) -> s
 
 
 def plain(text: str) -> str:
-    """``text`` without the halves of pairs, which can't be stored."""
+    """``text`` without lone surrogates, which can't be stored."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def entry_of(key: Key, at: datetime, keep: timedelta, text: str) -> Entry:
-    """An entry with an id of its own."""
+    """An entry with a new id."""
     expires_at = at + keep if keep < _LAST - at else _LAST
     return Entry(key, Position(at, f"{_ORIGIN}-{next(_NUMBERS):012x}"), expires_at, text)
 
@@ -120,10 +120,10 @@ def entry_of(key: Key, at: datetime, keep: timedelta, text: str) -> Entry:
 async def remember(
     repository: Repository, key: Key, at: datetime, keep: timedelta | None, action: str, by: str | None, **details: Any
 ) -> None:
-    """Keep that ``action`` was done, as well as it goes: it is done, whatever happens to this.
+    """Record a change in the history, on a best-effort basis: the change itself is already done.
 
-    :param key: of what it was done to; of one without a name, to several instances or the whole template.
-    :param keep: for how long; None: not at all.
+    :param key: the row that was changed; without a name, several instances or the whole template.
+    :param keep: how long to keep the entry; None: not at all.
     """
     if keep is None or not isinstance(repository, SupportsHistory):
         return
@@ -137,9 +137,9 @@ async def remember(
 async def page_of(
     repository: Repository, partitions: Sequence[str], name: str | None, *, limit: int, token: str | None, now: datetime
 ) -> RunPage:
-    """The newest ``limit`` entries of some partitions, or of the one name in them, from where ``token`` left off.
+    """The newest ``limit`` entries of some partitions, or of one name in them, continuing from ``token``.
 
-    Raises ConfigurationError for a token of something else, and RepositoryError if the store keeps no history.
+    Raises ConfigurationError for an invalid token, and RepositoryError if the store keeps no history.
     """
     if not isinstance(repository, SupportsHistory):
         raise RepositoryError(f"{type(repository).__name__} keeps no history; use another store, or look at the log")
@@ -147,12 +147,12 @@ async def page_of(
     found: list[Sequence[Entry]] = []
     for start in range(0, len(partitions), _AT_ONCE):
         some = partitions[start : start + _AT_ONCE]
-        # One more, to know whether there are more.
+        # one more, to find out whether there are more
         found += await asyncio.gather(*(repository.runs(partition, name, limit=limit + 1, before=before) for partition in some))
     merged = heapq.merge(*found, key=lambda entry: entry.position, reverse=True)
     page = list(itertools.islice(merged, limit + 1))
     last = page[limit - 1].position if len(page) > limit else None
-    entries = [entry for entry in page[:limit] if entry.expires_at > now]  # it may not have been removed yet
+    entries = [entry for entry in page[:limit] if entry.expires_at > now]  # expired entries may not have been removed yet
     read = [_read(entry) for entry in entries]
     return RunPage(
         [each for each in read if isinstance(each, RecordedRun)],

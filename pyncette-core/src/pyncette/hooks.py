@@ -90,7 +90,7 @@ class Instruments(Instrumentation):
                 self.note(each, hook, error)
 
     def enter(self, hook: str, args: Sequence[Any]) -> Iterator[tuple[Instrumentation, AbstractContextManager[Any]]]:
-        """Enter what ``hook`` gives of each; those that could be."""
+        """Enter the context managers that ``hook`` returns, as far as possible."""
         for each in self._each:
             try:
                 manager = getattr(each, hook)(*args)
@@ -101,7 +101,7 @@ class Instruments(Instrumentation):
                 yield each, manager
 
     def note(self, instrumentation: Instrumentation, hook: str, error: BaseException) -> None:
-        """Log what ``hook`` raised, the first time. Only KeyboardInterrupt propagates: it is meant for the program."""
+        """Log an exception of ``hook``, the first time. Only KeyboardInterrupt propagates, because it is meant for the program."""
         if isinstance(error, KeyboardInterrupt):
             raise error
         if (failed := (id(instrumentation), hook)) not in self._failed:
@@ -116,7 +116,7 @@ class Instruments(Instrumentation):
 
 
 class _Around:
-    """The context managers of a hook as one, which neither swallows nor replaces what is raised within."""
+    """The context managers of a hook as one, which neither swallows nor replaces exceptions."""
 
     __slots__ = ("_args", "_entered", "_hook", "_instruments")
 

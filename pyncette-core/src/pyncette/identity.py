@@ -1,14 +1,14 @@
-"""Who works here: the name of one running application, for what is stored and told of its runs."""
+"""The name of a running application, in everything stored and logged about its runs."""
 
 import os
 import socket
 
 __all__ = ["new_worker_id"]
 
-#: A host's name is cut to this, so that it fits wherever it is stored.
+#: The maximum length of a host name, so that ids fit wherever they are stored.
 _MOST_CHARACTERS = 64
 
 
 def new_worker_id() -> str:
-    """An id for a worker, ``host:pid:4 hexadecimal digits``: people find the process by it, and no two applications share it."""
+    """A unique id for a worker, ``host:pid:4 hexadecimal digits``, by which people can find the process."""
     return f"{socket.gethostname()[:_MOST_CHARACTERS]}:{os.getpid()}:{os.urandom(2).hex()}"

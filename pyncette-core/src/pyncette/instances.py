@@ -1,4 +1,4 @@
-"""How a user describes one instance, and what is stored for it."""
+"""How a user describes an instance, and how it is stored."""
 
 import hashlib
 from collections.abc import Mapping
@@ -45,16 +45,16 @@ class Instance:
             end_at=self.end_at,
             max_runs=self.max_runs,
             name=key.name,
-            # Without it, new arguments for the same instant would be taken for the old occurrence.
+            # Without the digest, new arguments for the same instant would count as the old occurrence.
             digest=hashlib.sha256(spec.encode()).hexdigest()[:16] if self.execute_at is not None else "",
         )
         return registration(key, spec, schedule, now)
 
 
 def registration(key: Key, spec: str, schedule: Schedule, now: datetime, *, keep_overdue: bool = False) -> Registration:
-    """What is stored under ``key``, with the first occurrence from ``now`` on.
+    """The registration of ``key``, with the first occurrence from ``now`` on.
 
-    :raises ScheduleError: there is none.
+    :raises ScheduleError: there is no such occurrence.
     """
     first = schedule.first(now)
     if first is None:
@@ -65,5 +65,5 @@ def registration(key: Key, spec: str, schedule: Schedule, now: datetime, *, keep
 
 
 def target_of(schedule: Schedule, key: Key, occurrence: datetime) -> Target:
-    """``occurrence``, and when it may run."""
+    """``occurrence``, with the time from which it may run."""
     return Target(occurrence, schedule.execute_after(occurrence, key))

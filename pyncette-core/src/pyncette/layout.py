@@ -1,24 +1,24 @@
-"""How the instances of a template are laid out in the store: one stored fact for each, which all processes have to agree on.
+"""The layout of a template's instances in the store: a stored fact on which all processes must agree.
 
-The fact is a separate row, keyed by the template's name. It is made in two steps, of which only the second says anything:
+The fact is a separate row, keyed by the template's name. It is created in two steps, of which only the second decides anything:
 
-1. ``register`` inserts it *undecided*. Every process may do so, and repeat it: a row that is there stays as it is.
-2. ``claim`` by name gives it to one process at a time, whose ``Commit`` writes the layout into the row's occurrence and puts the
-   row off forever. From then on nobody can claim it, so the first layout that is written stays.
+1. ``register`` inserts it *undecided*. Every process may do so repeatedly: an existing row stays as it is.
+2. ``claim`` by name gives it to one process at a time, whose ``Commit`` writes the layout into the row's occurrence, with a time
+   that never comes. From then on nobody can claim it, so the first layout that is written stays.
 
-The store fences the Commit by the lease of the claim. So whatever is late, doubled or lost, and whichever process stops in between:
+The store accepts the Commit only under the lease of the claim. So whatever is late, duplicated or lost, and whichever process stops:
 
-- a process that dies before its Commit leaves an undecided row, which refuses nobody; it is free again when the lease expires;
-- a Commit that comes after another process claimed the row is LOST, and its sender reads what was decided instead;
-- a call that was applied although it failed has done no more than that: what is undecided can be registered and claimed
-  again, and what is decided is decided.
+- a process that dies before its Commit leaves an undecided row, which excludes nobody and is free again when the lease expires;
+- a Commit that arrives after another process claimed the row is LOST, and its sender reads the decision instead;
+- a call that was applied although it failed does no harm: an undecided row can be registered and claimed again, and a decision
+  stays.
 
-A process continues only once it has read the fact, or written it itself. Of processes that start at once with different layouts,
-those of one layout continue, and that one is stored.
+A process continues only once it has read or written the fact. If processes with different layouts start at the same time, only those
+with one of the layouts continue, and that one is stored.
 
-The fact stays when the last instance is gone. Whether nobody relies on it any more can't be told from the store: a process that
-runs with it may be about to store the next instance, where a process with another layout would never look for it. So it is an
-operator who changes it, see :mod:`pyncette.moving`.
+The fact stays when the last instance is gone. The store can't show whether anybody still relies on it: a running process may be about to
+store the next instance where a process with another layout would never look for it. So only an operator changes it, see
+:mod:`pyncette.moving`.
 """
 
 import asyncio
@@ -66,30 +66,30 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-#: Rows that are asked for in one call.
+#: The number of rows requested in one call.
 _BULK = 1000
-#: For how long a process has an undecided fact to itself. One that dies with it costs the others this long.
+#: How long a process may hold an undecided fact. If it dies, the others wait this long.
 _LEASE = timedelta(seconds=1)
-#: The first and the longest pause before another look at what another process has to itself (seconds).
+#: The first and the longest pause before checking a fact again that another process holds (seconds).
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.4
-#: For how long errors of the store are caught up on by trying again (seconds).
+#: For how long store errors are retried (seconds).
 _PATIENCE = 3.0
 _SCHEDULE = "layout"
-#: When a fact is due: undecided, so that it can be claimed, and decided.
+#: When a fact is due: while undecided, so that it can be claimed, and once decided.
 _UNDECIDED = Target(from_microseconds(0), from_microseconds(0))
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Over which partitions the instances of a template are spread."""
+    """The layout of a template: the number of partitions over which its instances are spread."""
 
-    #: None for a dynamic task, which has one partition.
+    #: None for a dynamic task, which has a single partition.
     partition_count: int | None = None
 
     @classmethod
     def of(cls, template: Template) -> "Layout":
-        """The layout that ``template`` is declared with."""
+        """The declared layout of ``template``."""
         return cls(template.partition_count if isinstance(template, PartitionedTask) else None)
 
     def partitions(self, name: str) -> Sequence[str]:
@@ -102,12 +102,12 @@ class Layout:
         return "dynamic_task()" if self.partition_count is None else f"partitioned_task(partition_count={self.partition_count})"
 
     def target(self) -> Target:
-        """What a fact's row has for its times."""
+        """The times in the row of a fact."""
         return Target(from_microseconds(1 + (self.partition_count or 0)), NEVER)
 
     @classmethod
     def read(cls, row: Row | None) -> "Layout | None":
-        """What a fact's row says; None if nothing is decided."""
+        """The layout in the row of a fact; None if it is undecided."""
         if row is None:
             return None
         number = to_microseconds(row.occurrence)
@@ -120,12 +120,12 @@ class Layout:
 
 
 async def agree_on_layouts(repository: Repository, clock: AlignedClock, tasks: Sequence[Task], *, write: bool = True) -> None:
-    """Refuse ``tasks`` that are declared with another layout than their rows are stored with: these would never be found.
+    """Refuse ``tasks`` whose declared layout differs from the stored one, because their rows would never be found.
 
-    Costs one call to the store, as long as nothing is new. A static task's own row says that it is static.
+    Takes one call to the store if nothing is new. The row of a static task says that the task is static.
 
-    :param write: False: only compare, and leave undecided what nobody has decided yet.
-    :raises ConfigurationError: a task has another layout in the store; it says what to do.
+    :param write: False: only compare, and leave undecided facts undecided.
+    :raises ConfigurationError: a task has another layout in the store; the message says what to do.
     """
     templates = [task for task in tasks if isinstance(task, Template)]
     facts = {task.name: Key(partitions.LAYOUTS, task.name) for task in tasks}
@@ -147,7 +147,7 @@ async def agree_on_layouts(repository: Repository, clock: AlignedClock, tasks: S
 
 
 async def stored_layouts(repository: Repository) -> Mapping[str, Layout]:
-    """All facts that are decided, by the name of the template. Those that can't be read are left out."""
+    """All decided facts, by the name of the template. Unreadable ones are left out."""
     rows = [row async for page in pages(repository, partitions.LAYOUTS) for row in page if row.state is not State.UNREADABLE]
     return {row.key.name: layout for row in rows if (layout := Layout.read(row)) is not None}
 
@@ -158,18 +158,18 @@ async def paused_templates(repository: Repository) -> Mapping[str, Row]:
 
 
 async def stored_layout(repository: Repository, name: str) -> Layout | None:
-    """The fact of the template ``name``; None if there is none that can be read."""
+    """The fact of the template ``name``; None if there is none, or if it can't be read."""
     [row] = await repository.get([Key(partitions.LAYOUTS, name)])
     return None if row is None or row.state is State.UNREADABLE else Layout.read(row)
 
 
 async def overwrite_layout(repository: Repository, now: datetime, name: str, layout: Layout) -> None:
-    """Make ``layout`` the fact of the template ``name``, whatever it was. For operators, when no process relies on the old one."""
+    """Replace the fact of the template ``name`` by ``layout``. For operators, when no process relies on the old one."""
     await repository.register(now, [Registration(Key(partitions.LAYOUTS, name), "{}", _SCHEDULE, layout.target())], force=True)
 
 
 async def forget_layout(repository: Repository, now: datetime, name: str) -> bool:
-    """Remove the fact of the template ``name``, so that the name is free for any task; whether there was one."""
+    """Remove the fact of the template ``name``, which makes the name free for any task. Returns whether there was one."""
     return (await repository.unregister(now, [Key(partitions.LAYOUTS, name)]))[0]
 
 
@@ -191,7 +191,7 @@ def _refuse(task: Task, declared: str, stored: str) -> NoReturn:
 
 
 async def _decide(repository: Repository, clock: AlignedClock, templates: Sequence[Template]) -> None:
-    """Write the layouts of ``templates``, or find that others did; returns when each is decided."""
+    """Write the layouts of ``templates``, or read those that others wrote; returns when all are decided."""
     pending = {Key(partitions.LAYOUTS, template.name): template for template in sorted(templates, key=lambda each: each.name)}
     began = since = clock.monotonic()
     pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
@@ -199,8 +199,8 @@ async def _decide(repository: Repository, clock: AlignedClock, templates: Sequen
     while True:
         not_before = _UNDECIDED.execute_after
         if clock.monotonic() - since > _LEASE.total_seconds():
-            # The process that claimed it is dead, or waits for longer than its lease. Its clock may be far ahead: what was seen here counts.
-            undecided = [rows[key].ready_at for key in pending if key in rows]  # what is decided must stay out of reach
+            # The process that claimed it is dead, or has waited longer than its lease. Its clock may be far ahead, so only our own observation counts.
+            undecided = [rows[key].ready_at for key in pending if key in rows]  # a decided fact must never become due
             not_before = max(filter(None, undecided), default=not_before)
             since = clock.monotonic()
             logger.warning("Waiting for another process to decide the layout of %s", ", ".join(key.name for key in pending))
@@ -217,13 +217,13 @@ async def _decide(repository: Repository, clock: AlignedClock, templates: Sequen
                 _compare(pending.pop(key), stored)
         if not pending:
             return
-        await asyncio.sleep(pauses.next())  # another process is just about to decide
+        await asyncio.sleep(pauses.next())  # another process is about to decide
 
 
 async def _write(
     repository: Repository, clock: AlignedClock, pending: dict[Key, Template], missing: Sequence[Key], not_before: datetime
 ) -> None:
-    """Try to write the layouts of ``pending``; those that were written are taken out of it."""
+    """Try to write the layouts of ``pending``, and remove the written ones from it."""
     for batch in _batches(Registration(key, "{}", _SCHEDULE, _UNDECIDED) for key in missing):
         await repository.register(clock.now(), batch)
     claims: dict[Key, Claim] = {}
@@ -232,8 +232,8 @@ async def _write(
         now = max(clock.now(), not_before)
         result = await repository.claim(now, partitions.LAYOUTS, lease_duration=_LEASE, limit=len(names), names=names)
         claims.update((claim.key, claim) for claim in result.claims)
-    # All processes go by one order, and release what comes after a fact that another one holds. Otherwise each of two could
-    # decide a part, and both be refused forever.
+    # All processes use the same order, and release everything after a fact that another process holds. Otherwise two processes
+    # could each decide a part, and both would be refused forever.
     first = dict.fromkeys(itertools.takewhile(claims.__contains__, pending))
     settling: list[Settlement] = [Commit(claims[key], Layout.of(pending[key]).target()) for key in first]
     settling += [Release(claim, _UNDECIDED.execute_after, started=False) for key, claim in claims.items() if key not in first]
@@ -245,11 +245,11 @@ async def _write(
 
 
 async def _check_rows(repository: Repository, templates: Sequence[Template]) -> None:
-    """Refuse templates that have instances where their layout has no place, and no fact that says why."""
+    """Refuse templates without a fact that have instances in partitions outside their layout."""
     if isinstance(repository, SupportsPartitions):
         occupied = await repository.partitions()
     else:
-        # Where some would be if the template had the other kind of layout.
+        # where instances would be under the other kind of layout
         others = [
             partitions.dynamic(template.name) if isinstance(template, PartitionedTask) else partitions.partitioned(0, template.name)
             for template in templates
@@ -276,6 +276,6 @@ async def _get(repository: Repository, keys: Iterable[Key]) -> Mapping[Key, Row]
 
 
 def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
-    pending = iter(list(items))  # which may lose some in between
+    pending = iter(list(items))  # which may lose some rows meanwhile
     while batch := list(itertools.islice(pending, _BULK)):
         yield batch

@@ -19,10 +19,10 @@ from pyncette.values import shown
 __all__ = ["Listener", "RunEvent", "Telling", "check_listener"]
 
 logger: logging.Logger = logging.getLogger(__name__)
-#: Where there is a line for each run, if asked for.
+#: The logger with a line for each run, if enabled.
 runs: logging.Logger = logging.getLogger("pyncette.runs")
 
-#: How many events may wait for a listener; what comes then is left out.
+#: How many events may wait for a listener; further ones are dropped.
 _MOST_WAITING = 10_000
 #: How often to check whether the listeners have ended (seconds).
 _LOOK_EVERY = 0.01
@@ -37,13 +37,13 @@ class RunEvent:
     #: The name of the instance; None for a static task.
     instance: str | None
     run: Run
-    #: Whether it is an extra run, and none of the task's own schedule.
+    #: Whether it is an extra run, rather than one from the task's schedule.
     triggered: bool
     #: The same at each attempt, see :attr:`Context.execution_id`.
     execution_id: str
-    #: When the task runs next, at the earliest and as far as this run decides: again after a failure, or its next occurrence; None: not.
+    #: The earliest time at which the task runs next, as this run leaves it: a retry or the next occurrence; None if there is none.
     next_at: datetime | None = None
-    #: Of ``skipped``: the first of the occurrences before ``next_at`` that are not run.
+    #: For ``skipped``: the first of the skipped occurrences before ``next_at``.
     skipped_from: datetime | None = None
 
 
@@ -87,7 +87,7 @@ _HOOKS = tuple(name for name in vars(Listener) if not name.startswith("_"))
 
 
 def check_listener(listener: Listener) -> Listener:
-    """``listener``; raises ConfigurationError if it is none, or would never be called."""
+    """``listener``; raises ConfigurationError if it is not a listener, or could never be called."""
     if not isinstance(listener, Listener):
         raise ConfigurationError(f"{shown(listener)} is not a pyncette.Listener; derive from that")
     for name in _HOOKS:
@@ -105,7 +105,7 @@ class Telling:
         self._log_runs = log_runs
         self._threads = [_Thread(listener) for listener in listeners]
         self._of = {hook: [thread for thread in self._threads if thread.wants(hook)] for hook in _HOOKS}
-        #: Whether anybody listens: otherwise events need not be made.
+        #: Whether there are listeners; otherwise no events are created.
         self.active: bool = bool(listeners) or log_runs
 
     def start(self) -> None:
@@ -133,7 +133,7 @@ class Telling:
 
 
 class _Thread:
-    """The thread of a listener, and what it has not heard yet."""
+    """The thread of a listener, with the events that wait for it."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -201,7 +201,7 @@ class _Thread:
 
 
 def _log(hook: str, event: RunEvent) -> None:
-    """One line for a run that has ended, whichever hook reports it first."""
+    """Logs one line for each run that has ended, whichever hook reports it first."""
     run = event.run
     first = {RunOutcome.INTERRUPTED: "retry", RunOutcome.DIED: "given_up", RunOutcome.SUCCEEDED: "end"}.get(run.outcome, "failure")
     if hook != first:

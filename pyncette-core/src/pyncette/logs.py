@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 __all__ = ["CURRENT", "RunFields", "fields_of"]
 
-#: What every record has, whatever is passed as ``extra``.
+#: The attributes of every record, whatever is passed as ``extra``.
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -15,7 +15,7 @@ class _Run(Protocol):
     def fields(self) -> Mapping[str, Any]: ...
 
 
-#: The run within which code runs; also in what it starts, such as tasks of the event loop and ``asyncio.to_thread()``.
+#: The run in which code runs, including asyncio tasks and ``asyncio.to_thread()`` calls that it starts.
 CURRENT: ContextVar[_Run] = ContextVar("pyncette_run")
 
 
@@ -26,7 +26,7 @@ class RunFields(logging.Filter):
     records.
     """
 
-    #: Whether there has been one: to note the run of each body costs a twentieth of it, and nobody else asks.
+    #: Whether any filter exists: setting the run for each body costs a twentieth of an execution, and nothing else needs it.
     wanted: bool = False
 
     def __init__(self) -> None:
@@ -43,5 +43,5 @@ class RunFields(logging.Filter):
 
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """The fields of a record beyond those that every record has, without those that are None."""
+    """The extra fields of a record, without those that are None."""
     return {name: value for name, value in vars(record).items() if name not in _USUAL and value is not None}

@@ -1,7 +1,7 @@
-"""What core remembers of a row, in the text that stores keep for it: the last run, failures in a row, the note of a pause.
+"""The memo of a row: what core remembers about it in a text that stores keep, such as the last run, failures in a row, the note of a pause.
 
-Short: a few numbers and texts as JSON, no longer than stores have to keep, whatever goes in. Whatever comes out that is none of this is
-an empty memo: a note that can't be read is no reason not to run a task.
+A memo is a few numbers and texts as JSON, never longer than stores must support. An invalid text counts as an empty memo: an unreadable
+note is no reason not to run a task.
 """
 
 import json
@@ -14,14 +14,14 @@ from pyncette.runs import Run, RunOutcome
 
 __all__ = ["Counted", "Memo", "Note", "carried", "counted", "of_start", "of_success", "quoted"]
 
-#: Together, and with the numbers, well below the 4,000 characters that stores keep. Counted as they are written, escapes included.
+#: Limits for the texts: together with the numbers, well below the 4,000 characters that stores keep. Escapes count as written.
 _MOST_OF_ERROR, _MOST_OF_NOTE, _MOST_OF_NAME = 1500, 1500, 300
 _LARGEST = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Who paused a task, when, and what was said to it."""
+    """Who paused a task, when and why."""
 
     text: str | None
     by: str | None
@@ -29,61 +29,61 @@ class Note:
 
 
 class Counted(NamedTuple):
-    """How many runs were committed, of a schedule that ends by their number."""
+    """How many runs of a schedule with ``max_runs`` were committed."""
 
     runs: int
-    #: Of which revision of the row: with another schedule they are counted from zero. None: of the present one, since the row was moved.
+    #: The revision of the row that the count belongs to: another schedule starts from zero. None after a move: the present revision.
     revision: int | None
-    #: Of which occurrence (microseconds) a run was in progress when the row was paused: what it commits leaves no trace in the memo.
+    #: The occurrence (microseconds) of a run that was in progress when the row was paused: its commit leaves no trace in the memo.
     running: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Memo:
-    """All that is remembered of a row."""
+    """Everything that a memo contains."""
 
     last_run: Run | None = None
-    #: How many attempts in a row did not succeed.
+    #: How many consecutive attempts did not succeed.
     failures: int = 0
-    #: Of a row that is paused.
+    #: The note of a paused row.
     note: Note | None = None
     #: How many claims of the occurrence are accounted for, if that exceeds the attempt of the last run.
     seen: int = 0
-    #: When the last run ended that succeeded, if that is not the last run.
+    #: When the last successful run ended, if that is not the last run.
     succeeded: datetime | None = None
-    #: Only where the schedule has ``max_runs``.
+    #: Only if the schedule has ``max_runs``.
     counted: Counted | None = None
-    #: How many occurrences have been left out since the last run.
+    #: How many occurrences have been skipped since the last run.
     skipped: int = 0
-    #: When the row, or that of a whole template, was resumed last, and which occurrences that passed until then are run after all.
+    #: When the row, or its whole template, was last resumed, and which of the occurrences missed until then run.
     since: tuple[datetime, str] | None = None
-    #: How many claims of the occurrence were handed to runs that had outlasted their lease: they started no body, and are no attempts.
+    #: How many claims of the occurrence went to runs that had outlasted their lease: they started no body, so they are not attempts.
     adopted: int = 0
-    #: Which occurrence was the latest when those before it were skipped: it is not skipped for a later one in turn.
+    #: The occurrence that was the latest when those before it were skipped: it is not skipped in favour of a later one.
     chosen: datetime | None = None
 
     def runs(self, revision: int) -> int:
-        """How many runs are counted of this revision of the row."""
+        """How many runs of this revision of the row are counted."""
         return self.counted.runs if self.counted is not None and self.counted.revision in (revision, None) else 0
 
     def runs_left(self, max_runs: int | None, revision: int) -> int | None:
-        """How many runs are left of a schedule that ends by their number, the current one included; None for any other."""
+        """How many runs are left, including the current one; None for a schedule without ``max_runs``."""
         return None if max_runs is None else max(max_runs - self.runs(revision), 1)
 
     @property
     def last_success(self) -> datetime | None:
-        """When a run last ended well; None if that is not known."""
+        """When a run last succeeded; None if that is not known."""
         run = self.last_run
         return run.ended if run is not None and run.outcome is RunOutcome.SUCCEEDED else self.succeeded
 
     def unreported(self, occurrence: datetime, attempt: int) -> int:
-        """How many attempts at ``occurrence`` before ``attempt`` never reported an end: their worker died, or overran its lease."""
+        """How many attempts at ``occurrence`` before ``attempt`` never reported an end, because their worker died or outlasted its lease."""
         run = self.last_run
         told = run.attempt if run is not None and run.scheduled_at == occurrence else 0
         return max(0, attempt - 1 - max(told, self.seen - self.adopted))
 
     def adopted_before(self, attempt: int) -> int:
-        """How many claims before ``attempt`` (a number of claims) are no attempts; those from before the row started over are forgotten."""
+        """How many claims before ``attempt`` (a number of claims) are not attempts, without those from before the row started over."""
         return self.adopted if attempt > self.seen else 0
 
     def paused(self, note: Note) -> "Memo":
@@ -93,9 +93,9 @@ class Memo:
         return replace(self, note=note)
 
     def resumed(self, attempts: int, occurrence: datetime) -> "Memo":
-        """The memo of a row that was paused. A run that ended meanwhile left no other trace.
+        """The memo of a row that was paused. A run that ended during the pause left no other trace.
 
-        :param attempts: how many at the present ``occurrence`` have ended.
+        :param attempts: how many attempts at the present ``occurrence`` have ended.
         """
         counted = self.counted
         if counted is not None and counted.running is not None:
@@ -103,11 +103,11 @@ class Memo:
         return replace(self, note=None, seen=attempts, counted=counted)
 
     def running(self, occurrence: datetime, revision: int) -> "Memo":
-        """The memo of a row that is about to be paused, whose runs are counted, and one of them is in progress."""
+        """The memo of a row with counted runs that is about to be paused while one of them is in progress."""
         return replace(self, counted=Counted(self.runs(revision), revision, to_microseconds(occurrence)))
 
     def text(self) -> str:
-        """What is stored."""
+        """The text to store."""
         members = []
         if (run := self.last_run) is not None:
             values = [
@@ -172,7 +172,7 @@ _EMPTY = Memo()
 
 
 def of_success(occurrence: int, started: int, ended: int, attempt: int, worker: str) -> str:
-    """The text of a memo that has a run that succeeded and nothing else. Each run of each task makes one, so it is built with a single format.
+    """The text of a memo with only a successful run. Each run of each task creates one, so it is built with a single format.
 
     :param occurrence: this and the other times in microseconds since 1970.
     :param worker: as :func:`quoted` gives it.
@@ -181,18 +181,18 @@ def of_success(occurrence: int, started: int, ended: int, attempt: int, worker: 
 
 
 def of_start(occurrence: int, started: int, attempt: int, worker: str) -> str:
-    """As :func:`of_success`, of a run whose end nobody will store."""
+    """Like :func:`of_success`, for a run whose end will not be stored."""
     return f'{{"run":[{occurrence},{started},null,"started",{attempt},{worker}]}}'
 
 
 def counted(text: str, before: str, revision: int) -> str:
-    """The text of a memo that counts one run more than ``before`` does."""
+    """The text of a memo that counts one more run than ``before``."""
     runs = Memo.read(before).runs(revision) + 1
     return replace(Memo.read(text), counted=Counted(runs, revision)).text()
 
 
 def carried(text: str) -> str:
-    """The text of a memo for another row, which has revisions of its own."""
+    """The text of a memo for another row, whose revisions are counted separately."""
     if '"runs"' not in text or (memo := Memo.read(text)).counted is None:
         return text
     return replace(memo, counted=memo.counted._replace(revision=None)).text()
@@ -200,7 +200,7 @@ def carried(text: str) -> str:
 
 def quoted(text: str) -> str:
     """``text`` as JSON, whatever is in it."""
-    # Any store keeps what is left as it is, but not the halves of pairs that a file's name may have.
+    # Every store can keep the rest, but not lone surrogates, which file names may contain.
     return json.dumps(text.encode("utf-8", "backslashreplace").decode(), ensure_ascii=False)
 
 
@@ -209,7 +209,7 @@ def _text(text: str | None, limit: int) -> str:
         return "null"
     short, written = text[:limit], quoted(text[:limit])
     while len(written) > limit:
-        # In proportion: a text that is all escapes is six times as long when it is written.
+        # In proportion, because a text full of escapes is six times as long when written.
         short = short[: min(len(short) - 1, len(short) * (limit - 3) // len(written))]
         written = quoted(short)
     return written if len(short) == len(text) else f'{written[:-1]}…"'

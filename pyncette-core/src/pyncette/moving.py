@@ -1,11 +1,10 @@
-"""Moving the instances of a template to where another one, or another layout of the same, looks for them.
+"""Moving the instances of a template to another template, or to another layout of the same one.
 
-Each row is registered at its destination before it is taken away at its source, so that it is never nowhere. Meanwhile it is
-claimed at the source, under a lease as any run has, so that nobody runs it there, and what was changed there in between is noticed:
-the claim does not end well, and the copy is withdrawn.
+Each row is registered at its destination before it is removed from its source, so it always exists somewhere. Meanwhile it is claimed at
+the source, so that nobody runs it there. If it is changed at the source in between, settling the claim fails, and the copy is withdrawn.
 
-A call that is stopped midway leaves rows that are in both places, or held at the source until the lease expires. Another call finds
-and ends it; until then an occurrence that becomes due may run in either place.
+An interrupted call leaves rows in both places, or held at the source until the lease expires. Another call completes the move; until
+then, an occurrence that becomes due may run in either place.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,30 +36,30 @@ from pyncette.tasks import Template
 
 __all__ = ["Moved", "move"]
 
-#: Rows that are moved together.
+#: The number of rows moved together.
 _BULK = 500
-#: How long a row is kept from running at its source. If the move is stopped just then, it is late by as much, and by what follows.
+#: How long a row can't run at its source. If the move is interrupted at that moment, the row is late by this and by the next value.
 _LEASE = timedelta(seconds=60)
-#: Rows that are claimed together become ready within this time: if the move is stopped, no row waits for another's turn.
+#: Rows claimed together become ready within this time. If the move is interrupted, no row waits longer.
 _TOGETHER = timedelta(seconds=60)
 
 
 @dataclass(slots=True)
 class Moved:
-    """What happened to the rows of a template that was moved."""
+    """The outcome of a move, by rows."""
 
-    #: Rows that are where they belong now, and were not.
+    #: Rows that were moved to where they belong.
     moved: int = 0
-    #: Rows that stay since they run, or were just changed by somebody else. They can be moved later.
+    #: Rows that stay because they are running, or somebody else has just changed them. They can be moved later.
     busy: int = 0
-    #: Rows that stay since they can't be read.
+    #: Rows that stay because they can't be read.
     unreadable: int = 0
-    #: Instances that stay since the destination has one of that name with another schedule. One of the two has to be removed.
+    #: Instances that stay because the destination has one of the same name with another schedule. One of the two must be removed.
     conflicts: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left behind, and the layout that is stored is that of the destination."""
+        """Whether nothing is left behind, and the stored layout is that of the destination."""
         return not (self.busy or self.unreadable or self.conflicts)
 
 
@@ -72,21 +71,21 @@ async def move(
     *,
     progress: Callable[[int], None] = lambda moved: None,
 ) -> Moved:
-    """Move all instances that are stored of the template ``source`` to where ``destination`` has them.
+    """Move all stored instances of the template ``source`` to ``destination``.
 
-    ``source`` may be the name of ``destination`` itself: then what is stored under another layout is moved to that which is
-    declared. The application has to be created with ``layouts="ignore"`` then, since it would be refused.
+    ``source`` may be the name of ``destination`` itself: then the instances move from the stored layout to the declared one. In that
+    case, create the application with ``layouts="ignore"``; otherwise it would be refused.
 
-    An instance keeps its name, arguments, schedule and occurrence, which is neither lost nor put off. One that is paused or failed
-    stays so. Its attempts are counted from zero, and what was registered with a fencing token may see a smaller one. What runs at
-    this moment stays; so does an instance of which the destination has one with another schedule. If nothing stays, the layout that
-    is stored follows, and a ``source`` of another name is forgotten.
+    An instance keeps its name, arguments, schedule and occurrence, and stays paused or failed. Its attempts start from zero, and
+    receivers of fencing tokens may see a smaller one. Running instances stay behind, and so do instances for which the destination has
+    one of the same name with another schedule. If nothing stays behind, the stored layout is updated, and a ``source`` of another name
+    is forgotten.
 
-    Can be repeated, also when it was interrupted, and must be if the result is not ``complete``. All processes that use the
-    template as it was should have ended: what they schedule meanwhile may be left behind.
+    You can repeat the call, even after an interruption, and must repeat it if the result is not ``complete``. Stop all processes that use
+    the template as it was: what they schedule meanwhile may be left behind.
 
-    :param progress: called again and again with how many rows are moved so far.
-    :raises ConfigurationError: nothing is stored of ``source``, or ``destination`` itself is stored under another layout.
+    :param progress: called repeatedly with the number of rows moved so far.
+    :raises ConfigurationError: nothing is stored for ``source``, or ``destination`` itself is stored under another layout.
     """
     same = source == destination.name
     if not same:
@@ -107,7 +106,7 @@ async def move(
             await overwrite_layout(repository, clock.now(), source, Layout.of(destination))
         else:
             await forget_layout(repository, clock.now(), source)
-        # What came last, before the layout refused it.
+        # rows that were stored last, before the layout refused them
         result = await _sweep(repository, clock, among, destination, total, progress)
         total += result.moved
     result.moved = total
@@ -142,7 +141,7 @@ async def _sweep(
                     result.unreadable += 1
                 elif place != row.key:
                     away.append(row)
-            for start in range(0, len(away), _BULK):  # a store may give more than was asked for
+            for start in range(0, len(away), _BULK):  # a store may return more than the limit
                 await _move(repository, clock, away[start : start + _BULK], destination, result)
                 progress(before + result.moved)
             token = page.token
@@ -152,7 +151,7 @@ async def _sweep(
 
 
 def _place(row: Row, destination: Template) -> Key | None:
-    """Where ``row`` belongs; None if it can't be read, or has no name that an instance can have."""
+    """The key that ``row`` gets; None if it can't be read, or no instance can have its name."""
     if row.state is State.UNREADABLE:
         return None
     try:
@@ -167,11 +166,11 @@ async def _move(repository: Repository, clock: AlignedClock, rows: Sequence[Row]
     found = await repository.get([place(destination, row) for row in rows])
     at_rest: list[Row] = []
     waiting: list[Row] = []
-    #: Names of which the destination has the same already, from a call that was stopped.
+    #: Names that already exist at the destination from an interrupted call.
     there: set[str] = set()
     for row, other in zip(rows, found, strict=True):
         if row.locked_until is not None and row.locked_until > now and row.execute_after <= now:
-            # Held before it is due, it is not run, but was about to be moved by a call that was stopped.
+            # Held before it is due: an interrupted call was about to move it.
             result.busy += 1
             continue
         if other is not None and (other.schedule != row.schedule or other.state is State.UNREADABLE):
@@ -190,7 +189,7 @@ async def _move(repository: Repository, clock: AlignedClock, rows: Sequence[Row]
 
 
 def _half_done(row: Row, copy: Row) -> bool:
-    """Whether ``copy`` was made of a row that is at rest, and the call was stopped before the copy was at rest, too."""
+    """Whether ``copy`` is the copy of a paused or failed row, left by a call that was interrupted before it paused or failed the copy."""
     if row.state is State.PAUSED:
         return copy.execute_after == NEVER
     return row.state is State.FAILED and copy.state is State.SCHEDULED
@@ -213,7 +212,7 @@ def _ready_together(rows: Sequence[Row], now: datetime) -> Iterator[Sequence[Row
 async def _move_waiting(
     repository: Repository, clock: AlignedClock, rows: Sequence[Row], there: set[str], destination: Template, result: Moved
 ) -> None:
-    # A row that is not due is claimed as of its own time. So it is not ready too early either, if the lease is left to end.
+    # Claim a row that is not due as of its own time, so that it is not ready too early if the lease expires.
     now = max([clock.now(), *(row.ready_at for row in rows if row.ready_at is not None)])
     names = [row.key.name for row in rows]
     claimed = await repository.claim(now, rows[0].key.partition, lease_duration=_LEASE, limit=len(names), names=names)
@@ -239,7 +238,7 @@ async def _copy_paused(repository: Repository, clock: AlignedClock, rows: Sequen
     if not copies:
         return
     assert isinstance(repository, SupportsPause)
-    # Not due before it is paused; then in its right place, where it stays paused.
+    # not due before it is paused, and then moved to its right time
     far = [Registration(copy.key, copy.spec, copy.schedule, Target(NEVER, NEVER)) for copy in copies]
     for batch in cut(far):
         await repository.register(clock.now(), batch)
@@ -250,14 +249,14 @@ async def _copy_paused(repository: Repository, clock: AlignedClock, rows: Sequen
 
 
 async def _copy_failed(repository: Repository, clock: AlignedClock, rows: Sequence[Row], destination: Template) -> Sequence[Row]:
-    """Those whose copy could not be marked as failed, for it is held."""
+    """The rows whose copy could not be marked as failed, because it is held."""
     held = []
     for row in rows:
         if row.state is not State.FAILED:
             continue
         copy = _copy(row, destination)
         await repository.register(clock.now(), [copy])
-        # Only what is claimed can fail. A worker may come first, who gives it the attempt that `resume` would have.
+        # Only a claimed row can be marked as failed. If a worker claims it first, it gets the attempt that `resume` would give it.
         now = max(clock.now(), copy.target.execute_after)
         claimed = await repository.claim(now, copy.key.partition, lease_duration=_LEASE, limit=1, names=[copy.key.name])
         for claim in claimed.claims:

@@ -1,4 +1,4 @@
-"""The names of partitions: where rows are kept, and whose they are."""
+"""The names of partitions, and the tasks that they belong to."""
 
 import zlib
 from typing import NamedTuple
@@ -23,22 +23,21 @@ __all__ = [
 STATIC = "static"
 #: The partition of the facts that :mod:`pyncette.layout` keeps. Nothing in it is ever due.
 LAYOUTS = "layouts"
-#: The partition of what :mod:`pyncette.extra` remembers: for each static task when it was last given an extra run, and which backfills
-#: there were. Nothing in them is ever claimed.
+#: The partitions of :mod:`pyncette.extra`: the bells of static tasks, and the records of backfills. Nothing in them is ever claimed.
 BELLS = "bells"
 BACKFILLS = "backfills"
-#: The partition of the rows that workers keep of themselves, see :mod:`pyncette.workers`. Nothing in it is ever due.
+#: The partition of the rows in which workers report themselves, see :mod:`pyncette.workers`. Nothing in it is ever due.
 WORKERS = "workers"
-#: Beginnings of partitions that have no tasks: those, and what `pyncette check` leaves where it is killed.
+#: Prefixes of partitions without tasks: those above, and the one that `pyncette check` leaves behind if it is killed.
 NO_TASKS = (LAYOUTS, BELLS, BACKFILLS, WORKERS, "check:")
 
 
 class Owner(NamedTuple):
-    """Whose rows a partition has."""
+    """The template that a partition belongs to."""
 
     #: The name of the template.
     name: str
-    #: Which of the template's partitions it is; None if that is its only one.
+    #: The index of the partition; None if the template has only one.
     number: int | None
 
 
@@ -49,7 +48,7 @@ def dynamic(name: str) -> str:
 
 def partitioned(index: int, name: str) -> str:
     """One of the partitions of a partitioned task."""
-    return f"partitioned:{index}:{name}"  # the index first: a name may contain anything
+    return f"partitioned:{index}:{name}"  # the index comes first, because a name may contain anything
 
 
 def extra_runs(name: str) -> str:
@@ -58,7 +57,7 @@ def extra_runs(name: str) -> str:
 
 
 def extra_of(partition: str) -> str | None:
-    """The static task whose extra runs are in ``partition``; None if it has none."""
+    """The static task whose extra runs are in ``partition``; None for any other partition."""
     kind, _, name = partition.partition(":")
     return name if kind == "extra" and name else None
 

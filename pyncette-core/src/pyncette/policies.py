@@ -1,6 +1,6 @@
-"""What happens to an occurrence that failed or was missed: the policies that a task is declared with, as pure functions.
+"""The policies of a task, which decide what happens to failed and missed occurrences, as pure functions.
 
-No store knows any of them, and none is stored with a row: all workers decide alike because they run the same code.
+Stores know nothing about them, and rows don't contain them: all workers decide alike because they run the same code.
 """
 
 import enum
@@ -62,7 +62,7 @@ class OnGiveUp(enum.Enum):
     NEXT = "next"
     #: Keep the task as failed, with its error: it does not run until it is retried or scheduled again.
     FAIL = "fail"
-    #: Continue with the next occurrence, but pause the task before: it does not run until it is resumed.
+    #: Move on to the next occurrence, but pause the task before it, until it is resumed.
     PAUSE = "pause"
 
 
@@ -87,19 +87,19 @@ class Retry:
     on the attempt and the occurrence, so all workers agree on it.
     """
 
-    #: How often an occurrence is tried at most, the first attempt included; None: until it succeeds.
+    #: The maximum number of attempts at an occurrence, including the first; None: until one succeeds.
     attempts: int | None = None
     #: The pause after the first attempt.
     delay: timedelta = timedelta(seconds=1)
-    #: By how much each further pause is longer than the one before; at least 1.
+    #: The ratio of each further pause to the one before; at least 1.
     factor: float = 2.0
     #: The longest pause.
     limit: timedelta = timedelta(hours=1)
-    #: By which part of it a pause is longer or shorter at most, from 0 to 1, so that what failed together is not retried together.
+    #: The largest fraction, from 0 to 1, by which a pause is made longer or shorter, so that runs that failed together are not retried together.
     jitter: float = 0.1
-    #: Errors that another attempt would not repair: an occurrence that raised one is given up at once.
+    #: Exception classes for which another attempt would not help: the occurrence is given up at once.
     give_up_on: tuple[type[Exception], ...] = ()
-    #: What follows then. None: NEXT where there is a next occurrence, and FAIL for the last or only one.
+    #: What happens when an occurrence is given up. None: NEXT if there is a next occurrence, otherwise FAIL.
     on_give_up: OnGiveUp | None = None
 
     def __post_init__(self) -> None:
@@ -143,15 +143,15 @@ def _check_number(name: str, value: object, least: float, most: float) -> None:
 
 
 def _fraction(text: str) -> float:
-    """A number from 0 to 1 that ``text`` alone decides, evenly spread over texts."""
+    """A number from 0 to 1 that depends only on ``text``, evenly distributed over texts."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / 2**64
 
 
-# --- which can be combined ------------------------------------------------------------------------------------------------
+# --- combinations ---------------------------------------------------------------------------------------------------------
 
 
 class _Declared(Protocol):
-    """A task, as far as its policies go."""
+    """The policies of a task."""
 
     @property
     def execution_mode(self) -> ExecutionMode: ...
@@ -172,7 +172,7 @@ class _Declared(Protocol):
 
 
 def check_policies(task: _Declared, what: str) -> None:
-    """Raise ConfigurationError if the policies of ``task`` are none, or contradict each other."""
+    """Raise ConfigurationError if the policies of ``task`` are invalid, or contradict each other."""
     check_type(task.catch_up, CatchUp, f"catch_up of {what}")
     if task.fast_forward and task.catch_up is CatchUp.NONE:
         raise ConfigurationError(
@@ -210,7 +210,7 @@ def check_policies(task: _Declared, what: str) -> None:
         )
 
 
-# --- what was missed --------------------------------------------------------------------------------------------------
+# --- missed occurrences ------------------------------------------------------------------------------------------------
 
 
 class CatchUp(enum.Enum):
@@ -218,17 +218,17 @@ class CatchUp(enum.Enum):
 
     #: Each, one after another.
     ALL = "all"
-    #: The latest of them, once. What passes while a body runs is skipped, too.
+    #: The latest of them, once. Occurrences that pass while a body runs are skipped, too.
     LATEST = "latest"
-    #: None that is late by more than ``catch_up_window``, a minute if that is not given. What passes while a body runs is skipped, too.
+    #: None that is later than ``catch_up_window``, or a minute if that is not set. Occurrences that pass while a body runs are skipped, too.
     NONE = "none"
 
 
-#: By what is stored of them.
+#: The policies by their stored value.
 CATCH_UPS = {each.value: each for each in CatchUp}
-#: What counts as on time where nothing is caught up: a worker needs a moment to start, and a poll interval to notice.
+#: How late still counts as on time under CatchUp.NONE: a worker needs a moment to start, and a poll interval to notice.
 _ON_TIME = timedelta(minutes=1)
-#: How many skipped occurrences are counted one by one.
+#: The maximum number of skipped occurrences that are counted one by one.
 _MOST = 200
 
 
@@ -242,13 +242,13 @@ def first_to_run(
     *,
     chosen: bool = False,
 ) -> datetime | None:
-    """Which occurrence comes next, ``occurrence`` or, if the policy skips that, a later one; None if there is none left.
+    """The occurrence to run: ``occurrence`` or, if the policy skips that, a later one; None if there is none left.
 
-    What occurs only once is never skipped but by a ``window`` that was given.
+    A once-off occurrence is only skipped by an explicit ``window``.
 
-    :param late: by how much ``occurrence`` may be run later than its time (its jitter).
-    :param chosen: it was the latest when those before it were skipped. If more have passed since, it is run nevertheless: otherwise
-        a task whose interval is shorter than it takes to claim a row would never run.
+    :param late: how much later than its time ``occurrence`` may run (its jitter).
+    :param chosen: the occurrence that was the latest when those before it were skipped. It runs even if more have passed since:
+        otherwise a task whose interval is shorter than a claim takes would never run.
     """
     found: datetime | None = occurrence
     if isinstance(schedule.plain, Once):
@@ -276,9 +276,9 @@ def _latest(schedule: Schedule, occurrence: datetime, now: datetime) -> datetime
 
 
 def count_from(schedule: Schedule, occurrence: datetime, until: datetime | None, now: datetime) -> int:
-    """How many occurrences there are from ``occurrence`` on, before ``until`` or else up to ``now``.
+    """The number of occurrences from ``occurrence`` on, before ``until`` or else up to ``now``.
 
-    Those of an interval are calculated if ``until`` is given, and all others are counted one by one, up to 200.
+    Calculated for an interval if ``until`` is given; all others are counted one by one, up to 200.
     """
     if until is not None and isinstance(schedule.plain, Interval):
         return -((occurrence - until) // schedule.plain.duration)
@@ -293,5 +293,5 @@ def count_from(schedule: Schedule, occurrence: datetime, until: datetime | None,
 
 
 def how_many(count: int, schedule: str) -> str:
-    """``count``, which :func:`count_from` gave for the text of a schedule, as it is shown to people."""
+    """``count``, a result of :func:`count_from`, as text for people."""
     return f"{count} or more" if count >= _MOST and not schedule.startswith("interval ") else str(count)

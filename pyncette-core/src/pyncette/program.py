@@ -1,4 +1,4 @@
-"""An application as a program: the event loop, signals, the end, the log."""
+"""An application as a program: the event loop, signals, the shutdown, the log."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ Create: TypeAlias = Callable[[], AbstractAsyncContextManager[PyncetteContext]]
 
 
 def main(create: Create, shutdown_timeout: timedelta | None) -> None:
-    """Run what ``create`` makes until a signal; see :meth:`pyncette.Pyncette.main`."""
+    """Run the application that ``create`` opens until a signal; see :meth:`pyncette.Pyncette.main`."""
     with contextlib.suppress(RuntimeError):
         asyncio.get_running_loop()
         raise PyncetteError("main() starts an event loop, but one is already running here; use 'await app.run()'")
@@ -40,22 +40,22 @@ def main(create: Create, shutdown_timeout: timedelta | None) -> None:
 
 
 def run(create: Create, shutdown_timeout: timedelta | None) -> None:
-    """Run what ``create`` makes until a signal, or until it is shut down; raises what it raises.
+    """Run the application that ``create`` opens until a signal, or until it shuts down; raises its exceptions.
 
-    Ends the process if anything is left a second after ``shutdown_timeout``. In a thread it does without signals, and leaves the process be.
+    Ends the process if anything is left a second after ``shutdown_timeout``. In a thread, it handles no signals and never ends the process.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     loop = _new_loop()
     ending = Ending(loop, shutdown_timeout, with_process=in_main_thread)
     try:
         asyncio.set_event_loop(loop)
-        loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))  # public, and the same
+        loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))  # a public equivalent
         running = loop.create_task(_run(create, ending, with_signals=in_main_thread), name=MAIN)
         while not running.done():
             try:
                 loop.run_until_complete(running)
             except (SystemExit, KeyboardInterrupt) as error:
-                # Out of some task, in the middle of everything, which is still to end in order.
+                # raised in some task; everything else must still end in order
                 ending.exit = error
                 ending.begin()
         running.result()
@@ -68,9 +68,9 @@ def run(create: Create, shutdown_timeout: timedelta | None) -> None:
 
 
 def configure_logging(level: str | None = None, *, force: bool = False, **options: Any) -> None:
-    """Set up the log unless the program has done so, or in any case; the options are those of :func:`logging.basicConfig`.
+    """Set up the log unless the program has done so, or always with ``force``; the options are those of :func:`logging.basicConfig`.
 
-    :param level: a name, in any case; by default LOG_LEVEL in the environment, then INFO.
+    :param level: a name in upper or lower case; by default LOG_LEVEL in the environment, or else INFO.
     """
     if logging.getLogger().handlers and not force:
         return
@@ -106,7 +106,7 @@ async def _run_application(create: Create, ending: Ending) -> None:
         try:
             await app_context.run()
         except Exception as error:
-            ending.error = error  # in case that the end has to be cut
+            ending.error = error  # in case the shutdown has to be cut short
             raise
         finally:
             ending.begin()

@@ -1,6 +1,6 @@
-"""Group commit of registrations: whatever is registered while a call to the store is in progress goes into the next one.
+"""Group commit of registrations: everything registered while a call to the store is in progress goes into the next call.
 
-So a lone registration is sent at once, and a burst of any size needs no more than one connection, and leaves the others to the engine.
+So a single registration is sent at once, and a burst of any size uses one connection, which leaves the others to the engine.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from pyncette.store.contract import Registration, Repository
 
 __all__ = ["Registrar", "earliest"]
 
-#: For how long after a failure (seconds) each partition has calls of its own: what one does not answer is not to hold up the others.
+#: For how long after a failure (seconds) each partition gets separate calls, so that a partition that hangs doesn't delay the others.
 _APART = 60.0
-#: A caller that has waited this long (seconds) when a call fails does not wait for the next one.
+#: A caller that has waited this long (seconds) when a call fails gets the error instead of waiting for the next call.
 _PATIENCE = 10.0
-#: How many may be passed over, to be sent later, on the way to what fits into a batch.
+#: How many waiting entries may be passed over while filling a batch; they are sent later.
 _MOST_PASSED_OVER = 100
 
 
 class _Caller:
-    """Waits until all of its registrations are stored, or have failed."""
+    """A caller, which waits until all of its registrations are stored or have failed."""
 
     __slots__ = ("_error", "_left", "done")
 
@@ -42,12 +42,12 @@ class _Caller:
         if self._error is None:
             self.done.set_result(None)
             return
-        if isinstance(self._error, TransientRepositoryError):  # of many callers: each raises one of its own
+        if isinstance(self._error, TransientRepositoryError):  # each of many callers raises a separate exception
             own = TransientRepositoryError(str(self._error))
             own.__cause__ = self._error
             self._error = own
         self.done.set_exception(self._error)
-        self.done.exception()  # or asyncio would complain if the caller is cancelled at this moment
+        self.done.exception()  # otherwise asyncio would complain if the caller is cancelled at this moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +55,16 @@ class _Entry:
     registration: Registration
     force: bool
     caller: _Caller
-    #: When it was put into the queue, on the monotonic clock.
+    #: When it entered the queue, on the monotonic clock.
     since: float
 
 
 @dataclass(slots=True)
 class _Queue:
-    """What waits for a call that is in progress."""
+    """The registrations that wait while a call is in progress."""
 
     entries: deque[_Entry] = field(default_factory=deque)
-    #: Sends what waits; None while the call is that of a caller itself.
+    #: The task that sends waiting registrations; None while a caller sends its own.
     sending: "asyncio.Task[None] | None" = None
 
 
@@ -76,19 +76,19 @@ class Registrar:
         self._repository = repository
         self._clock = clock
         self._stored = stored
-        #: Those that have a call in progress: one for all, or for a while one for each partition, by its name.
+        #: The queues with a call in progress: one for all partitions, or for a while one for each, by its name.
         self._queues: dict[str, _Queue] = {}
         self._apart_until = float("-inf")
 
     async def register(self, registrations: Sequence[Registration], *, force: bool = False) -> None:
-        """Store ``registrations``, of distinct keys, however many.
+        """Store any number of ``registrations`` with distinct keys.
 
-        Raises what the store raises; what others register has no part in that, unless the store can't be reached. Cancelled or failed,
-        some may be stored.
+        Raises the store's errors, but none that registrations of others cause, unless the store can't be reached. After a cancellation
+        or an error, some may be stored.
         """
         for number, batch in enumerate(cut(registrations)):
             if number:
-                await asyncio.sleep(0)  # a store in memory does not wait
+                await asyncio.sleep(0)  # a store in memory never waits
             await self._register(batch, force)
 
     async def _register(self, batch: Sequence[Registration], force: bool) -> None:
@@ -97,7 +97,7 @@ class Registrar:
             (name,) = names
             self._queues[name] = _Queue()
             try:
-                await self._send(batch, force)  # by the caller itself: cancelled with it, and part of its trace
+                await self._send(batch, force)  # in the caller's task: cancelled with it, and part of its trace
             finally:
                 self._go_on(name)
             return
@@ -107,7 +107,7 @@ class Registrar:
         await caller.done
 
     async def close(self) -> None:
-        """Refuse what waits, and wait for the calls in progress: the store is about to be closed."""
+        """Refuse waiting registrations, and wait for the calls in progress, before the store is closed."""
         for queue in list(self._queues.values()):
             _refuse(queue.entries, "The application was closed before this was stored")
             queue.entries.clear()
@@ -116,7 +116,7 @@ class Registrar:
 
     def _queue_of(self, registration: Registration) -> str:
         partition = registration.key.partition
-        # Where there is a queue of its own, it stays in that: registrations of one key keep their order.
+        # An existing queue for the partition is used further, so that registrations of one key keep their order.
         return partition if partition in self._queues or self._clock.monotonic() < self._apart_until else ""
 
     def _put(self, entry: _Entry) -> None:
@@ -128,7 +128,7 @@ class Registrar:
             self._go_on(name)
 
     def _go_on(self, name: str) -> None:
-        """Send what waits in a queue, now that no call is in progress."""
+        """Send the registrations that wait in a queue, now that no call is in progress."""
         queue = self._queues[name]
         if queue.entries:
             queue.sending = asyncio.create_task(self._send_all(name, queue.entries), name="pyncette-register")
@@ -151,13 +151,13 @@ class Registrar:
                         while entries and entries[0].since <= late:
                             entries.popleft().caller.answer(error)
         except BaseException:
-            # Only if cut short, with the event loop: nobody is to wait forever.
+            # Only if the event loop ends: nobody may wait forever.
             _refuse([*batch, *entries], "The application was shut down before this was stored")
             entries.clear()
             raise
         finally:
             del self._queues[name]
-            for entry in entries:  # each into the queue of its partition
+            for entry in entries:  # move each into the queue of its partition
                 self._put(entry)
 
     async def _send_entries(self, entries: Sequence[_Entry]) -> None:
@@ -173,7 +173,7 @@ class Registrar:
 
 
 def earliest(registrations: Sequence[Registration]) -> Iterable[tuple[str, datetime, int]]:
-    """The partitions of ``registrations``, each with when the first of it is ready, and how many they are."""
+    """The partitions of ``registrations``, each with the time of its first ready row, and the number of its rows."""
     found: dict[str, tuple[datetime, int]] = {}
     for registration in registrations:
         partition, ready_at = registration.key.partition, registration.target.execute_after
@@ -183,7 +183,7 @@ def earliest(registrations: Sequence[Registration]) -> Iterable[tuple[str, datet
 
 
 def _next_batch(entries: deque[_Entry]) -> list[_Entry]:
-    """Take from ``entries`` what goes into one call: a key stands at most once in it, and it is forced or not as a whole."""
+    """Take entries for one call from ``entries``: each key at most once, and either all forced or none."""
     batch: list[_Entry] = []
     later: list[_Entry] = []
     keys = set()
@@ -198,7 +198,7 @@ def _next_batch(entries: deque[_Entry]) -> list[_Entry]:
             if batch and characters > BATCH_CHARACTERS:
                 break
             batch.append(entries.popleft())
-        keys.add(key)  # nothing of the same key overtakes what is passed over
+        keys.add(key)  # no later entry of the same key may overtake it
     entries.extendleft(reversed(later))
     return batch
 

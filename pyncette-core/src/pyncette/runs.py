@@ -1,4 +1,4 @@
-"""What is known about one run, once it has started or ended."""
+"""A run that has started or ended."""
 
 import enum
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ __all__ = ["Run", "RunOutcome"]
 class RunOutcome(enum.StrEnum):
     """How an attempt at an occurrence ended."""
 
-    #: Only of AT_MOST_ONCE, where this is stored before the body starts: how that ended is in the log and in the history.
+    #: Only under AT_MOST_ONCE, where the run is stored before the body starts: the log and the history say how it ended.
     STARTED = "started"
     SUCCEEDED = "succeeded"
     #: The body raised, or ran longer than its timeout. The task's failure mode says what follows.
     FAILED = "failed"
     #: It failed in the last of ``max_attempts``.
     GIVEN_UP = "given up"
-    #: Its worker died, or overran the lease, and reported nothing; in the last of ``max_attempts``.
+    #: Its worker died or outlasted the lease without a report, in the last of ``max_attempts``.
     DIED = "died"
-    #: Its process ended before the body did. It is run again.
+    #: Its process ended before the body did. The occurrence runs again.
     INTERRUPTED = "interrupted"
-    #: It was missed and not run: ``catch_up`` or ``catch_up_window`` of the task, or of a resumption, left it out.
+    #: It was missed and not run, because of the ``catch_up`` or ``catch_up_window`` of the task or of a resumption.
     SKIPPED = "skipped"
 
 
@@ -33,14 +33,14 @@ class Run:
     scheduled_at: datetime
     #: When the body was started; None if that was not reported.
     started: datetime | None
-    #: When the body ended, or its end was noticed; None where that was not stored.
+    #: When the body ended, or its end was noticed; None if that was not stored.
     ended: datetime | None
     outcome: RunOutcome
-    #: From 1 on.
+    #: The number of the attempt, from 1 on.
     attempt: int
-    #: Which application ran it, see :attr:`PyncetteContext.worker_id`; None if that was not reported.
+    #: The worker that ran it, see :attr:`PyncetteContext.worker_id`; None if that was not reported.
     worker: str | None
-    #: What went wrong: kind and text of what the body raised, cut where it is long.
+    #: What went wrong: the class and text of the body's exception, cut if it is long.
     error: str | None = None
 
     @property

@@ -25,7 +25,7 @@ class ScheduledTask:
     row: Row
 
     def __repr__(self) -> str:
-        row = self.row  # without the arguments, which are not for logs
+        row = self.row  # without the arguments, which don't belong in logs
         return (
             f"ScheduledTask({row.key.name!r} of {self.task.name!r}, {row.schedule!r}, {row.state.value}, ready_at={row.ready_at})"
         )
