@@ -1,4 +1,4 @@
-"""Functions that users give: whether they can be called as they are going to be."""
+"""Checks that users' functions can be called as Pyncette calls them."""
 
 import contextlib
 import functools
@@ -20,12 +20,12 @@ __all__ = [
 ]
 
 
-#: The attribute of a coroutine function that has a plain function run in a thread.
+#: The attribute that marks a coroutine function which runs a plain function in a thread.
 IN_THREAD = "_pyncette_in_thread"
 
 
 def is_coroutine_function(function: object) -> bool:
-    """Whether calling ``function`` gives a coroutine; also through :func:`functools.partial` and ``__call__``."""
+    """Whether calling ``function`` returns a coroutine, including through :func:`functools.partial` and ``__call__``."""
     return _is(inspect.iscoroutinefunction, function)
 
 
@@ -60,7 +60,7 @@ def check_body(function: Any, what: str) -> None:
 
 
 def runs_in_thread(function: Any) -> bool:
-    """Whether a body is a plain function, which blocks, or is made of one, as :attr:`IN_THREAD` says."""
+    """Whether a body is a plain function, which may block, or wraps one, as :attr:`IN_THREAD` says."""
     return not is_coroutine_function(function) or getattr(function, IN_THREAD, False) is True
 
 
@@ -70,7 +70,7 @@ def check_async_generator_function(function: Any, what: str) -> None:
     _check_kind(function, what, write)
     if getattr(function, "__code__", None) is _ASYNCCONTEXTMANAGER:
         raise ConfigurationError(f"{what} is decorated with @asynccontextmanager already; remove that decorator")
-    # A wrapper that hands the generator on is fine, too.
+    # A wrapper that passes the generator on is fine, too.
     if not _is(inspect.isasyncgenfunction, _unwrapped(function)):
         raise ConfigurationError(f"{what} is not an asynchronous generator function; {write}")
     _check_parameters(
@@ -79,7 +79,7 @@ def check_async_generator_function(function: Any, what: str) -> None:
 
 
 def fixture_arguments(fixture: Callable[..., Any], app_context: Any) -> Sequence[Any]:
-    """What to call ``fixture`` with: ``app_context`` if it wants that, which a parameter with a default of its own does not."""
+    """The arguments for ``fixture``: ``app_context`` if it has a parameter without a default."""
     parameters = list(inspect.signature(fixture).parameters.values())
     wanted = [each for each in parameters if each.name == "app_context" or each.default is each.empty]
     return [app_context] if any(each.kind is not each.VAR_KEYWORD for each in wanted) else []
@@ -97,9 +97,9 @@ def _check_kind(function: Any, what: str, write: str) -> None:
 
 def _check_parameters(function: Any, what: str, arguments: Sequence[str], otherwise: str) -> None:
     try:
-        # Of the wrapper, if it is wrapped: a decorator may provide what the function wants.
+        # the signature of the wrapper, because a decorator may provide arguments
         signature = inspect.signature(function, follow_wrapped=False)
-    except (TypeError, ValueError):  # some that are written in C don't tell
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return
     if inspect.isfunction(function):
         owner = function.__qualname__.split(".")[-2:-1]

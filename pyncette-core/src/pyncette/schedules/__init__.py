@@ -1,7 +1,8 @@
-"""When a thing occurs. Knows no store and no task.
+"""Schedules: when something occurs. This package knows no store and no task.
 
-``values`` makes plain what comes in, ``zones`` finds time zones (``suggestions`` says what somebody may have meant), ``cron`` reads cron expressions, ``kinds`` has the schedules, ``spread``
-says what ``H`` in cron is, ``rulewords`` reads and ``rules`` follows the rules of iCalendar, ``bounds`` narrows a schedule down, ``text`` turns them into text and back.
+``zones`` finds time zones (``suggestions`` guesses what a wrong name means), ``cron`` reads cron expressions, ``kinds`` has the schedules, ``spread``
+resolves ``H`` in cron, ``rulewords`` reads and ``rules`` follows iCalendar rules, ``bounds`` adds start, end and jitter, and ``text`` converts schedules to
+text and back.
 """
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""What narrows a schedule down, whatever its kind: when it begins and ends, and by how much its runs are spread."""
+"""Bounds of a schedule of any kind: its start and end, the number of runs, and jitter."""
 
 import hashlib
 import re
@@ -25,14 +25,14 @@ _WORDS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Bounded(Schedule):
-    """A schedule that begins or ends at some time, or whose runs are spread.
+    """A schedule with a start, an end, a number of runs, or jitter.
 
-    :param schedule: is narrowed down.
-    :param jitter: by less than that each run is later than its occurrence, which stays what it is. By how much is fixed by the name of the
-        row and the time of the occurrence: another attempt, and another process, find the same.
+    :param schedule: the schedule itself.
+    :param jitter: each run starts later than its occurrence by less than this. The delay depends only on the name of the row and the time
+        of the occurrence, so each attempt and each process computes the same.
     :param start_at: aware. No occurrence is before it. An interval counts from it.
     :param end_at: aware. No occurrence is after it.
-    :param max_runs: after this many runs it ends. The worker that runs it counts them.
+    :param max_runs: the schedule ends after this many runs. The worker that runs the task counts them.
     :raises ScheduleError: one of them is invalid, or they can't be combined.
     """
 
@@ -114,7 +114,7 @@ class Bounded(Schedule):
 
 
 def bounded(schedule: Schedule, **options: Any) -> Schedule:
-    """``schedule`` within what is given of the options of :class:`Bounded`."""
+    """``schedule`` with the given options of :class:`Bounded`."""
     given = {name: value for name, value in options.items() if value is not None}
     if not given:
         return schedule
@@ -123,7 +123,7 @@ def bounded(schedule: Schedule, **options: Any) -> Schedule:
 
 
 def split(text: str) -> tuple[str, dict[str, Any]]:
-    """The text of a schedule without what narrows it down, and that."""
+    """The text of a schedule without its bounds, and the bounds."""
     match = _WORDS.fullmatch(text)
     if match is None:
         return text, {}

@@ -1,8 +1,8 @@
 """Cron expressions on a calendar without time zones: which wall-clock times match.
 
-croniter does the arithmetic of the clock, and only that. Its releases read ``JAN-JAN``, ``59/15``, ``SAT-SUN`` or a day of
-month beside ``5#2`` in different ways, so expressions are read here, and it gets plain lists of numbers. Days are found
-here as well: croniter takes a second and more for some of those that never come.
+croniter only computes times of day. Its releases read ``JAN-JAN``, ``59/15``, ``SAT-SUN`` or a day of the month next to ``5#2`` in
+different ways, so expressions are parsed here, and croniter gets plain lists of numbers. Days are found here as well: croniter takes a
+second or more for some days that never come.
 """
 
 import copy
@@ -38,7 +38,7 @@ _MONTH = _Field("month", 1, 12, _MONTHS)
 _WEEKDAY = _Field("day-of-week", 0, 7, _WEEKDAYS)
 _SECOND = _Field("second", 0, 59)
 
-#: What each field is called, and its lowest and highest number, in the order in which they are written.
+#: The name of each field, and its lowest and highest number, in the order in which they are written.
 LIMITS = tuple((field.name, field.low, field.high) for field in (_MINUTE, _HOUR, _DAY_OF_MONTH, _MONTH, _WEEKDAY, _SECOND))
 
 _ALIASES = {
@@ -57,9 +57,9 @@ _L_FIRST = re.compile(r"L([0-7])", re.ASCII)
 _TO_SUNDAY = re.compile(r"^([A-Z1-6]+)-SUN(/\d+)?$", re.ASCII)
 _LAST_WEEKDAY = re.compile(r"L([0-7])|([0-7])L", re.ASCII)
 
-_LONGEST = 1000  # characters; all numbers of all fields take less
+_LONGEST = 1000  # characters: more than all numbers of all fields take
 
-# What fields that come after the seconds may hold: in Quartz and Spring those come first.
+# what the fields look like if the seconds come first, as in Quartz and Spring
 _QUARTZ_WEEKDAY = re.compile(rf".*([?#]|{'|'.join(_WEEKDAYS)}).*")
 
 _SOME_DAY = date(2000, 1, 1)
@@ -67,17 +67,17 @@ _DAY = timedelta(days=1)
 
 
 class _Days(NamedTuple):
-    """What matches the days of a month. Days of the week count from 0, Sunday."""
+    """The days of a month that match. Days of the week count from 0, Sunday."""
 
     numbers: frozenset[int]
     last: bool  # the last day of the month
     weekdays: frozenset[int]
     nth_weekdays: frozenset[tuple[int, int]]
     last_weekdays: frozenset[int]
-    both: bool  # a day has to match by its number and by its weekday
+    both: bool  # whether a day must match both by its number and by its weekday
 
     def of(self, first: int, length: int) -> tuple[int, ...]:
-        """The days of a month that begins on the weekday ``first`` and has ``length`` days."""
+        """The matching days of a month that begins on the weekday ``first`` and has ``length`` days."""
         return tuple(day for day in range(1, length + 1) if self._matches(day, (first + day - 1) % 7, length))
 
     def _matches(self, day: int, weekday: int, length: int) -> bool:
@@ -99,7 +99,7 @@ class Calendar:
     __slots__ = ("_clock", "_midnight", "_months", "elapsed")
 
     def __init__(self, clock: croniter, months: dict[tuple[int, int, int], tuple[int, ...]], elapsed: bool) -> None:
-        """``months`` has the days that match, by the month's number, its first weekday and its length, where there are any."""
+        """``months`` has the matching days by the number of the month, its first weekday and its length, if there are any."""
         self._clock = clock
         self._months = months
         self.elapsed: bool = elapsed
@@ -118,7 +118,7 @@ class Calendar:
         return None if following is None else datetime.combine(following, self._midnight)
 
     def _day_after(self, last: date) -> date | None:
-        # Whatever matches at all does so within 40 years: the longest pause is that of a 29 February on one day of the week.
+        # Every match comes within 40 years: the longest gap is between two 29 Februaries on the same day of the week.
         year, month, number = last.year, last.month, last.day
         while year <= MAXYEAR:
             for day in self._days(year, month):
@@ -133,8 +133,8 @@ class Calendar:
 
 
 def _later(clock: croniter, wall: datetime) -> time | None:
-    """The first time of day that matches after ``wall``, a time of some day, or on the day after."""
-    # croniter keeps its position in itself: a copy for each call leaves nothing to share between threads.
+    """The first matching time of day after ``wall``, on the same day or the next."""
+    # croniter is stateful: with a copy for each call, threads share nothing.
     iterator = copy.copy(clock)
     iterator.set_current(wall, force=True)
     found: datetime = iterator.get_next(datetime)
@@ -142,7 +142,7 @@ def _later(clock: croniter, wall: datetime) -> time | None:
 
 
 def normalise(expression: str) -> str:
-    """The expression in capitals (an alias in small letters), with single blanks.
+    """The expression in upper case (an alias in lower case), with single blanks.
 
     :raises ScheduleError: it is too long.
     """
@@ -153,7 +153,7 @@ def normalise(expression: str) -> str:
 
 
 def plain_fields(expression: str) -> list[str]:
-    """The fields of an expression that is read already, in the words that other libraries have for them."""
+    """The fields of a normalised expression, in the notation that other libraries understand."""
     fields = _ALIASES.get(expression, expression).split()
     fields[2], fields[4] = ("*" if fields[place] == "?" else fields[place] for place in (2, 4))
     fields[4] = ",".join(
@@ -164,9 +164,9 @@ def plain_fields(expression: str) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def read(expression: str) -> Calendar:
-    """Read an expression that is normalised.
+    """Parse a normalised expression.
 
-    :returns: its calendar, which is shared.
+    :returns: its calendar, which is cached and shared.
     :raises ScheduleError: it can't be understood, or never matches.
     """
     fields = _ALIASES.get(expression, expression).split()
@@ -247,13 +247,13 @@ def _range(field: _Field, term: str) -> range:
     first = _number(field, low, term)
     if high is not None:
         last = _number(field, high, term)
-        if field is _WEEKDAY and high == "SUN" and first > 0:  # MON-SUN, as everyone writes it: Sunday is 7 as well
+        if field is _WEEKDAY and high == "SUN" and first > 0:  # MON-SUN, as everybody writes it: Sunday is 7, too
             last = 7
         if first >= last:
             raise ScheduleError(f"the range of {field.name} {term!r} must go up: write two ranges, or a list")
     elif match[3] is None:
         last = first
-    elif field is _WEEKDAY:  # whether it continues to 6 or to 7 differs from cron to cron
+    elif field is _WEEKDAY:  # crons differ on whether this ends at 6 or at 7
         raise ScheduleError(f"{field.name} {term!r} has a step without a range: write {low}-6/{step}")
     else:
         last = field.high

@@ -1,7 +1,6 @@
-"""Schedules: when a task occurs next. Knows daylight saving; knows no store and no task.
+"""Schedules: when a task occurs next.
 
-The rules of daylight saving are decided here, on top of a calendar that knows nothing of time zones: no library that is
-installed beside this one changes them.
+The rules of daylight saving are applied here, on top of a calendar without time zones, so no release of another library changes them.
 """
 
 import re
@@ -22,31 +21,30 @@ __all__ = ["EXTRA_KINDS", "Cron", "Extra", "Interval", "Once", "Schedule", "next
 _SECOND = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1)
-# Calendars repeat themselves after 28 years, or 40 around the end of a century: what the clock has skipped so often it always
-# skips. Rules of zones that contradict each other skip times one by one, and are left behind by the day.
+# Calendars repeat after 28 years, or 40 around the end of a century: a time that the clock has skipped in all of them is always
+# skipped. Contradictory zone rules may skip single times, so the search continues with the next day.
 _ATTEMPTS_NEARBY = 5
 _ATTEMPTS = _ATTEMPTS_NEARBY + 40
-_LONGEST_FOLD = timedelta(days=2)  # an offset is less than a day, to either side
+_LONGEST_FOLD = timedelta(days=2)  # an offset is less than a day in either direction
 _DIGEST = re.compile(r"[A-Za-z0-9_+/=.:-]{0,200}")
 
 
 class Schedule(ABC):
     """When a task occurs. Immutable; two schedules are equal exactly when their texts are.
 
-    Every instant that goes in is aware and every instant that comes out is aware UTC. ``timezone`` is the name of the
-    zone, as it was given.
+    All instants passed in are aware, and all returned ones are aware UTC. ``timezone`` is the name of the zone as it was given.
     """
 
     __slots__ = ()
 
     timezone: str
-    # Attributes, no properties: each run asks for some of them.
-    #: By how much runs are later than their occurrences at most.
+    # attributes rather than properties, because each run reads some of them
+    #: The longest delay of a run after its occurrence.
     jitter: timedelta = timedelta()
-    #: Before and after which there is no occurrence.
+    #: The bounds of the occurrences.
     start_at: datetime | None = None
     end_at: datetime | None = None
-    #: After how many runs it ends.
+    #: The number of runs after which the schedule ends.
     max_runs: int | None = None
 
     @property
@@ -55,7 +53,7 @@ class Schedule(ABC):
         return self
 
     def execute_after(self, occurrence: datetime, key: tuple[str, str]) -> datetime:
-        """When the occurrence of the row with this ``key`` may run: then, or later by a part of the jitter."""
+        """The time from which the occurrence of the row with this ``key`` may run: its own time plus a part of the jitter."""
         return occurrence
 
     @property
@@ -71,7 +69,7 @@ class Schedule(ABC):
     @property
     @abstractmethod
     def text(self) -> str:
-        """The canonical text, from which :func:`pyncette.schedules.text.parse` rebuilds the schedule. Stored: the same in every release."""
+        """The canonical text, from which :func:`pyncette.schedules.text.parse` rebuilds the schedule. It is stored, so it is the same in every release."""
 
     @abstractmethod
     def first(self, now: datetime) -> datetime | None:
@@ -83,9 +81,9 @@ class Schedule(ABC):
 
     @abstractmethod
     def next_after(self, last: datetime, now: datetime) -> datetime | None:
-        """The first occurrence after both ``last`` and ``now``, in the rhythm of ``last``: skips what was missed.
+        """The first occurrence after both ``last`` and ``now``, in the rhythm of ``last``: skips missed ones.
 
-        :returns: ``None`` if there is none. Takes no longer the more was missed.
+        :returns: ``None`` if there is none. The time this takes does not depend on how many were missed.
         """
 
 
@@ -96,10 +94,10 @@ class Cron(Schedule):
     A time of the day, such as ``30 1 * * *``, occurs once a day: at the end of the gap if the clock skips it, and at
     the first of the two if the clock shows it twice. An expression whose minute or hour begins with ``*`` follows
     elapsed time: it occurs in both passes of a repeated hour, and a gap adds nothing. These are the rules of Debian's
-    cron, as is that of the two day fields: a day has to match both if either begins with ``*``, else one suffices.
+    cron, and so is the rule for the two day fields: a day must match both if either begins with ``*``, and otherwise one.
 
     :param expression: minute, hour, day of month, month, day of week and, optionally, second; or an alias such as
-        ``@daily``. Kept in capitals (an alias in small letters), with single blanks.
+        ``@daily``. Kept in upper case (an alias in lower case), with single blanks.
     :param timezone: the name of a time zone, see :func:`pyncette.timezones.find_zone`.
     :raises ScheduleError: either can't be understood, or no day ever matches.
     """
@@ -122,7 +120,7 @@ class Cron(Schedule):
         return self.next(now)
 
     def next(self, last: datetime) -> datetime | None:
-        # To the second, so that the registrations within one share a computation: no occurrence lies between two seconds.
+        # To the second, so that registrations within a second share a computation: occurrences are on whole seconds.
         return _next_cron(self.expression, self.timezone, plain_instant(last).replace(microsecond=0))
 
     def next_after(self, last: datetime, now: datetime) -> datetime | None:
@@ -175,10 +173,10 @@ class Once(Schedule):
     """Occurs once, at an instant; at once if that is past.
 
     :param at: aware, of any zone; kept as UTC. Those before the year 10 and after the year 9990, which not every clock can
-        show, become the first or the last instant in between.
+        show, become the first or the last instant of this range.
     :param timezone: the name of a time zone; it does not move the occurrence.
     :param digest: a digest of the task's arguments, in letters, digits and ``_+/=.:-``: another digest is another
-        occurrence. At most 200 of them.
+        occurrence. At most 200 characters.
     :raises ScheduleError: the instant is naive, the zone is unknown, or the digest is wrong.
     """
 
@@ -200,7 +198,7 @@ class Once(Schedule):
 
     @classmethod
     def canonical(cls, at: datetime, timezone: str, digest: str) -> "Once":
-        """One of parts whose form is known to be right; raises ScheduleError for an instant or a time zone that can't be."""
+        """A schedule from parts of a known form; raises ScheduleError for an invalid instant or time zone."""
         if not EARLIEST <= at <= LATEST:
             raise ScheduleError(f"The instant {shown(at)} is out of range: not every zone's clock can show it")
         find_zone(timezone)
@@ -224,16 +222,16 @@ class Once(Schedule):
         return None
 
 
-#: Why there is an extra run: somebody asked for one now, or for the runs of past times.
+#: The reasons for an extra run: a request to run now, or for past times.
 EXTRA_KINDS = ("trigger", "backfill")
 
 
 @dataclass(frozen=True, slots=True)
 class Extra(Schedule):
-    """An extra run of another task, beside those of its schedule: occurs once, at the time that its row has.
+    """An extra run of another task, in addition to its schedule: occurs once, at the time of its row.
 
     :param kind: one of :data:`EXTRA_KINDS`.
-    :param origin: the name of the instance, or of the static task, that is run.
+    :param origin: the name of the instance or static task that runs.
     :param timezone: the name of the time zone in which the body sees ``scheduled_at``.
     """
 
@@ -275,12 +273,12 @@ def _check_zone(schedule: Schedule) -> None:
 
 @lru_cache(maxsize=1 << 14)
 def _next_cron(expression: str, timezone: str, last: datetime) -> datetime | None:
-    """Cached, so that any number of tasks of one schedule cost one computation for each occurrence."""
+    """Cached, so that each occurrence is computed once for all tasks with the same schedule."""
     return next_on_clock(cronexpr.read(expression), find_zone(timezone), last)
 
 
 class _Calendar(Protocol):
-    """Which times of a clock match, see :class:`pyncette.schedules.cron.Calendar`."""
+    """The matching times of a clock, see :class:`pyncette.schedules.cron.Calendar`."""
 
     elapsed: bool
 
@@ -288,7 +286,7 @@ class _Calendar(Protocol):
 
 
 def next_on_clock(calendar: _Calendar, zone: tzinfo, last: datetime) -> datetime | None:
-    """The first instant after ``last`` at which the clock of ``zone`` shows what matches, by the rules of daylight saving."""
+    """The first instant after ``last`` at which the clock of ``zone`` shows a match, by the rules of daylight saving."""
     found = (_next_elapsed if calendar.elapsed else _next_of_day)(calendar, zone, last)
     return found if found is not None and found <= LATEST else None
 
@@ -302,7 +300,7 @@ def _next_of_day(calendar: _Calendar, zone: tzinfo, last: datetime) -> datetime 
         instant = instant_of(match, zone)
         if instant > last:
             return instant
-        # In the second pass of a fold: the turn of each match was in the first.
+        # in the second pass of a fold, where each match has already occurred in the first
         wall = match + _LONGEST_FOLD
         if attempt == 0:
             wall = first_second(match, wall, lambda later: instant_of(later, zone) > last) - _SECOND
@@ -314,7 +312,7 @@ def _next_elapsed(calendar: _Calendar, zone: tzinfo, last: datetime) -> datetime
     local = last.astimezone(zone)
     changed = None if local.fold else set_back_at(local)
     if changed is not None:
-        # In the first pass of a fold: the second begins with earlier times than the one that `last` shows.
+        # in the first pass of a fold, whose second pass begins with earlier times than `last` shows
         before = changed - _SECOND
         again = _next_shown(calendar, zone, wall_of(changed, zone) - _SECOND, before)
         found = min((instant for instant in (found, again) if instant is not None), default=None)
@@ -334,4 +332,4 @@ def _next_shown(calendar: _Calendar, zone: tzinfo, wall: datetime, last: datetim
         wall = max(match, wall_of(instant_of(match, zone), zone) - _SECOND)  # skipped by the clock: continue after the gap
         if attempt >= _ATTEMPTS_NEARBY:
             wall = max(wall, match + _DAY)
-    return None  # skipped each year, as the small hours of the Sundays on which the clock is set forward
+    return None  # skipped every year, like the hour in which clocks go forward

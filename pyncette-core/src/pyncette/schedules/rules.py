@@ -1,7 +1,7 @@
-"""Recurrence rules of RFC 5545 (iCalendar): a schedule, on a calendar that dateutil works out.
+"""Recurrence rules of RFC 5545 (iCalendar): a schedule on a calendar that dateutil computes.
 
-dateutil knows no end of looking: it goes through all times since ``DTSTART``, and seeks the 30 February until the year 9999. So it is given
-numbers that are checked, a beginning that is near to where it looks, and an interval that counts.
+dateutil has no limit: it goes through all times since ``DTSTART``, and searches for 30 February until the year 9999. So it gets checked numbers,
+a start near the time in question, and an interval that counts the steps.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from pyncette.values import LATEST, plain_instant, plain_text, shown
 
 __all__ = ["RRule"]
 
-#: Where a rule begins that has no DTSTART: midnight of a Monday, the first of a month and of a year.
+#: The start of a rule without DTSTART: midnight of a Monday, the first day of a month and of a year.
 _BEGINNING = datetime(2001, 1, 1)  # noqa: DTZ001 - as a clock shows it
 _FREQUENCIES = {name: getattr(rrule, name) for name in ("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY")}
-#: How many periods are searched for the next match. The longest pause of a rule without INTERVAL is 40 years, between two
-#: Fridays that are a 29 February.
+#: How many periods are searched for the next match. The longest gap of a rule without INTERVAL is 40 years, between two
+#: 29 Februaries that are Fridays.
 _PATIENCE = {"YEARLY": 2_000, "MONTHLY": 20_000, "WEEKLY": 30_000, "DAILY": 100_000, "HOURLY": 1_000, "MINUTELY": 1_000}
 _MINUTES = {"HOURLY": 60, "MINUTELY": 1}
-_MOST_TIMES, _MOST_MINUTES = 100, 1440  # of a day; the latter of a rule that goes by the hour or the minute
+_MOST_TIMES, _MOST_MINUTES = 100, 1440  # the maximum number of times per day; the second for hourly and minutely rules
 _WEEKDAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
@@ -36,14 +36,13 @@ _DAY = timedelta(days=1)
 class RRule(Schedule):
     """Occurs by a recurrence rule of RFC 5545, on the clock of a time zone.
 
-    A rule that goes by the day or longer has times of the day: each occurs once a day, at the end of the gap if the clock skips it, and at the
-    first of the two if the clock shows it twice. One that goes by the hour or the minute follows elapsed time, as a :class:`Cron` does
-    whose hour is ``*``.
+    A daily, weekly, monthly or yearly rule has times of day: each occurs once a day, at the end of the gap if the clock skips it, and at the
+    first of the two if the clock shows it twice. An hourly or minutely rule follows elapsed time, like a :class:`Cron` whose hour is ``*``.
 
-    :param expression: such as ``FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17``, with or without ``RRULE:`` before it and, if needed, ``DTSTART:`` and
-        ``EXDATE:`` beside it. Kept in one form. Without ``DTSTART`` it counts from midnight of Monday, 1 January 2001.
+    :param expression: such as ``FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17``, with or without ``RRULE:`` before it and, if needed, with ``DTSTART:``
+        and ``EXDATE:``. Kept in a canonical form. Without ``DTSTART`` it counts from midnight of Monday, 1 January 2001.
     :param timezone: the name of a time zone, see :func:`pyncette.timezones.find_zone`.
-    :raises ScheduleError: either can't be understood, no time ever matches, or to find one takes too long.
+    :raises ScheduleError: either can't be understood, no time ever matches, or finding one takes too long.
     """
 
     expression: str
@@ -87,10 +86,10 @@ def _read(expression: str, timezone: str) -> "tuple[_Recurrence, datetime]":
     words = read_words(expression, zone, timezone)
     end = LATEST
     if words.until is not None:
-        # A time that is shown twice ends with the second.
+        # a time that the clock shows twice ends with its second pass
         end = words.until if words.until.tzinfo is not None else instant_of(words.until.replace(fold=1), zone)
     if words.count is not None:
-        # Instants are counted, which a change of the clock makes more or fewer than the times that match, and what is left out counts.
+        # COUNT counts instants, and clock changes add or remove some; excluded ones count, too.
         everything = _Recurrence(words, frozenset())
         last: datetime | None = plain_instant(instant_of(everything.start, zone) - _SECOND)
         for _ in range(words.count):
@@ -109,7 +108,7 @@ class _Impatient(Exception):
 
 
 class _Interval(int):
-    """The interval of a rule, which counts how often dateutil continues by it: that has no limit of its own where nothing matches."""
+    """The interval of a rule, which counts dateutil's steps, because dateutil has no limit if nothing matches."""
 
     left: int
 
@@ -129,7 +128,7 @@ class _Interval(int):
 class _Recurrence:
     """The naive times that match a rule, without its end, which is an instant.
 
-    ``elapsed`` says that it goes by the hour or the minute.
+    ``elapsed`` says that the rule is hourly or minutely.
     """
 
     __slots__ = ("_excluded", "_interval", "_patience", "_rule", "_unit", "_wkst", "elapsed", "start")
@@ -177,7 +176,7 @@ class _Recurrence:
         return None
 
     def _near(self, wall: datetime) -> datetime:
-        """The beginning of the period that has ``wall``, or else of the rule."""
+        """The start of the period that contains ``wall``, or else of the rule."""
         start, interval = self.start, self._interval
         if wall <= start:
             return start
@@ -205,9 +204,9 @@ class _Recurrence:
 
 
 def _by_the_day(unit: str, interval: int, start: datetime, numbers: dict[str, list[int]]) -> int:
-    """Make of a rule that goes by the hour or the minute, and has other parts, one that goes by the day and lists its times.
+    """Convert an hourly or minutely rule with other parts to a daily one that lists its times.
 
-    Going through all hours to find the days is slow, and through the minutes slower.
+    Going through all hours or minutes to find the days would be slow.
     """
     if unit == "MINUTELY":
         if 60 % interval and interval % 60:
@@ -229,7 +228,7 @@ def _by_the_day(unit: str, interval: int, start: datetime, numbers: dict[str, li
 
 
 def _implied(unit: str, numbers: dict[str, list[int]], weekdays: list[Any], start: datetime) -> None:
-    """Say what a rule leaves to its beginning: afterwards it can begin anywhere."""
+    """Add the parts that a rule takes from its start, so that the start can be moved."""
     if not weekdays and not numbers.keys() & {"BYYEARDAY", "BYMONTHDAY"}:
         if unit == "WEEKLY" or "BYWEEKNO" in numbers:
             weekdays.append(getattr(rrule, _WEEKDAYS[start.weekday()]))

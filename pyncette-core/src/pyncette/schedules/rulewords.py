@@ -1,4 +1,4 @@
-"""Recurrence rules of RFC 5545 as text: what users write, and the one text that is stored."""
+"""Recurrence rules of RFC 5545 as text: what users write, and the canonical text that is stored."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -12,11 +12,11 @@ from pyncette.values import EARLIEST, LATEST, plain_text, shown
 __all__ = ["Words", "read_words", "zone_of"]
 
 _LONGEST = 1000  # characters
-_MOST = 5_000  # of COUNT: they are counted from the first on
-_LARGEST = 100_000  # of INTERVAL
+_MOST = 5_000  # the maximum of COUNT, since occurrences are counted from the first one
+_LARGEST = 100_000  # the maximum of INTERVAL
 
 _FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY")
-#: The parts that are numbers, in the order in which they are stored: from which to which, and whether they are counted from the end, too.
+#: The numeric parts in the order in which they are stored: their lowest and highest number, and whether negative ones count from the end.
 _RANGES = {
     "BYMONTH": (1, 12, False),
     "BYWEEKNO": (1, 53, True),
@@ -27,7 +27,7 @@ _RANGES = {
     "BYSECOND": (0, 59, False),
     "BYSETPOS": (1, 366, True),
 }
-#: Which frequencies a part does not go with, as the RFC has it.
+#: The frequencies with which a part can't be combined, according to the RFC.
 _WITHOUT = {
     "BYWEEKNO": ("MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY"),
     "BYYEARDAY": ("MONTHLY", "WEEKLY", "DAILY"),
@@ -45,20 +45,20 @@ _ZONE = re.compile(r";TZID=([^;:]+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A rule as it was written, checked part by part."""
+    """A parsed rule, with all parts checked."""
 
     text: str
     frequency: str
     interval: int
     count: int | None
-    #: A time on the clock, or an instant.
+    #: Wall time, or an instant.
     until: datetime | None
     numbers: Mapping[str, tuple[int, ...]]
-    #: Which one of the month or the year (0: each), and which day.
+    #: Pairs: which one within the month or the year (0: each), and which weekday.
     weekdays: tuple[tuple[int, str], ...]
     wkst: int
     start: datetime | None
-    #: Times, and whole days, that are left out.
+    #: Excluded times and whole days.
     excluded: frozenset[datetime | date]
 
 
@@ -69,9 +69,9 @@ def zone_of(expression: object) -> str | None:
 
 
 def read_words(expression: str, zone: tzinfo, timezone: str) -> Words:
-    """Read a rule, with or without ``RRULE:`` before it, and ``DTSTART:`` and ``EXDATE:`` beside it.
+    """Parse a rule, with or without ``RRULE:`` before it, and with optional ``DTSTART:`` and ``EXDATE:``.
 
-    :param zone: that of the name ``timezone``, for what is given in UTC.
+    :param zone: the zone called ``timezone``, for times that are given in UTC.
     :raises ScheduleError: it can't be understood.
     """
     if not isinstance(expression, str):
@@ -206,7 +206,7 @@ def _count(parts: Mapping[str, str], part: str, most: int) -> int:
 
 
 def _moment(text: str) -> datetime | date:
-    """A day, a time on the clock, or an instant."""
+    """Parse a date, a wall time or an instant."""
     match = _TIME.fullmatch(text)
     try:
         if match is None:
@@ -226,7 +226,7 @@ def _on_clock(moment: datetime | date, zone: tzinfo) -> datetime | date:
 
 
 def _end(moment: datetime | date) -> datetime:
-    """A day ends with its last second."""
+    """A date means the last second of the day."""
     if isinstance(moment, datetime):
         return moment
     return datetime(moment.year, moment.month, moment.day, 23, 59, 59)  # noqa: DTZ001

@@ -1,6 +1,6 @@
-"""``H`` in cron expressions: a number that the name of the task chooses, so that many tasks don't all run at once.
+"""``H`` in cron expressions: a number derived from the name of the task, so that many tasks don't all run at once.
 
-It is replaced when a task is declared or scheduled. So what is stored is an ordinary expression, which shows when the task really runs.
+It is replaced when a task is declared or scheduled. So the stored expression is an ordinary one, which shows when the task really runs.
 """
 
 import hashlib
@@ -13,17 +13,17 @@ from pyncette.values import plain_text, shown
 __all__ = ["spread"]
 
 _TERM = re.compile(r"H(?:\((\d{1,9})-(\d{1,9})\))?(?:/(\d{1,9}))?", re.ASCII)
-#: Days that each month has.
+#: The number of days that every month has.
 _EVERY_MONTH = 28
 
 
 def spread(expression: str, name: str) -> str:
-    """``expression`` with a number for each ``H`` that it has.
+    """``expression`` with each ``H`` replaced by a number.
 
-    ``H`` is any number of its field, ``H(0-29)`` one of these, and ``H/10`` or ``H(0-29)/10`` every tenth from one of the first ten on. The
-    same name gives the same numbers, on every machine and in every release; names are spread evenly.
+    ``H`` is any number of its field, ``H(0-29)`` one in this range, and ``H/10`` or ``H(0-29)/10`` every tenth number, beginning with one of
+    the first ten. The same name gives the same numbers on every machine and in every release; names are spread evenly.
 
-    :param name: of the task, or of the instance of a template.
+    :param name: the name of the task, or of the instance of a template.
     :raises ScheduleError: an ``H`` can't be understood, or the expression is too long.
     """
     if not isinstance(expression, str) or "H" not in expression.upper():
@@ -31,7 +31,7 @@ def spread(expression: str, name: str) -> str:
     written = normalise(expression)
     fields = written.split()
     if written.startswith("@") or len(fields) not in (5, 6):
-        return expression  # refused as what it is
+        return expression  # the parser refuses it with a better message
     digest = hashlib.sha256(plain_text(name).encode("utf-8", "surrogatepass")).digest()
     return " ".join(
         ",".join(

@@ -1,4 +1,4 @@
-"""What somebody who wrote the name of no time zone may have meant."""
+"""Suggestions for misspelled and unknown time zones."""
 
 import difflib
 import os
@@ -11,7 +11,7 @@ from importlib import resources
 
 __all__ = ["advice"]
 
-# Abbreviations are not names of zones, for several zones share most of them. Here is the one with the most people.
+# Abbreviations are not names of zones, because several zones share most of them. These are the zones with the largest population.
 _ABBREVIATIONS = {
     "ACDT": "Australia/Adelaide",
     "ACST": "Australia/Adelaide",
@@ -63,7 +63,7 @@ _ABBREVIATIONS = {
     "WET": "Europe/Lisbon",
     "WIB": "Asia/Jakarta",
     "Z": "UTC",
-    # Names of Windows.
+    # names on Windows
     "AUS EASTERN STANDARD TIME": "Australia/Sydney",
     "CENTRAL EUROPE STANDARD TIME": "Europe/Budapest",
     "CENTRAL STANDARD TIME": "America/Chicago",
@@ -83,9 +83,9 @@ _OFFSET = re.compile(r"(?:UTC?|GMT|Z)? *([-+\u2212]) *(\d{1,2})(?:[:.]?([0-5]\d)
 
 
 def advice(name: str, exists: Callable[[str], bool]) -> str:
-    """The end of a message about a time zone that is not known: what to write instead.
+    """The end of a message about an unknown time zone: what to write instead.
 
-    :param exists: says whether a zone of some name can be found here.
+    :param exists: whether a zone of a given name is available here.
     """
     meant = _meant(" ".join(name.split()))
     if meant is not None and exists(meant):
@@ -101,7 +101,7 @@ def _meant(name: str) -> str | None:
     if (offset := _OFFSET.fullmatch(name)) is not None:
         sign = "+" if offset[1] == "+" else "-"
         return f"UTC{sign}{int(offset[2])}" + (f":{offset[3]}" if int(offset[3] or 0) else "")
-    # Places are compared, and not whole names: "Europe/" in front makes any two of a region alike.
+    # Compare places, not whole names: the prefix "Europe/" would make any two names of a region similar.
     *region, city = name.lower().replace(" ", "_").split("/")
     close = difflib.get_close_matches(city, _cities(), n=1, cutoff=0.75)
     if not close:
@@ -111,7 +111,7 @@ def _meant(name: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _cities() -> dict[str, list[str]]:
-    """The zones of the database by their last parts, in small letters; for each, those with the shortest names first."""
+    """The zones of the database by their last part in lower case; for each, the shortest names first."""
     cities: dict[str, list[str]] = {}
     for zone in sorted(_zones(), key=lambda zone: (zone.count("/"), zone)):
         cities.setdefault(zone.rpartition("/")[2].lower(), []).append(zone)
@@ -119,7 +119,7 @@ def _cities() -> dict[str, list[str]]:
 
 
 def _zones() -> set[str]:
-    # zoneinfo.available_timezones() opens each file, which holds up the event loop for as long as that takes.
+    # zoneinfo.available_timezones() opens every file, and would block the event loop meanwhile.
     zones = set()
     for root in zoneinfo.TZPATH:
         for folder, _, files in os.walk(root):

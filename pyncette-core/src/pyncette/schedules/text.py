@@ -17,16 +17,16 @@ from pyncette.values import plain_instant, shown
 
 __all__ = ["from_options", "origin_of", "parse"]
 
-#: What is canonical by its form alone, but for times that no calendar has.
+#: Texts that are canonical by their form alone, except for times that don't exist.
 _ONCE = re.compile(
     r"once (\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z) @([^ @#]+)(?: #([A-Za-z0-9_+/=.:-]{1,200}))?", re.ASCII
 )
 _EXTRA = re.compile(rf"({'|'.join(EXTRA_KINDS)}) @([^ @#]+) (.+)", re.DOTALL)
-_LONGEST = 1500  # characters: those of the longest expression, time zone and digest, and some more
+_LONGEST = 1500  # characters: the longest expression, time zone and digest, and some more
 
 
 def parse(text: str) -> Schedule:
-    """Rebuild a schedule from its canonical text. Cached, for it is called with every claim.
+    """Rebuild a schedule from its canonical text. Cached, because it is called for every claim.
 
     :raises ScheduleError: the text is not the canonical text of a schedule.
     """
@@ -43,19 +43,19 @@ def parse(text: str) -> Schedule:
 
 
 def origin_of(text: str) -> str | None:
-    """The name of the task that a stored schedule is an extra run of; None if it is a schedule of its own."""
+    """The name of the task of which a stored schedule is an extra run; None for any other schedule."""
     extra = _EXTRA.fullmatch(text)
     return None if extra is None else extra[3]
 
 
 def _once(text: str) -> Schedule:
-    """A once-off: nearly each has a text of its own, which no cache would have, and which is canonical as it stands."""
+    """Parse a once-off schedule without the cache: nearly every text is different, and canonical as it is."""
     parts = _ONCE.fullmatch(text)
     if parts is not None:
         body, zone, digest = parts.groups("")
         with suppress(ValueError):
             return Once.canonical(datetime.fromisoformat(body), zone, digest)
-    return _parse(text)  # which says what is wrong with it
+    return _parse(text)  # the general parser says what is wrong
 
 
 @lru_cache(maxsize=1 << 14)
@@ -78,7 +78,7 @@ def _parse(text: str) -> Schedule:
         else:
             raise ScheduleError("It begins with neither 'cron', 'interval', 'once', 'rrule', 'trigger' nor 'backfill'")
         schedule = bounded(schedule, **bounds)
-        if schedule.text != text:  # the store compares texts, so one schedule must not have two
+        if schedule.text != text:  # stores compare texts, so a schedule must have only one
             raise ScheduleError(f"Its canonical text would be {schedule.text!r}")
     except (ValueError, OverflowError) as error:
         raise ScheduleError(f"Stored schedule {shown(text)} can't be read: {error}") from error
@@ -99,17 +99,17 @@ def from_options(
     name: str = "",
     digest: str = "",
 ) -> Schedule:
-    """Make a schedule from what a user gives. Exactly one of the first four must be given.
+    """Create a schedule from a user's options. Exactly one of the first four must be given.
 
     :param schedule: a cron expression, see :class:`Cron`; it may have ``H``, see :func:`spread`.
     :param interval: the time from one occurrence to the next, see :class:`Interval`.
-    :param execute_at: the instant of the one occurrence, see :class:`Once`. A naive one is what the clock of
-        ``timezone`` shows then or, without ``timezone``, the clock of this machine. So are ``start_at`` and ``end_at``.
+    :param execute_at: the instant of the only occurrence, see :class:`Once`. A naive one is wall time in ``timezone`` or, without
+        ``timezone``, local time on this machine. The same goes for ``start_at`` and ``end_at``.
     :param rrule: a recurrence rule, see :class:`RRule`.
-    :param timezone: the name of the time zone; UTC if not given, or that which ``rrule`` names.
-    :param jitter: this and the three that follow: see :class:`Bounded`.
-    :param name: of the task or the instance: chooses the numbers for ``H``.
-    :param digest: of the task's arguments; only the text of a :class:`Once` carries it.
+    :param timezone: the name of the time zone; by default the one in ``rrule``, or else UTC.
+    :param jitter: for this and the following three, see :class:`Bounded`.
+    :param name: the name of the task or the instance, which determines the numbers for ``H``.
+    :param digest: a digest of the task's arguments, which only the text of a :class:`Once` contains.
     :raises ScheduleError: none or several are given, or one of them can't be understood.
     """
     options = {"schedule": schedule, "interval": interval, "execute_at": execute_at, "rrule": rrule}
@@ -137,7 +137,7 @@ def from_options(
 
 
 def _aware(instant: datetime | None, name: str, timezone: str | None) -> Any:
-    """The instant ``name``, of whatever type it is; a naive one as a clock of ``timezone`` shows it."""
+    """The instant ``name`` as an aware datetime; a naive one is wall time in ``timezone``."""
     if not isinstance(instant, datetime) or instant.tzinfo is not None:
         return instant
     return _localised(plain_instant(instant), None if timezone is None else find_zone(timezone), name)
@@ -146,5 +146,5 @@ def _aware(instant: datetime | None, name: str, timezone: str | None) -> Any:
 def _localised(wall: datetime, zone: tzinfo | None, name: str) -> datetime:
     try:
         return wall.astimezone(UTC) if zone is None else instant_of(wall, zone)
-    except (OverflowError, OSError, ValueError) as error:  # before 1970, on some systems
+    except (OverflowError, OSError, ValueError) as error:  # before 1970 on some systems
         raise ScheduleError(f"The instant {name} {shown(wall)} has no local time here: give it a timezone") from error

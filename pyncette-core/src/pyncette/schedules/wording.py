@@ -1,4 +1,4 @@
-"""Schedules as sentences, for people who look at them."""
+"""Schedules as sentences."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -34,7 +34,7 @@ _ORDINALS = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 def in_words(schedule: Schedule) -> str:
     """``schedule`` as a sentence, with its time zone and its bounds: ``At 09:00 on Monday through Friday, Europe/London``.
 
-    What no words are known for stays as it was written.
+    Parts without a known wording stay as they were written.
     """
     plain, zone = schedule.plain, schedule.timezone
     if isinstance(plain, Cron):
@@ -64,13 +64,13 @@ def _bounds(schedule: Schedule) -> Iterator[str]:
 def _instant(instant: datetime, schedule: Schedule) -> str:
     try:
         instant = instant.astimezone(schedule.zone)
-    except (OverflowError, ValueError):  # at either end of the calendar
+    except (OverflowError, ValueError):  # at one of the ends of the calendar
         return instant.isoformat(sep=" ")
     return f"{instant.replace(tzinfo=None).isoformat(sep=' ')} {schedule.timezone}"
 
 
 def _duration(duration: timedelta, *, every: bool = False) -> str:
-    """``every``: as it is said behind that word, without a lone 1."""
+    """``every``: the form after that word, without a single 1."""
     parts, left = [], duration
     for unit, length in _UNITS:
         if unit == "second":
@@ -108,7 +108,7 @@ def _cron(expression: str, zone: str) -> str:
 
 
 def has_seconds_unawares(schedule: Schedule) -> bool:
-    """Whether it occurs many times within one minute of the day, as for those who took the first of six fields for the seconds."""
+    """Whether it occurs many times within one minute, as if the author took the first of six fields for the seconds."""
     return isinstance(schedule.plain, Cron) and _has_seconds_unawares(plain_fields(schedule.plain.expression))
 
 
@@ -117,8 +117,8 @@ def _has_seconds_unawares(fields: list[str]) -> bool:
 
 
 def _explained(fields: list[str]) -> str | None:
-    """``fields`` in the words of cronsim, which has seconds first; None where it has none."""
-    from cronsim import CronSim, CronSimError  # here, because few callers need it
+    """``fields`` in cronsim's words, with the seconds first; None if cronsim has none."""
+    from cronsim import CronSim, CronSimError  # imported here because few callers need it
 
     second = [] if fields[5:] in ([], ["0"]) else [fields[5]]
     try:

@@ -1,4 +1,4 @@
-"""Time zones: finding one by its name, and the instants behind what its clock shows."""
+"""Time zones: finding a zone by its name, and converting between wall times and instants."""
 
 import bisect
 import os
@@ -19,14 +19,14 @@ from pyncette.values import EARLIEST, LATEST, plain_text, shown
 
 __all__ = ["find_zone", "first_second", "instant_of", "set_back_at", "wall_of"]
 
-_LONGEST = 100  # characters; the rules of a zone with all their times take about 50
+_LONGEST = 100  # characters; zone rules with all their times take about 50
 
-# Every zone of the IANA database begins with a capital, beside which some systems have it twice more, in folders. Nothing else
-# is asked for: neither files that are not zones, nor, where names of files have no case, a zone under a name of its own.
+# Every name in the IANA database begins with a capital; some systems have two more copies of it in folders. Nothing else is looked up:
+# neither files that are not zones nor, on case-insensitive file systems, names in another case.
 _IANA = re.compile(r"((posix|right)/)?[A-Z][A-Za-z0-9_+ -]*(/[A-Za-z0-9_+ -]+)*|posixrules", re.ASCII)
 
 # An abbreviation, an offset, and perhaps those of daylight saving and its rules. A slash is part of a time: "Europe/London2" is
-# an error of typing, though dateutil takes it for a zone of that abbreviation.
+# a typo, although dateutil takes it for a zone with that abbreviation.
 _RULES = re.compile(r"[A-Za-z]+[-+]?\d[-+:\dA-Za-z]*([,;][-+:;,./\dJM]*)?", re.ASCII)
 
 _SECOND = timedelta(seconds=1)
@@ -34,15 +34,15 @@ _DAY = timedelta(days=1)
 
 
 def find_zone(name: str) -> tzinfo:
-    """Find a time zone by its name: any that ``dateutil.tz.gettz()`` takes, but no path of a file.
+    """Find a time zone by any name that ``dateutil.tz.gettz()`` accepts, except the path of a file.
 
     :param name: a name of the IANA database (``Europe/London``), which is looked up in :mod:`zoneinfo`; otherwise an
         offset (``UTC+12`` is twelve hours ahead of UTC) or rules in the form of POSIX (``EST5EDT,M3.2.0,M11.1.0``), which
         is read by ``dateutil``; or ``localtime``, the zone of this machine.
     :returns: the zone. ``UTC`` needs no database.
-    :raises ScheduleError: the name is none of these. It is never taken for the path of a file.
+    :raises ScheduleError: the name is none of these.
     """
-    if type(name) is str and 0 < len(name) <= _LONGEST:  # as with every claim
+    if type(name) is str and 0 < len(name) <= _LONGEST:  # called for every claim
         return _load(name)
     if not isinstance(name, str) or not name:
         key = getattr(name, "key", None) if isinstance(name, tzinfo) else None
@@ -67,13 +67,13 @@ def _named(name: str) -> tzinfo | None:
     if name == "UTC":
         return UTC
     if _IANA.fullmatch(name):
-        # Not for a region ("Europe"), a file that is not a zone, a name that no file can have.
+        # for a region ("Europe"), a file that is not a zone, or an impossible file name
         with suppress(OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
             return zoneinfo.ZoneInfo(name.replace(" ", "_"))
     if _RULES.fullmatch(name):
-        with suppress(Exception):  # whatever dateutil makes of numbers that mean nothing
+        with suppress(Exception):  # whatever dateutil raises for meaningless numbers
             rules = tz.tzstr(name)
-            # A month 13, an offset of 30 hours or a change in another century fail only when they are used.
+            # A month 13, an offset of 30 hours or a change in another century fails only when it is used.
             for year in (EARLIEST.year - 1, 2000, LATEST.year + 1):
                 for change in rules.transitions(year) or [datetime(year, 1, 1)]:  # noqa: DTZ001
                     if abs(change.year - year) > 1:
@@ -95,15 +95,15 @@ def _local() -> tzinfo:
 
 
 def wall_of(instant: datetime, zone: tzinfo) -> datetime:
-    """What the clock of ``zone`` shows at ``instant`` (aware), as a naive datetime."""
+    """The wall time in ``zone`` at ``instant`` (aware), as a naive datetime."""
     return instant.astimezone(zone).replace(tzinfo=None)
 
 
 def instant_of(wall: datetime, zone: tzinfo) -> datetime:
-    """The instant at which the clock of ``zone`` first shows ``wall`` (naive) or, where it skips that, a later time.
+    """The instant at which the clock of ``zone`` first shows ``wall`` (naive) or, if it skips that, a later time.
 
-    :returns: aware UTC. A time that is skipped gives the end of the gap; of a time that is shown twice ``fold``
-        chooses (0, the default: the first).
+    :returns: aware UTC. A skipped time gives the end of the gap; of a time that the clock shows twice, ``fold`` chooses the first
+        (0, the default) or the second.
     """
     instant = wall.replace(tzinfo=zone).astimezone(UTC)
     if wall_of(instant, zone) == wall:
@@ -116,7 +116,7 @@ def instant_of(wall: datetime, zone: tzinfo) -> datetime:
 def set_back_at(local: datetime) -> datetime | None:
     """The instant at which the clock is set back, if it shows ``local`` (aware, in its own zone) twice.
 
-    :returns: aware UTC, the beginning of the second pass; ``None`` for a time that is shown once.
+    :returns: aware UTC, the beginning of the second pass; ``None`` for a time that the clock shows once.
     """
     first, second = (local.replace(fold=fold, microsecond=0).astimezone(UTC) for fold in (0, 1))
     if first >= second:
