@@ -1,4 +1,4 @@
-"""What the user declares: tasks, and templates of dynamic tasks."""
+"""The objects that users declare: static tasks, and templates."""
 
 import contextlib
 import copy
@@ -37,17 +37,17 @@ __all__ = [
     "stored_arguments",
 ]
 
-#: ``(partition_count, instance name) -> index``; the same for all time, since it says where an instance is stored.
+#: ``(partition_count, instance name) -> index``; it must never change, because it says where an instance is stored.
 PartitionSelector: TypeAlias = Callable[[int, str], int]
 
 STATIC_PARTITION = partitions.STATIC
-#: For how long the runs of static tasks are remembered unless they say otherwise.
+#: How long the runs of static tasks are kept by default.
 HISTORY = timedelta(days=7)
 
-if TYPE_CHECKING:  # which all type checkers know, whether it is installed or not
+if TYPE_CHECKING:  # which all type checkers know, even if it is not installed
     from typing_extensions import TypeVar
 
-    #: What calling a body returns, and what it is called with: for a ``Task`` without brackets, anything.
+    #: The return type of a body, and the type of its argument: anything, for a ``Task`` without brackets.
     _R_co = TypeVar("_R_co", covariant=True, default=Any)
     _C_contra = TypeVar("_C_contra", contravariant=True, default=Any)
 else:
@@ -56,7 +56,7 @@ else:
     _R_co = TypeVar("_R_co", covariant=True)
     _C_contra = TypeVar("_C_contra", contravariant=True)
 
-#: Where a declared task counts the applications that run it. Not a field: it is not an option.
+#: The attribute in which a task counts the applications that run it. Not a field, because it is not an option.
 _RUNNING = "_running"
 
 
@@ -71,31 +71,31 @@ class Task(Generic[_R_co, _C_contra]):
     """
 
     name: Final[str]
-    #: A function of one argument, a :class:`~pyncette.Context`; typed exactly where users meet it.
+    #: A function of one argument, a :class:`~pyncette.Context`; typed precisely where users see it.
     body: Final[Callable[[_C_contra], _R_co]]  # type: ignore[misc] # mypy has no such constants in generic classes
     args: Final[Mapping[str, Any]] = field(default_factory=dict, repr=False)
     execution_mode: Final[ExecutionMode] = ExecutionMode.AT_LEAST_ONCE
     failure_mode: Final[FailureMode] = FailureMode.NONE
     lease_duration: Final[timedelta] = timedelta(seconds=60)
-    #: How long a body may run before it is cancelled and has failed. None: as long as it takes.
+    #: How long a body may run before it is cancelled and counts as failed. None: no limit.
     timeout: Final[timedelta | None] = None
-    #: Which occurrences that were missed are run after all, and how late that may be; ``fast_forward=True`` is LATEST.
+    #: Which missed occurrences run after all, and how late they may start; ``fast_forward=True`` is short for LATEST.
     catch_up: Final[CatchUp] = CatchUp.ALL
     catch_up_window: Final[timedelta | None] = None
     fast_forward: Final[bool] = False
     enabled: bool = True
-    #: How often an occurrence is attempted at most; then it is given up. None: no limit.
+    #: The maximum number of attempts, after which an occurrence is given up. None: no limit.
     max_attempts: Final[int | None] = None
     #: The pause before a retry under FailureMode.UNLOCK. None: one poll interval.
     retry_delay: Final[timedelta | None] = None
-    #: How often and when a failed occurrence is retried; None: by the failure mode and the two above, its short form.
+    #: How often and when a failed occurrence is retried; None: as the failure mode and the two options above say.
     retry: Final[Retry | None] = None
-    #: 1: no two runs of a row at the same time, which AT_MOST_ONCE alone does not guarantee.
+    #: 1: runs of a row don't overlap, which AT_MOST_ONCE alone does not guarantee.
     max_running: Final[int | None] = None
-    #: For how long the store remembers each run. None: not at all.
+    #: How long the store keeps each run. None: not at all.
     history: timedelta | None = None
-    #: What follows from these: how often an occurrence is started at most; whether it is committed before it runs; whether any
-    #: is skipped, and whether its body is to be watched.
+    #: Derived from these: the maximum number of attempts; whether an occurrence is committed before it runs; whether missed ones may
+    #: be skipped; whether the body runs within limits.
     attempts: Final[int | None] = field(init=False, repr=False)
     commits_first: Final[bool] = field(init=False, repr=False)
     skips: Final[bool] = field(init=False, repr=False)
@@ -109,7 +109,7 @@ class Task(Generic[_R_co, _C_contra]):
         check_type(self.failure_mode, FailureMode, f"failure_mode of {what}")
         check_type(self.fast_forward, bool, f"fast_forward of {what}")
         check_type(self.enabled, bool, f"enabled of {what}")
-        self.__dict__["history"] = self.history or None  # zero and False are as good a word for it
+        self.__dict__["history"] = self.history or None  # zero and False are accepted, too
         for option in ("lease_duration", "timeout", "retry_delay", "history", "catch_up_window"):
             duration = getattr(self, option)
             if duration is not None or option == "lease_duration":
@@ -128,12 +128,12 @@ class Task(Generic[_R_co, _C_contra]):
         self.__dict__[_RUNNING] = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if _RUNNING in self.__dict__:  # and no longer in __init__
+        if _RUNNING in self.__dict__:  # __init__ has ended
             if name not in ("enabled", "enabled_partitions") or not hasattr(self, name):
                 raise FrozenInstanceError(f"{name!r} of task {self.name!r} can't be set; pass it where the task is declared")
             if self.__dict__[_RUNNING]:
                 raise ConfigurationError(f"Task {self.name!r} runs already; set its {name} before run()")
-            replace(self, **{name: value})  # raises if that is wrong
+            replace(self, **{name: value})  # raises if the value is invalid
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -144,7 +144,7 @@ class Task(Generic[_R_co, _C_contra]):
 
     @functools.cached_property
     def in_thread(self) -> bool:
-        """Whether the body is a plain function, ``def`` and not ``async def``."""
+        """Whether the body is a plain function, ``def`` rather than ``async def``."""
         return runs_in_thread(self.body)
 
     @property
@@ -160,12 +160,12 @@ class Task(Generic[_R_co, _C_contra]):
         raise NotImplementedError  # pragma: no cover
 
     def arguments(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of a run: those of the declaration, then those that are ``stored``. A fresh copy."""
+        """The arguments of a run: those of the declaration, overridden by the ``stored`` ones. A fresh copy."""
         return {**copy.deepcopy(dict(self.args)), **stored} if self.args else {**stored}
 
 
 def stored_arguments(spec: str) -> dict[str, Any]:
-    """What is stored of arguments; raises ValueError if it is not valid."""
+    """The stored arguments; raises ValueError if they are not valid."""
     stored = json.loads(spec) if spec != "{}" else {}
     if not isinstance(stored, dict):
         raise ConfigurationError("The stored arguments are not a JSON object")
@@ -174,7 +174,7 @@ def stored_arguments(spec: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def settled(tasks: Iterable[Task]) -> Iterator[None]:
-    """As long as it lasts, nothing of ``tasks`` can be set."""
+    """While this lasts, no option of ``tasks`` can be set."""
     for task in tasks:
         task.__dict__[_RUNNING] += 1
     try:
@@ -199,11 +199,11 @@ class StaticTask(Task[_R_co, _C_contra]):
         return Key(STATIC_PARTITION, self.name)
 
     def has_ended(self, now: datetime) -> bool:
-        """Whether the schedule has no occurrence after ``now``, so that nothing is to be registered."""
+        """Whether the schedule has no occurrence after ``now``, so that there is nothing to register."""
         return self.schedule.first(now) is None
 
     def registration(self, now: datetime) -> Registration:
-        """What is stored of the task. Its arguments are not: they are the code's."""
+        """The registration of the task, without its arguments, which belong to the code."""
         return registration(self.key, "{}", self.schedule, now, keep_overdue=True)
 
 
@@ -212,21 +212,21 @@ class Template(Task[_R_co, _C_contra]):
     """A task whose instances, each with its own schedule and arguments, are scheduled at run time."""
 
     def all_partitions(self) -> Sequence[str]:
-        """All partitions that may have instances, whether polled here or not."""
+        """All partitions that may have instances, whether or not this process polls them."""
         raise NotImplementedError  # pragma: no cover
 
     def partition_of(self, name: str) -> str:
-        """Where the instance ``name`` is stored."""
+        """The partition of the instance ``name``."""
         raise NotImplementedError  # pragma: no cover
 
     def key(self, name: str) -> Key:
-        """The key of the instance ``name``; raises ConfigurationError if that can't be a name."""
+        """The key of the instance ``name``; raises ConfigurationError for an invalid name."""
         check_name(name, f"instance of {self.name!r}")
         name = plain_text(name)
         return Key(self.partition_of(name), name)
 
     def registration(self, instance: Instance, now: datetime) -> Registration:
-        """What is stored of ``instance``; raises ConfigurationError for anything wrong with it."""
+        """The registration of ``instance``; raises ConfigurationError if anything in it is invalid."""
         return instance.registration(self.key(instance.name), self.name, now)
 
 
@@ -259,11 +259,11 @@ class TaskInstance:
         return self.template(context)
 
     def __getattr__(self, name: str) -> Any:
-        # Not self.template, which would end here again where it is not set yet, in a copy.
+        # Not self.template, which would recurse in a copy, where it is not set yet.
         return getattr(object.__getattribute__(self, "template"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if hasattr(self, "template"):  # the last that is set when it is made
+        if hasattr(self, "template"):  # the last attribute that __init__ sets
             raise FrozenInstanceError(f"{name!r} of the instance {str(self)!r} can't be set; set options on the template")
         object.__setattr__(self, name, value)
 
@@ -320,9 +320,9 @@ class PartitionedTask(Template[_R_co, _C_contra]):
         return partitions.partitioned(index, self.name)
 
     def _is_index(self, index: object) -> bool:
-        # Not a bool: its text in the name of a partition would be another.
+        # not a bool, which would give the partition another name
         return isinstance(index, int) and not isinstance(index, bool) and 0 <= index < self.partition_count
 
 
-#: What belongs to all instances of a template, and is not said for each.
+#: The options of a template that are not options of its instances.
 TEMPLATE_OPTIONS = tuple(each.name for each in fields(PartitionedTask) if each.init and each.name not in ("name", "body", "args"))

@@ -83,14 +83,14 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual_clock = clock
 
     def time(self) -> float:
-        # What is due at this very instant is due, also after a year, when asyncio's own nanosecond is lost in rounding: it would
-        # look forever. And nothing is due before its time: what waits in small steps for an instant would never see it come.
+        # Timers due at this instant must run, even after a year, when rounding swallows asyncio's nanosecond of tolerance and it would loop
+        # forever. And none may run early: code that waits for an instant in small steps would never reach it.
         self._clock_resolution = math.ulp(self._virtual_clock.elapsed)
         return self._virtual_clock.elapsed
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Instead of waiting ``timeout`` seconds for input, looks for input once and lets the clock jump."""
+    """Instead of waiting ``timeout`` seconds for input, check for input once and let the clock jump."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         elif timeout and self._patient and self.loop is not None and busy_threads(self.loop):
             if events := super().select(_PATIENCE):
                 return events
-            self._patient = False  # it hangs, and waits perhaps for time to pass
+            self._patient = False  # the body hangs, perhaps waiting for time to pass
         if not events and timeout:
             self._clock.elapsed += timeout
         return events

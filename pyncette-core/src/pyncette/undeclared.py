@@ -14,23 +14,23 @@ from pyncette.tasks import StaticTask, Task, Template
 
 __all__ = ["Undeclared", "discard_undeclared", "find_undeclared", "warn_of_undeclared"]
 
-#: Its own, so that an application that shares its table with another one can turn it off.
+#: A separate logger, so that an application that shares its table with another one can turn it off.
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: What is named in a line of the log.
+#: How many names a log line contains.
 _SHOWN = 10
-#: Partitions whose rows are counted.
+#: The maximum number of partitions whose rows are counted.
 _COUNTED = 100
 
 
 @dataclass(slots=True)
 class Undeclared:
-    """What is stored under one name that is not declared, or is declared differently."""
+    """The rows stored under a name that is not declared, or is declared differently."""
 
     #: "static task", "template", "extra runs of the static task", or "partition" for one that has no owner.
     kind: str
     name: str
-    #: None: not counted.
+    #: The number of rows; None: not counted.
     rows: int | None = 0
     due: int = 0
     oldest_due: datetime | None = None
@@ -57,9 +57,9 @@ class Undeclared:
 
 
 async def find_undeclared(repository: Repository, now: datetime, tasks: Sequence[Task]) -> Sequence[Undeclared]:
-    """What the store has that none of ``tasks`` would find: static tasks, then templates, then partitions of nobody's.
+    """The rows that none of ``tasks`` would find: static tasks, then templates, then partitions without an owner.
 
-    A store that does not know its partitions tells of templates by their layouts, and of no other partitions.
+    If a store can't list its partitions, templates are found by their layouts, and no other partitions are found.
     """
     found: dict[tuple[str, str], Undeclared] = {}
     static = {task.name for task in tasks if isinstance(task, StaticTask)}
@@ -82,7 +82,7 @@ async def find_undeclared(repository: Repository, now: datetime, tasks: Sequence
 async def discard_undeclared(
     repository: Repository, now: Callable[[], datetime], tasks: Sequence[Task], what: Undeclared
 ) -> AsyncIterator[int]:
-    """Remove all that is stored under ``what``, unless it is declared; how many rows, after each page."""
+    """Remove everything stored under ``what``, unless it is declared. Yields the number of rows so far after each page."""
     if what.kind == "static task":
         if not any(isinstance(task, StaticTask) and task.name == what.name for task in tasks):
             yield sum(await repository.unregister(now(), [Key(partitions.STATIC, what.name)]))
@@ -94,12 +94,12 @@ async def discard_undeclared(
                 removed += sum(await repository.unregister(now(), [row.key for row in rows])) if rows else 0
                 yield removed
     if what.kind == "template" and not any(task.name == what.name for task in tasks):
-        # Last, for it says where the rest is if this is interrupted.
+        # Remove the layout last: if this is interrupted, it still says where the remaining rows are.
         await forget_layout(repository, now(), what.name)
 
 
 async def warn_of_undeclared(repository: Repository, clock: AlignedClock, tasks: Sequence[Task]) -> None:
-    """One line in the log for all rows that no task declares, with what to do; none if there are none."""
+    """Log one line about all rows that no task declares, with advice; nothing if there are none."""
     try:
         found = await find_undeclared(repository, clock.now(), tasks)
     except Exception as error:
@@ -115,7 +115,7 @@ async def warn_of_undeclared(repository: Repository, clock: AlignedClock, tasks:
 
 
 async def _partitions(repository: Repository, tasks: Sequence[Task]) -> AsyncIterator[tuple[str, str, str]]:
-    """The partitions that no task has, each with what it is called, and whose it is; static tasks share one, which is left out."""
+    """The partitions that belong to no task, each with a kind and a name, except the shared one of static tasks."""
     declared = {partition for task in tasks if isinstance(task, Template) for partition in task.all_partitions()}
     declared |= {partitions.STATIC, *(partitions.extra_runs(task.name) for task in tasks if isinstance(task, StaticTask))}
     for partition in await _occupied(repository):

@@ -19,7 +19,7 @@ class Backoff:
     __slots__ = ("_first", "_jitter", "_last", "_next")
 
     def __init__(self, first: float, last: float, *, jitter: bool = False) -> None:
-        """``jitter``: a random part of each pause, so that those who met do not meet again."""
+        """``jitter``: the random fraction of each pause, which keeps rivals apart."""
         self._first, self._last, self._jitter = first, last, jitter
         self._next = first
 
@@ -55,10 +55,10 @@ class Turns:
         self._size = size
         self._timeout = timeout
         self._drop, self._dead = drop, dead
-        #: How often the connections were dropped.
+        #: How many times the connections were dropped.
         self._dropped = 0
         self._all = asyncio.Semaphore(size)
-        # However many others wait: what is urgent waits for none of them, but at most for one that is in progress.
+        # However many calls wait, an urgent one waits at most for one call in progress.
         self._others = asyncio.Semaphore(max(1, size - 1))
         self._answered = float("-inf")
 
@@ -102,10 +102,10 @@ class Turns:
 
 
 def fault(error: BaseException) -> Exception:
-    """What ``error``, which a call to a store raised, means to the caller; raised again if it is a cancellation of the caller.
+    """The error to report for ``error`` from a call to a store; raises it again if the caller itself was cancelled.
 
-    Otherwise a cancellation is a fault of the driver: a future of its own was cancelled, as by a connection that was closed, and takes
-    with it whoever awaits it.
+    Any other cancellation is a fault of the driver: it cancelled one of its futures, for example when it closed a connection, and with it
+    every task that awaits that future.
     """
     if isinstance(error, Exception):
         return error

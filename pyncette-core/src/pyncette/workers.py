@@ -20,17 +20,17 @@ from pyncette.tasks import Task, Template
 
 __all__ = ["Incident", "Worker", "forget_dead", "polls_of", "registration", "stored_workers"]
 
-#: A worker whose row has not been written for that long is not alive: three times in a row, and a call that takes its time.
+#: A worker that has not written its row for this long is not alive: it missed three writes, plus the time for a slow call.
 _DEAD_AFTER = timedelta(seconds=35)
-#: How long it can be seen that there was such a worker.
+#: How long a dead worker stays listed.
 _FORGOTTEN_AFTER = timedelta(hours=1)
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _SCHEDULE = "worker"
-#: Rows that are asked for, or removed, in one call.
+#: The number of rows requested or removed in one call.
 _BULK = 1000
-#: How many characters of names are written every few seconds, and no more; all stores take rows of that size.
+#: The maximum number of characters of names that are written every few seconds; all stores accept rows of that size.
 _MOST_NAMES = 50_000
-#: How many characters tell what happened.
+#: The maximum length of the description of an incident (characters).
 _MOST_WORDS = 1_000
 
 
@@ -54,28 +54,28 @@ class Worker:
     id: str
     host: str
     pid: int
-    #: Of pyncette-core.
+    #: The version of pyncette-core.
     version: str
     started: datetime
-    #: When it last gave a sign of life. That is done every ten seconds.
+    #: When it last reported. It does so every ten seconds.
     seen: datetime
-    #: Whether that is no longer ago than three of those. A worker that ends takes itself off the list; one that is not alive was
-    #: killed, is cut off from the store, or stands still.
+    #: Whether it has reported within the last three intervals. A worker that stops cleanly leaves the list; one that is not alive was
+    #: killed, is cut off from the store, or is paused.
     alive: bool
-    #: Whether it polls no more, and waits for its last bodies to end.
+    #: Whether it has stopped polling, and waits for its last bodies to end.
     stopping: bool
-    #: How many bodies can run at once, and how many do.
+    #: How many bodies can run at once, and how many are running.
     slots: int
     running: int
-    #: The longest that anything had to wait for the event loop, within the last minute.
+    #: The longest that anything waited for the event loop within the last minute.
     loop_lag: timedelta
     #: Runs that ended within the last minute, and those among them that failed.
     runs: int
     failures: int
-    #: The tasks and templates it polls, by name; for a template of which it polls some partitions only, their numbers. None: they
-    #: are too many to be told.
+    #: The tasks and templates that it polls, by name, with the numbers of the partitions if it polls only some of them. None: there are
+    #: too many to report.
     polls: Mapping[str, Sequence[int] | None] | None
-    #: The last time that something kept its event loop from running; None if nothing did.
+    #: The last time that something blocked its event loop; None if nothing did.
     blocked: Incident | None = None
     #: The last time that it could not reach the store; None if it always could.
     store_away: Incident | None = None
@@ -92,7 +92,7 @@ class Worker:
 
 
 def polls_of(tasks: Iterable[Task]) -> Mapping[str, Sequence[int] | None] | None:
-    """What a worker that runs ``tasks`` polls, as :attr:`Worker.polls` has it."""
+    """What a worker that runs ``tasks`` polls, in the form of :attr:`Worker.polls`."""
     found: dict[str, Sequence[int] | None] = {}
     for task in tasks:
         found[task.name] = None
@@ -120,14 +120,14 @@ async def forget_dead(repository: Repository, now: datetime) -> None:
     async for rows in pages(repository, partitions.WORKERS, limit=_BULK):
         for row in rows:
             worker = _read(row.key.name, row.spec, now)
-            if worker is None or abs(now - worker.seen) > _FORGOTTEN_AFTER:  # or so far ahead: written by a clock that was wrong
+            if worker is None or abs(now - worker.seen) > _FORGOTTEN_AFTER:  # or too far ahead, written with a wrong clock
                 dead.append(row.key)
     for start in range(0, len(dead), _BULK):
         await repository.unregister(now, dead[start : start + _BULK])
 
 
 def registration(worker: Worker) -> Registration:
-    """What is registered to have ``worker`` in the store."""
+    """The registration of the row for ``worker``."""
     values = {
         "host": worker.host,
         "pid": worker.pid,

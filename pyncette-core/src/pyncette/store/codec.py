@@ -1,7 +1,7 @@
-"""From the plain values that stores keep to rows, and what happens to values that are not valid.
+"""From the plain values that stores keep to rows, including invalid values.
 
-A store is shared: by later releases, by operators with a console, by disks that fail. What can't be read back is shown as a row of the
-state UNREADABLE, which can be looked at and removed, and never raises in the middle of a batch.
+Later releases, operators with a console and failing disks can change what is stored. A row that can't be read gets the state UNREADABLE: it
+can be looked at and removed, and never raises an error in the middle of a batch.
 """
 
 import json
@@ -17,7 +17,7 @@ _FIELDS = Row._fields[1:]
 _INSTANTS = ("occurrence", "execute_after", "ready_at", "locked_until")
 _STATES = {state.value: state for state in State if state is not State.UNREADABLE}
 _NOWHEN = datetime(1970, 1, 1, tzinfo=UTC)
-#: A signed number of 64 bits that can still be raised.
+#: The largest number that fits into 64 bits and can still be incremented.
 _LARGEST = 2**63 - 2
 
 
@@ -41,7 +41,7 @@ def decode(
 
     Nothing is taken on trust, neither types nor ranges: pass what the store has.
     """
-    # Plainly written out: of all that a claim or a settlement does in Python, this takes the most time.
+    # Written out in full, because this takes most of the Python time of a claim or a settlement.
     try:
         if type(spec) is not str or type(schedule) is not str:
             raise ValueError("the spec or the schedule is not text")
@@ -53,7 +53,7 @@ def decode(
             raise ValueError("the epoch, the revision or the attempt is not a whole number")
         if not (-_LARGEST <= epoch <= _LARGEST and 0 <= revision <= _LARGEST and 0 <= attempt <= _LARGEST):
             raise ValueError("the epoch, the revision or the attempt is out of range")
-        # Most times of a row are equal to others of it, and need not be made again.
+        # Most times of a row are equal, so don't convert them again.
         at = _instant(occurrence)
         after = at if execute_after == occurrence else _instant(execute_after)
         locked = None if locked_until is None else _instant(locked_until)
@@ -80,14 +80,14 @@ def decode(
         if (row.ready_at is None) is (row.state is State.SCHEDULED):
             raise ValueError(f"it is {state} and has {'no' if ready_at is None else 'a'} time at which it is ready")
         return row
-    except (KeyError, TypeError):  # the latter of what can't be hashed
+    except (KeyError, TypeError):  # TypeError: the value is not hashable
         return unreadable(key, f"the state {str(state)[:100]!r} is unknown", ready_at)
     except (ValueError, OverflowError) as problem:
         return unreadable(key, str(problem), ready_at)
 
 
 def to_json(row: Row) -> str:
-    """All of ``row`` but its key, as a JSON object in ASCII, for stores that keep a text for each row."""
+    """Everything in ``row`` except its key, as a JSON object in ASCII, for stores that keep one text per row."""
     values = row._asdict()
     del values["key"]
     for name in _INSTANTS:
@@ -96,7 +96,7 @@ def to_json(row: Row) -> str:
 
 
 def from_json(key: Key, text: str | bytes) -> Row:
-    """The row of what :func:`to_json` made, by the judgement of :func:`decode`. Members that are missing are None, others are passed by."""
+    """The row from a text of :func:`to_json`, checked by :func:`decode`. Missing members are None; unknown ones are ignored."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as problem:
@@ -108,9 +108,9 @@ def from_json(key: Key, text: str | bytes) -> Row:
 
 
 def unreadable(key: Key, problem: str, ready_at: object = None) -> Row:
-    """What stands for a stored row that can't be read: its key, what is wrong with it, and when a claim is to meet it next.
+    """A placeholder for a row that can't be read: its key, the problem, and when a claim finds it next.
 
-    ``ready_at`` is what is stored, in microseconds; what is not an instant is treated as None.
+    ``ready_at`` is the stored value, in microseconds; None if it is not an instant.
     """
     try:
         instant = _instant(ready_at)
@@ -134,7 +134,7 @@ def unreadable(key: Key, problem: str, ready_at: object = None) -> Row:
 
 
 def _instant(microseconds: object) -> datetime:
-    if type(microseconds) is not int:  # nor a float, which is not exact
+    if type(microseconds) is not int:  # not a float either, which is not exact
         raise ValueError("a time is not a whole number of microseconds")
     try:
         return from_microseconds(microseconds)
@@ -143,12 +143,12 @@ def _instant(microseconds: object) -> datetime:
 
 
 def name_of_bytes(name: bytes) -> str:
-    """What stands for a stored name that is not text: ``x'...'``, in hexadecimal digits."""
+    """A placeholder for a stored name that is not text: ``x'...'``, in hexadecimal digits."""
     return f"x'{name.hex()}'"
 
 
 def name_in_bytes(name: str) -> bytes | None:
-    """What is stored, of a name that :func:`name_of_bytes` may have made; None if it can't have."""
+    """The stored bytes of a name from :func:`name_of_bytes`; None for any other name."""
     try:
         return bytes.fromhex(name[2:-1]) if name == f"x'{name[2:-1]}'" else None
     except ValueError:

@@ -38,7 +38,7 @@ class Stored(NamedTuple):
     """A row, with a version that distinguishes this state of it from every other."""
 
     row: Row
-    #: Opaque, not None. Never the same for two states of a key, not even if the row is removed and inserted again between them.
+    #: Opaque, not None. Different for any two states of a key, even if the row is removed and inserted again in between.
     version: object
 
 
@@ -46,9 +46,9 @@ class Write(NamedTuple):
     """A change to one row."""
 
     key: Key
-    #: The row as it was read; None: there must be none yet.
+    #: The row as it was read; None: there must be no row.
     before: Stored | None
-    #: None: remove it.
+    #: The new row; None: remove it.
     after: Row | None
 
 
@@ -63,9 +63,9 @@ class CompareAndSetRepository(RowwiseRepository):
     :mod:`pyncette.store.rivals`.
     """
 
-    #: Rows of one batch that are read and written at the same time, where each takes a request of its own.
+    #: How many rows of a batch are read or written concurrently, if each takes a separate request.
     concurrency: ClassVar[int] = 16
-    #: Times that a row is tried while others change it, with growing pauses; then the call fails as a transient error.
+    #: How often a row is tried, with growing pauses, while others change it; then the call raises a transient error.
     attempts: ClassVar[int] = 30
 
     _rivals: defaultdict[tuple[str, bool], Rivals]
@@ -139,7 +139,7 @@ class CompareAndSetRepository(RowwiseRepository):
                     found.append(stored)
         ready = sorted(((each.row.ready_at, each) for each in found if each.row.ready_at is not None), key=lambda pair: pair[0])
         due = [each for at, each in ready if at <= now]
-        # A caller that names a single row wants no other.
+        # a caller that names a single row can't take another instead
         alone = names is not None and len(names) == 1
         chosen = due[:limit] if alone else [due[place] for place in rivals.mine([each.row.key.name for each in due], limit)]
         taken = await self._take(chosen, now, lease_duration, rivals)
@@ -159,14 +159,14 @@ class CompareAndSetRepository(RowwiseRepository):
                 missing.add(key.name)
             elif row.state is State.UNREADABLE:
                 unreadable.append(row)
-            elif row.ready_at is not None:  # somebody else was faster
+            elif row.ready_at is not None:  # another process was faster
                 left[key] = row.ready_at
         next_ready_at = min(left.values(), default=None)
         rivals.more = names is None and next_ready_at is not None and next_ready_at <= now
         if errors and not claims and not unreadable:
             raise _first(errors)
         for error in errors:
-            # Raised, it would cost the claims that were made their lease, again and again if it is the fault of one row.
+            # If this raised, the claims already made would be lost until their leases expire, repeatedly if one row is at fault.
             logger.warning("Some rows of the partition %r could not be claimed: %s", partition, error)
         return ClaimResult(claims, next_ready_at, [name for name in names or () if name in missing], unreadable)
 
@@ -177,22 +177,22 @@ class CompareAndSetRepository(RowwiseRepository):
         return [answer for _, answer in _all([attempt.result for attempt in attempts])]
 
     def _rivals_in(self, partition: str, *, named: bool) -> Rivals:
-        if not hasattr(self, "_rivals"):  # no author is to have to call our __init__
+        if not hasattr(self, "_rivals"):  # so that authors need not call super().__init__()
             self._tag = lifecycle.new_lease()[:TAG]
             self._rivals = defaultdict(lambda: Rivals(self._tag))
         return self._rivals[partition, named]
 
     async def _due(self, partition: str, now: datetime, limit: int, rivals: Rivals) -> Sequence[Stored]:
-        if not rivals.more:  # an idle poll reads no more than one
+        if not rivals.more:  # an idle poll reads a single row
             first = await self.ready(partition, 1)
             if not first or first[0].row.ready_at is None or first[0].row.ready_at > now:
                 return first
-        return await self.ready(partition, limit * rivals.reading + 1)  # the one more is what comes next
+        return await self.ready(partition, limit * rivals.reading + 1)  # one more, to learn when the next is ready
 
     async def _take(
         self, due: Sequence[Stored], now: datetime, lease_duration: timedelta, rivals: Rivals
     ) -> "Sequence[tuple[Row | None, Claim | None] | Exception]":
-        """Claim rows; what happened to those that were tried, which are the first of ``due``."""
+        """Claim rows; returns the results of those that were tried, the first ones of ``due``."""
         lease = (self._tag + lifecycle.new_lease())[:32]
 
         def take() -> Change[Claim | None]:
@@ -201,7 +201,7 @@ class CompareAndSetRepository(RowwiseRepository):
             def change(row: Row | None) -> tuple[Row | None, Claim | None]:
                 nonlocal attempted
                 if row is not None and row.lease == lease:
-                    return row, attempted  # it was written, although the write said that it was not
+                    return row, attempted  # it was written, although the write reported otherwise
                 taken = row and lifecycle.claim(row, now, lease_duration, lease)
                 row, attempted = taken or (row and lifecycle.put_off(row, now, lease_duration), None)
                 return row, attempted
@@ -220,7 +220,7 @@ class CompareAndSetRepository(RowwiseRepository):
         return [attempt.result for attempt in attempts]
 
     async def _apply(self, attempts: "Sequence[_Attempt[B]]") -> "list[_Attempt[B]]":
-        """Carry out ``attempts``, all to their end, also if one fails; those that met others at their first try."""
+        """Carry out all ``attempts``, even if one fails; returns those that met another process at their first try."""
         pauses = Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
         left = list(attempts)
         met_others: list[_Attempt[B]] = []
@@ -246,7 +246,7 @@ class CompareAndSetRepository(RowwiseRepository):
         return met_others
 
     async def _side_by_side(self, call: Callable[[A], Awaitable[B]], items: Sequence[A]) -> Sequence[B | Exception]:
-        """The result of ``call`` for each item, in order, or what it raised. When this ends, all the calls have."""
+        """The result or exception of ``call`` for each item, in order. Returns after all calls have ended."""
         results: dict[int, B | Exception] = {}
         waiting = enumerate(items)
 
@@ -267,7 +267,7 @@ class CompareAndSetRepository(RowwiseRepository):
 
 
 class _Attempt(Generic[B]):
-    """A change that is under way."""
+    """A change in progress."""
 
     __slots__ = ("_change", "key", "result", "stored")
 
@@ -275,11 +275,11 @@ class _Attempt(Generic[B]):
         self.key = key
         self._change = change
         self.stored = stored
-        #: The row after it, and the answer; or why there is none.
+        #: The new row and the answer, or the exception.
         self.result: tuple[Row | None, B] | Exception
 
     def plan(self) -> Write | None:
-        """What has to be written of it; None if nothing has."""
+        """The write that the change needs; None if none is needed."""
         if isinstance(self.stored, Exception):
             self.result = self.stored
             return None
@@ -303,5 +303,5 @@ def _all(results: Sequence[B | Exception]) -> list[B]:
 
 
 def _first(errors: Sequence[Exception]) -> Exception:
-    """The error that stands for all: a transient one if there is any, since then repeating the batch is of use."""
+    """One error for all: a transient one if there is any, because then repeating the batch helps."""
     return next((error for error in errors if isinstance(error, TransientRepositoryError)), errors[0])

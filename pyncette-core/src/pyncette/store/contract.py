@@ -50,7 +50,7 @@ CONTRACT_VERSION = 1
 
 
 class Key(NamedTuple):
-    """What identifies a row: the pair, not any concatenation of its parts."""
+    """The identity of a row: the pair, not a concatenation of its parts."""
 
     #: The unit of polling and co-location.
     partition: str
@@ -65,13 +65,13 @@ class State(enum.StrEnum):
     PAUSED = "paused"
     #: Given up after its last attempt; kept with its error until it is revived by a new schedule or resumed, or removed.
     FAILED = "failed"
-    #: What is stored of the row is not valid. Never stored itself: it is how ``get`` and ``list`` show such a row, see
+    #: The stored row is not valid. This state is never stored: ``get`` and ``list`` return it for such a row, see
     #: :func:`pyncette.codec.unreadable`. It takes part in no claim; a forced registration replaces it, unregister removes it.
     UNREADABLE = "unreadable"
 
 
 class Row(NamedTuple):
-    """Everything that is stored for a task."""
+    """Everything stored for a task."""
 
     key: Key
     #: JSON text: the arguments. Opaque to the store.
@@ -82,7 +82,7 @@ class Row(NamedTuple):
     occurrence: datetime
     #: The occurrence plus its jitter.
     execute_after: datetime
-    #: When a claim may take the row; None unless the state is scheduled. Of an unreadable row: when a claim meets it next, if ever.
+    #: When a claim may take the row; None unless the state is scheduled. For an unreadable row: when a claim finds it next, if ever.
     ready_at: datetime | None
     #: Random id of the last claim; None before the first, and after a forced registration.
     lease: str | None
@@ -97,12 +97,12 @@ class Row(NamedTuple):
     state: State
     #: Why the row was given up, or can't be read; None unless the state is failed or unreadable.
     error: str | None = None
-    #: What core remembers of the row, such as its last run: up to 4,000 characters, opaque to the store. Registering keeps it.
+    #: What core remembers about the row, such as its last run: up to 4,000 characters, opaque to the store. Registering keeps it.
     memo: str = ""
 
 
 class Target(NamedTuple):
-    """When a row is to run next."""
+    """When a row runs next."""
 
     occurrence: datetime
     execute_after: datetime
@@ -116,7 +116,7 @@ class Registration:
     spec: str
     schedule: str
     target: Target
-    #: Let an occurrence that is due already stay when the schedule changes.
+    #: Keep an occurrence that is already due when the schedule changes.
     keep_overdue: bool = False
 
 
@@ -140,14 +140,14 @@ class ClaimResult:
     """The result of one claim."""
 
     claims: Sequence[Claim]
-    #: The earliest ``ready_at`` among the rows asked for that were neither claimed nor put off; None if there is no such row. Earlier
-    #: where it has become expensive to look that far.
+    #: The earliest ``ready_at`` among the requested rows that were neither claimed nor postponed; None if there is none. May be earlier
+    #: if a full scan has become expensive.
     next_ready_at: datetime | None
-    #: Those of the ``names`` asked for that have no row.
+    #: The requested ``names`` that have no row.
     missing: Sequence[str] = ()
-    #: Rows that were due but are not valid, as :func:`pyncette.codec.unreadable` gives them. They count against the limit, and are
-    #: put off by the lease duration, so that they block nobody. Nothing but their ``ready_at`` is written: a later
-    #: release may understand the rest.
+    #: Rows that were due but are not valid, as :func:`pyncette.codec.unreadable` returns them. They count against the limit, and are
+    #: postponed by the lease duration, so that they block nobody. Only their ``ready_at`` is written, because a later release may
+    #: understand the rest.
     unreadable: Sequence[Row] = ()
 
 
@@ -157,17 +157,17 @@ class Commit:
 
     claim: Claim
     next: Target | None
-    #: What replaces the row's memo, unless it is paused; None: it stays.
+    #: The new memo of the row, unless it is paused; None: the memo stays.
     memo: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give the occurrence back, to be claimed again from ``retry_at`` on."""
+    """Release the occurrence, which can be claimed again from ``retry_at`` on."""
 
     claim: Claim
     retry_at: datetime
-    #: False if no body was started: then the claim does not count as an attempt.
+    #: False if no body was started, so that the claim does not count as an attempt.
     started: bool = True
     #: As that of a :class:`Commit`.
     memo: str | None = None
@@ -201,7 +201,7 @@ class Outcome(enum.Enum):
     APPLIED = "applied"
     #: The claim has been settled before; nothing is written.
     ALREADY = "already"
-    #: The row was re-scheduled after the claim: it is free, and keeps its new schedule.
+    #: The schedule was replaced after the claim: the row is free, and keeps its new schedule.
     SUPERSEDED = "superseded"
     #: The row is under another lease, or the lease can't be extended any more; nothing is written.
     LOST = "lost"
@@ -211,17 +211,17 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a listing."""
+    """One page of a listing."""
 
     rows: Sequence[Row]
-    #: To be passed to the next call; None on the last page.
+    #: Pass this to the next call; None on the last page.
     token: str | None
 
 
 class Repository(abc.ABC):
     """What a store must implement. The module's docstring has the rules for every method."""
 
-    #: False where nobody but this object ever writes the rows: then the engine need not poll for what it knows already.
+    #: False if only this object ever writes the rows, so that the engine need not poll for changes.
     shared: bool = True
 
     @abc.abstractmethod
@@ -292,12 +292,12 @@ class SupportsServerTime(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What is waiting in a partition."""
+    """The numbers of rows in a partition."""
 
     rows: int
     #: Rows with ``ready_at <= now``.
     due: int
-    #: The smallest ``ready_at`` among the due.
+    #: The smallest ``ready_at`` of a due row.
     oldest_due: datetime | None
     failed: int
 

@@ -1,4 +1,4 @@
-"""Users' connections of SQLAlchemy and Django, which are the same for all stores. Neither is imported."""
+"""Users' connections from SQLAlchemy and Django, for all stores. Imports neither."""
 
 import functools
 import sys
@@ -14,10 +14,10 @@ _T = TypeVar("_T")
 
 
 def of_a_framework(connection: Any, *, dialects: Sequence[str]) -> UserConnection | None:
-    """A connection of SQLAlchemy or Django to a database of one of ``dialects``; None if it is none."""
+    """The SQLAlchemy or Django connection to a database of one of ``dialects``; None for any other object."""
     found: UserConnection | None = None
     if is_a(connection, "sqlalchemy.ext.asyncio", "async_scoped_session") or is_a(connection, "sqlalchemy.orm", "scoped_session"):
-        connection = connection()  # that of this task or thread
+        connection = connection()  # the current one of this task or thread
     if is_a(connection, "sqlalchemy.ext.asyncio", "AsyncConnection", "AsyncSession"):
         found = _AsyncSQLAlchemy(connection, dialects)
     elif is_a(connection, "sqlalchemy.engine", "Connection") or is_a(connection, "sqlalchemy.orm", "Session"):
@@ -25,7 +25,7 @@ def of_a_framework(connection: Any, *, dialects: Sequence[str]) -> UserConnectio
     elif is_a(connection, "django.db.backends.base.base", "BaseDatabaseWrapper"):
         found = _Django(connection, dialects)
     elif is_a(connection, "django.utils.connection", "ConnectionProxy"):
-        found = _Django(sys.modules["django.db"].connections[connection.alias], dialects)  # that of this thread
+        found = _Django(sys.modules["django.db"].connections[connection.alias], dialects)  # the one of this thread
     return found
 
 
@@ -40,7 +40,7 @@ class _Rows(list[Any]):
 
 
 class _SQLAlchemy(UserConnection):
-    """A connection or session, through which all statements go, so that it begins its transaction when it is first used."""
+    """A connection or session, which executes all statements, so that it begins its transaction at the first one."""
 
     blocking = True
 
@@ -58,7 +58,7 @@ class _SQLAlchemy(UserConnection):
         connection = given if hasattr(given, "exec_driver_sql") else given.connection()
         _check_dialect(connection, connection.dialect.name, self._dialects)
         level = connection.get_execution_options().get("isolation_level")
-        detect = getattr(connection.dialect, "detect_autocommit_setting", None)  # newer releases have it
+        detect = getattr(connection.dialect, "detect_autocommit_setting", None)  # only newer releases have it
         autocommit = level == "AUTOCOMMIT" or (
             level is None and detect is not None and detect(connection.connection.dbapi_connection)
         )
@@ -114,7 +114,7 @@ class _Django(UserConnection):
     def check(self) -> None:
         begun(
             self.connection,
-            is_open=True,  # it opens itself
+            is_open=True,  # Django opens it on demand
             in_transaction=self.connection.in_atomic_block or not self.connection.get_autocommit(),
             how="with transaction.atomic():",
         )

@@ -1,6 +1,6 @@
-"""The part of the contract that covers the history: what has happened to rows, which may have been removed since.
+"""The part of the contract that covers the history: what happened to rows, which may have been removed since.
 
-The general rules of :mod:`pyncette.store.contract` apply here, too.
+The general rules of :mod:`pyncette.store.contract` apply.
 """
 
 import zlib
@@ -26,9 +26,9 @@ class Entry(NamedTuple):
 
     key: Key
     position: Position
-    #: From when on it may be removed.
+    #: The time from which it may be removed.
     expires_at: datetime
-    #: JSON of core's: up to 4,000 characters, any but NUL. Opaque to the store.
+    #: JSON written by core: up to 4,000 characters, without NUL. Opaque to the store.
     text: str
 
 

@@ -34,7 +34,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-#: What is ready later than that is found by polls.
+#: Rows that are ready later than this are found by polls, without a hint.
 _SOON = timedelta(minutes=1)
 
 
@@ -64,38 +64,38 @@ class SupportsTransactions(Protocol):
 
 
 class Statements(Protocol):
-    """What runs statements one by one, as :class:`sqlite3.Connection` does."""
+    """An object that executes single statements, like :class:`sqlite3.Connection`."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
-        """A cursor, or what has its ``fetchall`` and ``fetchone`` and can be iterated over."""
+        """Returns a cursor, or an iterable object with its ``fetchall`` and ``fetchone``."""
 
     def executemany(self, sql: str, parameters: Sequence[Sequence[Any]], /) -> Any:
-        """The statement once for each element."""
+        """Execute the statement once for each element."""
 
 
 class UserConnection(abc.ABC):
-    """A connection with an open transaction, both the user's: nothing is begun, committed, rolled back or closed."""
+    """A user's connection with an open transaction. Never begins, commits, rolls back or closes anything."""
 
-    #: Whether calls block the thread. Their coroutines never suspend then, and need no event loop.
+    #: Whether calls block the thread. If so, their coroutines never suspend, and need no event loop.
     blocking = False
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
 
     async def fetch(self, sql: str, parameters: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        """The rows of one statement, as plain sequences whatever the user has set; none if it has none."""
+        """The rows of one statement, as plain sequences whatever the user has configured; empty if it returns none."""
         return await self.run(lambda statements: statements.execute(sql, parameters).fetchall())
 
     async def run(self, work: Callable[[Statements], _T]) -> _T:
-        """The result of ``work``, for drivers that run statements without being awaited."""
+        """The result of ``work``, for drivers whose statements are not awaited."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Raise :class:`ConfigurationError` if it is closed, or if what is written would be committed at once. Sends nothing."""
+        """Raise :class:`ConfigurationError` if the connection is closed, or would commit each write at once. Sends nothing."""
 
     def in_transaction(self) -> bool:
-        """Whether the transaction in which something was written is still open."""
+        """Whether the transaction of the last write is still open."""
         try:
             self.check()
         except ConfigurationError:
@@ -111,7 +111,7 @@ class UserConnection(abc.ABC):
 
 
 def begun(connection: object, *, is_open: bool, in_transaction: bool, how: str) -> None:
-    """Raise :class:`ConfigurationError` unless ``connection`` is in a transaction; ``how`` to begin one."""
+    """Raise :class:`ConfigurationError` unless ``connection`` is in a transaction; ``how`` says how to begin one."""
     what = name_of(type(connection))
     if not is_open:
         raise ConfigurationError(f"This {what} is closed; pass one that is open, and use within() as long as its transaction lasts")
@@ -120,7 +120,7 @@ def begun(connection: object, *, is_open: bool, in_transaction: bool, how: str) 
 
 
 def is_a(connection: object, module: str, *names: str) -> bool:
-    """Whether it is of one of the classes ``names`` of ``module``. Imports nothing."""
+    """Whether an object is an instance of one of the classes ``names`` of ``module``. Imports nothing."""
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(connection, tuple(filter(None, (getattr(loaded, name, None) for name in names))))
 
@@ -134,18 +134,18 @@ def unknown(connection: object, store: str, welcome: str) -> ConfigurationError:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The driver's error that ``error`` of SQLAlchemy or Django wraps: without the values of the statement, which may be secret."""
+    """The driver's error inside an ``error`` of SQLAlchemy or Django, without the values of the statement, which may be secret."""
     module = type(error).__module__
     if module.startswith("sqlalchemy."):
         error = getattr(error, "orig", None) or error
-        # SQLAlchemy's own layer over asynchronous drivers wraps again.
+        # SQLAlchemy's layer over asynchronous drivers wraps it again
         return error.__cause__ or error if type(error).__module__.startswith("sqlalchemy.") else error
     return error.__cause__ or error if module.startswith("django.") else error
 
 
 @functools.lru_cache(maxsize=256)
 def in_format(sql: str) -> tuple[str, Sequence[int]]:
-    """The statement with ``%s`` in place of ``$1`` or ``?``, and which parameter each stands for."""
+    """The statement with ``%s`` in place of ``$1`` or ``?``, and the index of the parameter for each."""
     order: list[int] = []
 
     def replaced(match: re.Match[str]) -> str:
@@ -161,7 +161,7 @@ def in_format(sql: str) -> tuple[str, Sequence[int]]:
     return _TOKENS.sub(replaced, sql), order
 
 
-#: Quoted names and texts, as they are; places of parameters; what has to be doubled where these are ``%s``.
+#: Quoted names and texts, which stay; parameter placeholders; percent signs, which must be doubled.
 _TOKENS = re.compile(r""""(?:[^"]|"")*"|'(?:[^']|'')*'|\$\d+|\?|%""")
 
 
@@ -169,11 +169,11 @@ class JoinedRepository(Repository):
     """The part of a repository that is useful within a user's transaction."""
 
     def __init__(self, joined: Repository, user: UserConnection, outside: Repository, *, in_same_database: bool = False) -> None:
-        """A part of ``joined``.
+        """Offer a part of ``joined``.
 
-        :param joined: all of its calls run on the ``user``'s connection.
-        :param outside: the repository with connections of its own.
-        :param in_same_database: each call makes sure of that. Otherwise core compares what both have of a template.
+        :param joined: runs all of its calls on the ``user``'s connection.
+        :param outside: the repository with separate connections.
+        :param in_same_database: whether each call checks that the database is the same. Otherwise core compares the layout of a template.
         """
         assert isinstance(joined, SupportsPause)
         self.in_same_database = in_same_database
@@ -182,9 +182,9 @@ class JoinedRepository(Repository):
         self._joined = joined
         self._pausing: SupportsPause = joined
         self._user = user
-        #: Whether the transaction continues.
+        #: Whether the transaction is still open.
         self.in_transaction: Callable[[], bool] = user.in_transaction
-        # One after the other: no driver runs two statements of a transaction at a time.
+        # one call at a time, because no driver runs two statements of a transaction concurrently
         self._turn: AbstractAsyncContextManager[Any] = contextlib.nullcontext() if user.blocking else asyncio.Lock()
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
@@ -219,7 +219,7 @@ class JoinedRepository(Repository):
             return found
 
     async def _tell(self, now: datetime, ready: Mapping[str, datetime]) -> None:
-        """Tell other processes, once the transaction is committed, when something of these partitions is ready."""
+        """Send hints about these partitions to other processes when the transaction is committed."""
         hints = [Hint(partition, at) for partition, at in ready.items() if at - now < _SOON]
         if hints and isinstance(self._joined, SupportsWakeUp):
             await self._joined.wake(hints)
@@ -243,7 +243,7 @@ class JoinedRepository(Repository):
             except PyncetteError:
                 raise
             except Exception as error:
-                if type(error).__module__.startswith(("sqlalchemy.", "django.")):  # its session, not the statement
+                if type(error).__module__.startswith(("sqlalchemy.", "django.")):  # the session is at fault, not the statement
                     what = f"{name_of(type(self._user.connection))} can't be used now"
                     raise ConfigurationError(f"This {what}: {_line(error)}") from cause_of(error)
                 raise

@@ -1,11 +1,11 @@
-"""The life of a row, as pure functions: what each call of the contract makes of one row.
+"""The life of a row, as pure functions: how each call of the contract changes one row.
 
-A row is *held* while ``locked_until`` is set: from its claim to its Commit, Release or a forced registration, also past the
-lease's end, until somebody else claims it. Equality of ``lease`` guards every write, so that neither a re-created row nor a
-stepped clock can be mistaken for the old one; ``revision`` tells a claim that its schedule was replaced meanwhile.
+A row is *held* while ``locked_until`` is set: from its claim to its Commit, Release or a forced registration, even after the lease has
+expired, until somebody else claims it. Every write requires an equal ``lease``, so a re-created row is never mistaken for the old one,
+and a stepped clock does no harm; ``revision`` shows a claim that its schedule was replaced meanwhile.
 
-The in-memory and SQLite stores call these functions; stores that decide in SQL or Lua state the same rules there, and the
-conformance suite compares. Stable, as the contract is: backends of others call these functions, so they continue to mean the same until
+The in-memory and SQLite stores call these functions; stores that decide in SQL or Lua restate the same rules, and the conformance suite
+compares them. Stable, like the contract: third-party backends call these functions, so their meaning does not change until
 :data:`~pyncette.repository.CONTRACT_VERSION` is raised.
 """
 
@@ -39,7 +39,7 @@ def new_lease() -> str:
 
 
 def lease_end(now: datetime, lease_duration: timedelta) -> datetime:
-    """When a lease that is claimed at ``now`` ends: no later than time itself."""
+    """When a lease claimed at ``now`` ends, within the limits of the calendar."""
     try:
         return now + lease_duration
     except OverflowError:
@@ -59,14 +59,14 @@ def register(row: Row | None, now: datetime, registration: Registration, *, forc
             ready_at=execute_after,
             lease=None,
             locked_until=None,
-            # Starting at now keeps tokens rising over a removal, as long as time does not go back.
+            # Starting at `now` keeps tokens growing after a removal, unless the clock goes back.
             epoch=to_microseconds(now),
             revision=0,
             attempt=0,
             state=State.SCHEDULED,
         )
     if row.state is State.UNREADABLE:
-        return row  # it may be that of a later release, which can read it
+        return row  # it may come from a later release, which can read it
     if row.schedule == registration.schedule and not force:
         return row._replace(spec=registration.spec)
     if registration.keep_overdue and row.execute_after <= now:
@@ -92,7 +92,7 @@ def claim(row: Row, now: datetime, lease_duration: timedelta, lease: str) -> tup
 
 
 def _claimed(row: Row, lease: str, locked_until: datetime, least_epoch: int) -> tuple[Row, Claim]:
-    # Made again, which takes half as long as _replace: it is done for every run of every task.
+    # Constructing it takes half as long as _replace, and this happens for every run of every task.
     key, spec, schedule, occurrence, execute_after, _, _, _, epoch, revision, attempt, state, error, memo = row
     epoch = max(epoch + 1, least_epoch)
     attempt += 1
@@ -118,24 +118,24 @@ def _claimed(row: Row, lease: str, locked_until: datetime, least_epoch: int) -> 
 
 
 def put_off(row: Row, now: datetime, lease_duration: timedelta) -> Row:
-    """An unreadable ``row`` that is ready at ``now``, out of the way of others for as long as if it were claimed."""
+    """An unreadable ``row`` that is ready at ``now``, postponed by the duration of a lease."""
     if row.ready_at is None or row.ready_at > now or row.state is not State.UNREADABLE:
         return row
     return row._replace(ready_at=lease_end(now, lease_duration))
 
 
 class Taken(NamedTuple):
-    """What a claim makes of the rows that are ready."""
+    """The result of a claim on the rows that are ready."""
 
-    #: Those that were claimed, as they are to be written.
+    #: The claimed rows, to be written as they are here.
     rows: list[Row]
     claims: list[Claim]
-    #: Those that can't be read. Nothing but their ``ready_at`` is to be written: the rest has to stay as it is.
+    #: Unreadable rows. Write only their ``ready_at``; the rest must stay as it is.
     unreadable: list[Row]
 
 
 def take(ready: Iterable[Row], now: datetime, lease_duration: timedelta) -> Taken:
-    """Claim what can be read of ``ready``, all under one lease, and put off what can't."""
+    """Claim the readable rows of ``ready``, all under one lease, and postpone the unreadable ones."""
     lease = new_lease()
     locked_until = lease_end(now, lease_duration)
     least_epoch = to_microseconds(now)
@@ -151,25 +151,25 @@ def take(ready: Iterable[Row], now: datetime, lease_duration: timedelta) -> Take
 
 
 class Settled(NamedTuple):
-    """What a settlement writes to the row of ``key`` if that is as its claim has left it.
+    """The write of a settlement to the row of ``key``, if the claim left it unchanged.
 
-    That is: held (``locked_until`` is set) under this very ``lease``, of this ``revision``, and scheduled.
+    Unchanged means: held (``locked_until`` is set) under this ``lease``, with this ``revision``, and scheduled.
     """
 
     key: Key
     lease: str
     revision: int
-    #: The row goes away, and what follows here is of no interest.
+    #: The row is removed, and the following fields don't matter.
     removed: bool
     occurrence: datetime
     execute_after: datetime
     ready_at: datetime
     attempt: int
-    #: None: that of the row stays.
+    #: None: the memo of the row stays.
     memo: str | None
 
     def meets(self, row: Row | None) -> bool:
-        """Whether ``row`` is as expected: the condition under which a store writes this without a look at the rest of the row."""
+        """Whether ``row`` is as expected: the condition under which a store writes this without checking the rest of the row."""
         return (
             row is not None
             and row.lease == self.lease
@@ -179,10 +179,10 @@ class Settled(NamedTuple):
         )
 
     def applied(self, row: Row) -> Row | None:
-        """``row`` after this: free, and to be claimed unless its state is against it."""
+        """``row`` after this write: free, and ready for claims if its state allows it."""
         if self.removed:
             return None
-        # Made again, as in _claimed().
+        # constructed for speed, as in _claimed()
         key, spec, schedule, _, _, _, lease, _, epoch, revision, _, state, error, memo = row
         scheduled = state is State.SCHEDULED
         return Row(
@@ -199,20 +199,20 @@ class Settled(NamedTuple):
             self.attempt,
             state,
             error,
-            # The note of a pause is in the memo of a paused row, and the run knows nothing of it.
+            # A paused row has the note of the pause in its memo, which the run doesn't know.
             memo if self.memo is None or state is State.PAUSED else self.memo,
         )
 
 
 def expected(settlement: Settlement, now: datetime) -> Settled | None:
-    """What ``settlement`` writes in the usual case, which is that nobody has touched the row since its claim.
+    """The write of ``settlement`` in the usual case, in which nobody has changed the row since its claim.
 
-    None for what is rare or has to see the row first: Extend and Fail.
+    None for settlements that are rare or must see the row first: Extend and Fail.
     """
     claim = settlement.claim
     removed, occurrence, execute_after, attempt = False, claim.occurrence, claim.execute_after, 0
     if isinstance(settlement, Commit):
-        # Not before now: a backlog of one row goes to the end of the queue after each occurrence and starves no other.
+        # Not before now: a row with a backlog goes to the end of the queue after each occurrence, and starves no other.
         not_before = now
         if settlement.next is None:
             removed = True
@@ -228,7 +228,7 @@ def expected(settlement: Settlement, now: datetime) -> Settled | None:
 
 
 def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row | None, Outcome]:
-    """The row after ``settlement`` (the very same object where nothing is to be written), and the outcome."""
+    """The row after ``settlement`` (the same object if nothing has to be written), and the outcome."""
     if row is None:
         return None, Outcome.GONE
     claim = settlement.claim
@@ -252,9 +252,9 @@ def settle(row: Row | None, now: datetime, settlement: Settlement) -> tuple[Row 
 
 
 def pause(row: Row, memo: str | None = None) -> Row:
-    """The row out of claims, and with another ``memo`` if there is one.
+    """The row, excluded from claims, with another ``memo`` if there is one.
 
-    A held row stays held, so that the run in progress can be settled. A failed row's error is forgotten.
+    A held row stays held, so that the run in progress can be settled. The error of a failed row is removed.
     """
     if row.state is State.UNREADABLE:
         return row
@@ -262,7 +262,7 @@ def pause(row: Row, memo: str | None = None) -> Row:
 
 
 def resume(row: Row, memo: str | None = None) -> Row:
-    """The row back in claims, whether it was paused or failed, and with another ``memo`` if there is one."""
+    """The row, available to claims again, whether it was paused or failed, with another ``memo`` if there is one."""
     if row.state is State.UNREADABLE:
         return row
     row = _noted(row, memo)
@@ -284,7 +284,7 @@ def _raised(epoch: int, now: datetime) -> int:
 
 
 def _ready(row: Row, not_before: datetime | None) -> Row:
-    """The row, ready at its ``execute_after`` but not before ``not_before``, if its state lets it be claimed at all."""
+    """The row, ready at its ``execute_after`` but not before ``not_before``, if its state allows claims."""
     if row.state is not State.SCHEDULED:
         return row._replace(ready_at=None)
     return row._replace(ready_at=row.execute_after if not_before is None else max(row.execute_after, not_before))

@@ -1,8 +1,8 @@
-"""How far a claim looks into the index of times, where that has become expensive.
+"""How much of the index of times a claim scans, where that has become expensive.
 
-Some stores can't remove what runs leave behind while a transaction with an older snapshot is open, and a claim that begins with the
-earliest time passes all of it. But nothing is ready before the ``next_ready_at`` of the claim before, unless somebody has written it
-since, with a time that was past already.
+Some stores can't remove dead index entries of past runs while a transaction with an older snapshot is open, and a claim that starts at the
+earliest time must pass all of them. But nothing is ready before the ``next_ready_at`` of the previous claim, unless somebody has since
+written a row with a time in the past.
 """
 
 import time
@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 __all__ = ["Look", "Looks"]
 
-#: Seconds that a look at everything may take, however often there is one.
+#: A full scan that takes no longer than this (seconds) may run at every claim.
 _EXPENSIVE = 0.01
-#: The share of the time that more expensive ones may take; and the longest pause between two of them (seconds).
+#: The share of the time that longer full scans may take, and the longest pause between two of them (seconds).
 _SHARE, _AT_LEAST_EVERY = 0.05, 60.0
 #: How late rows of others may appear: their calls take a while, and their clocks differ a little.
 _BEFORE = timedelta(seconds=5)
@@ -23,21 +23,21 @@ _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzin
 
 
 class _Known:
-    """What this process knows of a partition."""
+    """What this process knows about a partition."""
 
     def __init__(self) -> None:
-        #: Seconds that the last two looks at everything have taken. Both have to be expensive: one may be an accident.
+        #: The durations of the last two full scans (seconds). Both must be long, because one may be an accident.
         self.took: tuple[float, float] = 0.0, 0.0
-        #: No row is ready before.
+        #: No row is ready before this.
         self.since: datetime = _LATEST
-        #: The earliest time that this process has written since the last claim began, which may not have seen it.
+        #: The earliest time that this process has written since the last claim began, which the claim may have missed.
         self.written: datetime = _LATEST
         #: When the next full scan is due.
         self.again: float = float("-inf")
 
 
 class Look:
-    """What one claim looks at: the times from ``since`` (None: the earliest) to ``until``, both included. Made by :meth:`Looks.begin`."""
+    """The scan of one claim: times from ``since`` (None: the earliest) to ``until``, both inclusive. Created by :meth:`Looks.begin`."""
 
     def __init__(self, now: datetime, known: _Known, clock: Callable[[], float], expensive: float) -> None:
         self._now, self._known, self._clock, self._expensive = now, known, clock, expensive
@@ -46,15 +46,15 @@ class Look:
         self.since: datetime | None = None
         self.until: datetime = _LATEST
         if self._everything:
-            self._plan()  # also for the case that it fails, because it takes too long
+            self._plan()  # in advance, in case the scan fails because it takes too long
         else:
             self.since, self.until = known.since, min(now, _LATEST - _AHEAD) + _AHEAD
 
     def end(self, next_ready_at: datetime | None, seconds: float) -> datetime | None:
-        """What the claim answers as its ``next_ready_at``.
+        """The ``next_ready_at`` that the claim returns.
 
-        :param next_ready_at: the earliest time, among those looked at, of a row that was not taken.
-        :param seconds: what the look has taken, without the wait for a connection.
+        :param next_ready_at: the earliest time within the scan of a row that was not claimed.
+        :param seconds: the duration of the scan, without the wait for a connection.
         """
         if self._everything:
             self._known.took = self._known.took[-1], seconds
@@ -71,11 +71,11 @@ class Look:
 
 
 class Looks:
-    """What the claims of one repository look at.
+    """The scans of the claims of one repository.
 
-    Usually that is everything. Where it takes too long, because dead entries have piled up, most claims look only at the times from the
-    ``next_ready_at`` of the claim before on. What another process has registered or resumed meanwhile, with a time more than five
-    seconds ago, waits for the next look at everything: twenty times as long as such a look takes, and no more than a minute.
+    Usually each is a full scan. If that takes too long, because dead entries have piled up, most claims scan only from the ``next_ready_at``
+    of the previous claim on. Rows that another process meanwhile registers or resumes with a time more than five seconds in the past wait
+    for the next full scan: twenty times as long as such a scan takes, and at most a minute.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, expensive: float = _EXPENSIVE) -> None:
@@ -83,10 +83,10 @@ class Looks:
         self._known: dict[str, _Known] = {}
 
     def begin(self, partition: str, now: datetime) -> Look:
-        """What a claim of ``partition`` looks at. To be called before its statements are sent."""
+        """The scan for a claim on ``partition``. Call this before sending its statements."""
         return Look(now, self._known.setdefault(partition, _Known()), self._clock, self._expensive)
 
     def written(self, partition: str, ready_at: datetime = _EARLIEST) -> None:
-        """To be called when a call of this process has perhaps written a row that is ready then; without ``ready_at``: who knows when."""
+        """Call this when a call may have written a row that is ready at ``ready_at``; None: at an unknown time."""
         if (known := self._known.get(partition)) is not None:
             known.since, known.written = min(known.since, ready_at), min(known.written, ready_at)

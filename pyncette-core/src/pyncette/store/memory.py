@@ -1,4 +1,4 @@
-"""The reference store: everything in this process, nothing after it.
+"""The reference store, which keeps everything in the memory of this process.
 
 It is the contract in its shortest form, what ``Pyncette()`` uses, and what the conformance suite compares other stores with.
 No call ever suspends, so each is atomic among the tasks of one event loop.
@@ -31,14 +31,14 @@ __all__ = ["MemoryRepository", "backend", "memory_repository"]
 
 
 class MemoryRepository(MemoryHistory, Repository):
-    """Rows in a dict, and per partition a heap of what becomes ready when."""
+    """Rows in dicts, and a heap of ready times for each partition."""
 
     shared = False
 
     def __init__(self) -> None:
         super().__init__()
         self._partitions: defaultdict[str, dict[str, Row]] = defaultdict(dict)
-        # Entries are never removed from within a heap: one that is no longer true of its row is dropped when it surfaces.
+        # Entries are never removed from the middle of a heap: an outdated one is dropped when it reaches the top.
         self._ready: defaultdict[str, list[tuple[datetime, str]]] = defaultdict(list)
 
     def _put(self, key: Key, row: Row | None) -> None:
@@ -51,7 +51,7 @@ class MemoryRepository(MemoryHistory, Repository):
         if row.ready_at is not None and (before is None or before.ready_at != row.ready_at):
             heap = self._ready[key.partition]
             heapq.heappush(heap, (row.ready_at, key.name))
-            if len(heap) > 2 * len(rows) + 64:  # mostly ends of leases that were settled long before
+            if len(heap) > 2 * len(rows) + 64:  # mostly ends of leases that were settled long ago
                 heap[:] = [(row.ready_at, name) for name, row in rows.items() if row.ready_at is not None]
                 heapq.heapify(heap)
 

@@ -9,12 +9,12 @@ from pyncette.store.history import Entry, Position
 
 __all__ = ["MemoryHistory"]
 
-#: Entries of a partition: this process has to bear them all.
+#: The maximum number of entries per partition, because all are in this process's memory.
 _KEPT = 10_000
 
 
 class MemoryHistory:
-    """Per partition the entries, the oldest first."""
+    """The entries of each partition, oldest first."""
 
     def __init__(self) -> None:
         self._entries: defaultdict[str, list[Entry]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""A repository whose calls are watched."""
+"""A repository with instrumented calls."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing
@@ -13,16 +13,16 @@ __all__ = ["ObservedRepository", "Observer"]
 
 
 class Observer(Protocol):
-    """Observes calls. It raises nothing, and suppresses nothing."""
+    """Observes calls. Raises and suppresses nothing."""
 
     def call(self, operation: str, size: int) -> AbstractContextManager[Any]:
         """Around each call."""
 
     def claimed(self, count: int) -> None:
-        """A claim has brought that many rows."""
+        """A claim has returned ``count`` rows."""
 
     def unreadable(self, count: int) -> None:
-        """A claim has met how many rows that can't be read."""
+        """A claim has found ``count`` unreadable rows."""
 
     def hints_sent(self, count: int) -> None:
         """``count`` hints were sent to other processes."""
@@ -38,7 +38,7 @@ class ObservedRepository(Repository):
         self._repository = repository
         self._observer = observer
         self.shared: bool = repository.shared
-        # In the instance itself, and not by __getattr__: from Python 3.12 on, isinstance() with a protocol looks no further.
+        # Set on the instance, not provided by __getattr__: from Python 3.12 on, isinstance() with a protocol does not call that.
         for name in _OPTIONAL:
             if hasattr(repository, name):
                 setattr(self, name, self._observed(name, getattr(repository, name)))

@@ -1,4 +1,4 @@
-"""A listing from its first page to its last."""
+"""Iterates over all pages of a listing."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -8,9 +8,9 @@ __all__ = ["pages"]
 
 
 async def pages(repository: Repository, partition: str, *, limit: int = 1000) -> AsyncIterator[Sequence[Row]]:
-    """The rows of ``partition``, as many at a time as the store returns for ``limit``; a page may be empty and yet not the last.
+    """Yield the rows of ``partition`` page by page, with about ``limit`` rows each; a page may be empty without being the last.
 
-    Rows may be changed, and removed, between two pages: see :meth:`~pyncette.repository.Repository.list`. Raises what that raises.
+    Rows may be changed and removed between two pages: see :meth:`~pyncette.repository.Repository.list`, whose errors this raises.
     """
     token = None
     while True:

@@ -17,7 +17,7 @@ __all__ = ["Change", "RowwiseRepository"]
 
 _T = TypeVar("_T")
 
-#: What a call makes of one row: the row to be stored (None: none), and the answer. Pure: it may be called again on a newer row.
+#: A function from a row to the new row (None: no row) and the answer. Pure: it may be called again on a newer row.
 Change: TypeAlias = Callable[[Row | None], tuple[Row | None, _T]]
 
 

@@ -1,8 +1,8 @@
 """The embedded store: one SQLite file, shared by any number of processes of one machine.
 
 The rules of a row's life are :mod:`pyncette.lifecycle`: a call reads its rows, applies the rules and writes them back inside one
-write transaction. WAL with ``synchronous=FULL``: readers and the writer don't block each other, and what was acknowledged
-survives a power cut. SQLite has one writer at a time; a call that meets another one waits for it, up to a timeout.
+write transaction. It uses WAL with ``synchronous=FULL``: readers and the writer don't block each other, and acknowledged writes
+survive a power cut. SQLite has one writer at a time; a call waits for others, up to a timeout.
 """
 
 import contextlib
@@ -82,14 +82,14 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
     ) -> None:
         self.shared: bool = counting is not connection
         self._connection = connection
-        # Of a million rows, it takes a tenth of a second, for which nothing else is to wait.
+        # With a million rows this takes a tenth of a second, for which nothing else should wait.
         self._counting = counting
         self._address = address
         self._where = where
         self._table = table
         self._sql = _Statements(names)
         self._timeout = timeout
-        #: As SQLite names it; empty in memory.
+        #: The file as SQLite names it; empty in memory.
         self._file = ""
 
     async def claim(
@@ -103,7 +103,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
             return () if names is None else [name for name in names if name not in found]
 
         def work(db: sqlite3.Connection) -> ClaimResult:
-            # An idle poll ends here: it has taken no write lock, and waits for nobody's.
+            # an idle poll ends here, without taking or waiting for the write lock
             seen = db.execute(self._sql[peek], among).fetchall()
             first = min((ready_at for _, ready_at in seen if ready_at is not None), default=None)
             if first is None or first > at:
@@ -113,7 +113,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
                 ready = sorted((row for row in found if is_time(row[READY_AT])), key=lambda row: row[READY_AT])
                 due = [row for row in ready[:limit] if row[READY_AT] <= at]
                 left = [row[READY_AT] for row in ready[len(due) :]]
-                if names is None and not left:  # before what is claimed is ready at the end of its lease
+                if names is None and not left:  # computed before the claimed rows become ready at the end of their lease
                     left = [ready_at for (ready_at,) in db.execute(self._sql[NEXT], among)]
                 rows = [row_of(values[:-1]) for values in due]
                 taken = lifecycle.take(rows, now, lease_duration)
@@ -122,7 +122,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
                 damaged: list[int] = []
                 for row, values in zip(rows, due, strict=True):
                     (damaged if row.state is State.UNREADABLE else sound).append(values[-1])
-                # Nothing else of a row is sent, such as its arguments.
+                # sends no other fields of the row, such as its arguments
                 claimed = zip(taken.claims, sound, strict=True)
                 db.executemany(
                     self._sql[CLAIM], [(until, each.lease, until, each.epoch, each.attempt, rowid) for each, rowid in claimed]
@@ -197,9 +197,9 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
                 found = db.execute(self._sql[LIST], (partition, token or "", size)).fetchall()
                 if len(found) <= size or type(found[size][1]) is str:
                     break
-                size *= 2  # no page can begin with a name that is not text
+                size *= 2  # a page can't begin with a name that is not text
             rows = [row_of(values) for values in found]
-            # The token is the name that the next page begins with: at once or, if it is removed meanwhile, with the one after it.
+            # The token is the first name of the next page; if that row is removed meanwhile, the page begins with the following one.
             return Page(rows[:size], rows[size].key.name if len(rows) > size else None)
 
         return await self._connection.run(work)
@@ -214,7 +214,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
         return [partition for (partition,) in await self._fetch(PARTITIONS) if type(partition) is str]
 
     def within(self, connection: object) -> Repository:
-        """On a connection of aiosqlite, sqlite3, SQLAlchemy or Django to the same file. It takes the write lock with its first call."""
+        """Join a transaction of aiosqlite, sqlite3, SQLAlchemy or Django on the same file. The first call takes the write lock."""
         if not self._file:
             raise RepositoryError("The tasks are in memory, out of reach of other connections; use a file: sqlite:///pyncette.db")
         user = user_connection(connection, self._where)
@@ -234,7 +234,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
     async def _open(self, *, create: bool) -> None:
         def work(db: sqlite3.Connection) -> None:
             self._file = next(path for _, name, path in db.execute("PRAGMA database_list") if name == "main")
-            # Before the first thing that may write.
+            # before the first statement that may write
             if {name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (self._table,))} >= OLD_FIELDS:
                 raise RepositoryError(
                     f"The table {self._table!r} in {self._where} belongs to Pyncette 1, whose tasks can't be read; "
@@ -253,7 +253,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
         await self._connection.run(work)
 
     def _is_there(self, db: sqlite3.Connection) -> bool:
-        """Whether nothing is missing. To write all the same would wait for who writes at this moment, who may wait for us."""
+        """Whether everything exists. Writing anyway would wait for a current writer, who may be waiting for this process."""
         names = {name[1:-1].replace('""', '"') for name in identifiers(self._table).values()}
         stored = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'index')")}
         return names <= stored and bool(db.execute(self._sql["SELECT 1 FROM {format}"]).fetchall())
@@ -265,7 +265,7 @@ class SQLiteRepository(SQLiteHistory, RowwiseRepository):
                 f"The table {self._table!r} in {self._where} has the stored format {version!r}, "
                 f"but this Pyncette knows only {FORMAT}; upgrade pyncette-core"
             )
-        # Fails unless there are our columns and our key.
+        # fails unless our columns and our key exist
         db.execute(self._sql[f"EXPLAIN {PUT}"], (None,) * len(FIELDS))
 
 
@@ -287,7 +287,7 @@ async def sqlite_repository(
     :raises StoreMissingError: the file or table doesn't exist, and may not be created.
     :raises RepositoryError: the file can't be used, or has another table of this name.
     """
-    database = os.fspath(sqlite_database)  # a path object is as welcome
+    database = os.fspath(sqlite_database)  # path objects are accepted, too
     if not database or "\0" in database:
         raise ConfigurationError(f"sqlite_database={database!r} is not the path of a file; write for example 'pyncette.db'")
     if not sqlite_timeout > 0:
@@ -302,7 +302,7 @@ async def sqlite_repository(
             return connection
 
         first = connection()
-        # Each connection to :memory: has a database of its own.
+        # each connection to :memory: has a separate database
         counting = first if database == ":memory:" else connection()
         repository = SQLiteRepository(first, counting, address, where, sqlite_table_name, names, sqlite_timeout)
         await repository._open(create=not sqlite_skip_table_create)
@@ -310,13 +310,13 @@ async def sqlite_repository(
 
 
 def _located(database: str, *, create: bool) -> tuple[str, str]:
-    """What errors call the file, and its URI. It exists from now on; SQLite itself would let everybody read one that it creates."""
+    """The name of the file for error messages, and its URI. Creates the file, because SQLite would create one that everybody can read."""
     if database == ":memory:":
         return repr(database), "file::memory:"
     path = Path(database).absolute()
     if create:
-        with contextlib.suppress(OSError):  # whether it is valid shows when it is opened
-            # Only if it is new: closing it would take away the locks of this process's connections.
+        with contextlib.suppress(OSError):  # opening it will show whether it is valid
+            # only if it is new: closing an existing file would release the locks of this process's connections
             os.close(os.open(path.resolve(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     elif not path.exists():
         raise StoreMissingError(f"There is no SQLite database {str(path)!r} yet; the application creates it when it first runs")
@@ -332,7 +332,7 @@ def _from_url(url: BackendURL) -> Mapping[str, Any]:
 
 
 class _Statements(dict[str, str]):
-    """The statements with the names of our tables in them, each made once."""
+    """The statements with the names of our tables, formatted once."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         super().__init__()

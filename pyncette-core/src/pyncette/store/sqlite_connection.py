@@ -1,7 +1,7 @@
-"""One connection to SQLite, in a thread of its own that runs whole functions on it, one after the other.
+"""A connection to SQLite, in a separate thread that runs whole functions on it, one after another.
 
-A call is one hop to the thread and back, however many statements it is made of. So nothing can happen between two of its
-statements: neither a cancellation nor another call finds a transaction open.
+A call is one hop to the thread and back, however many statements it executes. So nothing can happen between two of its
+statements: neither a cancellation nor another call finds an open transaction.
 """
 
 import asyncio
@@ -20,26 +20,26 @@ __all__ = ["Connection"]
 
 T = TypeVar("T")
 
-#: The longest pauses before retrying a function that met another connection (seconds).
+#: The longest pauses before retrying a function that found the database locked (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.02
 
 
 class _Result(Generic[T]):
-    """What a function returned, as :meth:`aiosqlite.Connection.execute_fetchall` asks for it."""
+    """The result of a function, in the form that :meth:`aiosqlite.Connection.execute_fetchall` expects."""
 
     def __init__(self, result: T) -> None:
         self.fetchall = lambda: result
 
 
 class _Functions(sqlite3.Connection):
-    """A connection that also executes functions: so aiosqlite takes one to its thread and brings the result, in one hop."""
+    """A connection that also executes functions, so that aiosqlite runs them in its thread in one hop."""
 
     def execute(self, statement: Any, parameters: Any = (), /) -> Any:
         return _Result(statement(self)) if callable(statement) else super().execute(statement, parameters)
 
 
 class Connection:
-    """A connection to the database at ``address``, a URI, made when it is first used; errors call it ``where`` and ``table``."""
+    """A connection to the database at ``address``, a URI, opened at the first call; error messages name ``where`` and ``table``."""
 
     def __init__(self, address: str, where: str, table: str, timeout: float) -> None:
         self._address = address
@@ -48,20 +48,20 @@ class Connection:
         self._timeout = timeout
         self._db: aiosqlite.Connection | None = None
         self._closed = False
-        # Of all that is not urgent, one call waits for its turn, and the others wait for it: so an urgent one waits for two.
+        # One call that is not urgent waits for its turn, and the others wait for that call. So an urgent call waits for two at most.
         self._queue = asyncio.Lock()
         self._turn = asyncio.Lock()
-        #: How many transactions were committed, and whether a call has timed out since the last of them.
+        #: The number of committed transactions, and whether a call has timed out since the last one.
         self._commits = 0
         self._stuck = False
-        #: Whether the thread is at work.
+        #: Whether the thread is running a function.
         self._working = False
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, urgent: bool = False) -> T:
-        """The result of ``work``, which is called in the thread, and again while other connections are in its way.
+        """The result of ``work``, which is called in the thread, and again while other connections hold locks.
 
-        It leaves no transaction open. It may have been called although this raises, also :class:`asyncio.CancelledError`.
-        An ``urgent`` one does not wait for all the others that wait.
+        Leaves no transaction open. ``work`` may have been called even if this raises, including :class:`asyncio.CancelledError`.
+        An ``urgent`` call goes ahead of waiting ones.
         """
         try:
             async with self._turns(urgent=urgent) as is_late:
@@ -88,10 +88,10 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def _turns(self, *, urgent: bool) -> AsyncIterator[bool]:
-        """The turn of a call, which ends in time; whether it is late: then it may be tried once, if that can be at once.
+        """The turn of a call. Yields whether the call is late: then it may try once, without waiting.
 
-        As long as the calls before this one make progress, their number is no reason to fail. But if the wait for one's turn never
-        counted, they would wait, one after the other, for a connection that keeps the database locked.
+        As long as earlier calls make progress, their number is no reason to fail. But if the wait for a turn never counted, the calls
+        would wait for a connection that keeps the database locked, one after another.
         """
         time = asyncio.get_running_loop().time
         began = time()
@@ -109,8 +109,8 @@ class Connection:
 
     @contextlib.contextmanager
     def transaction(self, db: sqlite3.Connection) -> Iterator[None]:
-        """For use in the thread: commit what is written within, or leave nothing of it."""
-        # IMMEDIATE: a transaction that begins with a read can't be raised to a write once somebody else has written.
+        """For use in the thread: commit everything written inside, or nothing."""
+        # IMMEDIATE, because a transaction that begins with a read can't be upgraded once somebody else has written.
         db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -118,14 +118,14 @@ class Connection:
             self._commits += 1
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
-                db.rollback()  # does nothing if SQLite has already done so
+                db.rollback()  # does nothing if SQLite has already rolled back
             raise
 
     async def _in_thread(self, db: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         awaited = True
 
         def attempt(db: sqlite3.Connection) -> T | None:
-            if not awaited:  # the caller is gone since it was put behind something that takes long
+            if not awaited:  # the caller gave up while this waited behind a long call
                 return None
             self._working = True
             try:
@@ -139,15 +139,15 @@ class Connection:
             awaited = False
 
     async def _connect(self) -> aiosqlite.Connection:
-        """To be called to the end: only a connection that is known can be closed, and its thread would outlive us."""
-        # First without aiosqlite: where it fails to connect, its thread outlives the event loop and ends with a traceback.
+        """Must run to its end: an unknown connection can't be closed, and its thread would outlive this process's event loop."""
+        # Try without aiosqlite first: if that fails to connect, its thread outlives the event loop and ends with a traceback.
         sqlite3.connect(self._address, uri=True).close()
-        # No waiting in SQLite (timeout=0): a thread that sleeps there can't be stopped. No implicit transactions.
+        # No waiting inside SQLite (timeout=0), because a thread that sleeps there can't be stopped. No implicit transactions.
         self._db = await aiosqlite.connect(self._address, uri=True, timeout=0, isolation_level=None, factory=_Functions)
         return self._db
 
     async def close(self) -> None:
-        """Let the call that has its turn end, refuse all others, and end the thread."""
+        """Let the current call end, refuse all others, and end the thread."""
         self._closed = True
 
         async def close() -> None:
@@ -168,7 +168,7 @@ def _worked(work: Callable[[sqlite3.Connection], T], db: sqlite3.Connection) -> 
     except sqlite3.OperationalError as error:
         if not is_no_text(error):
             raise
-    # Some text is no UTF-8. As bytes it is in nobody's way.
+    # Some text is not valid UTF-8. As bytes it does no harm.
     db.text_factory = _text_or_bytes
     try:
         return work(db)
@@ -177,7 +177,7 @@ def _worked(work: Callable[[sqlite3.Connection], T], db: sqlite3.Connection) -> 
 
 
 def _text_or_bytes(value: bytes) -> str | bytes:
-    """What SQLite calls a text: as bytes, where it is no UTF-8."""
+    """A text from SQLite, as bytes if it is not valid UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:

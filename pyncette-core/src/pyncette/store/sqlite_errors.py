@@ -1,4 +1,4 @@
-"""What SQLite's errors mean: wait, try again, or never."""
+"""Classifies SQLite's errors: retry at once, transient, or permanent."""
 
 import sqlite3
 
@@ -6,9 +6,9 @@ from pyncette.errors import RepositoryError, StoreMissingError, TransientReposit
 
 __all__ = ["is_busy", "is_no_text", "translated"]
 
-#: Another connection holds a lock for a moment. These are not raised but retried until the timeout.
+#: Another connection holds a lock for a moment. These errors are retried until the timeout.
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
-#: Nothing is wrong with the call, and all the other calls fail alike until somebody helps: so they are to be repeated.
+#: The call is correct, and all calls fail until somebody solves the problem, so they should be repeated.
 _TRANSIENT = {
     sqlite3.SQLITE_FULL: "is full; free some space on its disk",
     sqlite3.SQLITE_IOERR: "can't be read or written; check its disk",
@@ -27,12 +27,12 @@ def is_busy(error: sqlite3.OperationalError) -> bool:
 
 
 def is_no_text(error: sqlite3.OperationalError) -> bool:
-    """Whether it is Python that refused a value of the result: what SQLite takes for a text may be no UTF-8."""
+    """Whether Python refused a value of the result, because a text in SQLite may not be valid UTF-8."""
     return not _code(error)
 
 
 def translated(error: Exception, where: str, table: str) -> RepositoryError:
-    """Our error for that of a call on ``table`` in the database ``where``."""
+    """Pyncette's error for an error of a call on ``table`` in the database ``where``."""
     what = f"The SQLite database {where}"
     code = _code(error)
     if code in _TRANSIENT:
@@ -51,5 +51,5 @@ def translated(error: Exception, where: str, table: str) -> RepositoryError:
 
 
 def _code(error: Exception) -> int:
-    """SQLite's primary result code; 0 for errors of other origin."""
+    """SQLite's primary result code; 0 for errors from elsewhere."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -1,4 +1,4 @@
-"""The history in SQLite: a table beside that of the rows."""
+"""The history in SQLite, in a separate table."""
 
 # ruff: noqa: S608 - nothing gets into a statement but the text here and quoted identifiers; values are parameters
 
@@ -25,10 +25,10 @@ _PRUNE = f"DELETE FROM {{history}} WHERE rowid IN ({_EXPIRED})"
 
 
 class SQLiteHistory:
-    """What a repository of SQLite adds to its rows."""
+    """The history methods of the SQLite repository."""
 
     _connection: Connection
-    #: The statements with the names of the tables in them.
+    #: The statements with the names of the tables.
     _sql: Mapping[str, str]
 
     async def append(self, entries: Sequence[Entry]) -> None:
@@ -53,7 +53,7 @@ class SQLiteHistory:
         among = {"now": to_microseconds(now), "limit": limit}
 
         def work(db: sqlite3.Connection) -> int:
-            # Usually there is nothing, and nobody has to wait for a write.
+            # usually nothing has expired, and then no write lock is needed
             if db.execute(self._sql[_EXPIRED], among).fetchone() is None:
                 return 0
             return self._delete(db, _PRUNE, among)

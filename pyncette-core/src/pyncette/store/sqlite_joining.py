@@ -1,4 +1,4 @@
-"""A user's connection to the SQLite file, in whose transaction our calls run."""
+"""Runs calls within a user's transaction on the SQLite file."""
 
 import contextlib
 import functools
@@ -23,21 +23,21 @@ T = TypeVar("T")
 
 #: The longest pauses before requesting a lock again (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.05
-#: Of ``autocommit``, as sqlite3.LEGACY_TRANSACTION_CONTROL, which Python 3.11 lacks.
+#: The value of ``autocommit`` that equals sqlite3.LEGACY_TRANSACTION_CONTROL, which Python 3.11 lacks.
 _LEGACY = -1
-#: Why a lock can't be obtained however long one waits.
+#: The error for a lock that no waiting can obtain.
 _SNAPSHOT = sqlite3.SQLITE_BUSY_SNAPSHOT
 
 
 class JoinedConnection(Connection):
-    """Stands in for the store's own connection; whole functions run on the user's.
+    """Replaces the store's own connection: whole functions run on the user's connection.
 
-    The first statement of each takes the write lock, as BEGIN IMMEDIATE would: a transaction that has begun with a read can't be raised
-    to a write once somebody else has written.
+    Their first statement takes the write lock, as BEGIN IMMEDIATE would, because a transaction that begins with a read can't be upgraded
+    once somebody else has written.
     """
 
     def __init__(self, user: UserConnection, file: str, where: str, table: str, lock: str, timeout: float) -> None:
-        """``file``: that of our rows, as SQLite names it. ``lock``: a statement that writes nothing."""
+        """``file``: the file of our rows, as SQLite names it. ``lock``: a statement that takes the write lock and writes nothing."""
         self._user = user
         self._file = file
         self._lock = lock
@@ -46,7 +46,7 @@ class JoinedConnection(Connection):
         self._timeout = timeout
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, urgent: bool = False) -> T:
-        """The result of ``work``. Waits while somebody else writes."""
+        """The result of ``work``. Waits while another connection writes."""
         began, pauses = time.monotonic(), Backoff(_FIRST_PAUSE, _LAST_PAUSE, jitter=True)
         while True:
             locked: list[bool] = []
@@ -71,7 +71,7 @@ class JoinedConnection(Connection):
 
     @contextlib.contextmanager
     def transaction(self, db: sqlite3.Connection) -> Iterator[None]:
-        """The user's."""
+        """The user's connection."""
         yield
 
     def _worked(self, work: Callable[[Any], T], locked: list[bool], statements: Statements) -> T:
@@ -93,7 +93,7 @@ class JoinedConnection(Connection):
 
 
 def user_connection(connection: Any, where: str) -> UserConnection:
-    """What a user has passed. Raises :class:`ConfigurationError` if it is not a connection to SQLite."""
+    """Wrap a user's connection. Raises :class:`ConfigurationError` if it is not a connection to SQLite."""
     if isinstance(connection, aiosqlite.Connection):
         return _Aiosqlite(connection)
     if isinstance(connection, sqlite3.Connection):
@@ -115,7 +115,7 @@ class _Sqlite3(UserConnection):
 
 
 class _Aiosqlite(UserConnection):
-    #: Only the connection's own thread may read it, so it is known once something has run there.
+    #: Only the connection's own thread may read this, so it is known after the first call there.
     _autocommit = _LEGACY
 
     def check(self) -> None:
@@ -127,13 +127,13 @@ class _Aiosqlite(UserConnection):
             self.check()
             return work(_Plain(self.connection._conn))
 
-        # The one method that takes a function to its thread: what is read and written there must not be cut in two.
+        # the only method that runs a function in its thread, so that a read and its write are not separated
         result: T = await self.connection._execute(there)
         return result
 
 
 class _Plain:
-    """Statements whose rows are tuples of what Python's sqlite3 makes of values by default, whatever the user has set."""
+    """Returns rows as tuples with sqlite3's default types, whatever factories the user has set."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

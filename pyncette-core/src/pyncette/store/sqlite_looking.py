@@ -1,4 +1,4 @@
-"""Noticing soon what other processes have stored in a SQLite database, by polling, since SQLite sends no notifications."""
+"""Notices quickly what other processes write to a SQLite database, by polling, because SQLite sends no notifications."""
 
 import asyncio
 import contextlib
@@ -13,21 +13,21 @@ from pyncette.store.sqlite_rows import instant
 
 __all__ = ["looking"]
 
-#: How often to check whether anything was written (seconds). Each look takes some microseconds, as long as nothing was.
+#: How often to check for writes (seconds). A check takes a few microseconds if there was none.
 _EVERY = 0.02
-#: Of the time of the thread, what the looks may take at most when much is written.
+#: The largest share of the thread's time for checks, when much is written.
 _SHARE = 0.05
 
 
 async def looking(address: str | None, ready: str, where: str, table: str) -> AsyncGenerator[Sequence[Hint], None]:
-    """When the first row of each partition is ready, of those where this has changed; at first nothing.
+    """Yield when the first row of each changed partition is ready; the first batch is empty.
 
-    Looks in a thread and on a connection of its own: the event loop has no part in looks that find nothing.
+    Checks in a separate thread and on a separate connection, so that checks without changes don't involve the event loop.
 
-    :param address: the database, as a URI; None: there is nothing to be seen, and this ends at once.
-    :param ready: the statement that tells the first ready row of each partition of ``table``.
-    :param where: what errors call the database.
-    :raises RepositoryError: it can't be looked at.
+    :param address: the database, as a URI; None: a database that no other process sees, so this ends at once.
+    :param ready: the statement that returns when the first row of each partition of ``table`` is ready.
+    :param where: the name of the database in error messages.
+    :raises RepositoryError: the database can't be read.
     """
     if address is None:
         return
@@ -37,7 +37,7 @@ async def looking(address: str | None, ready: str, where: str, table: str) -> As
     ended = loop.create_future()
 
     def tell(callback: Callable[..., object], *arguments: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody is listening
             loop.call_soon_threadsafe(callback, *arguments)
 
     def look() -> None:
@@ -67,7 +67,7 @@ def _look(address: str, ready: str, stopped: threading.Event, tell: Callable[[Se
         tell([])
         pause = _EVERY
         while not stopped.is_set():
-            time.sleep(pause)  # cheaper than to wait for the event
+            time.sleep(pause)  # cheaper than waiting for the event
             pause = _EVERY
             try:
                 [current] = db.execute("PRAGMA data_version").fetchone()
@@ -85,7 +85,7 @@ def _look(address: str, ready: str, stopped: threading.Event, tell: Callable[[Se
 
 
 def _see(db: sqlite3.Connection, ready: str) -> tuple[int, Mapping[str, float]]:
-    # The version first: what is written between the two is seen now, and again.
+    # Read the version first: a write between the two reads is then seen twice, instead of not at all.
     [version] = db.execute("PRAGMA data_version").fetchone()
     return version, {name: at for name, at in db.execute(ready) if isinstance(name, str) and at is not None}
 

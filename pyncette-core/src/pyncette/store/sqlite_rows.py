@@ -1,7 +1,7 @@
-"""What is stored in SQLite: the tables, the statements on them, and rows to and from their values.
+"""The format in SQLite: the tables, their statements, and the conversion of rows to and from values.
 
-SQLite keeps any value in any column. So a search takes ready_at for what is an instant only, and whatever else is found there is
-for :mod:`pyncette.store.codec` to judge.
+SQLite keeps any value in any column. So searches accept only instants as ready_at, and :mod:`pyncette.store.codec` checks all other
+values.
 """
 
 # ruff: noqa: S608 - nothing gets into a statement but the text here and quoted identifiers; values are parameters
@@ -16,14 +16,14 @@ from pyncette.store.codec import decode, name_of_bytes, unreadable
 from pyncette.store.contract import Key, Row
 from pyncette.store.lifecycle import Settled
 
-#: Raised whenever what is stored changes its meaning; kept in a table beside ours, because ``PRAGMA user_version`` is the user's.
+#: Raised when the meaning of stored data changes; kept in a separate table, because ``PRAGMA user_version`` belongs to the user.
 FORMAT = 1
 
 _EARLIEST = to_microseconds(datetime.min.replace(tzinfo=UTC))
 _LATEST = to_microseconds(datetime.max.replace(tzinfo=UTC))
 
 SCHEMA = (
-    # Not WITHOUT ROWID: measured, its rows of a kilobyte and more spill to overflow pages, at half the speed or less.
+    # Not WITHOUT ROWID: measurements show that rows of a kilobyte and more then spill to overflow pages, at half the speed or less.
     """CREATE TABLE IF NOT EXISTS {table} (
     partition TEXT NOT NULL COLLATE BINARY,
     name TEXT NOT NULL COLLATE BINARY,
@@ -62,12 +62,12 @@ FIELDS = (
     *("partition", "name", "spec", "schedule", "occurrence", "execute_after", "ready_at"),
     *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error", "memo"),
 )
-#: Among the columns of Pyncette 1.
+#: Some columns of Pyncette 1.
 OLD_FIELDS = {"name", "parent_name", "locked_until", "locked_by", "execute_after", "task_spec"}
 READY_AT = FIELDS.index("ready_at")
 COLUMNS = ", ".join(f"t.{field}" for field in FIELDS)
 
-# The cross joins and `json_each` over one parameter: the statement, and so its plan, is one for any number of keys.
+# With `json_each` over one parameter and cross joins, the statement and its plan are the same for any number of keys.
 ROWS = f"""SELECT {COLUMNS} FROM json_each(?) AS k CROSS JOIN {{table}} AS t
 ON t.partition = json_extract(k.value, '$[0]') AND t.name = json_extract(k.value, '$[1]')"""
 NAMED = "FROM json_each(:names) AS n CROSS JOIN {table} AS t ON t.partition = :partition AND t.name = n.value"
@@ -75,7 +75,7 @@ PEEK_NAMED = f"SELECT t.name, iif(t.ready_at <= {_LATEST}, t.ready_at, NULL) {NA
 TAKE_NAMED = f"SELECT {COLUMNS}, t.rowid {NAMED}"
 PEEK = f"SELECT name, ready_at FROM {{table}} WHERE partition = :partition AND ready_at <= {_LATEST} ORDER BY ready_at LIMIT 1"
 _READY = "FROM {table} AS t WHERE partition = :partition AND ready_at"
-# One row more than can be taken, or else the first that is not due: it is ready next.
+# One row more than can be claimed, or else the first row that is not due, says when the next one is ready.
 TAKE = f"SELECT {COLUMNS}, t.rowid {_READY} <= :now ORDER BY ready_at LIMIT :limit + 1"
 NEXT = f"SELECT ready_at {_READY} > :now AND ready_at <= {_LATEST} ORDER BY ready_at LIMIT 1"
 CLAIM = "UPDATE {table} SET ready_at = ?, lease = ?, locked_until = ?, epoch = ?, attempt = ? WHERE rowid = ?"
@@ -88,9 +88,9 @@ FINISH = f"DELETE FROM {{table}} {_AS_EXPECTED}"
 PUT = f"""INSERT INTO {{table}} ({", ".join(FIELDS)}) VALUES ({", ".join("?" * len(FIELDS))})
 ON CONFLICT (partition, name) DO UPDATE SET {", ".join(f"{field} = excluded.{field}" for field in FIELDS[2:])}"""
 DELETE = "DELETE FROM {table} WHERE partition = ? AND name = ?"
-# Of a name that is not text: a blob, or bytes that are no UTF-8.
+# for a name that is not text: a blob, or invalid UTF-8
 DELETE_UNREADABLE = "DELETE FROM {table} WHERE partition = ? AND name IN (?, CAST(? AS TEXT)) RETURNING 1"
-# Takes the write lock, and writes nothing. Python begins a transaction before it, if it begins them automatically.
+# Takes the write lock and writes nothing. Python begins a transaction before it, if it begins transactions automatically.
 LOCK = "DELETE FROM {table} WHERE 0"
 LIST = f"SELECT {COLUMNS} FROM {{table}} AS t WHERE partition = ? AND name >= ? ORDER BY name LIMIT ? + 1"
 STATS = """SELECT (SELECT count(*) FROM {table} WHERE partition = :partition),
@@ -108,9 +108,9 @@ WHERE t.partition = p.partition AND t.ready_at <= {_LATEST}) FROM p WHERE partit
 
 
 def schema(table: str) -> Sequence[str]:
-    """The statements that create the table called ``table`` and what belongs to it, for those who use ``sqlite_skip_table_create``.
+    """The statements that create the table ``table`` and its related tables and indexes, for use with ``sqlite_skip_table_create``.
 
-    Raises :class:`ConfigurationError` if a table can't be called so.
+    Raises :class:`ConfigurationError` if a table can't have that name.
     """
     names = identifiers(table)
     return [statement.format_map(names) for statement in SCHEMA]
@@ -129,7 +129,7 @@ def identifiers(table: str) -> Mapping[str, str]:
 def encode(row: Row) -> tuple[Any, ...]:
     """The values of a row, in the order of the fields."""
     key, spec, schedule, occurrence, execute_after, ready_at, lease, locked, epoch, revision, attempt, state, error, memo = row
-    # Most times of a row are equal to others of it.
+    # most times of a row are equal
     at = to_microseconds(occurrence)
     after = at if execute_after == occurrence else to_microseconds(execute_after)
     until = None if locked is None else to_microseconds(locked)
@@ -138,26 +138,26 @@ def encode(row: Row) -> tuple[Any, ...]:
 
 
 def times(settled: Settled) -> tuple[int, int, int]:
-    """The occurrence of a settled row, and when it is executed and ready."""
+    """The times of a settled row: its occurrence, execute_after and ready_at."""
     at = to_microseconds(settled.occurrence)
     after = at if settled.execute_after == settled.occurrence else to_microseconds(settled.execute_after)
     return at, after, after if settled.ready_at == settled.execute_after else to_microseconds(settled.ready_at)
 
 
 def row_of(values: Sequence[Any]) -> Row:
-    """The row of these values, which are in the order of the fields."""
+    """The row with these values, which are in the order of the fields."""
     partition, name = values[:2]
-    if type(name) is str and "\0" not in name:  # which SQLite's JSON does not get beyond
+    if type(name) is str and "\0" not in name:  # SQLite's JSON functions stop at NUL
         return decode(Key(partition, name), *values[2:])
     name = name.encode() if isinstance(name, str) else name
     return unreadable(Key(partition, name_of_bytes(name)), "the name is not text", values[READY_AT])
 
 
 def is_time(ready_at: object) -> bool:
-    """Whether a row with this ``ready_at`` is ever ready."""
+    """Whether a row with this ``ready_at`` can ever become ready."""
     return isinstance(ready_at, int | float) and ready_at <= _LATEST
 
 
 def instant(ready_at: float | None) -> datetime | None:
-    """When a row is ready; as early as can be, if it is damaged and even earlier."""
+    """When a row is ready; the earliest possible time for a damaged value before that."""
     return None if ready_at is None else from_microseconds(max(ready_at, _EARLIEST))  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "pyncette.backends"
 
-#: The schemes of our own distributions, so that a missing one can be named.
+#: The schemes of Pyncette's own distributions, so that errors can name a missing one.
 DISTRIBUTIONS = {
     **{
         f"{name}{kind}": "pyncette-redis"
@@ -51,16 +51,16 @@ DISTRIBUTIONS = {
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _HOST = re.compile(r"([^:@\[\]]*|\[[^@\[\]]*\])(:0*(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])?)?")
-#: What may be credentials within a path.
+#: Text in a path that may be credentials.
 _CREDENTIALS = re.compile(r"[^/]*:[^@]*@")
 
-#: Opens a repository for as long as the context lasts. What it opened, it closes.
+#: Opens a repository for as long as the context lasts, and then closes it.
 RepositoryFactory: TypeAlias = Callable[..., AbstractAsyncContextManager[Repository]]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class BackendURL:
-    """A URL, parsed once. Neither its ``str`` nor its ``repr`` shows a password, nor what may be one."""
+    """A URL, parsed once. Its ``str`` and ``repr`` show no password, nor anything that may be one."""
 
     scheme: str
     #: The part between ``//`` and the path without the credentials: ``host:port``, or several of them with commas.
@@ -69,7 +69,7 @@ class BackendURL:
     path: str
     username: str | None
     password: str | None
-    #: The query: options of the backend, by the names of its factory's parameters without their prefix. May have passwords too.
+    #: The query: options of the backend, named like its factory's parameters without the prefix. May contain passwords.
     options: Mapping[str, str]
 
     @classmethod
@@ -85,20 +85,20 @@ class BackendURL:
             )
         scheme, separator, rest = url.partition("://")
         if not separator or not _SCHEME.fullmatch(scheme):
-            shown = repr(url) if _SCHEME.fullmatch(url) else "What was given"  # and no more: it may have a password in it
+            shown = repr(url) if _SCHEME.fullmatch(url) else "What was given"  # without the text, which may contain a password
             raise ConfigurationError(f"{shown} is not a URL of a store; write for example 'sqlite:///pyncette.db'")
-        # Split by hand at first: urlsplit takes '+' in schemes, but neither several hosts nor every password.
+        # Split by hand first: urlsplit accepts '+' in schemes, but neither several hosts nor every password.
         location, _, query = rest.partition("?")
         authority, slash, path = location.partition("/")
         credentials, at, hosts = authority.rpartition("@")
         username, colon, password = credentials.partition(":")
         if _may_hide_credentials(authority, path, query):
-            # Parsed as it stands, half a password would be a host, and be shown.
+            # If it were parsed as it is, half a password would become a host, and would be shown.
             raise ConfigurationError(
                 f"The {scheme}:// URL has an '@' after a '/' or '?'; write them as %40, %2F and %3F in credentials, paths and options"
             )
         if not all(_HOST.fullmatch(host) for host in hosts.split(",")) or (hosts.startswith(":") and not at):
-            # Not shown: it may be a password that lacks the '@' behind it.
+            # Don't show it: it may be a password without the '@' after it.
             raise ConfigurationError(
                 f"The {scheme}:// URL has something other than HOST or HOST:PORT after its '//'; credentials go before an '@', "
                 "as USER:PASSWORD@HOST or :PASSWORD@HOST"
@@ -144,7 +144,7 @@ class BackendURL:
         return f"{scheme or self.scheme}://{user}{password}{at}{self.hosts}{urllib.parse.quote(self.path)}{query and '?' + query}"
 
     def __str__(self) -> str:
-        # A name without a password may be a token.
+        # a user name without a password may be a token
         user = "" if self.username is None else "***" if self.password is None else self.username
         password = "" if self.password is None else ":***"
         at = "@" if user or password else ""
@@ -156,35 +156,35 @@ class BackendURL:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What an entry point of the group ``pyncette.backends`` names."""
+    """The object that an entry point of the group ``pyncette.backends`` names."""
 
-    #: The :data:`~pyncette.repository.CONTRACT_VERSION` that the backend was written for, as a literal; several, if it goes by the one
-    #: that it finds in ``pyncette.repository``: ``(1, 2)``.
+    #: The :data:`~pyncette.repository.CONTRACT_VERSION` for which the backend was written, as a literal; several, such as ``(1, 2)``, if
+    #: it adapts to the one in ``pyncette.repository``.
     contract_version: int | Collection[int]
     #: Takes its options as keyword-only parameters of type str, int, float, bool or timedelta (or None), named with the
     #: ``prefix``; an asynchronous context manager of a repository. If it creates something, an option ``PREFIX_skip_table_create``
     #: keeps it from that, and :class:`~pyncette.errors.StoreMissingError` says that there is nothing: see :func:`looking`.
     factory: RepositoryFactory
-    #: What all parameters of the factory begin with (``"redis_"``) and the options of a URL don't.
+    #: The prefix of all parameters of the factory (``"redis_"``), which the options of a URL leave out.
     prefix: str
     #: The factory's options that are in the URL's hosts, path and credentials. Raises ConfigurationError if they are not valid.
     from_url: Callable[[BackendURL], Mapping[str, Any]] = lambda url: {}
-    #: Options of a URL that ``from_url`` reads itself, since they are the driver's.
+    #: Options of a URL that ``from_url`` reads itself, because they are the driver's.
     url_options: Collection[str] = ()
 
 
 class _Opener(functools.partial[AbstractAsyncContextManager[Repository]]):
-    """A factory and its options, which may have passwords among them."""
+    """A factory with its options, which may include passwords."""
 
     def __repr__(self) -> str:
         return f"<{self.func!r} with {', '.join(self.keywords) or 'no options'}>"
 
 
 def looking(opener: Callable[[], AbstractAsyncContextManager[Repository]]) -> Callable[[], AbstractAsyncContextManager[Repository]]:
-    """The repository that ``opener``, made by :func:`from_url` or :func:`from_factory`, opens, for those who only look.
+    """Open the repository of ``opener``, a result of :func:`from_url` or :func:`from_factory`, for reading only.
 
-    It creates nothing, neither a file nor a table: where there is nothing yet, opening it raises
-    :class:`~pyncette.errors.StoreMissingError`. Calling its methods is up to you; those that write do write.
+    Creates neither a file nor a table: if nothing exists yet, opening raises :class:`~pyncette.errors.StoreMissingError`. Its methods are
+    not restricted: those that write still write.
     """
     if isinstance(opener, _Opener):
         for name in options_of(opener.func):
@@ -194,7 +194,7 @@ def looking(opener: Callable[[], AbstractAsyncContextManager[Repository]]) -> Ca
 
 
 def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
-    """The repository that ``url`` names, yet to be opened.
+    """A function that opens the repository at ``url``.
 
     Raises :class:`UnknownBackendError`, :class:`BackendNotInstalledError` or :class:`BackendImportError` if its scheme has no
     usable backend, and :class:`ConfigurationError` if the URL or one of its options is wrong.
@@ -203,7 +203,7 @@ def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
     backend = load(parsed.scheme)
     options = dict(backend.from_url(parsed))
     parameters = options_of(backend.factory)
-    # What no text can be, such as an ssl.SSLContext, is for code only.
+    # options that no text can express, such as an ssl.SSLContext, are for code only
     known = {name.removeprefix(backend.prefix): name for name in parameters if name not in options and is_plain(parameters[name])}
     for name, text in parsed.options.items():
         if name in backend.url_options:
@@ -219,9 +219,9 @@ def from_url(url: str) -> Callable[[], AbstractAsyncContextManager[Repository]]:
 def from_factory(
     factory: RepositoryFactory, options: Mapping[str, Any], besides: Iterable[str] = ()
 ) -> Callable[[], AbstractAsyncContextManager[Repository]]:
-    """The repository that ``factory`` makes with ``options``, yet to be opened. ``besides``: what else the caller would have known.
+    """A function that opens the repository of ``factory`` with ``options``. ``besides``: further options that the caller knows.
 
-    Raises :class:`ConfigurationError` for an option that the factory does not have, one that it lacks, or one of another type.
+    Raises :class:`ConfigurationError` for an unknown option, a missing one, or one of the wrong type.
     """
     if not callable(factory):
         raise ConfigurationError(
@@ -243,7 +243,7 @@ def from_factory(
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A scheme, and the distribution that serves it or would."""
+    """A scheme, and the distribution that provides it."""
 
     scheme: str
     distribution: str
@@ -252,7 +252,7 @@ class Offer:
 
 
 def offers() -> Sequence[Offer]:
-    """Every scheme that is known, by name; twice what two distributions offer. Imports none of them: :func:`load` says which work."""
+    """All known schemes, by name; one that two distributions offer appears twice. Imports nothing: :func:`load` says which work."""
     from importlib.metadata import entry_points
 
     installed = [
@@ -264,10 +264,10 @@ def offers() -> Sequence[Offer]:
     return sorted({*installed, *missing}, key=lambda offer: (offer.scheme, offer.distribution))
 
 
-@functools.cache  # Finding entry points reads a file of each distribution that is installed
+@functools.cache  # cached, because finding entry points reads a file of each installed distribution
 def load(scheme: str) -> Backend:
-    """The backend that is installed for ``scheme``; raises as :func:`from_url` does."""
-    from importlib.metadata import entry_points  # here, since it costs a sixth of what importing this package may
+    """The installed backend for ``scheme``; raises the same errors as :func:`from_url`."""
+    from importlib.metadata import entry_points  # imported here because it takes a sixth of the time of importing this package
 
     offered = entry_points(group=ENTRY_POINT_GROUP)
     entries = [entry for entry in offered if entry.name == scheme]
@@ -284,7 +284,7 @@ def load(scheme: str) -> Backend:
         backend = entries[0].load()
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # also one that exits
+    except BaseException as error:  # including SystemExit
         raise BackendImportError(
             f"{scheme}:// belongs to {owners[0]}, which failed to import ({type(error).__name__}: {' '.join(str(error).split())}); "
             f"try: pip install --force-reinstall {owners[0]}"
@@ -303,7 +303,7 @@ def load(scheme: str) -> Backend:
 
 
 def _may_hide_credentials(authority: str, path: str, query: str) -> bool:
-    """Whether credentials seem to contain a slash or a question mark: the rest of them is then in the path or the query."""
+    """Whether credentials seem to contain a slash or a question mark, so that a part of them is in the path or the query."""
     if "@" in query.partition("=")[0] or (authority and "@" in path):
         return True
     no_port = re.search(r":(?!\d*(,|$))[^]]*$", authority) is not None
