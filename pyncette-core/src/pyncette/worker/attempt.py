@@ -1,4 +1,4 @@
-"""One claim in progress, as it is known: what it is called, when it started and ended, and what is to be remembered of it. Decides nothing."""
+"""The state of one claim in progress: its name, its start and end, and its memo. Decides nothing."""
 
 import dataclasses
 import uuid
@@ -20,28 +20,28 @@ _EXECUTION_NAMESPACE = uuid.UUID("5cbbd8f2-6e66-4d5c-8f3e-8a5a3f6f0f0b")
 
 
 class Worker:
-    """Who makes the attempts."""
+    """The worker that makes the attempts."""
 
     def __init__(self, clock: AlignedClock, worker_id: str) -> None:
         self.clock = clock
-        #: Also as it is written into memos.
+        #: The worker's name, quoted for memos.
         self.worker_id: str = worker_id
         self.quoted_id: str = quoted(worker_id)
 
 
 class Lease(NamedTuple):
-    """Until when nobody else runs what was claimed."""
+    """The time until which nobody else runs the claimed occurrence."""
 
-    #: On the store's clock.
+    #: The end on the store's clock.
     expires_at: datetime
-    #: On the monotonic clock, counted from before the claim was sent: the store's own end of the lease is later.
+    #: The end on the monotonic clock, counted from before the claim was sent, so it is earlier than the store's.
     deadline: float
-    #: What is missing on the monotonic clock (microseconds) to the store's, which counts them from 1970.
+    #: The difference between the store's clock, since 1970, and the monotonic clock (microseconds).
     offset: int
 
     @classmethod
     def of(cls, since: datetime, sent: float, duration: timedelta) -> "Lease":
-        """That of a call which was sent when it was ``sent`` on the monotonic clock, and ``since`` on the store's."""
+        """The lease of a call that was sent at ``sent`` on the monotonic clock, and ``since`` on the store's."""
         return cls(since + duration, sent + duration.total_seconds(), to_microseconds(since) - int(sent * 1_000_000))
 
 
@@ -56,7 +56,7 @@ class Attempt:
     lease: Lease
     #: When the body was started, on the monotonic clock; None before that.
     started_at: float | None
-    #: Claims that were handed to this run: they started no body, and are not attempts.
+    #: How many further claims this run adopted: they started no body, so they are not attempts.
     _adopted: int
 
     def __str__(self) -> str:
@@ -66,19 +66,19 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """The name of the static task or the instance that is run, also of an extra run."""
+        """The name of the static task or the instance, even for an extra run."""
         schedule = self.claim.schedule
-        # Checked before parsing: hardly any run is an extra run, and nearly each body reads its name.
+        # Check before parsing: few runs are extra runs, and nearly every body reads its name.
         return (schedule.startswith(EXTRA_KINDS) and origin_of(schedule)) or self.claim.key.name
 
     @property
     def triggered(self) -> bool:
-        """Whether it is an extra run, and none of the task's own schedule."""
+        """Whether it is an extra run, rather than one from the task's schedule."""
         return origin_of(self.claim.schedule) is not None
 
     @property
     def attempt(self) -> int:
-        """Which attempt at the occurrence this run is, from 1 on."""
+        """The number of this attempt at the occurrence, from 1 on."""
         return self.claim.attempt - self._adopted
 
     @property
@@ -95,7 +95,7 @@ class Attempt:
         return 0.0 if self.started_at is None else self._runner.clock.monotonic() - self.started_at
 
     def ended_as(self, outcome: RunOutcome, error: BaseException | None = None) -> Run:
-        """The run, which has started, and ends now."""
+        """The run, ending now."""
         assert self.started_at is not None
         return Run(
             scheduled_at=self.claim.occurrence,
@@ -108,10 +108,10 @@ class Attempt:
         )
 
     def over(self) -> Run:
-        """The run before this, where that was the last that the task allows."""
+        """The previous run, if it was the last one that the task allows."""
         memo, attempt, most = Memo.read(self.claim.memo), self.attempt - 1, self.task.attempts
         if (run := memo.last_run) is not None and not memo.unreported(self.claim.occurrence, self.attempt):
-            # It failed when the task was allowed more, or was interrupted.
+            # it failed when the task allowed more attempts, or was interrupted
             how = (
                 f"was interrupted, and only {most} allowed"
                 if run.outcome is RunOutcome.INTERRUPTED
@@ -129,10 +129,10 @@ class Attempt:
             error=f"given up: attempt {attempt} of {most} did not finish within its lease",
         )
 
-    # --- what others learn ------------------------------------------------------------------------------------------
+    # --- reports ----------------------------------------------------------------------------------------------------
 
     def fields(self) -> dict[str, Any]:
-        """What records of the log have of the run."""
+        """The fields of log records about the run."""
         return {
             "task": self.task.name,
             "instance": self.instance,
@@ -154,20 +154,20 @@ class Attempt:
     # --- memos ------------------------------------------------------------------------------------------------------
 
     def memo_of_success(self) -> str:
-        """What is to be remembered once the body has ended well."""
-        # All in numbers, and without a look at what was remembered before: each run of each task comes by here.
+        """The memo after the body has succeeded."""
+        # Computed from numbers, without parsing the previous memo, because this happens for each run of each task.
         runner, offset, claim = self._runner, self.lease.offset, self.claim
         assert self.started_at is not None
         started, ended = offset + int(self.started_at * 1_000_000), offset + int(runner.clock.monotonic() * 1_000_000)
         return of_success(to_microseconds(claim.occurrence), started, ended, claim.attempt - self._adopted, runner.quoted_id)
 
     def memo_of_start(self) -> str:
-        """What is to be remembered of a body that is about to be started, if nobody will store its end."""
+        """The memo for a body that is about to start, and whose end will not be stored."""
         started = self._microseconds_at(self._runner.clock.monotonic())
         return of_start(to_microseconds(self.claim.occurrence), started, self.attempt, self._runner.quoted_id)
 
     def memo_of(self, run: Run, *, failures: int = 1) -> str:
-        """What is to be remembered of ``run``, which did not succeed, and so is one of ``failures`` more."""
+        """The memo for ``run``, which did not succeed and is added to ``failures``."""
         claim = self.claim
         memo = Memo.read(claim.memo)
         failures += memo.failures + memo.unreported(claim.occurrence, self.attempt)
@@ -182,5 +182,5 @@ class Attempt:
         ).text()
 
     def _microseconds_at(self, moment: float) -> int:
-        """When it is ``moment`` on the monotonic clock: microseconds on the store's."""
+        """The store's time (microseconds) at ``moment`` on the monotonic clock."""
         return self.lease.offset + int(moment * 1_000_000)

@@ -1,4 +1,4 @@
-"""How a worker ends: bodies first, then their outcomes, all of it within a bound."""
+"""The shutdown of a worker: bodies first, then their outcomes, within a time limit."""
 
 import asyncio
 import logging
@@ -16,18 +16,18 @@ __all__ = ["GRACE", "Ending"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How long cancelled bodies, and then the calls to the store, are waited for (seconds) when :meth:`Engine.run` is cancelled.
+#: How long the shutdown waits for cancelled bodies, and then for calls to the store, when :meth:`Engine.run` is cancelled (seconds).
 _CANCELLATION_GRACE = 5.0
-#: The same once the ``shutdown_timeout`` has passed: together with the fixtures they have a second.
+#: The same once the ``shutdown_timeout`` has passed: together with the fixtures they get a second.
 GRACE = 0.3
-#: How long what only tidies up is waited for then (seconds).
+#: How long it then waits for clean-up (seconds).
 _COURTESY = 0.1
-#: How long the history is waited for at most (seconds).
+#: The longest wait for the history (seconds).
 _HISTORY = 5.0
 
 
 class Ending:
-    """When an engine has to have ended, and what is done about it."""
+    """The shutdown of an engine, with its deadlines."""
 
     def __init__(
         self, runner: Runner, executor: Executor, settler: Settler, clock: AlignedClock, shutdown_timeout: timedelta | None
@@ -37,7 +37,7 @@ class Ending:
         self._settler = settler
         self._clock = clock
         self._timeout = float("inf") if shutdown_timeout is None else shutdown_timeout.total_seconds()
-        #: On the monotonic clock; None while nobody has asked for it.
+        #: The deadline on the monotonic clock; None before the shutdown begins.
         self._end_by: float | None = None
         self._cancelled = asyncio.Event()
 
@@ -46,13 +46,13 @@ class Ending:
         return self._end_by is not None
 
     def begin(self) -> None:
-        """No new body is started from now on, and ``shutdown_timeout`` runs."""
+        """Start no more bodies, and start the ``shutdown_timeout``."""
         if self._end_by is None:
             self._end_by = self._clock.monotonic() + self._timeout
         self._runner.draining = True
 
     def cancel(self) -> None:
-        """Don't wait for bodies any longer."""
+        """Stop waiting for bodies."""
         self._cancelled.set()
 
     async def drain(self, polls: set[asyncio.Task[None]], executions: dict[Execution, Any]) -> None:
@@ -71,7 +71,7 @@ class Ending:
         await asyncio.wait([ending], timeout=grace)
         for poll in polls:
             poll.cancel()
-        await asyncio.wait([ending], timeout=GRACE)  # for a driver to throw its connection away
+        await asyncio.wait([ending], timeout=GRACE)  # gives a driver time to discard its connection
         ending.cancel()
         for execution in list(executions):
             if execution.started_at is None:  # cancelled before its first step
@@ -86,7 +86,7 @@ class Ending:
         await self._executor.drain(None)
 
     async def settle(self, settling: "asyncio.Task[None]") -> None:
-        """Have the outcomes stored that are left, as far as there is time."""
+        """Store the remaining outcomes, as far as there is time."""
         grace = GRACE
         if not self._cancelled.is_set():
             end = self._left() + grace
@@ -101,13 +101,13 @@ class Ending:
             await asyncio.wait([settling], timeout=grace)
 
     async def take_leave(self, leaving: "asyncio.Task[None]") -> None:
-        """Wait for what only tidies up, while there is time for it."""
+        """Wait for clean-up, as far as there is time."""
         await self._unless_cancelled(leaving, min(self._left() + _COURTESY, _CANCELLATION_GRACE))
         if self._cancelled.is_set():
             await asyncio.wait([leaving], timeout=GRACE)
 
     async def record(self, recorder: Recorder) -> None:
-        """Have the history written that is left, as far as there is time; it is worth no long wait."""
+        """Write the remaining history, as far as there is time. It does not justify a long wait."""
         seconds = GRACE if self._cancelled.is_set() else min(self._left() + GRACE, _HISTORY)
         closing = asyncio.create_task(recorder.close(seconds))
         await self._unless_cancelled(closing, seconds)
@@ -116,12 +116,12 @@ class Ending:
             await asyncio.wait([closing], timeout=GRACE)
 
     def _left(self) -> float:
-        """Seconds until everything is to have ended."""
+        """The seconds left until the deadline."""
         assert self._end_by is not None
         return max(0.0, self._end_by - self._clock.monotonic())
 
     async def _unless_cancelled(self, task: "asyncio.Task[None]", seconds: float) -> None:
-        """Wait for ``task``, for that long at most, and no longer once :meth:`Engine.run` is cancelled."""
+        """Wait for ``task``, but not longer than the given time, nor after :meth:`Engine.run` is cancelled."""
         cancelled = asyncio.create_task(self._cancelled.wait())
         timeout = None if seconds == float("inf") else seconds
         await asyncio.wait([task, cancelled], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

@@ -34,7 +34,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Runner(Teller):
-    """What all executions of one application share."""
+    """The state that all executions of an application share."""
 
     def __init__(
         self,
@@ -51,33 +51,33 @@ class Runner(Teller):
         lease_lost: Callable[[Task], None],
     ) -> None:
         super().__init__(clock, worker_id, telling, recorder, lease_lost)
-        #: Runs the body of an execution, within whatever belongs around it.
+        #: Runs the body of an execution, inside its middlewares.
         self.invoke = invoke
         self.settler = settler
-        #: Also the pause before a retry where the task names none.
+        #: Also the default pause before a retry.
         self.poll_interval = poll_interval
-        #: Called with partitions, and when a row of each can be claimed next.
+        #: Called with partitions, and the time at which a row of each can be claimed next.
         self.expecting: Expecting = Expecting(expect)
         self.repository = repository
-        #: Set when no new body is to be started.
+        #: Set when no new body may start.
         self.draining = False
         #: Set when bodies are being cancelled.
         self.cancelling = False
-        #: Bodies that have ended without being cut off, and those of them that failed.
+        #: How many bodies have ended without being cut off, and how many of them failed.
         self.runs = self.failures = 0
-        #: All that are in a slot, in the order in which they were put there.
+        #: The executions in slots, oldest first.
         self.executions: dict[Execution, None] = {}
         #: The runs that hold a lease, from the start of the body until the outcome is stored.
         self.holding: dict[Key, Execution] = {}
         self.overtaken: Overtaken = Overtaken()
 
     def adopt(self, claim: Claim, lease: Lease) -> bool:
-        """Hand ``claim`` to the run of the same occurrence that continues here; False if there is none.
+        """Let a run of the same occurrence in this process adopt ``claim``. Returns False if there is none.
 
-        Otherwise a body that outlasts its lease would be started again beside itself, and neither would ever be committed (I16).
+        Otherwise a body that outlasts its lease would be started a second time, and neither run could ever be committed (I16).
         """
         execution = self.holding.get(claim.key)
-        # With another revision the schedule was created again, and its occurrence is to be run although its time may be the same.
+        # Under another revision the schedule was replaced, so this is another occurrence, even if its time is the same.
         if execution is None or (execution.claim.occurrence, execution.claim.revision) != (claim.occurrence, claim.revision):
             return False
         execution.adopt(claim, lease)
@@ -108,14 +108,14 @@ class Execution(PolicedAttempt):
         return self.task.arguments(self._stored)
 
     def adopt(self, claim: Claim, lease: Lease) -> None:
-        """Continue under ``claim``, which this process made after the lease had ended."""
+        """Continue under ``claim``, which this process made after the lease had expired."""
         self.report_adopted(self._ended)
         self.claim, self.lease = claim, lease
         self._lost = False
         self._adopted += 1
 
     async def run(self) -> None:
-        """Run the occurrence in the order its mode demands, and report the outcome. Raises nothing but cancellation."""
+        """Run and commit the occurrence in the order of its execution mode, and report the outcome. Raises only cancellation."""
         task, claim, runner = self.task, self.claim, self._runner
         try:
             if runner.draining:
@@ -125,7 +125,7 @@ class Execution(PolicedAttempt):
                 self._schedule = schedule = schedules.parse(claim.schedule)
                 self._stored = stored_arguments(claim.spec)
             except Exception:
-                # A newer version of the code may understand the row, so it stays as it is, and is claimed again after a lease.
+                # A newer version of the code may understand the row, so leave it alone: it is claimed again after a lease.
                 if runner.is_news(claim.key):
                     logger.exception("%s can't run: its stored row can't be read", self, extra=self.fields())
                 self._settle(Release(claim, self.lease.expires_at, started=False))
@@ -138,7 +138,7 @@ class Execution(PolicedAttempt):
                 self._settle(skip)
                 return
             if task.attempts is not None and self.attempt > task.attempts:
-                # Its last worker died, or overran its lease: nobody else will report that.
+                # Its last worker died or outlasted its lease, and nobody else will report that.
                 await self._give_up(self.over(), schedule)
                 return
             commit = await self._commit(schedule) if task.commits_first else None
@@ -196,10 +196,10 @@ class Execution(PolicedAttempt):
             runner.executions.pop(self, None)
 
     async def _commit(self, schedule: Schedule) -> Commit | None:
-        """Commit before the body is started; None if it must not be."""
+        """Commit before the body starts; None if it must not start."""
         runner, claim = self._runner, self.claim
         following = target(self.task, claim, schedule, runner.clock.now)
-        memo = following and memo_of_commit(claim, schedule, self.memo_of_start())  # a row that goes away takes its memo along
+        memo = following and memo_of_commit(claim, schedule, self.memo_of_start())  # a removed row has no memo
         commit = self.noting_missed(Commit(claim, following, memo), schedule)
         answer = await self._runner.settler.submit(commit, self.lease.deadline)
         if answer.outcome is not Outcome.APPLIED:
@@ -214,16 +214,16 @@ class Execution(PolicedAttempt):
         return invoke_bounded(lambda: invoke(self), task.timeout, self.heartbeat, task.lease_duration / 3)
 
     def release_unstarted(self) -> None:
-        """Give the claim back as if it had not been made."""
+        """Release the claim as if it had not been made."""
         self._settle(Release(self.claim, self._runner.clock.now(), started=False))
 
     @property
     def is_late(self) -> bool:
-        """Whether the lease has expired before the body was started, which then must not be."""
+        """Whether the lease has expired before the body started, so that it must not start."""
         return not self.task.commits_first and self.remaining() <= 0
 
     async def return_late(self) -> None:
-        """Give a claim back whose answer came after its lease, and wait until that is stored: or the next claim would count again."""
+        """Release a claim whose answer arrived after its lease, and wait until that is stored; otherwise the next claim would count as another attempt."""
         self.report_late()
         release = Release(self.claim, self._runner.clock.now(), started=False)
         self._expect_after(await self._runner.settler.submit(release, self.lease.deadline), release)
@@ -233,12 +233,12 @@ class Execution(PolicedAttempt):
             return
         if not self._lost:
             clock, claim, duration = self._runner.clock, self.claim, self.task.lease_duration
-            # Read before the call is sent, so that this end of the lease comes before the store's.
+            # Read the clock before sending the call, so that the local end of the lease comes before the store's.
             sent = clock.monotonic()
             lease = Lease.of(clock.now(), sent, duration)
             answer = await self._runner.settler.submit(Extend(claim, lease.expires_at), self.lease.deadline)
             if self.claim is not claim:
-                return  # the run was adopted meanwhile, and has a fresh lease
+                return  # the run adopted another claim meanwhile, and has a new lease
             if answer.outcome is Outcome.APPLIED:
                 self.lease = lease
                 return
@@ -253,7 +253,7 @@ class Execution(PolicedAttempt):
         runner, claim = self._runner, self.claim
         following = target(self.task, claim, schedule, runner.clock.now)
         kept = self.task.history is not None
-        # What the row and the history are to remember is the same, and written once.
+        # The row and the history get the same text, which is built once.
         memo = self.memo_of_success() if kept or following is not None else None
         if kept and memo is not None:
             self.record_text(memo)
@@ -273,7 +273,7 @@ class Execution(PolicedAttempt):
         self._settle(release)
 
     def _failed(self, schedule: Schedule, error: BaseException) -> None:
-        """What happens to an occurrence that has attempts left."""
+        """The settlement of an occurrence that has attempts left."""
         runner, run = self._runner, self.ended_as(RunOutcome.FAILED, error)
         settlement = retry(
             self.task,
@@ -300,11 +300,11 @@ class Execution(PolicedAttempt):
         self.report(run, settlement, schedule, *(("failure",) if error is not None else ()), "given_up")
         if self.task.retry is None or self.task.retry.on_give_up is not OnGiveUp.PAUSE or isinstance(settlement, Fail):
             self._settle(settlement)
-        elif await self._settled(settlement):  # not before: it may have been scheduled again meanwhile
+        elif await self._settled(settlement):  # only now, because the task may have been scheduled again meanwhile
             await self.pause(self._runner.repository, settlement.claim, settlement.memo, why)
 
     def _settled(self, settlement: Settlement) -> Awaitable[bool]:
-        """As :meth:`_settle`; whether it was applied."""
+        """Like :meth:`_settle`; returns whether it was applied."""
         applied: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def then(outcome: Outcome | None) -> None:
@@ -315,19 +315,19 @@ class Execution(PolicedAttempt):
         return applied
 
     def _settle(self, settlement: Settlement, then: Callable[[Outcome | None], Any] | None = None) -> None:
-        """Report an outcome. If the store refuses, the lease runs out and the occurrence is run again."""
+        """Report an outcome. If the store refuses, the lease expires and the occurrence runs again."""
         if isinstance(settlement, Commit):
             settlement = self.noting_missed(settlement, self._schedule)
         self._ended, holding, key = True, self._runner.holding, settlement.claim.key
 
         def done(answer: Answer) -> None:
             adopted = self.claim is not settlement.claim
-            if adopted and answer.outcome is Outcome.LOST:  # by the very claim that was adopted since
+            if adopted and answer.outcome is Outcome.LOST:  # by the claim that this run has adopted since
                 self._settle(dataclasses.replace(settlement, claim=self.claim), then)
                 return
             if holding.get(key) is self:
                 del holding[key]
-            if adopted:  # the outcome was stored before, and the claim is to a further attempt, which nobody runs
+            if adopted:  # the outcome was stored before, and the claim is for another attempt, which nobody runs
                 self.release_unstarted()
             if answer.outcome is not Outcome.APPLIED:
                 self.log_answer(answer)
@@ -340,11 +340,11 @@ class Execution(PolicedAttempt):
         self._runner.settler.put(settlement, self.lease.deadline, done)
 
     def _expect_after(self, answer: Answer, settlement: Settlement) -> None:
-        """Say when the row can be claimed next, if that is known."""
+        """Report when the row can be claimed next, if that is known."""
         again = None
         if answer.outcome is Outcome.APPLIED or answer.outcome is Outcome.ALREADY:
             again = ready_again_at(settlement)
-        elif answer.outcome is Outcome.SUPERSEDED:  # by a schedule whose time may have come while the row was held
+        elif answer.outcome is Outcome.SUPERSEDED:  # with a new schedule, which may have become due while the row was held
             again = self._runner.clock.now()
         if again is not None:
             self._runner.expecting.soon(settlement.claim.key.partition, again)

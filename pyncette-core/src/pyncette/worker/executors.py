@@ -10,10 +10,10 @@ __all__ = ["ConcurrentExecutor", "Executor", "SynchronousExecutor"]
 
 
 class Executor(Protocol):
-    """Runs executions in a limited number of slots. Nothing is claimed without a free slot, so that no lease ticks in a queue."""
+    """Runs executions in a limited number of slots. Nothing is claimed without a free slot, so no lease expires in a queue."""
 
     def __init__(self, concurrency_limit: int, slot_freed: Callable[[], None]) -> None:
-        """``slot_freed`` is to be called whenever ``free_slots`` has risen."""
+        """Call ``slot_freed`` whenever ``free_slots`` has increased."""
 
     @property
     def free_slots(self) -> int:
@@ -25,15 +25,15 @@ class Executor(Protocol):
         ...
 
     async def drain(self, timeout: float | None) -> bool:
-        """Wait until all have ended, for ``timeout`` seconds at most (None: as long as it takes); whether they have."""
+        """Wait until all have ended, at most ``timeout`` seconds (None: no limit). Returns whether they have."""
         ...
 
     def cancel(self) -> None:
-        """Cancel all that run."""
+        """Cancel all running executions."""
         ...
 
 
-#: Starts a task. From Python 3.12 on it runs at once until it waits for the first time: what never waits costs no turn of the loop.
+#: Starts a task. From Python 3.12 on it runs at once until its first wait, so a body that never waits costs no turn of the loop.
 if sys.version_info >= (3, 12):
     _task = functools.partial(asyncio.Task, eager_start=True)
 else:
@@ -46,8 +46,8 @@ class ConcurrentExecutor:
     def __init__(self, concurrency_limit: int, slot_freed: Callable[[], None]) -> None:
         self._limit = concurrency_limit
         self._slot_freed = slot_freed
-        self._running: dict[asyncio.Task[None], None] = {}  # in the order in which they were started
-        #: 1 while one takes its first step, and is none of those that run yet.
+        self._running: dict[asyncio.Task[None], None] = {}  # in the order of their start
+        #: 1 while an execution takes its first step, and is not in the collection yet.
         self._starting = 0
 
     @property
@@ -58,7 +58,7 @@ class ConcurrentExecutor:
         loop = asyncio.get_running_loop()
         self._starting = 1
         try:
-            # Not by a factory of the user's own, if there is none: that costs as much as half of the task.
+            # bypasses the check for a user's task factory if there is none, since that costs half as much as the task itself
             task = _task(execution, loop=loop) if loop.get_task_factory() is None else loop.create_task(execution)
         finally:
             self._starting = 0
@@ -83,7 +83,7 @@ class ConcurrentExecutor:
 
 
 class SynchronousExecutor(ConcurrentExecutor):
-    """Each execution ends before the next is claimed, whatever the limit: for tests that want one thing after another."""
+    """Each execution ends before the next one is claimed, whatever the limit, for tests that need a fixed order."""
 
     def __init__(self, concurrency_limit: int, slot_freed: Callable[[], None]) -> None:
         super().__init__(1, slot_freed)

@@ -1,4 +1,4 @@
-"""When rows can be claimed next, of those that are settled: told once for all of a turn of the event loop."""
+"""Reports when settled rows can be claimed next, once per turn of the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,10 +8,10 @@ __all__ = ["Expecting"]
 
 
 class Expecting:
-    """Collects what is settled together."""
+    """Collects the times of rows that are settled together."""
 
     def __init__(self, tell: Callable[[str, datetime], None]) -> None:
-        #: Called with a partition, and when the first row of it can be claimed.
+        #: Called with a partition, and the time at which its first row can be claimed.
         self.tell = tell
         self._soonest: dict[str, datetime] = {}
 

@@ -1,4 +1,4 @@
-"""How often the garbage collector looks while a worker runs."""
+"""How often the garbage collector runs while a worker runs."""
 
 import contextlib
 import gc
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 __all__ = ["seldom_collected"]
 
-#: Allocations between two looks. Hundreds of runs in flight are thousands of young objects that live on; CPython's default of 700 or
-#: 2,000 makes it scan them repeatedly, which takes a quarter of the time of an execution. With this, next to none of it.
+#: Allocations between two collections. Hundreds of runs in progress are thousands of young objects that survive; with CPython's default of
+#: 700 or 2,000, scanning them repeatedly takes a quarter of the time of an execution. With this value, it takes almost none.
 _ALLOCATIONS = 10_000
 
 
 @contextlib.contextmanager
 def seldom_collected() -> Iterator[None]:
-    """Let the collector look at the youngest objects no oftener than every 10,000 allocations.
+    """Let the collector scan the youngest objects at most every 10,000 allocations.
 
-    A threshold that is higher, or 0 for none at all, is left as it is, and so is one that is set meanwhile.
+    Leaves a higher threshold, or 0, which disables it, and one that is set meanwhile, unchanged.
     """
     before = gc.get_threshold()
     ours = (_ALLOCATIONS, *before[1:])

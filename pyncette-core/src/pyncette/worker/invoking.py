@@ -1,4 +1,4 @@
-"""The body of a run, as long as it may run: within its timeout, and under its lease where its runs must not overlap."""
+"""Runs a body within its limits: its timeout, and its lease if runs must not overlap."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,9 +16,9 @@ async def invoke_bounded(
     heartbeat: Callable[[], Awaitable[None]] | None = None,
     every: timedelta = timedelta(),
 ) -> None:
-    """Run ``body``, and cancel it when the ``timeout`` has passed: then it has failed, even if it ignores that.
+    """Run ``body``, and cancel it when the ``timeout`` has passed. In that case it has failed, even if it ignores the cancellation.
 
-    :param heartbeat: called ``every`` so often while it runs. Once that raises LeaseLostException the body is cancelled likewise.
+    :param heartbeat: called every ``every`` seconds while the body runs. If it raises LeaseLostException, the body is cancelled, too.
     """
     lost: LeaseLostException | None = None
 
@@ -31,7 +31,7 @@ async def invoke_bounded(
             except LeaseLostException as error:
                 lost = error
                 if limit.expired():
-                    return  # cancelled already, for its timeout
+                    return  # already cancelled because of its timeout
                 limit.reschedule(asyncio.get_running_loop().time())
                 return
 
@@ -42,7 +42,7 @@ async def invoke_bounded(
             await body()
     except TimeoutError:
         if not limit.expired():
-            raise  # the body's own
+            raise  # raised by the body itself
     finally:
         if beating is not None:
             beating.cancel()
@@ -53,7 +53,7 @@ async def invoke_bounded(
 
 
 def is_being_closed() -> bool:
-    """Whether the coroutine that asks is being closed from outside, as at the end of the interpreter, and not run by a loop."""
+    """Whether the calling coroutine is being closed from outside, for example at interpreter exit, rather than run by a loop."""
     try:
         return asyncio.current_task() is None
     except RuntimeError:

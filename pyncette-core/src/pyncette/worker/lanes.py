@@ -1,4 +1,4 @@
-"""Which partition is polled when, and in which turn. Pure: knows no clock, no loop and no store.
+"""Decides which partition is polled when, and in which order. Pure: knows no clock, no loop and no store.
 
 All times here are seconds on the monotonic clock.
 """
@@ -15,17 +15,17 @@ from pyncette.waiting import Backoff
 
 __all__ = ["Lane", "Lanes"]
 
-#: Two polls of one partition are at least this far apart (seconds), unless the first brought all it could; farther, while rows
-#: are due but can't be claimed, because somebody else holds them.
+#: The minimum time between two polls of a partition (seconds), unless the first returned as many rows as it could; longer while rows are
+#: due but can't be claimed because another worker holds them.
 _FLOOR = 0.005
 #: Timers of the event loop and the store-aligned clock differ by less than this (seconds); waking early would cost a poll.
 _TIMER_SLACK = 0.0005
 #: After an error of the store, the pause before the partition is polled again (seconds), doubled up to the limit.
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0
-#: How many polls are under way at once; those that last longer than a poll interval do not count.
+#: The maximum number of concurrent polls; those that last longer than a poll interval don't count.
 _MOST_POLLS = 8
-#: For how long (seconds) after a hint that brought nothing a lane is deaf to the next, then twice as long, up to the limit: where many
-#: processes are woken for one row, those that are too late for it stop competing.
+#: For how long (seconds) a lane ignores hints after one that brought nothing, doubled up to the limit: if many processes are woken for
+#: one row, those that come too late stop competing.
 _FIRST_DEAF, _LAST_DEAF = 0.025, 0.4
 
 
@@ -36,23 +36,23 @@ class Lane:
     partition: str
     lease_duration: timedelta
     tasks: Mapping[str, Task] | Task
-    #: Whether this lane only reads rows, for the lanes that claim them. Those are polled when one of their rows is ready.
+    #: Whether this lane only reads rows for other lanes, which are polled when one of their rows is ready.
     looks: bool = False
     watched: bool = False
-    #: Nothing is to be claimed from it: its template is paused, or it is not known yet whether it is.
+    #: Whether nothing may be claimed, because the template is paused, or may be.
     paused: bool = False
-    #: How long (seconds) it may go without a poll, if not as long as others.
+    #: The longest time without a poll (seconds), if it differs from other lanes.
     every: float | None = None
-    #: Whether bodies run in threads, of which there are not as many as slots; and how many of those the poll under way may fill.
+    #: Whether bodies run in threads, of which there are fewer than slots; and how many threads the current poll may fill.
     in_threads: bool = False
     reserved: int = 0
-    #: When it is to be polled next, and when it was polled last.
+    #: When the next poll is due, and when the last one was.
     due: float = 0.0
     polled: float = float("-inf")
-    #: The next poll comes no sooner than this (seconds) after the last, unless that brought all it could.
+    #: The next poll comes no sooner than this (seconds) after the last, unless that returned as many rows as it could.
     pause: float = _FLOOR
     backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_PAUSE, _LAST_PAUSE))
-    #: When the poll comes that a hint asks for, whether the last was such a one, and from when on the next hint counts.
+    #: When a poll because of a hint is due, whether the last poll was one, and from when on the next hint counts.
     hinted: float = float("inf")
     on_hint: bool = False
     deaf_until: float = float("-inf")
@@ -60,24 +60,24 @@ class Lane:
 
     @property
     def names(self) -> Sequence[str] | None:
-        """The static tasks to ask for; None: whatever there is."""
+        """The names of the static tasks to claim; None: any row."""
         return None if isinstance(self.tasks, Task) else list(self.tasks)
 
     def task(self, name: str) -> Task:
-        """The task of the row ``name``; raises KeyError if it was not asked for."""
+        """The task of the row ``name``; raises KeyError for a row that this lane does not claim."""
         return self.tasks if isinstance(self.tasks, Task) else self.tasks[name]
 
 
 class Lanes:
-    """All lanes of a process, and whose turn it is.
+    """All lanes of a process, and the order of their turns.
 
     Static tasks come first, and again before each other lane; the others take turns. So neither starves, however long the backlogs.
     """
 
     def __init__(self, tasks: Sequence[Task], look_every: float | None = None, threads: Callable[[], int] = lambda: 0) -> None:
-        """``look_every``: how often (seconds) to look whose template is paused, and has extra runs; None: never.
+        """``look_every``: how often (seconds) to check which templates are paused and which tasks have extra runs; None: never.
 
-        :param threads: how many bodies may still be claimed that run in threads.
+        :param threads: returns how many more bodies for threads may be claimed.
         """
         static: dict[tuple[timedelta, bool], dict[str, Task]] = {}
         self._threads = threads
@@ -95,15 +95,15 @@ class Lanes:
         for lane in self._dynamic:
             if isinstance(lane.tasks, Task):
                 self._lanes_of.setdefault(lane.tasks, []).append(lane)
-        # A claim has one lease duration, and one limit. So where there are several, somebody has to look for all: an idle process
-        # makes one call.
+        # A claim has one lease duration and one limit. If there are several, one lane reads the rows for all of them, so that an idle process
+        # makes a single call.
         several = len(static) > 1
         self._static = [
             Lane(STATIC_PARTITION, lease, names, watched=several, in_threads=in_threads)
             for (lease, in_threads), names in static.items()
         ]
         self._by_partition: dict[str, list[Lane]] = {}
-        #: Returns what is known about tasks apart from their rows. It needs no slot, and delays nobody.
+        #: The lane that reads which templates are paused and which tasks have extra runs. It needs no slot, and delays nobody.
         self._facts: Lane | None = None
         for lane in self:
             self._by_partition.setdefault(lane.partition, []).append(lane)
@@ -112,9 +112,9 @@ class Lanes:
             self._static.append(Lane(STATIC_PARTITION, min(static)[0], every, looks=True))
         if look_every is not None and tasks:
             self._facts = Lane(partitions.LAYOUTS, timedelta(), {}, looks=True, every=look_every)
-        #: Partitions of extra runs of static tasks. They become lanes once there is something.
+        #: Lanes for extra runs of static tasks, which are used once there are some.
         self._extra = {partitions.extra_runs(task.name): task for task in tasks if isinstance(task, StaticTask)}
-        #: The static lanes that had their turn since the last other lane.
+        #: The static lanes that have had a turn since the last other lane.
         self._served: set[Lane] = set()
         self._polling: set[Lane] = set()
         self._failing: set[Lane] = set()
@@ -148,7 +148,7 @@ class Lanes:
         )
 
     def room(self, lane: Lane) -> float:
-        """How much may be claimed from ``lane`` because of where its bodies run."""
+        """How many rows may be claimed from ``lane``, considering the threads that its bodies need."""
         return self._threads() - sum(each.reserved for each in self._polling) if lane.in_threads else float("inf")
 
     @property
@@ -162,13 +162,13 @@ class Lanes:
         return min((lane.due for lane in open_lanes if not lane.in_threads or self.room(lane) > 0), default=float("inf"))
 
     def overdue(self, now: float, patience: float) -> bool:
-        """Whether any poll has been under way for more than ``patience`` seconds."""
+        """Whether any poll has been in progress for more than ``patience`` seconds."""
         return any(now - lane.polled > patience for lane in self._polling)
 
     def next(self, now: float, free: int, patience: float) -> tuple[Lane, int] | None:
-        """The lane whose turn it is, and how many rows it may claim of ``free``; None if none is due, or enough polls are under way.
+        """The next lane to poll, and how many of the ``free`` slots it may fill; None if none is due, or enough polls are in progress.
 
-        Where several are due each gets a share, so that a call that hangs holds only that. One that failed before gets a single row.
+        If several are due, each gets a share, so that a call that hangs holds only that. A lane that failed before gets a single row.
         """
         if self._facts is not None and self._is_due(self._facts, now):
             return self._facts, 0
@@ -197,14 +197,14 @@ class Lanes:
         if not isinstance(lane.tasks, Task):
             return min(free, len(lane.tasks))
         waiting = 1 + static + self._count_due(now, _MOST_POLLS)
-        # Something is kept back for those whose time comes while this poll is under way.
+        # keep some slots for lanes that become due while this poll is in progress
         most = free if len(self._by_partition) == 1 else -(-3 * free // 4)
         return min(most, -(-free // min(waiting, _MOST_POLLS)))
 
     def _turn(self, now: float) -> Lane | None:
         for _ in range(len(self._dynamic)):
             lane = self._dynamic[0]
-            self._dynamic.rotate(-1)  # the next turn is that of the next partition
+            self._dynamic.rotate(-1)  # the next partition gets the next turn
             if self._is_due(lane, now):
                 return lane
         return None
@@ -218,10 +218,10 @@ class Lanes:
         due = (lane for lane in self._dynamic if self._is_due(lane, now))
         return sum(1 for _ in itertools.islice(due, most)) - 1
 
-    # --- what happens to a poll -------------------------------------------------------------------------------------
+    # --- the progress of a poll -------------------------------------------------------------------------------------
 
     def begin(self, lane: Lane, now: float, poll_every: float) -> None:
-        """A poll is sent. If it fails, it may still have been applied: its rows come back when the lease expires."""
+        """A poll is sent. If it fails, it may still have been applied: its rows become ready again when the lease expires."""
         self._polling.add(lane)
         lane.polled, lane.due = now, now + (float("inf") if lane.watched else lane.every or poll_every)
         lane.on_hint, lane.hinted = lane.hinted <= now, float("inf")
@@ -231,7 +231,7 @@ class Lanes:
         self._polling.discard(lane)
 
     def succeeded(self, lane: Lane, claimed: int, limit: int, ready_in: float | None, poll_every: float) -> None:
-        """The poll has brought ``claimed`` rows of at most ``limit``; the next is ready in ``ready_in`` seconds, as far as known."""
+        """The poll has returned ``claimed`` rows out of at most ``limit``; the next row is ready in ``ready_in`` seconds, as far as known."""
         self._failing.discard(lane)
         lane.backoff.reset()
         if claimed:
@@ -241,7 +241,7 @@ class Lanes:
         if claimed >= limit > 0:
             lane.due, lane.pause = lane.polled, _FLOOR
             return
-        # A claim that is neither settled nor extended becomes ready when its lease expires.
+        # a claim that is neither settled nor extended becomes ready when its lease expires
         wait = lane.lease_duration.total_seconds() if claimed else float("inf") if lane.watched else lane.every or poll_every
         if ready_in is not None:
             wait = min(wait, ready_in)
@@ -249,14 +249,14 @@ class Lanes:
         lane.due = max(lane.polled + lane.pause, min(lane.due, lane.polled + wait + _TIMER_SLACK))
 
     def failed(self, lane: Lane, now: float) -> None:
-        """The poll has raised: this lane is polled again later, and no other one waits for it."""
+        """The poll has raised an error: this lane is polled again later, and no other lane waits for it."""
         self._failing.add(lane)
         lane.due = now + lane.backoff.next()
 
     def expect(self, lane: Lane, now: float, ready_in: float, *, hinted: bool = False) -> bool:
-        """A row can be claimed in ``ready_in`` seconds: poll no later than that; whether that is sooner than was planned.
+        """A row can be claimed in ``ready_in`` seconds: poll no later than that. Returns whether that is earlier than planned.
 
-        :param hinted: another process says so, and others may have heard it.
+        :param hinted: a hint of another process, which others may have received, too.
         """
         due = max(now + (ready_in + _TIMER_SLACK if ready_in > 0 else 0.0), lane.polled + _FLOOR)
         if lane.due <= now or due >= lane.due or lane in self._failing:

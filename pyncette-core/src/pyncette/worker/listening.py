@@ -1,4 +1,4 @@
-"""What a worker receives from the store besides the answers to its polls: its time, and hints from other processes."""
+"""What a worker receives from the store apart from polls: the store's time, and hints from other processes."""
 
 import asyncio
 import logging
@@ -17,15 +17,15 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: How often the offset to the store's clock is measured (seconds).
 _ALIGN_EVERY = 30.0
-#: The first pause (seconds) before hints are listened for again after an error, and the last.
+#: The first and the longest pause before listening for hints again after an error (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.2, 30.0
 
 
 class Listening:
-    """Listens in the background until it is stopped. Without what it hears, workers poll anyway.
+    """Listens in the background until it is stopped. Nothing depends on it, because workers also poll.
 
-    :param expect: called with a partition, when a row of it can be claimed, and ``hinted=True``; without a partition where hints
-        may have been missed.
+    :param expect: called with a partition, the time at which a row of it can be claimed, and ``hinted=True``; without a partition if
+        hints may have been missed.
     """
 
     def __init__(self, repository: Repository, clock: AlignedClock, expect: Callable[..., None]) -> None:

@@ -1,4 +1,4 @@
-"""What a worker reads without claiming it: when static tasks are ready, which templates are paused, and which tasks have extra runs."""
+"""Reads that claim nothing: when static tasks are ready, which templates are paused, and which tasks have extra runs."""
 
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from datetime import datetime
@@ -18,12 +18,12 @@ _LOOK_EVERY, _LOOK_AT_LEAST = 5.0, 9.0
 
 
 def look_every(poll_every: float) -> float:
-    """As often as the rest is polled, but no more often than people notice, and often enough for what the documentation promises of a pause."""
+    """The interval of these checks: the poll interval, but no shorter than people notice, and short enough for what the documentation promises."""
     return min(max(poll_every, _LOOK_EVERY), _LOOK_AT_LEAST)
 
 
 class Looking:
-    """Looks for all lanes of an application, in one call at a time."""
+    """Reads for all lanes of an application, in one call at a time."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Looking:
         expect: Callable[[Lane, datetime], None],
         resumed: MutableMapping[Task, tuple[datetime, CatchUp]],
     ) -> None:
-        """``expect`` is called with a lane, and when something in it can be claimed; ``resumed`` gets when a template was resumed, and how."""
+        """``expect`` is called with a lane, and the time at which it has a ready row; ``resumed`` receives when and how templates were resumed."""
         self._repository = repository
         self._clock = clock
         self._static = [task for task in tasks if isinstance(task, StaticTask)]
@@ -44,12 +44,12 @@ class Looking:
         self._poll_every = poll_every
         self._expect = expect
         self._resumed = resumed
-        #: The last values of the static tasks' bells, and when to look for their extra runs again.
+        #: The last values of the static tasks' bells, and when to check for their extra runs again.
         self._heard: dict[StaticTask, str] = {}
         self._again: dict[StaticTask, float] = {}
 
     async def look(self, lane: Lane) -> Collection[str]:
-        """Do what ``lane`` is for; returns the static tasks that turned out to be missing."""
+        """Read for ``lane``; returns the static tasks that are missing in the store."""
         if lane.partition == partitions.LAYOUTS:
             await self._facts(lane)
             return ()
@@ -73,7 +73,7 @@ class Looking:
         for task, row in zip(self._static, rows[len(self._templates) :], strict=True):
             if row is not None and self._heard.get(task) != row.schedule:
                 self._heard[task] = row.schedule
-                # Another process may have held a row just then, and die with it: so again after its lease.
+                # Another process may hold a row at this moment, and die with it, so check again after its lease.
                 self._again[task] = now + task.lease_duration.total_seconds()
             elif now < self._again.get(task, float("inf")):
                 continue

@@ -32,18 +32,18 @@ __all__ = ["Engine"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How often a store that nobody else writes is polled (seconds): its changes are known, but not those of the wall clock.
+#: How often a store that no other process writes is polled (seconds): its changes are known, but steps of the wall clock are not.
 _POLL_UNSHARED_EVERY = 10.0
 
 
 class _PassFailed(Exception):
-    """An error of the store, which has been dealt with: for those who measure."""
+    """A store error that has been handled, for instrumentation."""
 
 
 class Engine:
     """Runs the tasks of one application until told to stop."""
 
-    #: What the store has of this worker.
+    #: The row of this worker in the store.
     presence: Presence
 
     def __init__(
@@ -57,14 +57,14 @@ class Engine:
         worker_id: str,
         tell: Callable[[str, datetime], None],
     ) -> None:
-        """``tell`` is called with a partition and when a row of it is ready that was held here, and is left to other workers."""
+        """``tell`` is called with a partition and the ready time of a row that this worker releases to others."""
         self._repository, self._clock = repository, clock
         self._wakeup = asyncio.Event()
         self._wake = self._wakeup.set
         self._settler = Settler(repository, clock, settings.batch_size, self._wake)
         self._recorder = Recorder(repository, clock)
         self._telling = Telling(settings.listeners, log_runs=settings.log_runs)
-        self._grace = 5.0 if settings.shutdown_timeout is None else GRACE  # seconds for listeners at the end
+        self._grace = 5.0 if settings.shutdown_timeout is None else GRACE  # seconds for listeners at shutdown
         self._runner = Runner(
             invoke,
             clock,
@@ -82,21 +82,21 @@ class Engine:
         self._executor = settings.executor_cls(settings.concurrency_limit, self._wake)
         self.threads: Threads = Threads(settings.sync_workers, self._runner.executions, self._wake)
         self._poll_interval = settings.poll_interval.total_seconds()
-        #: How long a partition may go without a poll, since nobody else changes it or somebody may.
+        #: The longest time without a poll, depending on whether other processes can change the store.
         self._poll_every = self._poll_interval if repository.shared else max(self._poll_interval, _POLL_UNSHARED_EVERY)
         self._batch_size, self._tasks = settings.batch_size, tasks
         self._static_tasks, self._lanes = list[StaticTask](), Lanes([])
         self._looking: Looking
         self._polls: set[asyncio.Task[None]] = set()
-        self._reserved = 0  # slots that polls under way may fill
-        self._errors: list[Exception] = []  # of the polls of the present pass
+        self._reserved = 0  # slots reserved for polls in progress
+        self._errors: list[Exception] = []  # errors of the current pass
         self._outage = Outage(clock)
         self.presence = Presence(worker_id, repository, clock, self._runner, self._outage, slots=self._executor.free_slots)
         self._ending = Ending(self._runner, self._executor, self._settler, clock, settings.shutdown_timeout)
-        #: When the last pass ended well, or all slots were taken, on the store's clock.
+        #: When the last pass succeeded, or found all slots taken, on the store's clock.
         self.last_tick: datetime | None = None
 
-    # --- seen from outside --------------------------------------------------------------------------------------------
+    # --- for others ---------------------------------------------------------------------------------------------------
 
     @property
     def free_slots(self) -> int:
@@ -108,42 +108,42 @@ class Engine:
 
     @property
     def stuck(self) -> bool:
-        """Whether every slot is held by a body that has outlasted its lease: nothing else can run."""
-        held = self._runner.executions  # a slot is freed a moment after its execution has ended
+        """Whether bodies that have outlasted their leases hold all slots, so that nothing else can run."""
+        held = self._runner.executions  # a slot becomes free a moment after its execution has ended
         return self._executor.free_slots <= 0 and bool(held) and all(execution.remaining() < 0 for execution in held)
 
     def running(self) -> Sequence[Execution]:
-        """What runs at present, the oldest first."""
+        """The executions in progress, oldest first."""
         return [execution for execution in self._runner.executions if execution.started_at is not None]
 
     def stop(self) -> None:
-        """Claim nothing more; :meth:`run` returns when the bodies have ended, or ``shutdown_timeout`` has."""
+        """Claim nothing more; :meth:`run` returns when the bodies have ended, or ``shutdown_timeout`` has passed."""
         self._ending.begin()
-        self._runner.expecting.tell = self._leave  # what is given back from now on
+        self._runner.expecting.tell = self._leave  # hints for rows released from now on
         self._wake()
 
     def expect(self, partition: str | None, ready_at: datetime, *, hinted: bool = False) -> None:
-        """A row of ``partition``, or of any, can be claimed at ``ready_at``, as is known here, or by a hint: poll no later than that."""
+        """A row of ``partition`` (None: of any) can be claimed at ``ready_at``, as this process or a hint says: poll no later than that."""
         for lane in self._lanes if partition is None else self._lanes.of(partition):
             self._expect(lane, ready_at, hinted=hinted)
 
     def takes(self, partition: str, count: int) -> bool:
-        """Whether ``count`` rows of ``partition`` that are ready will be run here: there is no use in waking others for them."""
+        """Whether this worker will run ``count`` ready rows of ``partition``, so that there is no need to wake others."""
         lanes = self._lanes.of(partition)
         takes = any(not lane.looks and not lane.paused and self._lanes.room(lane) >= count for lane in lanes)
         return takes and not self.stopping and count <= self._free()
 
     def _expect(self, lane: Lane, ready_at: datetime, *, hinted: bool = False) -> None:
         now = self._clock.monotonic()
-        if lane.due > now:  # otherwise it is polled anyway
+        if lane.due > now:  # otherwise others poll it anyway
             ready_in = (ready_at - self._clock.now()).total_seconds()
             if self._lanes.expect(lane, now, ready_in, hinted=hinted):
                 self._wake()
 
     async def run(self) -> None:
-        """Run until :meth:`stop`, then drain. Cancelling it cancels the bodies and gives back what they were running.
+        """Run until :meth:`stop`, then drain. Cancelling it cancels the bodies and releases their occurrences.
 
-        However often it is cancelled, the order stays: bodies, outcomes, and only then the caller.
+        However often it is cancelled, the order stays the same: bodies, outcomes, and only then the caller.
         """
         tasks = [task for task in self._tasks if task.enabled]  # by now
         self._static_tasks = [task for task in tasks if isinstance(task, StaticTask)]
@@ -154,7 +154,7 @@ class Engine:
         self.presence.begin(tasks)
         self._telling.start()
         work = asyncio.create_task(self._work(), name="pyncette-engine")
-        if self._clock.is_system:  # and no virtual one, in which nothing takes time
+        if self._clock.is_system:  # not virtual time, in which nothing takes time
             self._runner.watch = Watch(described)
         try:
             await asyncio.shield(work)
@@ -172,7 +172,7 @@ class Engine:
 
     async def _work(self) -> None:
         settling = asyncio.create_task(self._settler.run(), name="pyncette-settler")
-        settling.add_done_callback(lambda _: self.stop())  # it ends before it is closed only by a bug: don't hang, raise
+        settling.add_done_callback(lambda _: self.stop())  # only a bug ends it before it is closed: raise instead of hanging
         present = asyncio.create_task(self.presence.run(), name="pyncette-presence")
         self._listening.start()
         try:
@@ -205,7 +205,7 @@ class Engine:
             await self._pass()
 
     async def _pass(self) -> None:
-        """Poll whatever is due, side by side, until nothing is; for no longer than a poll interval, so that a pass is a measure."""
+        """Poll everything that is due, concurrently, until nothing is due; for at most a poll interval, so that passes are comparable."""
         self._errors = []
         began = self._clock.monotonic()
         while not self.stopping:
@@ -223,19 +223,19 @@ class Engine:
             self._note_health()
 
     def _note_health(self) -> None:
-        # Busy is well; waiting for a store that does not settle is not.
+        # All slots busy counts as healthy; waiting for a store that does not settle does not.
         settles = self._settler.pending < self._batch_size or self._settler.stalled_for <= self._poll_interval
         if settles and not self._lanes.failing and not self._lanes.overdue(self._clock.monotonic(), self._poll_interval):
             self.last_tick = self._clock.now()
 
     def _free(self) -> int:
-        """How much may be claimed: what can start at once, while one batch is settled and another waits for that."""
+        """How many rows may be claimed: those that can start at once, while one batch is being settled and another waits."""
         if self._settler.pending >= 2 * self._batch_size:
             return 0
         return min(self._batch_size, self._executor.free_slots - self._reserved)
 
     def _begin_polls(self) -> bool:
-        """Poll whatever is due, as far as there are slots; whether anything is."""
+        """Poll everything that is due, as far as there are slots. Returns whether anything is."""
         begun = False
         while not self.stopping and (turn := self._lanes.next(self._clock.monotonic(), self._free(), self._poll_interval)):
             self._begin_poll(*turn)
@@ -264,12 +264,12 @@ class Engine:
                 logger.debug("Registering static tasks that the store does not have: %s", missing)
                 await self._register([task for task in self._static_tasks if task.name in missing])
             self._recovered()
-            self._note_health()  # not only at the end of a pass, which others may hold up
+            self._note_health()  # not only at the end of a pass, which other polls may delay
         except (Exception, asyncio.CancelledError) as error:
             self._failed(lane, fault(error))
 
     async def _take(self, lane: Lane, limit: int) -> Collection[str]:
-        """Claim and start what is due; returns the static tasks that are not there."""
+        """Claim and start due rows; returns the static tasks that are missing in the store."""
         sent, now = self._clock.monotonic(), self._clock.now()
         try:
             result = await self._claim(lane, now, limit)
@@ -279,9 +279,9 @@ class Engine:
             executions = await self._accept(lane, result, now, sent)
         finally:
             self._lanes.end(lane)
-        # Few are run before the store has begun, and one in this process works at no other time.
+        # Start only a few before the next claim is sent; a store in this process works at no other time.
         if len(executions) > 9 and self._repository.shared and self._begin_polls():
-            await asyncio.sleep(0)  # until they are sent: so the store works on them while bodies run here
+            await asyncio.sleep(0)  # let the calls be sent first, so that the store works while bodies run here
         for execution in executions:
             await self._executor.spawn(execution.run())
         return result.missing
@@ -290,7 +290,7 @@ class Engine:
         return await self._repository.claim(now, lane.partition, lease_duration=lane.lease_duration, limit=limit, names=lane.names)
 
     async def _accept(self, lane: Lane, result: ClaimResult, claimed_at: datetime, sent: float) -> Sequence[Execution]:
-        """The claims to start; the others go to runs in progress, or are released."""
+        """The claims to start. Runs in progress adopt some of the others; the rest are released."""
         lease = Lease.of(claimed_at, sent, lane.lease_duration)
         executions, holding = [], self._runner.holding
         for claim in result.claims:
@@ -314,7 +314,7 @@ class Engine:
             for registration in batch:
                 self.expect(STATIC_PARTITION, registration.target.execute_after)
 
-    # --- what goes wrong ------------------------------------------------------------------------------------------------
+    # --- errors ---------------------------------------------------------------------------------------------------------
 
     def _report(self, result: ClaimResult) -> None:
         for row in result.unreadable:
@@ -336,13 +336,13 @@ class Engine:
     # --- between passes -----------------------------------------------------------------------------------------------
 
     async def _woken(self, seconds: float) -> None:
-        """Wait until somebody wakes the loop, for ``seconds`` at most."""
+        """Wait until the loop is woken, at most ``seconds``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wakeup.wait()
 
     async def _sleep(self) -> None:
-        """Until a lane is due and there is a slot for it, or somebody wakes the loop; for a poll interval at most."""
+        """The time until a lane is due and has a slot, at most a poll interval; the loop may be woken earlier."""
         self._wakeup.clear()
         if not self.stopping:
             delay = self._lanes.due_at() - self._clock.monotonic() if self._free() > 0 else self._poll_interval

@@ -1,4 +1,4 @@
-"""What happens to an occurrence after a run of it. Decides only: writes no store."""
+"""What happens to an occurrence after a run. Only decides, and writes to no store."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -15,9 +15,9 @@ _MAX_ERROR_CHARACTERS = 2000
 
 
 def target(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime]) -> Target | None:
-    """What follows on an occurrence that is done: the next one, or the next that is not missed yet where not all are caught up.
+    """The occurrence after one that is done: the next one or, unless all missed ones are caught up, the next that is not missed.
 
-    ``now`` is asked in the latter case only.
+    ``now`` is called only in the second case.
     """
     if schedule.max_runs is not None and Memo.read(claim.memo).runs_left(schedule.max_runs, claim.revision) == 1:
         return None
@@ -29,7 +29,7 @@ def target(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datet
 
 
 def memo_of_commit(claim: Claim, schedule: Schedule, memo: str) -> str:
-    """``memo``, which counts the run where the schedule ends by their number."""
+    """``memo``, with the run counted if the schedule has ``max_runs``."""
     return memo if schedule.max_runs is None else counted(memo, claim.memo, claim.revision)
 
 
@@ -46,7 +46,7 @@ def retry(
     lease_expires_at: datetime,
     poll_interval: timedelta,
 ) -> Settlement:
-    """The body has raised ``error`` in ``attempt``, and the occurrence has attempts left: what the task's policies make of that."""
+    """The settlement after the body raised ``error`` in ``attempt`` and the occurrence has attempts left, by the task's policies."""
     if isinstance(error, RetryAfter):
         return Release(claim, now() + error.delay, memo=memo)
     if task.retry is not None:
@@ -60,8 +60,8 @@ def retry(
 
 
 def give_up(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], datetime], why: str, memo: str) -> Commit | Fail:
-    """The occurrence has no attempts left. The schedule lives on, and only what has no further occurrence is kept as failed, unless
-    the task says otherwise. What it wants paused is paused after that.
+    """The settlement of an occurrence without attempts left. The schedule continues, and only a row without a further occurrence is kept as
+    failed, unless the task says otherwise. A pause follows separately.
     """
     following, then = target(task, claim, schedule, now), None if task.retry is None else task.retry.on_give_up
     kept = then is OnGiveUp.FAIL or (following is None and then is not OnGiveUp.NEXT)
@@ -71,19 +71,19 @@ def give_up(task: Task, claim: Claim, schedule: Schedule, now: Callable[[], date
 
 
 def is_final(task: Task, error: BaseException) -> bool:
-    """Whether no other attempt would repair ``error``, by its own word or that of the task."""
+    """Whether no further attempt would help after ``error``, according to its class or the task."""
     return isinstance(error, GiveUp) or (task.retry is not None and isinstance(error, task.retry.give_up_on))
 
 
 def ready_again_at(settlement: Settlement) -> datetime | None:
-    """When the row can be claimed next once ``settlement`` is applied; None if it can't, or that is not told by it."""
+    """When the row can be claimed next once ``settlement`` is applied; None if it can't, or if the settlement does not say."""
     if isinstance(settlement, Commit):
         return settlement.next and settlement.next.execute_after
     return settlement.retry_at if isinstance(settlement, Release) else None
 
 
 def text_of(error: BaseException) -> str:
-    """Kind and text of ``error``, as any store can keep it, whatever ``str()`` of it does."""
+    """The class and text of ``error``, in a form that every store can keep, whatever its ``str()`` does."""
     try:
         text = str(error)
     except BaseException as failure:

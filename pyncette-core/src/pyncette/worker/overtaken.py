@@ -1,4 +1,4 @@
-"""Runs that ended well, but after another worker had taken their lease."""
+"""Successful runs that ended after another worker had taken over their occurrence."""
 
 import dataclasses
 
@@ -6,15 +6,15 @@ from pyncette.store.contract import Claim, Commit, Key
 
 __all__ = ["Overtaken"]
 
-#: How many are remembered, of rows that may never be claimed here again.
+#: How many are remembered, because this worker may never claim those rows again.
 _MOST = 1000
 
 
 class Overtaken(dict[Key, Commit]):
-    """What they would have committed, for the case that this worker has their turn again.
+    """Their commits, in case this worker claims the occurrence again.
 
-    Otherwise two workers whose bodies outlast the lease could continue taking it from each other at the wrong moment, and none would
-    ever commit (I16).
+    Otherwise two workers whose bodies outlast the lease could take the occurrence from each other again and again, and neither would ever
+    commit (I16).
     """
 
     def remember(self, commit: Commit) -> None:
@@ -23,7 +23,7 @@ class Overtaken(dict[Key, Commit]):
             del self[next(iter(self))]
 
     def commit_of(self, claim: Claim) -> Commit | None:
-        """What to commit of the occurrence of ``claim`` instead of running it again, if it ended well here before."""
+        """The commit for the occurrence of ``claim``, if it has already succeeded here, to use instead of running it again."""
         commit = self.pop(claim.key, None)
         if commit is None or (commit.claim.occurrence, commit.claim.revision) != (claim.occurrence, claim.revision):
             return None

@@ -1,4 +1,4 @@
-"""What the policies of a task decide after an attempt, apart from its outcome: what is skipped because it was missed, and what is paused."""
+"""What the policies of a task decide apart from the outcome of an attempt: which missed occurrences are skipped, and whether to pause."""
 
 import asyncio
 import dataclasses
@@ -18,17 +18,17 @@ __all__ = ["PolicedAttempt"]
 
 logger: logging.Logger = logging.getLogger("pyncette.worker.execution")
 
-#: What is shorter is not looked up (seconds); and how long the others wait for that, also while the process ends.
+#: Shorter runs don't look up their row (seconds); and how long the others wait for the answer, even during shutdown.
 _LONG, _LOOK, _HURRY = 1.0, 5.0, 0.2
 
 
 class PolicedAttempt(ToldAttempt):
-    """An attempt that policies have a say in."""
+    """An attempt to which policies apply."""
 
     __slots__ = ()
 
     def skip(self, schedule: Schedule) -> Commit | None:
-        """What leaves the occurrence out without running it; None if it is to be run."""
+        """The settlement that skips the occurrence without running it; None if it runs."""
         task, claim = self.task, self.claim
         if self.triggered:
             return None
@@ -36,10 +36,10 @@ class PolicedAttempt(ToldAttempt):
         following: datetime | None = claim.occurrence
         memo = Memo.read(claim.memo)
         since = self._since(memo)
-        if since is not None:  # whatever passed in the pause; what passed later is the task's own affair
+        if since is not None:  # occurrences during the pause; for later ones, the task's own policy applies
             following = first_to_run(schedule, claim.occurrence, since[0], since[1], None, late)
         elif claim.attempt > 1 or (memo.last_run is not None and memo.last_run.scheduled_at == claim.occurrence):
-            return None  # it was attempted before, and is retried because of its policy, or because somebody asked for it
+            return None  # it was attempted before, and is retried by policy or on request
         if following is not None and (since is None or since[1] is not CatchUp.ALL) and following <= now:
             chosen = memo.chosen == following
             following = first_to_run(schedule, following, now, task.catch_up, task.catch_up_window, late, chosen=chosen)
@@ -73,9 +73,9 @@ class PolicedAttempt(ToldAttempt):
         return self.elapsed >= _LONG
 
     async def note_resumption(self, repository: Repository, schedule: Schedule, *, hurry: bool = False) -> None:
-        """Learn whether the row was paused and resumed during the run: only the row says so, and the outcome replaces its memo.
+        """Find out whether the row was paused and resumed during the run: only the row says so, and the outcome replaces its memo.
 
-        A run that ends before its next occurrence has missed none in a pause, and needs no look.
+        A run that ends before its next occurrence has missed none in a pause, and need not look.
         """
         claim = self.claim
         following = schedule.next(claim.occurrence)
@@ -85,17 +85,17 @@ class PolicedAttempt(ToldAttempt):
             async with asyncio.timeout(min(_HURRY if hurry else _LOOK, max(self.remaining() / 2, _HURRY))):
                 [row] = await repository.get([claim.key])
         except (Exception, asyncio.CancelledError):
-            return  # then more is run than was asked for, but nothing is lost, and the outcome is stored
-        # The run may have been adopted meanwhile.
+            return  # then more may run than requested, but nothing is lost, and the outcome is stored
+        # the run may have adopted another claim meanwhile
         if row is not None and row.lease == self.claim.lease and row.memo != self.claim.memo:
             memo = dataclasses.replace(Memo.read(self.claim.memo), since=Memo.read(row.memo).since)
             self.claim: Claim = self.claim._replace(memo=memo.text())
 
     def noting_missed(self, commit: Commit, schedule: Schedule) -> Commit:
-        """``commit`` of a run, which remembers what the occurrence after it has to know of those that were missed.
+        """``commit`` of a run, with a memo that contains what the next occurrence must know about missed ones.
 
-        That is how many the commit leaves out, and a resumption that decides on what follows. If that says that each is to run, the
-        commit goes on to the next.
+        That is how many the commit skips, and a resumption that decides what follows. If the resumption says that each one runs, the commit
+        continues with the next.
         """
         claim, following = commit.claim, commit.next
         if not self.task.skips and '"since"' not in claim.memo:
@@ -113,7 +113,7 @@ class PolicedAttempt(ToldAttempt):
         return dataclasses.replace(commit, next=following, memo=memo.text())
 
     def _since(self, memo: Memo) -> tuple[datetime, CatchUp] | None:
-        """When the row or its template was resumed, and how that catches up; None if the occurrence comes after it."""
+        """When the row or its template was resumed, and which missed occurrences then run; None if the occurrence comes later."""
         known = [since for since in (self._runner.resumed.get(self.task),) if since is not None]
         if memo.since is not None and memo.since[1] in CATCH_UPS:
             known.append((memo.since[0], CATCH_UPS[memo.since[1]]))
@@ -121,7 +121,7 @@ class PolicedAttempt(ToldAttempt):
         return latest if latest is not None and self.claim.occurrence < latest[0] else None
 
     async def pause(self, repository: Repository, claim: Claim, memo: str | None, why: str) -> None:
-        """Pause the row, which has gone on to its next occurrence, for somebody to look at."""
+        """Pause the row, which has moved on to its next occurrence, until somebody has checked it."""
         if not isinstance(repository, SupportsPause):
             logger.error(
                 "%s was given up, but %s can't pause tasks; continuing", self, type(repository).__name__, extra=self.fields()

@@ -1,4 +1,4 @@
-"""The row that a worker keeps of itself, see :mod:`pyncette.workers`; and what it remembers to say there."""
+"""The row in which a worker reports itself, see :mod:`pyncette.workers`, and the facts that it collects for it."""
 
 import asyncio
 import functools
@@ -19,13 +19,13 @@ __all__ = ["Outage", "Presence"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: When the row is first written, after the start (seconds): a program that ends at once leaves nothing.
+#: How long after the start the row is first written (seconds), so that a program that ends at once leaves none.
 _FIRST = 1.0
 #: How often it is written (seconds).
 _EVERY = 10.0
-#: after this many times the rows of the dead are removed: an hour.
+#: After this many writes, an hour, the rows of dead workers are removed.
 _SWEEP_EVERY = 360
-#: Runs are counted over so many seconds.
+#: The period over which runs are counted (seconds).
 _MINUTE = 60.0
 
 
@@ -34,13 +34,13 @@ class Outage:
 
     def __init__(self, clock: AlignedClock) -> None:
         self._clock = clock
-        #: On the monotonic clock; None while the store can be reached.
+        #: Since when, on the monotonic clock; None while the store can be reached.
         self._since: float | None = None
         self._last: Incident | None = None
 
     @property
     def last(self) -> Incident | None:
-        """The last time that it could not be reached, which may continue."""
+        """The last time that the store could not be reached, perhaps until now."""
         if self._since is not None and self._last is not None:
             return Incident(self._last.since, timedelta(seconds=self._clock.monotonic() - self._since), self._last.what)
         return self._last
@@ -52,14 +52,14 @@ class Outage:
             logger.warning("The store is unreachable; retrying until it is back: %s", error)
 
     def end(self) -> None:
-        """No call fails any more."""
+        """Calls succeed again."""
         if self._since is not None:
             self._last, self._since = self.last, None
             logger.warning("The store is back")
 
 
 class Presence:
-    """Writes one row every ten seconds, beside all else; whatever happens to that stops and delays nothing."""
+    """Writes one row every ten seconds, in the background; a failure there stops and delays nothing."""
 
     def __init__(
         self, worker_id: str, repository: Repository, clock: AlignedClock, runner: Runner, outage: Outage, *, slots: int
@@ -72,22 +72,22 @@ class Presence:
         self._slots = slots
         self._polls = polls_of(())
         self._started = clock.now()
-        #: Runs and failures so far, and when there were so many, for the last minute.
+        #: Samples of the last minute: the time, and the number of runs and failures until then.
         self._counted: deque[tuple[float, int, int]] = deque([(float("-inf"), 0, 0)])
         self._closing = asyncio.Event()
         self._written = False
 
     def begin(self, tasks: Sequence[Task]) -> None:
-        """These are run from now on."""
+        """The tasks that run from now on."""
         self._polls, self._started = polls_of(tasks), self._clock.now()
 
     def close(self) -> None:
-        """Have :meth:`run` remove the row, and return."""
+        """Let :meth:`run` remove the row and return."""
         self._closing.set()
 
     async def run(self) -> None:
         """Keep the row until :meth:`close`."""
-        # In a store of its own nobody else sees it; and an idle application in virtual time is not to be woken for nothing.
+        # In an unshared store nobody else sees the row, and an idle application in virtual time should not be woken for nothing.
         pause = _FIRST if self._repository.shared else _EVERY if self._clock.is_system else None
         number = 0
         while not await self._closed_within(pause):
@@ -110,7 +110,7 @@ class Presence:
 
     async def _write(self, *, sweep: bool) -> None:
         try:
-            self._written = True  # as far as is known, also if it fails
+            self._written = True  # as far as we know, even if it fails
             await self._repository.register(self._clock.now(), [registration(self.worker())])
             if sweep:
                 await forget_dead(self._repository, self._clock.now())
@@ -124,7 +124,7 @@ class Presence:
             self._counted.popleft()
 
     def worker(self) -> Worker:
-        """What the row says, as of now."""
+        """The current content of the row."""
         runner, watch = self._runner, self._runner.watch
         host, pid, _ = self._id.rsplit(":", 2)
         _, runs, failures = self._counted[0]
@@ -158,6 +158,6 @@ class Presence:
 
 @functools.cache
 def _version() -> str:
-    import importlib.metadata  # here, since it is costly, and most that import this package only schedule
+    import importlib.metadata  # imported here because it is slow, and most programs that import this package only schedule
 
     return importlib.metadata.version("pyncette-core")

@@ -1,4 +1,4 @@
-"""The history of runs: written behind their settlements, in batches, as well as it goes. No run waits for it, or fails with it."""
+"""The history of runs: written after their settlements, in batches, on a best-effort basis. No run waits for it or fails because of it."""
 
 import asyncio
 import contextlib
@@ -19,20 +19,20 @@ __all__ = ["Recorder"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: How long an entry waits for others (seconds), how many are written at once, and how many wait at most.
+#: How long an entry waits for others (seconds), how many are written together, and how many may wait.
 _WAIT, _BATCH, _MOST_WAITING = 1.0, 500, 10_000
-#: The pauses while nothing can be written, at the end, when time is short.
+#: The same at shutdown, when time is short.
 _WAIT_AT_END = 0.5
-#: The pauses while nothing can be written (seconds); and for how long a call is waited for.
+#: The pauses while nothing can be written (seconds), and how long to wait for a call.
 _FIRST_PAUSE, _LAST_PAUSE, _TIMEOUT = 1.0, 60.0, 30.0
-#: How often (seconds) expired entries are removed, how many in one call, and how many more than were written.
+#: How often expired entries are removed (seconds), how many in one call, and how many for each entry written.
 _PRUNE_EVERY, _PRUNED, _MORE = 300.0, 500, 2
-#: How many entries of a static task, and of a template, are kept at most, however long they are to be kept.
+#: The maximum number of entries of a static task, and of a template, whatever their ``history``.
 _MOST_OF_TASK, _MOST_OF_TEMPLATE = 10_000, 100_000
 
 
 class _Room(NamedTuple):
-    """What has a limit of its own: a static task, or a partition of a template."""
+    """The unit of the limit: a static task, or a partition of a template."""
 
     partition: str
     name: str | None
@@ -40,7 +40,7 @@ class _Room(NamedTuple):
 
 
 class Recorder:
-    """Takes what has happened, and writes it a little later. A task of its own begins with the first entry."""
+    """Accepts entries, and writes them a little later, in a task that starts with the first entry."""
 
     def __init__(self, repository: Repository, clock: AlignedClock) -> None:
         self._repository = repository if isinstance(repository, SupportsHistory) else None
@@ -49,20 +49,20 @@ class Recorder:
         self._writing: asyncio.Task[None] | None = None
         self._wakeup = asyncio.Event()
         self._closing = False
-        #: Entries that are missing since the last time that the log said so.
+        #: How many entries were dropped since the last log line about it.
         self._dropped = 0
-        #: Entries that were written and not yet caught up on by removing others, in all and where.
+        #: How many entries were written since expired ones were last removed, in total and per unit.
         self._written: Counter[_Room] = Counter()
         self._owed = 0
         self._pruned_at = float("-inf")
 
     @property
     def pending(self) -> int:
-        """How many entries are not written yet."""
+        """How many entries are waiting to be written."""
         return len(self._waiting)
 
     def put(self, task: Task, key: Key, text: str, keep: timedelta) -> None:
-        """Have something kept about ``key``, which is of ``task``, for that long."""
+        """Record an entry about ``key`` of ``task``, to be kept for the given time."""
         if self._repository is None:
             return
         if len(self._waiting) >= _MOST_WAITING:
@@ -77,7 +77,7 @@ class Recorder:
             self._wakeup.set()
 
     async def close(self, seconds: float) -> None:
-        """Write what is left, for that long at most."""
+        """Write the remaining entries, within the given time."""
         if self._writing is None:
             return
         self._closing = True
@@ -109,7 +109,7 @@ class Recorder:
                 await self._pause(pauses.next())
                 continue
             except Exception as error:
-                # Not again: it would fail again, and what comes later may be better.
+                # Don't retry: it would fail again, and later entries may succeed.
                 self._forget(len(batch))
                 self._drop(len(batch), error)
                 await self._pause(pauses.next())
@@ -134,7 +134,7 @@ class Recorder:
         self._dropped += count
 
     async def _pause(self, seconds: float) -> None:
-        """For so long, unless it is time to end, or a batch is full."""
+        """Wait, unless the end has come, or a batch is full."""
         if self._closing:
             await asyncio.sleep(min(seconds, _WAIT_AT_END))
             return

@@ -1,4 +1,4 @@
-"""How an application runs."""
+"""The settings of an application."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

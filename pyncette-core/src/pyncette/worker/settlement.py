@@ -1,6 +1,6 @@
-"""Group commit of outcomes: whatever is settled while a call to the store is in progress goes into the next one.
+"""Group commit of outcomes: everything settled while a call to the store is in progress goes into the next call.
 
-So a lone outcome is written at once, and under load the batches grow.
+So a single outcome is written at once, and under load the batches grow.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ _FIRST_PAUSE, _LAST_PAUSE, _PAUSE_AT_END = 0.05, 1.0, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What happened to a settlement, once that is known or given up."""
+    """The answer to a settlement, once it is known or given up."""
 
-    #: None if the store could not be reached in time, or refused.
+    #: The outcome; None if the store could not be reached in time, or refused.
     outcome: Outcome | None
     #: True if an earlier try may have been applied although it failed.
     resent: bool
     error: BaseException | None = None
 
 
-#: That to nearly every settlement.
+#: The answer to nearly every settlement.
 _APPLIED = Answer(Outcome.APPLIED, resent=False)
 
 Done: TypeAlias = Callable[[Answer], None]
@@ -45,7 +45,7 @@ Done: TypeAlias = Callable[[Answer], None]
 @dataclass(slots=True, eq=False)
 class _Entry:
     settlement: Settlement
-    #: Until when a transient error is worth another try, on the monotonic clock; the first try is made in any case.
+    #: Until when transient errors are retried, on the monotonic clock; the first try happens in any case.
     give_up_at: float
     done: Done
     resent: bool = False
@@ -56,19 +56,19 @@ class Settler:
     """Collects settlements and sends them, one batch at a time."""
 
     def __init__(self, repository: Repository, clock: AlignedClock, batch_size: int, progress: Callable[[], None]) -> None:
-        """``progress`` is called whenever :attr:`pending` has fallen."""
+        """``progress`` is called whenever :attr:`pending` has decreased."""
         self._repository = repository
         self._clock = clock
         self._batch_size = batch_size
         self._progress = progress
         self._queue: deque[_Entry] = deque()
         self._in_flight: list[_Entry] = []
-        #: How many of them have no answer yet.
+        #: How many settlements have no answer yet.
         self._unanswered = 0
-        #: How many are sent at once: fewer after each failure, so that one that always fails holds up the others less and less.
+        #: The batch size: smaller after each failure, so that a settlement that always fails delays fewer and fewer others.
         self._limit = batch_size
         self._wakeup = asyncio.Event()
-        #: When something was last answered, or there was nothing to send, on the monotonic clock.
+        #: When the store last answered, or there was nothing to send, on the monotonic clock.
         self._progressed_at = clock.monotonic()
         self._closed = asyncio.Event()
         self._ended = False
@@ -76,18 +76,18 @@ class Settler:
 
     @property
     def pending(self) -> int:
-        """How many settlements are not settled yet."""
+        """How many settlements have no answer yet."""
         return len(self._queue) + self._unanswered
 
     @property
     def stalled_for(self) -> float:
-        """For how many seconds nothing has been settled although something waits."""
+        """For how many seconds nothing has been settled although settlements wait."""
         return self._clock.monotonic() - self._progressed_at if self.pending else 0.0
 
     def put(self, settlement: Settlement, give_up_at: float, done: Done) -> None:
-        """Have ``settlement`` sent; ``done`` is called exactly once, later, with the answer. It must not raise."""
+        """Queue ``settlement``. ``done`` is called later, exactly once, with the answer, and must not raise."""
         entry = _Entry(settlement, give_up_at, done)
-        if self._ended:  # from a body that was left behind: it would wait forever
+        if self._ended:  # from a body that was left behind, which would wait forever
             asyncio.get_running_loop().call_soon(done, Answer(None, False, RepositoryError("The application has been shut down")))
             return
         if not self._queue:
@@ -95,7 +95,7 @@ class Settler:
         self._queue.append(entry)
 
     async def submit(self, settlement: Settlement, give_up_at: float) -> Answer:
-        """Have ``settlement`` sent, and wait for the answer. If cancelled, it may be sent anyway."""
+        """Queue ``settlement``, and wait for the answer. If cancelled, it may be sent anyway."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def done(result: Answer) -> None:
@@ -106,18 +106,18 @@ class Settler:
         return await answer
 
     def close(self, give_up_at: float) -> None:
-        """Let :meth:`run` end when all is settled, or could not be by ``give_up_at`` on the monotonic clock."""
+        """Let :meth:`run` end when everything is settled, or at ``give_up_at`` on the monotonic clock."""
         self._closed.set()
         self._give_up_at = give_up_at
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Send what comes, until closed."""
+        """Send settlements until closed."""
         try:
             await self._run()
         finally:
             self._ended = True
-            for entry in (*self._in_flight, *self._queue):  # only if cut short: nobody is to wait forever
+            for entry in (*self._in_flight, *self._queue):  # only if cut short: nobody may wait forever
                 if not entry.answered:
                     entry.done(Answer(None, True, RepositoryError("The application was shut down before this was settled")))
 
@@ -134,7 +134,7 @@ class Settler:
             self._unanswered = len(batch)
             again = await self._send(batch)
             self._in_flight, self._unanswered = [], 0
-            self._queue.extend(again)  # behind those that wait: one that always fails must not keep them from being sent
+            self._queue.extend(again)  # behind those that wait, because one that always fails must not block them
             if len(again) < len(batch):
                 self._progressed_at = self._clock.monotonic()
             self._progress()
@@ -146,7 +146,7 @@ class Settler:
                 pauses.reset()
 
     async def _pause(self, seconds: float) -> None:
-        """For so long; less when it is time to end, since what has come meanwhile has not been tried yet."""
+        """Pause, but not after closing, because new settlements have not been tried yet."""
         if self._closed.is_set():
             await asyncio.sleep(min(seconds, _PAUSE_AT_END))
             return
@@ -160,16 +160,16 @@ class Settler:
         while self._queue and len(batch) < self._limit:
             key = self._queue[0].settlement.claim.key
             if key in keys:
-                break  # a heartbeat and the commit of the same run: a key stands at most once in a batch
+                break  # a heartbeat and the commit of the same run: a batch contains each key at most once
             keys.add(key)
             batch.append(self._queue.popleft())
         return batch
 
     async def _send(self, batch: Sequence[_Entry]) -> list[_Entry]:
-        """Settle ``batch``; returns what is to be sent again."""
+        """Settle ``batch``; returns the settlements to send again."""
         again: list[_Entry] = []
         async for part, outcomes in in_halves(batch, self._settle):
-            if part is not batch:  # a batch that raised may have been applied in part
+            if part is not batch:  # a batch that raised may have been applied partly
                 for entry in part:
                     entry.resent = True
             if isinstance(outcomes, TransientRepositoryError):

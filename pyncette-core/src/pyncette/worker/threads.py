@@ -1,4 +1,4 @@
-"""Where bodies run that are plain functions: in a limited number of threads, beside the event loop."""
+"""Runs bodies that are plain functions in a limited number of threads, outside the event loop."""
 
 import asyncio
 import concurrent.futures
@@ -22,9 +22,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 _R = TypeVar("_R")
 
-#: All that have run a body, for clocks that may not jump while one runs.
+#: All instances that have run a body, for virtual clocks, which must not jump while one runs.
 _all: "weakref.WeakSet[Threads]" = weakref.WeakSet()
-#: What a thread does, and for which of them.
+#: The job of a thread, and its instance.
 _own = threading.local()
 
 
@@ -34,18 +34,18 @@ class _Running(Protocol):
 
 
 class _Job:
-    """One call of a body in a thread."""
+    """A call of a body in a thread."""
 
     __slots__ = ("abandoned", "awaiting", "ended", "error", "function", "name", "result", "started")
 
     def __init__(self, name: str, function: Callable[[], Any], ended: "asyncio.Future[None]") -> None:
         self.name = name
         self.function = function
-        #: Done when the thread is.
+        #: Done when the thread has finished the call.
         self.ended = ended
         self.result: Any = None
         self.error: BaseException | None = None
-        #: Whether nobody waits for it any more, although the thread continues; and whether the thread itself waits for the event loop.
+        #: Whether nobody waits for the call any more although the thread continues; and whether the thread waits for the event loop.
         self.abandoned = self.awaiting = False
         self.started = time.monotonic()
 
@@ -57,14 +57,14 @@ class _Job:
 
 
 class Threads:
-    """At most ``limit`` threads, which are started when they are needed. They are daemons: the end of the process waits for none."""
+    """At most ``limit`` threads, started on demand. They are daemons, so the process does not wait for them at exit."""
 
     def __init__(self, limit: int, running: Iterable[_Running], freed: Callable[[], None]) -> None:
-        """``running`` is all that has a slot or is given one; ``freed`` is called when there is room that no slot became free for."""
+        """``running`` contains the executions with a slot; ``freed`` is called when a thread becomes available without a slot becoming free."""
         self._limit = limit
         self._running = running
         self._freed = freed
-        #: Bounds what runs, also where more was claimed than ``room`` said, as a run of long ago that is taken up again.
+        #: Limits the running bodies even if more were claimed than ``room`` allowed, for example by retries of old runs.
         self._slots = asyncio.Semaphore(limit)
         self._jobs: dict[_Job, None] = {}
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -73,25 +73,25 @@ class Threads:
 
     @property
     def room(self) -> int:
-        """How many more bodies may be claimed for threads: as for other slots, so that no lease ticks in a queue."""
+        """How many more bodies may be claimed for threads, so that no lease expires in a queue."""
         taken = sum(execution.task.in_thread for execution in self._running)
         return self._limit - taken - sum(job.abandoned for job in self._jobs)
 
     def busy(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether a body that is waited for runs beside ``loop``, and does not itself wait for that."""
+        """Whether a body that somebody waits for is running in a thread of ``loop``, without waiting for the loop itself."""
         return self._loop is loop and any(not job.abandoned and not job.awaiting for job in self._jobs)
 
     def close(self) -> None:
-        """Let idle threads end; the others do once they are idle."""
+        """End idle threads now, and the others once they are idle."""
         for _ in range(self._started):
             self._queue.put(None)
 
     # --- in the event loop ------------------------------------------------------------------------------------------
 
     async def run(self, name: str, body: Callable[[Any], Any], context: Any) -> Any:
-        """Call ``body`` in a thread, and return or raise what it does.
+        """Call ``body`` in a thread, and return or raise its result.
 
-        When this is cancelled the thread continues, since none can be stopped: then ``context.cancelled`` is set, and what happens to it
+        If this is cancelled, the thread continues, because threads can't be stopped: ``context.cancelled`` is set, and the end of the thread
         is logged.
         """
         await self._slots.acquire()
@@ -102,7 +102,7 @@ class Threads:
         self._jobs[job] = None
         try:
             self._put(job)
-        except BaseException:  # there are too many threads in the process
+        except BaseException:  # the process has too many threads
             del self._jobs[job]
             self._slots.release()
             raise
@@ -118,7 +118,7 @@ class Threads:
                     self._limit,
                 )
             raise
-        error, job.error = job.error, None  # or it would hold itself, by the frames of its traceback
+        error, job.error = job.error, None  # breaks the reference cycle through the traceback
         try:
             if error is not None:
                 raise error
@@ -156,13 +156,13 @@ class Threads:
             _own.job = _own.threads = None
             try:
                 job.ended.get_loop().call_soon_threadsafe(self._ended, job)
-            except RuntimeError:  # it is closed, and nobody asks
+            except RuntimeError:  # the loop is closed, and nobody waits
                 return
             del job
 
     def call(self, function: Callable[[], Coroutine[Any, Any, _R]]) -> _R:
-        """What the coroutine function ``function`` returns or raises in the event loop; called by a body in a thread, or by what it started."""
-        job: _Job | None = getattr(_own, "job", None)  # None in a thread that a body has started
+        """Return or raise the result of the coroutine function ``function`` in the event loop. Called from a body in a thread."""
+        job: _Job | None = getattr(_own, "job", None)  # None in a thread that a body started itself
 
         async def call() -> _R:
             if job is not None:
@@ -188,7 +188,7 @@ class Threads:
 
 
 def calls_from_thread(function: Callable[[], Coroutine[Any, Any, _R]]) -> _R:
-    """What ``function`` returns in the event loop beside which the body runs that calls this."""
+    """The result of ``function`` in the event loop of the application whose body calls this."""
     threads: Threads | None = getattr(_own, "threads", None)
     if threads is None:
         raise PyncetteError("Only a body that is a plain function, and so runs in a thread, can call this; elsewhere, 'await' it")
@@ -196,12 +196,12 @@ def calls_from_thread(function: Callable[[], Coroutine[Any, Any, _R]]) -> _R:
 
 
 def busy_threads(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether a body in a thread runs beside ``loop``: time that is virtual may not jump then."""
+    """Whether a body runs in a thread of ``loop``, so that virtual time must not jump."""
     return any(threads.busy(loop) for threads in _all)
 
 
 def _plain(result: Any) -> Any:
-    """``result`` of a body, unless that is something that still wants to be run: then nothing of it has been."""
+    """``result`` of a body; raises an error if that is a coroutine or generator, which nothing has run."""
     kind = "generator" if inspect.isgenerator(result) or inspect.isasyncgen(result) else "awaitable"
     if kind == "awaitable" and not inspect.isawaitable(result):
         return result

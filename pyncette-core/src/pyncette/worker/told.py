@@ -1,4 +1,4 @@
-"""What is reported about one claim in progress: to the history, listeners, and the log."""
+"""Reports about one claim in progress to the history, listeners and the log."""
 
 import asyncio
 import dataclasses
@@ -27,30 +27,30 @@ __all__ = ["Teller", "ToldAttempt", "described"]
 
 logger: logging.Logger = logging.getLogger("pyncette.worker.execution")
 
-#: How many rows that can't be understood are remembered, so that each is logged once.
+#: How many unreadable rows are remembered, so that each is logged once.
 _MOST_REMEMBERED = 10_000
 
 
 class Teller(Worker):
-    """A worker, and those to whom it reports."""
+    """A worker, and the receivers of its reports."""
 
     def __init__(
         self, clock: AlignedClock, worker_id: str, telling: Telling, recorder: Recorder, lease_lost: Callable[[Task], None]
     ) -> None:
         super().__init__(clock, worker_id)
         self.telling = telling
-        #: When each template was resumed, and which occurrences that passed until then are run after all.
+        #: When each template was resumed, and which of the occurrences missed until then run.
         self.resumed: dict[Task, tuple[datetime, CatchUp]] = {}
-        #: Takes what the history is to have.
+        #: Receives entries for the history.
         self.recorder = recorder
-        #: Called with the task whose run lost its lease.
+        #: Called with a task whose run lost its lease.
         self.lease_lost = lease_lost
         #: Says what blocked the event loop; None where time is virtual.
         self.watch: Watch | None = None
         self._reported: set[Key] = set()
 
     def is_news(self, key: Key) -> bool:
-        """Whether a row that can't be understood is met for the first time, and worth a line in the log."""
+        """Whether an unreadable row is found for the first time, and so should be logged."""
         if key in self._reported:
             return False
         if len(self._reported) >= _MOST_REMEMBERED:
@@ -60,7 +60,7 @@ class Teller(Worker):
 
 
 class ToldAttempt(Attempt):
-    """An attempt that is reported."""
+    """An attempt with reports."""
 
     __slots__ = ("_lost",)
 
@@ -71,12 +71,12 @@ class ToldAttempt(Attempt):
     # --- the history ------------------------------------------------------------------------------------------------
 
     def record(self, run: Run) -> None:
-        """Have the history remember ``run``, if that of the task is kept."""
+        """Record ``run`` in the history, if the task keeps one."""
         if self.task.history is not None:
             self.record_text(text_of_run(run))
 
     def record_text(self, text: str) -> None:
-        """The same, of a run that has been written into a memo already. An extra run counts as one of its origin."""
+        """The same for a run that is already written into a memo. An extra run counts as a run of its origin."""
         task, keep = self.task, self.task.history
         if keep is not None:
             key = task.key if isinstance(task, StaticTask) else Key(self.claim.key.partition, self.name)
@@ -98,7 +98,7 @@ class ToldAttempt(Attempt):
         self._runner.telling.tell(hook, event)
 
     def report(self, run: Run, settlement: Settlement, schedule: Schedule, *hooks: str) -> None:
-        """Call ``hooks`` of the listeners: the run has ended, and ``settlement`` is what comes of it."""
+        """Call ``hooks`` of the listeners: the run has ended with ``settlement``."""
         if not self._runner.telling.active:
             return
         for hook in hooks:
@@ -109,7 +109,7 @@ class ToldAttempt(Attempt):
                 self.tell("skipped", run, following, first)
 
     def tell_begin(self) -> None:
-        """The body is started; and if that is since another worker has not ended it, this, too."""
+        """Report that the body starts, and the takeover if another worker did not finish the occurrence."""
         started = dataclasses.replace(self.ended_as(RunOutcome.STARTED), ended=None)
         if self.claim.attempt > 1 and (unreported := Memo.read(self.claim.memo).unreported(self.claim.occurrence, self.attempt)):
             error = f"{unreported} attempt{'' if unreported == 1 else 's'} did not finish within the lease"
@@ -156,7 +156,7 @@ class ToldAttempt(Attempt):
         logger.warning("%s finished earlier, but after its lease expired; storing its outcome now", self, extra=self.fields())
 
     def report_undecided(self, error: Exception) -> None:
-        """What follows on the run is a matter of code that failed: of the schedule's zone, or a Retry of the user's own."""
+        """Report that code failed which decides what follows the run: a time zone, or a user's Retry."""
         what = "ended, but what follows can't be decided; it runs again when its lease expires"
         logger.error("%s %s: %s", self, what, type(error).__name__, exc_info=error, extra=self.fields())
 
@@ -180,8 +180,8 @@ class ToldAttempt(Attempt):
 
 
 def described(task: "asyncio.Task[Any]") -> str | None:
-    """What runs in ``task``; None if that is not an execution. May be called from another thread."""
-    # From the frame of Execution.run(): to remember the task of each run would cost all runs for the sake of those that block.
+    """A description of the execution in ``task``; None if there is none. May be called from another thread."""
+    # Read from the frame of Execution.run(), because recording the task of each run would slow down all runs for the few that block.
     frame = getattr(task.get_coro(), "cr_frame", None)
     execution = frame.f_locals.get("self") if frame is not None else None
     return str(execution) if isinstance(execution, ToldAttempt) else None

@@ -1,4 +1,4 @@
-"""A watch in a thread of its own that says which body blocks the event loop, while it does."""
+"""A watchdog in a separate thread, which reports a body that blocks the event loop while it does."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ _EVERY = 1.0
 class Watch:
     """Logs when the event loop has not run for ``limit`` seconds, again when that has doubled, and when it continues.
 
-    :param describe: what to call an asyncio task; None if it is not one of the application's.
+    :param describe: returns the description of an asyncio task; None if it is not one of the application's.
     """
 
     def __init__(self, describe: "Callable[[asyncio.Task[Any]], str | None]", limit: float = 1.0) -> None:
@@ -31,19 +31,19 @@ class Watch:
         self._thread_of_loop = threading.get_ident()
         self._alive = threading.Event()
         self._stopped = threading.Event()
-        #: The last time it did not run: from when and until when at least (monotonic), and because of what.
+        #: The last time that the loop did not run: from when until when (monotonic), and the cause.
         self.last: tuple[float, float, str] | None = None
-        #: How long each of the last signs of life took (seconds).
+        #: The latencies of the last signs of life (seconds).
         self._lags: deque[float] = deque([0.0], maxlen=round(60 / _EVERY))
         threading.Thread(target=self._run, name="pyncette-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no longer. Does not wait for the thread, which then ends."""
+        """Stop watching. Does not wait for the thread to end."""
         self._stopped.set()
         self._alive.set()
 
     def excuse(self, seconds: float) -> str:
-        """Why something that began so many seconds ago may have come late, as an addition to a line of the log; or nothing."""
+        """An addition to a log line that explains why something late was delayed, if the loop was blocked meanwhile; otherwise empty."""
         if self.last is None or self.last[1] < time.monotonic() - seconds:
             return ""
         since, until, why = self.last
@@ -52,7 +52,7 @@ class Watch:
     @property
     def lag(self) -> float:
         """The longest that anything waited for the event loop, within the last minute (seconds)."""
-        return max(self._lags.copy())  # at once: the thread may add one
+        return max(self._lags.copy())  # copied at once, because the thread may add one
 
     def _run(self) -> None:
         while not self._stopped.wait(_EVERY):
@@ -60,7 +60,7 @@ class Watch:
             asked = time.monotonic()
             try:
                 self._loop.call_soon_threadsafe(self._alive.set)
-            except RuntimeError:  # closed
+            except RuntimeError:  # the loop is closed
                 return
             pause, culprit = self._limit, ""
             while not self._alive.wait(pause):
@@ -85,7 +85,7 @@ class Watch:
                 logger.warning("The event loop runs again, after %.1f s", time.monotonic() - asked)
 
     def _culprit(self) -> str:
-        """What the thread of the event loop is doing; nothing if it waits for events, as it does while the process is paused."""
+        """What the thread of the event loop is doing; empty if it waits for events, as while the process is paused."""
         frame = sys._current_frames().get(self._thread_of_loop)
         task = asyncio.current_task(self._loop)
         if frame is None or task is None:
