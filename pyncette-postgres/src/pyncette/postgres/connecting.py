@@ -1,4 +1,4 @@
-"""From a URL to connections: what a URL may say, what stands between us and the server, and what is wrong if nothing comes of it."""
+"""From a URL to connections: the options of a URL, detecting a pooler, and errors while connecting."""
 
 import asyncio
 import contextlib
@@ -23,24 +23,24 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "sslnegotiation": ("postgres", "direct"),
 }
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
-#: The value of sslrootcert that stands for the authorities that this machine trusts.
+#: The value of sslrootcert that means the authorities this machine trusts.
 _SYSTEM = "system"
-#: What libpq has and asyncpg has not: only what asks for nothing is taken.
+#: Options of libpq that asyncpg lacks, with the values that are accepted because they require nothing.
 _NOTHING = {"channel_binding": ("disable", "prefer"), "gssencmode": ("disable", "prefer")}
 #: Options of libpq that a URL may have.
 OPTIONS = frozenset({*_CHOICES, *_FILES, *_NOTHING, "sslpassword", "passfile", "host", "port", "application_name"})
-#: The server or the way to it is at fault, and will be back: the call may be repeated.
+#: The server or the network is temporarily at fault, so the call may be repeated.
 TRANSIENT = (
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,  # the connection was closed under us
+    asyncpg.InterfaceError,  # the connection was closed
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,  # the server shuts down, or an administrator or a time limit cancelled the query
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.TransactionRollbackError,  # deadlock, serialization failure
     asyncpg.ObjectInUseError,
     asyncpg.LockNotAvailableError,
-    asyncpg.ReadOnlySQLTransactionError,  # this was the primary until a moment ago
-    asyncpg.InvalidSQLStatementNameError,  # a pooler has given us another session
+    asyncpg.ReadOnlySQLTransactionError,  # this server was the primary until a moment ago
+    asyncpg.InvalidSQLStatementNameError,  # a pooler switched the session
     asyncpg.DuplicatePreparedStatementError,
     OSError,
     TimeoutError,
@@ -49,13 +49,13 @@ TRANSIENT = (
 
 @dataclass(frozen=True)
 class Way:
-    """How to connect, and how to begin."""
+    """How to connect, and how to start a session."""
 
-    #: Those of :func:`asyncpg.connect`.
+    #: Arguments for :func:`asyncpg.connect`.
     arguments: Mapping[str, Any]
-    #: What has to come before each statement, if anything has.
+    #: A statement to execute before each statement, if any.
     begin: str | None = None
-    #: Whether the next statement may meet another session.
+    #: Whether the next statement may run in another session.
     pooled: bool = False
 
 
@@ -85,19 +85,19 @@ class Connecting:
             self._arguments["ssl"] = context
 
     async def find(self) -> Way:
-        """How to connect, after a look at what answers there.
+        """How to connect, depending on what answers there.
 
-        Raises :class:`RepositoryError` or :class:`TransientRepositoryError` if nothing does that can be used.
+        Raises :class:`RepositoryError` or :class:`TransientRepositoryError` if no usable server answers.
         """
         with self.explained():
             async with asyncio.timeout(self.timeout):
-                # No start-up parameter and no name for a statement yet: poolers refuse the ones, and mix up the others.
+                # Use no start-up parameters and no named statements yet: poolers refuse the former, and mix up the latter.
                 connection = await asyncpg.connect(**self._arguments, statement_cache_size=0)
                 try:
                     pid, isolation = await connection.fetchrow(
                         "SELECT pg_backend_pid(), current_setting('default_transaction_isolation')"
                     )
-                    pooled = pid != connection.get_server_pid()  # which poolers make up, to pass on cancellations
+                    pooled = pid != connection.get_server_pid()  # poolers invent their own process id, to forward cancellations
                 finally:
                     connection.terminate()
         if pooled:
@@ -105,8 +105,8 @@ class Connecting:
         settings = {
             "application_name": self._name,
             "default_transaction_isolation": "read committed",
-            # A statement is planned once for each connection, perhaps while the table is empty. It won't stay so. Planning for the
-            # arrays at hand takes longer than to run it.
+            # Each statement is planned once per connection, perhaps while the table is still empty. Planning for actual arrays
+            # takes longer than executing the statement.
             "plan_cache_mode": "force_generic_plan",
             "enable_seqscan": "off",
             "jit": "off",
@@ -114,13 +114,13 @@ class Connecting:
         return Way({**self._arguments, "server_settings": settings})
 
     def pooled(self, isolation: str = "read committed") -> Way:
-        """How to connect to a pooler. The next statement may meet another session, so nothing is prepared, and nothing set."""
+        """How to connect to a pooler. The next statement may run in another session, so prepare and set nothing."""
         begin = None if isolation == "read committed" else "BEGIN ISOLATION LEVEL READ COMMITTED"
         return Way({**self._arguments, "statement_cache_size": 0}, begin, pooled=True)
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn what goes wrong while connecting into a :class:`RepositoryError` that says what to do."""
+        """Turn errors while connecting into a :class:`RepositoryError` that says what to do."""
         try:
             yield
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -157,7 +157,7 @@ def _check(options: Mapping[str, str], url: BackendURL) -> None:
 
 
 def _failure(error: BaseException, where: str, timeout: float) -> RepositoryError:
-    """Why no connection came about, and what to do about it, in one line."""
+    """Why connecting failed, and what to do, in one line."""
     at = f"PostgreSQL at {where}"
     text = line(error)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -171,7 +171,7 @@ def _failure(error: BaseException, where: str, timeout: float) -> RepositoryErro
         )
     if isinstance(error, ConnectionError) and "rejected SSL upgrade" in text:
         return RepositoryError(f"{at} offers no TLS; switch it on there, or use sslmode=disable if nobody can eavesdrop")
-    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # a wrong password, too
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # including a wrong password
         advice = "check user and password"
         if "no encryption" in text or "SSL off" in text:
             advice = "if the server requires TLS, use sslmode=require or verify-full"

@@ -1,4 +1,4 @@
-"""Connections, and whose turn it is to use them."""
+"""Connections, and the turns of calls at them."""
 
 import asyncio
 import contextlib
@@ -14,31 +14,31 @@ from pyncette.waiting import Turns
 
 __all__ = ["Connections", "opened"]
 
-#: A pooler stands between us and the server, since a while.
+#: Errors which show that a pooler now sits in front of the server.
 _ANOTHER_SESSION = asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError
-#: A connection is no longer of use, and others are as old.
+#: Errors after which the connection is useless, and probably others of the same age, too.
 _DEAD = tuple(kind for kind in TRANSIENT if kind is not asyncpg.TransactionRollbackError)
 
 
 class Connections:
-    """Runs statements, each on a connection of its own for as long as it lasts. Opened by :func:`opened`."""
+    """Runs statements, each with exclusive use of a connection. Opened by :func:`opened`."""
 
     def __init__(self, pool: "asyncpg.Pool[Any]", connecting: Connecting, way: Way, size: int) -> None:
         self.where: str = connecting.where
-        #: The table that the statements are about, for messages.
+        #: The table of the statements, for messages.
         self.table = ""
         self._pool = pool
         self._connecting = connecting
         self._way = way
         self.timeout: float = connecting.timeout
-        # The others are hardly better than one that has failed so.
+        # the other connections are hardly better than one that failed like this
         self._turns = Turns(size, connecting.timeout, pool.expire_connections, _DEAD)
 
     async def fetch(self, sql: str, *arguments: Any, urgent: bool = False) -> Sequence[Any]:
         """The rows of one statement.
 
-        :param urgent: a connection is kept for calls such as this; the others share the rest.
-        :raises RepositoryError: or :class:`TransientRepositoryError`, by its kind.
+        :param urgent: use the reserved connection; other calls share the rest.
+        :raises RepositoryError: or :class:`TransientRepositoryError`, depending on the error.
         """
         async with self._connection(urgent) as connection:
             if self._way.begin is None:
@@ -50,17 +50,17 @@ class Connections:
             return rows
 
     async def execute(self, script: str) -> None:
-        """Run statements without arguments, in one transaction; raises as :meth:`fetch` does."""
+        """Run statements without arguments in one transaction; raises the same errors as :meth:`fetch`."""
         async with self._connection(urgent=False) as connection:
             await connection.execute(script)
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncIterator[Any]:
-        """A connection beside those that statements share, for as long as somebody listens on it; None where none would hear anything.
+        """A separate connection for listening; None behind a pooler, where it would receive nothing.
 
-        :raises RepositoryError: or :class:`TransientRepositoryError`, also for what goes wrong with the connection later.
+        :raises RepositoryError: or :class:`TransientRepositoryError`, including later errors of the connection.
         """
-        if self._way.pooled:  # the session that listens may be another than the one that is told
+        if self._way.pooled:  # the listening session may differ from the one that receives the notification
             yield None
             return
         with self._connecting.explained():
@@ -76,14 +76,14 @@ class Connections:
 
     @contextlib.asynccontextmanager
     async def _connection(self, urgent: bool) -> AsyncIterator[Any]:
-        """A connection. One that was left in the middle of an answer or a transaction is thrown away, not given back."""
+        """A connection. If it is left in the middle of an answer or a transaction, it is discarded."""
         try:
             async with self._turns.turn(urgent=urgent), self._pool.acquire() as connection:
                 try:
                     yield connection
                 except BaseException as error:
                     if self._way.begin is not None or isinstance(error, asyncio.CancelledError):
-                        # At once: to cancel the query politely takes a server that listens.
+                        # Terminate at once: cancelling the query politely needs a server that responds.
                         connection.terminate()
                     raise
         except TRANSIENT as error:
@@ -101,7 +101,7 @@ class Connections:
                 f"The table {self.table} in {self.where} is not one of Pyncette's; choose another postgres_table_name"
             ) from error
         except asyncpg.PostgresError as error:
-            if type(error) is asyncpg.DataError:  # the driver's own, which shows the value
+            if type(error) is asyncpg.DataError:  # the driver's own error would show the value
                 raise RepositoryError(
                     f"A value can't be stored in {self.table} in {self.where}: a text with half a surrogate pair, "
                     "or a number beyond 64 bits"
@@ -111,24 +111,24 @@ class Connections:
 
 @contextlib.asynccontextmanager
 async def opened(connecting: Connecting, size: int) -> AsyncIterator[Connections]:
-    """Up to ``size`` connections. Raises :class:`RepositoryError` or :class:`TransientRepositoryError` if there is no way to the server."""
+    """Up to ``size`` connections. Raises :class:`RepositoryError` or :class:`TransientRepositoryError` if connecting fails."""
     way = await connecting.find()
-    # None is kept open for its own sake: the driver would log a traceback each time that it can't.
+    # No minimum size: the driver would log a traceback each time it can't keep that many open.
     pool = asyncpg.create_pool(**way.arguments, min_size=0, max_size=size, connect=_connect, reset=_leave_as_it_is)
     try:
         with connecting.explained():
             await pool
         yield Connections(pool, connecting, way, size)
     finally:
-        pool.terminate()  # every call has ended, or is not worth waiting for
+        pool.terminate()  # every call has ended, or need not be waited for
 
 
 async def _leave_as_it_is(connection: Any) -> None:
-    """Give a connection back without a round trip that cleans it up: the statements here leave nothing behind."""
+    """Return a connection without the driver's clean-up round trip, because these statements leave nothing behind."""
 
 
 async def _connect(*arguments: Any, **options: Any) -> Any:
-    """A new connection. The driver does not clean up if it is cancelled in the middle, so it is left to end, and what it brings thrown away."""
+    """A new connection. The driver does not clean up if connecting is cancelled, so it continues, and its connection is discarded."""
     connecting = asyncio.ensure_future(asyncpg.connect(*arguments, **options))
     try:
         return await asyncio.shield(connecting)

@@ -14,17 +14,17 @@ NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
 
 #: PostgreSQL takes payloads of less than 8,000 bytes.
 LONGEST = 7_900
-#: How often it is asked whether the connection is still alive (seconds): who only listens would never know.
+#: How often to check whether the connection is alive (seconds), because a mere listener would never notice.
 _ASK_EVERY = 30.0
 
 
 def channel_of(table: str) -> str:
-    """The channel of a table. By its hash, since a channel's name may have no more than 63 bytes."""
+    """The channel of a table, named by a hash because a channel's name has at most 63 bytes."""
     return f"pyncette_{hashlib.sha256(table.encode()).hexdigest()[:32]}"
 
 
 async def listening(connections: Connections, channel: str, listener: str) -> AsyncGenerator[Sequence[Hint], None]:
-    """What others tell on ``channel``, see :meth:`pyncette.repository.SupportsWakeUp.wakeups`. Ends at once behind a pooler."""
+    """Yield the hints of others on ``channel``, see :meth:`pyncette.repository.SupportsWakeUp.wakeups`. Ends at once behind a pooler."""
     heard: asyncio.Queue[Sequence[Hint] | None] = asyncio.Queue()
 
     def notified(connection: Any, pid: int, channel: str, payload: object) -> None:

@@ -1,4 +1,4 @@
-"""The history: a table beside that of the rows, and the statements on it."""
+"""The history: a separate table, and its statements."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,8 +11,8 @@ from pyncette.repository import Entry, Key, Position
 __all__ = ["PostgresHistory", "statements_for"]
 
 _AFTER_ALL = 2**63 - 1, ""
-# $1 and $2 say which, $3 how many; then more. For a key there is an index, for a partition the primary key. A bound of `at` that is
-# none makes the planner see so even while the table is empty, which is when it may plan.
+# $1 and $2 are the partition and the name, $3 the limit. A key has an index, a partition the primary key. The bound of `at`, which excludes
+# nothing, makes the planner use them even if it plans while the table is empty.
 _OF_ONE, _OF_ALL = "partition = $1 AND name = $2", "partition = $1 AND $2::text IS NULL"
 _RUNS = """SELECT name, at, id, expires_at, text FROM {history}
 WHERE {of} AND (at, id) < ($4::bigint, $5::text) ORDER BY at DESC, id DESC LIMIT $3"""
@@ -39,15 +39,15 @@ ON CONFLICT DO NOTHING""",
 
 
 def statements_for(table: str) -> Mapping[str, str]:
-    """By name, for the history whose quoted name is ``table``."""
+    """The statements by name, for the history table with the quoted name ``table``."""
     return {name: statement.replace("{history}", table) for name, statement in _STATEMENTS.items()}
 
 
 class PostgresHistory:
-    """What a repository of PostgreSQL adds to its rows."""
+    """The history methods of the PostgreSQL repository."""
 
     _connections: Connections
-    #: By name, with the names of the tables in them.
+    #: The statements by name, with the names of the tables.
     _history: Mapping[str, str]
 
     async def append(self, entries: Sequence[Entry]) -> None:

@@ -1,4 +1,4 @@
-"""A user's connection to PostgreSQL, in whose transaction our statements run."""
+"""Runs statements within a user's transaction on PostgreSQL."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ __all__ = ["JoinedConnections", "user_connection"]
 _FAILED = "25P02"
 _NO_TABLE = "42P01"
 _OTHER_COLUMNS = ("42703", "42804")
-#: Classes of errors after which the transaction, as a whole, may succeed: connection, resources, an operator, rolled back, locks.
+#: Error classes after which repeating the whole transaction may succeed: connection, resources, operator intervention, rollback, locks.
 _TRANSIENT = ("08", "53", "57", "40", "55")
 
 
 class JoinedConnections(Connections):
-    """Stands in for the store's own connections; all statements go to the user's."""
+    """Replaces the store's own connections: all statements go to the user's connection."""
 
     def __init__(self, user: UserConnection, where: str, table: str, timeout: float) -> None:
         self.where = where
@@ -30,7 +30,7 @@ class JoinedConnections(Connections):
         self.timeout = timeout
 
     async def fetch(self, sql: str, *arguments: Any, urgent: bool = False) -> Sequence[Any]:
-        # A tuple would be a composite value to some drivers.
+        # some drivers treat a tuple as a composite value
         plain = [list(value) if isinstance(value, tuple) else value for value in arguments]
         try:
             if self._user.blocking:
@@ -58,7 +58,7 @@ class JoinedConnections(Connections):
         if isinstance(error, OSError) or (isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and not code):
             return TransientRepositoryError(f"The connection of this transaction can't be used ({line(error)}); {again}")
         if code is None:
-            if type(error).__name__ in ("OperationalError", "InterfaceError"):  # of a driver that is not imported here
+            if type(error).__name__ in ("OperationalError", "InterfaceError"):  # from a driver that is not imported here
                 return TransientRepositoryError(f"The connection of this transaction can't be used ({line(error)}); {again}")
             return None
         if code == _FAILED:
@@ -78,7 +78,7 @@ class JoinedConnections(Connections):
 
 
 def user_connection(connection: Any, where: str) -> UserConnection:
-    """What a user has passed. Raises :class:`ConfigurationError` if it is not a connection to PostgreSQL."""
+    """Wrap a user's connection. Raises :class:`ConfigurationError` if it is not a connection to PostgreSQL."""
     if is_a(connection, "asyncpg", "Connection") or is_a(connection, "asyncpg.pool", "PoolConnectionProxy"):
         return _Asyncpg(connection)
     if is_a(connection, "psycopg", "AsyncConnection"):
@@ -96,7 +96,7 @@ class _Asyncpg(UserConnection):
         try:
             is_open = not self.connection.is_closed()
             in_transaction = is_open and self.connection.is_in_transaction()
-        except asyncpg.InterfaceError:  # given back to its pool
+        except asyncpg.InterfaceError:  # returned to its pool
             is_open = in_transaction = False
         begun(self.connection, is_open=is_open, in_transaction=in_transaction, how="async with connection.transaction():")
 

@@ -52,11 +52,11 @@ __all__ = ["PostgresRepository", "backend", "postgres_repository"]
 
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _EARLIEST = to_microseconds(datetime.min.replace(tzinfo=UTC))
-#: Before the calendar, for rows that are damaged.
+#: Before the calendar, for damaged rows.
 _EVER = -(2**63)
-#: The partition and the name of what SETTLE_EXPECTED is given.
+#: The positions of partition and name in the arguments of SETTLE_EXPECTED.
 _KEY = operator.itemgetter(1, 2)
-#: More rows than so are not counted but estimated.
+#: More rows than this are estimated instead of counted.
 _COUNTED = 10_000
 
 
@@ -66,7 +66,7 @@ class PostgresRepository(PostgresHistory, Repository):
     def __init__(self, connections: Connections, table: str) -> None:
         self._connections = connections
         self._looks = Looks()
-        #: By which hints of its own are known.
+        #: Identifies this object's own hints.
         self._sender = secrets.token_hex(4)
         self._name_table(table)
 
@@ -88,7 +88,7 @@ class PostgresRepository(PostgresHistory, Repository):
                     await self._fetch("REGISTER", to_microseconds(now), force, keep_overdue, *_columns(batch))
                 finally:
                     for partition, *_, execute_after in batch:
-                        # One that keeps what is due may be ready whenever it was before.
+                        # a row that keeps its due occurrence may be ready at any earlier time
                         self._looks.written(partition, *(() if keep_overdue else (from_microseconds(execute_after),)))
 
     async def unregister(self, now: datetime, keys: Sequence[Key]) -> Sequence[bool]:
@@ -134,7 +134,7 @@ class PostgresRepository(PostgresHistory, Repository):
                 times = [to_microseconds(at) for at in (occurrence, execute_after, ready_at)]
                 changed.append((position, *key, lease, revision, *times, attempt, memo))
         if changed or removed:
-            # In the order of their keys, so that two of them never wait for each other in a circle.
+            # in the order of their keys, so that two calls never deadlock
             columns = *_columns(sorted(changed, key=_KEY), 10), *_columns(sorted(removed, key=_KEY), 5)
             [[applied]] = await self._fetch("SETTLE_EXPECTED", *columns, urgent=True)
             for position in applied:
@@ -151,7 +151,7 @@ class PostgresRepository(PostgresHistory, Repository):
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
         rows = [_decode(row) for row in await self._fetch("LIST", partition, token or "", limit + 1)]
-        # The token is the name that the next page begins with: at once or, if it is removed meanwhile, with the one after it.
+        # The token is the first name of the next page; if that row is removed meanwhile, the page begins with the following one.
         following = rows[limit] if len(rows) > limit else None
         return Page([row for row in rows[:limit] if row is not None], following and following.key.name)
 
@@ -186,12 +186,12 @@ class PostgresRepository(PostgresHistory, Repository):
                 self._looks.written(key.partition)
 
     def within(self, connection: object) -> Repository:
-        """On a connection of asyncpg, psycopg 3, SQLAlchemy or Django to the same database."""
+        """Join a transaction of asyncpg, psycopg 3, SQLAlchemy or Django on the same database."""
         where = self._connections.where
         user = user_connection(connection, where)
         joined = copy.copy(self)
         joined._connections = JoinedConnections(user, where, self._table, self._connections.timeout)
-        joined._sender = ""  # what it tells is news for this process, too
+        joined._sender = ""  # this process must receive its hints, too
         return JoinedRepository(joined, user, self)
 
     async def wake(self, hints: Sequence[Hint]) -> None:
@@ -228,13 +228,13 @@ class PostgresRepository(PostgresHistory, Repository):
             )
         [[schema, name, columns, constraints]] = found
         tables.check(f"The table {self._table} in {self._connections.where}", columns, constraints)
-        # By its full name from here on: behind a pooler, somebody else may have set another search_path.
+        # Use the full name from here on: behind a pooler, somebody else may set another search_path.
         self._name_table(".".join('"' + part.replace('"', '""') + '"' for part in (schema, name)))
         if create:
             await self._create_history()
 
     async def _create_history(self) -> None:
-        """Create its table unless it is there. Without the right to do so the tasks run anyway."""
+        """Create the history table unless it exists. Without the permission, tasks run anyway."""
         try:
             await self._connections.execute(tables.creation_of_history(self._table))
         except TransientRepositoryError:
@@ -296,7 +296,7 @@ def _encode(settlement: Settlement) -> tuple[Any, ...]:
         case Release(retry_at=retry_at, started=started, memo=memo):
             return *head, "release", None, None, to_microseconds(retry_at), started, None, memo
         case Fail(error=error, memo=memo):
-            return *head, "fail", None, None, None, None, error.replace("\0", ""), memo  # which text can't hold
+            return *head, "fail", None, None, None, None, error.replace("\0", ""), memo  # PostgreSQL's text can't contain NUL
         case Extend(until=until):
             return *head, "extend", None, None, to_microseconds(until), None, None, None
     raise AssertionError(settlement)
@@ -308,7 +308,7 @@ def _decode(row: Sequence[Any]) -> Row | None:
 
 
 def _instant(ready_at: int | None) -> datetime | None:
-    """When a row is ready; as early as can be, if it is damaged and even earlier."""
+    """When a row is ready; the earliest possible time for a damaged value before that."""
     return None if ready_at is None else from_microseconds(max(ready_at, _EARLIEST))
 
 

@@ -1,7 +1,7 @@
 """The statements: one for each call of the contract, whatever the size of its batch.
 
-The rules are those of :mod:`pyncette.lifecycle`, stated for whole batches. Statements that touch several rows lock them in the order
-of their keys, so that two of them never wait for each other in a circle. ``greatest()`` ignores NULL, which is used for "not before".
+They restate the rules of :mod:`pyncette.lifecycle` for whole batches. Statements on several rows lock them in the order of their keys, so
+that two statements never deadlock. ``greatest()`` ignores NULL, which the statements use for "not before".
 """
 
 # ruff: noqa: S608 - nothing gets into a statement but the text here and a quoted identifier; values are parameters
@@ -31,8 +31,8 @@ _FIELDS = ", ".join(f"t.{field}" for field in FIELDS)
 _FIRST, _LAST = to_microseconds(datetime.min.replace(tzinfo=UTC)), to_microseconds(datetime.max.replace(tzinfo=UTC))
 _LARGEST = 2**63 - 2
 
-# What pyncette.codec.decode takes for a row, as far as the columns' types leave anything to be judged. A column may have lost its
-# NOT NULL. What can't be read is not touched, but for its ready_at: a later release may understand it.
+# What pyncette.codec.decode accepts as a row, as far as the column types don't already ensure it. A column may have lost its NOT NULL.
+# Of an unreadable row, only ready_at is changed, because a later release may understand the rest.
 _READABLE = f"""((t.state IN ('scheduled', 'paused', 'failed') AND (t.state = 'scheduled') = (t.ready_at IS NOT NULL)
     AND t.spec IS NOT NULL AND t.schedule IS NOT NULL
     AND t.occurrence BETWEEN {_FIRST} AND {_LAST} AND t.execute_after BETWEEN {_FIRST} AND {_LAST}
@@ -41,7 +41,7 @@ _READABLE = f"""((t.state IN ('scheduled', 'paused', 'failed') AND (t.state = 's
     AND t.attempt BETWEEN 0 AND {_LARGEST}) IS TRUE)"""
 
 
-# $1 now, $2 force, $3 keep_overdue, then one array for each column. What is there already as it is to be is not even locked.
+# $1 now, $2 force, $3 keep_overdue, then one array for each column. Rows that need no change are not even locked.
 REGISTER = f"""
 INSERT INTO {{table}} AS t (partition, name, spec, schedule, occurrence, execute_after, ready_at, epoch, revision, attempt, state)
 SELECT r.partition, r.name, r.spec, r.schedule, r.occurrence, r.execute_after, r.execute_after, $1, 0, 0, 'scheduled'
@@ -85,11 +85,11 @@ WITH k AS MATERIALIZED (
 DELETE FROM {table} AS t USING k WHERE t.partition = k.partition AND t.name = k.name RETURNING t.partition, t.name
 """
 
-# $1 partition, $2 now, $3 limit, $4 lease, $5 its end, $6 and $7 the times that are looked at, see pyncette.looks.
+# $1 partition, $2 now, $3 limit, $4 lease, $5 its end, $6 and $7 the range of times to scan, see pyncette.looks.
 # The CTE is materialised: a plain subquery with LIMIT and SKIP LOCKED may be run more than once, and lock more than it returns.
-# What others hold locked at this moment is passed over, but counts for next_ready_at: it may become free without being claimed.
-# Told is also how long it has taken to get to the first row, past what an old snapshot keeps.
-# A row that was changed between the look at it and its lock has another place, and is left to the next claim.
+# Rows that others have locked are skipped, but count for next_ready_at, because they may become free without being claimed.
+# The result includes the time it took to reach the first row, past dead rows that an old snapshot keeps.
+# A row that changes between being read and being locked has another ctid, and is left to the next claim.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT t.ctid AS place, t.name, t.ready_at, {_READABLE} AS readable, clock_timestamp() AS reached FROM {{table}} AS t
@@ -121,7 +121,7 @@ CLAIM_NAMED = _CLAIM.replace("{among}", "AND t.name = ANY($8::text[])").replace(
         WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE t.partition = $1 AND t.name = asked.name))""",
 )
 
-# What pyncette.lifecycle.expected() says, of rows that are as their claims left them; the positions of those that were.
+# Writes what pyncette.lifecycle.expected() says to rows that their claims left unchanged; returns the positions of these.
 SETTLE_EXPECTED = """
 WITH changed AS (
     UPDATE {table} AS t
@@ -198,21 +198,21 @@ LEFT JOIN {{table}} AS t ON t.partition = k.partition AND t.name = k.name ORDER 
 
 LIST = f"SELECT {_FIELDS} FROM {{table}} AS t WHERE t.partition = $1 AND t.name >= $2 ORDER BY t.name LIMIT $3"
 
-# $1 partition, $2 now, $3 the most that is counted one by one
+# $1 partition, $2 now, $3 the maximum number of rows that are counted
 COUNT = """
 SELECT (SELECT count(*) FROM (SELECT FROM {table} WHERE partition = $1 LIMIT $3) AS counted),
     (SELECT count(*) FROM (SELECT FROM {table} WHERE partition = $1 AND ready_at <= $2 LIMIT $3) AS counted),
     (SELECT min(ready_at) FROM {table} WHERE partition = $1 AND ready_at <= $2),
     (SELECT count(*) FROM (SELECT FROM {table} WHERE partition = $1 AND state = 'failed' LIMIT $3) AS counted)
 """
-#: What the planner expects of a table with more rows than are counted, in the order of the counts.
+#: The planner's estimates for tables with more rows than are counted, in the order of the counts.
 ESTIMATES = (
     "EXPLAIN (FORMAT JSON) SELECT FROM {table} WHERE partition = $1",
     "EXPLAIN (FORMAT JSON) SELECT FROM {table} WHERE partition = $1 AND ready_at <= $2",
     "EXPLAIN (FORMAT JSON) SELECT FROM {table} WHERE partition = $1 AND state = 'failed'",
 )
 
-# One search in the index for each partition; DISTINCT would read every row.
+# one index search for each partition; DISTINCT would read every row
 PARTITIONS = """
 WITH RECURSIVE p (partition) AS (
     (SELECT partition FROM {table} ORDER BY partition LIMIT 1)

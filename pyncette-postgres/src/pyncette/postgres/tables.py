@@ -1,4 +1,4 @@
-"""The table: its columns, its name, and how to recognise one of Pyncette's."""
+"""The table: its columns, its name, and how to recognise a table of Pyncette."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from pyncette.repository import table_of_history
 
 __all__ = ["CREATE", "FIELDS", "FORMAT", "check", "history_of", "literal", "quoted", "schema"]
 
-#: The version of the stored format. Raised whenever what is stored changes its meaning.
+#: The version of the stored format. Raised when the meaning of stored data changes.
 FORMAT = 1
 
 #: In the order of :func:`pyncette.codec.decode`.
@@ -19,8 +19,8 @@ FIELDS = (
 #: Columns of the table of Pyncette 1.
 _OF_PYNCETTE_1 = {"name", "parent_name", "locked_by", "task_spec"}
 
-# COLLATE "C": names are compared byte by byte, also in the index. Every run updates its row twice, so what counts is that dead versions
-# at the head of the index are removed soon. A constraint that nothing can violate holds the format: unlike a comment, it is in every dump.
+# COLLATE "C" compares names byte by byte, including in the index. Every run updates its row twice, so dead versions at the head of the index
+# must be removed soon. A constraint that is always satisfied holds the format: unlike a comment, every dump includes it.
 _TABLE = """CREATE TABLE {table} (
     partition text COLLATE "C" NOT NULL,
     name text COLLATE "C" NOT NULL,
@@ -42,7 +42,7 @@ _TABLE = """CREATE TABLE {table} (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)"""
 _READY = "CREATE INDEX ON {table} (partition, ready_at) WHERE ready_at IS NOT NULL"
 _FAILED = "CREATE INDEX ON {table} (partition) WHERE state = 'failed'"
-# Entries are written once and removed once; so no room is left for updates.
+# entries are never updated, so no room is left for that
 _HISTORY = """CREATE TABLE {history} (
     partition text COLLATE "C" NOT NULL,
     name text COLLATE "C" NOT NULL,
@@ -55,7 +55,7 @@ _HISTORY = """CREATE TABLE {history} (
 _HISTORY_OF_KEYS = "CREATE INDEX ON {history} (partition, name, at, id)"
 _HISTORY_EXPIRY = "CREATE INDEX ON {history} (expires_at)"
 
-# One script, and so one transaction. IF NOT EXISTS is not safe against others who do the same: they queue up behind a lock.
+# One script, and so one transaction. IF NOT EXISTS alone is not safe when others do the same, so all queue up for a lock.
 CREATE = """
 SELECT pg_advisory_xact_lock(hashtext('pyncette'), hashtext({literal}));
 DO $pyncette$ BEGIN IF to_regclass({literal}) IS NULL THEN {statements}; END IF; END $pyncette$;
@@ -66,16 +66,16 @@ _MAX_IDENTIFIER_BYTES = 63
 
 
 def schema(table: str = "pyncette_tasks") -> str:
-    """The statements that create the table called ``table`` and that of its history, for those who use ``postgres_skip_table_create``.
+    """The statements that create the table ``table`` and its history table, for use with ``postgres_skip_table_create``.
 
-    Raises :class:`ConfigurationError` if a table can't be called so.
+    Raises :class:`ConfigurationError` if a table can't have that name.
     """
     name = quoted(table)
     return "".join(f"{statement};\n" for statement in [*_statements(name), *_statements_of_history(name)])
 
 
 def creation(table: str) -> str:
-    """The script that creates the table with this quoted name unless it is there."""
+    """The script that creates the table with this quoted name unless it exists."""
     return CREATE.format(literal=literal(table), statements="; ".join(_statements(table)))
 
 
@@ -84,7 +84,7 @@ def _statements(table: str) -> list[str]:
 
 
 def creation_of_history(table: str) -> str:
-    """The script that creates the history of the table with this quoted name unless it is there."""
+    """The script that creates the history table for the table with this quoted name unless it exists."""
     return CREATE.format(literal=literal(history_of(table)), statements="; ".join(_statements_of_history(table)))
 
 
@@ -93,13 +93,13 @@ def _statements_of_history(table: str) -> list[str]:
 
 
 def history_of(table: str) -> str:
-    """What the history of the table with this quoted name is called, quoted."""
+    """The quoted name of the history table for the table with this quoted name."""
     schema, name = re.fullmatch(r'((?:"(?:[^"]|"")+"\.)?)"((?:[^"]|"")+)"', table).groups()  # type: ignore[union-attr]
     return schema + _quote(table_of_history(name.replace('""', '"'), _MAX_IDENTIFIER_BYTES))
 
 
 def check(what: str, columns: Iterable[str], constraints: Iterable[str]) -> None:
-    """Raise a :class:`RepositoryError` unless ``what``, a table with these names in it, is one that can be used."""
+    """Raise a :class:`RepositoryError` unless ``what``, a table with these columns and constraints, can be used."""
     versions = [name.removeprefix(_MARKER) for name in constraints if name.startswith(_MARKER)]
     if _OF_PYNCETTE_1.issubset(columns):
         raise RepositoryError(

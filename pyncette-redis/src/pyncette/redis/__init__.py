@@ -1,4 +1,4 @@
-"""Redis as a store of Pyncette: a single server, Sentinel, Redis Cluster, and what speaks like them (Valkey)."""
+"""Redis as a store of Pyncette: a single server, Sentinel, Redis Cluster, and compatible servers such as Valkey."""
 
 from pyncette.redis.repository import RedisRepository, backend, redis_repository
 

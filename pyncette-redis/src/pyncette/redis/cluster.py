@@ -1,4 +1,4 @@
-"""The nodes of a Redis Cluster: which of them has what, so that one that hangs holds up only what is on it."""
+"""The nodes of a Redis Cluster and their slots. A node that hangs delays only what it stores."""
 
 import asyncio
 from collections import defaultdict
@@ -13,14 +13,14 @@ __all__ = ["Address", "Cluster"]
 
 Address: TypeAlias = tuple[str, int]
 
-#: How often nodes may send a command on to others before it is given up.
+#: How many redirections a command may follow.
 _HOPS = 5
 
 
 class Cluster:
     """Sends each command to the node that has its key. All keys of a command are in one slot.
 
-    :param connect: the server at an address, yet to be connected to.
+    :param connect: returns the server at an address, without connecting.
     :param seeds: addresses of some of the nodes.
     """
 
@@ -28,17 +28,17 @@ class Cluster:
         self._connect = connect
         self._seeds = seeds
         self._nodes: dict[Address, Server] = {}
-        #: The masters, by slot, as far as is known.
+        #: The known masters, by slot.
         self._owners: dict[int, Address] = {}
         self._replicas: set[Address] = set()
         self._stale = True
         self._looking: asyncio.Task[None] | None = None
 
     async def exchange(self, commands: Sequence[Command], *, urgent: bool = False) -> list[Any]:
-        """The replies to all ``commands``, one write to each node, at the same time. Errors are among them, also those of connections."""
+        """The replies to all ``commands``, sent to the nodes concurrently with one write each. Errors are replies, too, including connection errors."""
         replies: list[Any] = [None] * len(commands)
         slots = [_slot(command) for command in commands]
-        moving: dict[int, Address] = {}  # by position, the node to which a slot is just moving
+        moving: dict[int, Address] = {}  # by position: the node to which a slot is moving
 
         async def ask(node: Address, positions: Sequence[int]) -> None:
             sent = [each for i in positions for each in ([("ASKING",), commands[i]] if i in moving else [commands[i]])]
@@ -78,18 +78,18 @@ class Cluster:
         return replies
 
     async def alone(self, key: str) -> Any:
-        """A connection beside the others to the node that has ``key``, to be disconnected by the caller."""
+        """A separate connection to the node that has ``key``. The caller disconnects it."""
         if self._stale:
             await self._look()
         node = self._owners.get(key_slot(key.encode()) % REDIS_CLUSTER_HASH_SLOTS)
-        # Whatever comes of it: when it is asked for again, something has changed.
+        # In any case: the next request must not get the same answer.
         self._stale = True
         if node is None:
             raise driver.ClusterDownError(f"no node has {key!r}")
         return await self._node(node).alone()
 
     async def _look(self) -> None:
-        """Learn which node has which slot; all callers that need it share one request. While no node answers, the old map stays in use."""
+        """Read which node has which slot, in one request for all callers that need it. While no node answers, the old map stays in use."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._ask_all())
             self._looking.add_done_callback(self._looked)
@@ -102,10 +102,10 @@ class Cluster:
     def _looked(self, task: asyncio.Task[None]) -> None:
         self._looking = None
         if not task.cancelled():
-            task.exception()  # told by those who wait, if there are any left
+            task.exception()  # those who wait report the error, if any are left
 
     async def _ask_all(self) -> None:
-        """Ask all nodes at the same time, since some may hang: the first that knows will do. What it has wrong, others put right."""
+        """Ask all nodes concurrently, because some may hang. The first answer is used, and redirections correct its errors."""
         nodes = {*self._seeds, *self._owners.values(), *self._replicas}
         questions = {asyncio.create_task(self._ask(node)) for node in nodes}
         failures: list[BaseException] = []
@@ -121,7 +121,7 @@ class Cluster:
         finally:
             for question in questions:
                 question.cancel()
-        # What a node said tells more than that another said nothing.
+        # An error reply says more than the silence of another node.
         raise min(failures, key=lambda error: isinstance(error, driver.ConnectionError | OSError))
 
     async def _ask(self, node: Address) -> tuple[dict[int, Address], set[Address]]:
@@ -131,7 +131,7 @@ class Cluster:
         owners: dict[int, Address] = {}
         replicas: set[Address] = set()
         for first, last, *members in ranges:
-            # A node may not know its own address, or not tell it: then it is the one that was asked for.
+            # A node may not know or report its own address: then it is the one that was asked.
             master, *others = [((host or b"").decode() or node[0], port) for host, port, *_ in members]
             owners.update(dict.fromkeys(range(first, last + 1), master))
             replicas.update(others)
@@ -145,13 +145,13 @@ class Cluster:
         return self._nodes[address]
 
     async def close(self) -> None:
-        """As that of a :class:`~pyncette.redis.server.Server`."""
+        """Like the method of :class:`~pyncette.redis.server.Server`."""
         if self._looking is not None:
             self._looking.cancel()
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
 
 def _slot(command: Command) -> int:
-    # Of our commands, only those that run a script don't have their key in the second place.
+    # Of our commands, only those that run a script have their key in another place than the second.
     key = command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
     return key_slot(str(key).encode()) % REDIS_CLUSTER_HASH_SLOTS

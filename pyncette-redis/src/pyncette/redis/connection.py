@@ -1,6 +1,6 @@
-"""Connections to a Redis of whatever kind, and what its errors mean.
+"""Connections to any kind of Redis, and the meaning of its errors.
 
-Nothing is sent twice: only the caller knows what may be repeated, so all of the driver's own retries are off.
+Nothing is sent twice: only the caller knows what may be repeated, so all retries of the driver are disabled.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 
 __all__ = ["Command", "Connections"]
 
-#: By a code, that errors begin with or that is ours: whether the call may be repeated, what is wrong and what to do.
+#: By the code at the start of an error, or one of Pyncette's: whether the call may be repeated, what is wrong and what to do.
 _MEANINGS: Mapping[str, tuple[bool, str]] = {
     "AUTH": (False, "refuses the user or the password ({error}); check both in redis_url"),
     "NOPERM": (False, "denies its user a command, a key or a channel ({error}); allow it with ACL SETUSER"),
@@ -51,7 +51,7 @@ _MEANINGS: Mapping[str, tuple[bool, str]] = {
     "UNREACHABLE": (True, "can't be reached ({error}); check the address, and that the server runs{tls}"),
     "": (False, "refused a call ({error})"),
 }
-#: The driver cuts off the codes that it knows. The first that fits counts: some of these are subclasses of later ones.
+#: The driver removes the codes that it knows. The first matching class counts, because some are subclasses of later ones.
 _CODES: Sequence[tuple[type[Exception], str]] = (
     (driver.AuthenticationError, "AUTH"),
     (driver.NoPermissionError, "NOPERM"),
@@ -64,18 +64,18 @@ _CODES: Sequence[tuple[type[Exception], str]] = (
     (driver.AskError, "TRYAGAIN"),
     (driver.TryAgainError, "TRYAGAIN"),
     (MasterNotFoundError, "NO MASTER"),
-    (TimeoutError, "TIMEOUT"),  # of the whole call; the driver's own is one of connecting
+    (TimeoutError, "TIMEOUT"),  # the timeout of the whole call; the driver's own is for connecting
 )
-#: Those that it does not know; and what older servers report from within a script, where the code is not at the beginning.
+#: Codes that the driver does not know, and errors inside scripts from older servers, where the code is not at the beginning.
 _WORDS = re.compile("|".join(rf"\b{code}\b" for code in _MEANINGS if code))
-#: By what a URL begins with: whether it is over TLS.
+#: Whether a scheme uses TLS.
 _TRANSPORTS = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
-#: What TLS says of connections that broke, or never came about: there may be nothing wrong with it.
+#: TLS errors of connections that broke or never came about: TLS itself may be fine.
 _BROKEN = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 class Connections:
-    """Through which scripts and commands are sent to a Redis of whatever kind."""
+    """Sends scripts and commands to any kind of Redis."""
 
     def __init__(
         self,
@@ -112,12 +112,12 @@ class Connections:
             "socket_keepalive": True,
             **({"ssl": True, **tls_options} if self._tls else {}),
         }
-        # Waiting for an answer is bounded by the timeout of the whole exchange. What is left after connecting is for the error of that.
+        # The timeout of the whole exchange limits the wait for an answer; connecting gets a little less, so that its error is reported.
         self._options = {"socket_timeout": None, "username": url.username, "password": url.password, **common}
         self._options["socket_connect_timeout"] = timeout * 0.8
         self.database: int = _database(url, self._kind, database)
         self._options["db"] = self.database
-        # There may be another sentinel to ask.
+        # another sentinel may answer
         self._sentinel_options = {
             "socket_timeout": timeout / 3,
             "socket_connect_timeout": timeout / 3,
@@ -139,9 +139,9 @@ class Connections:
         script: int = 0,
         errors: str = "strict",
     ) -> Command:
-        """The command that runs a script, the first or another one, on the ``keys`` of ``partition``, which are of one slot.
+        """The command that runs a script on the ``keys`` of ``partition``, which are in one slot.
 
-        Raises :class:`RepositoryError` for what has no encoding.
+        Raises :class:`RepositoryError` for text that can't be encoded.
         """
         try:
             text = json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode(errors=errors)
@@ -151,14 +151,14 @@ class Connections:
             raise RepositoryError(f"A partition, name or argument can't be stored as UTF-8 ({error})") from error
 
     async def send(self, commands: Sequence[Command], *, urgent: bool = False) -> Sequence[Any]:
-        """The replies to all ``commands``, which go out at once: in one write, or one to each node of a cluster.
+        """The replies to all ``commands``, which are sent at once: in one write, or one to each node of a cluster.
 
-        :param urgent: it is a claim or a settlement, for which a connection is kept.
+        :param urgent: for claims and settlements, for which a connection is reserved.
         """
         try:
             replies = await self._target.exchange(commands, urgent=urgent)
             unknown = [i for i, reply in enumerate(replies) if isinstance(reply, driver.NoScriptError)]
-            if unknown:  # the server was started again, or somebody flushed its scripts: these have not run
+            if unknown:  # the server was restarted, or somebody flushed its scripts, so these have not run
                 texts = [("EVAL", self._scripts[str(commands[i][1])], *commands[i][2:]) for i in unknown]
                 again = await self._target.exchange(texts, urgent=urgent)
                 for i, reply in zip(unknown, again, strict=True):
@@ -174,7 +174,7 @@ class Connections:
 
     @contextlib.asynccontextmanager
     async def alone(self, key: str) -> AsyncIterator[Any]:
-        """A connection beside those that commands share, to where ``key`` is; with our errors for what the driver raises within."""
+        """A separate connection to the server that has ``key``; errors of the driver inside the block become Pyncette's."""
         connection = None
         try:
             connection = await (self._target.alone(key) if isinstance(self._target, Cluster) else self._target.alone())
@@ -188,7 +188,7 @@ class Connections:
                 await connection.disconnect(nowait=True)
 
     def _failed(self, error: Exception) -> RepositoryError:
-        """What ``error`` means to the caller."""
+        """The error to report for ``error``."""
         text = " ".join(str(error).split()).rstrip(".")
         code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
         if code is None:
@@ -205,7 +205,7 @@ class Connections:
         return kind(f"{self.where} {meaning.format(error=text, master=self._master, timeout=self._timeout, tls=tls)}")
 
     def _server(self, addresses: Sequence[Address]) -> Server:
-        """The server at the address, or the master that the sentinels at these name; nothing is connected to before it is used."""
+        """The server at the address, or the master that the sentinels name. Connects at the first use."""
 
         def connect() -> Any:
             if self._kind == "sentinel":
@@ -223,7 +223,7 @@ class Connections:
         return Server(connect, timeout=self._timeout, limit=self._limit)
 
     def _trust(self, pool: Any) -> None:
-        """Have the connections of ``pool`` use the context that was passed; the driver itself makes them from files only."""
+        """Make the connections of ``pool`` use the given context; the driver itself only supports files."""
         context = self._tls_context
         if context is not None:
 
@@ -239,7 +239,7 @@ class Connections:
 
 
 def _database(url: BackendURL, kind: str, number: int | None) -> int:
-    """The number of the database, which stands in the path, or in an option."""
+    """The number of the database, from the path or an option."""
     if number is not None and number < 0:
         raise ConfigurationError(f"redis_db={number} is not a number of a database; write 0 or above")
     if kind == "unix":
@@ -256,11 +256,11 @@ def _database(url: BackendURL, kind: str, number: int | None) -> int:
 
 
 def _is_about_tls(error: BaseException | None) -> bool:
-    """Whether a setting of TLS is to blame, on this side or on the other: then a retry would not help."""
+    """Whether a TLS setting on either side is at fault, so that a retry would not help."""
     while error is not None:
         if isinstance(error, ssl.SSLError):
             return not isinstance(error, _BROKEN)
-        if isinstance(error, FileNotFoundError | PermissionError):  # of a file of certificates
+        if isinstance(error, FileNotFoundError | PermissionError):  # raised for a file of certificates
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -12,7 +12,7 @@ from redis import exceptions as driver
 
 __all__ = ["listening", "publish"]
 
-#: How often it is asked whether the connection is still alive (seconds): who only listens would never know.
+#: How often to check whether the connection is alive (seconds), because a mere listener would never notice.
 _ASK_EVERY = 30.0
 _UNKNOWN = "unknown command"
 
@@ -25,12 +25,12 @@ async def publish(connections: Connections, channel: str, texts: Sequence[str]) 
             return
         except RepositoryError as error:
             if _UNKNOWN not in str(error):
-                raise  # before Redis 7, all nodes pass on everything
+                raise  # before Redis 7, all nodes forward everything
     await connections.send([("PUBLISH", channel, text) for text in texts])
 
 
 async def listening(connections: Connections, channel: str, listener: str) -> AsyncGenerator[Sequence[Hint], None]:
-    """What others publish in ``channel``, see :meth:`pyncette.repository.SupportsWakeUp.wakeups`."""
+    """Yield what others publish in ``channel``, see :meth:`pyncette.repository.SupportsWakeUp.wakeups`."""
     async with connections.alone(channel) as connection:
         if not connections.is_cluster or not await _subscribed(connection, "SSUBSCRIBE", channel):
             await _subscribed(connection, "SUBSCRIBE", channel)

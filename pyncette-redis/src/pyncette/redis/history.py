@@ -1,4 +1,4 @@
-"""The history: keys of its own beside those of a partition's rows, and in the same slot."""
+"""The history: separate keys in the same slot as the rows of a partition."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from pyncette.repository import Entry, Key, Position
 
 __all__ = ["RedisHistory"]
 
-#: How much the server does in one script, while no other client is served.
+#: How many entries one script processes, while the server serves no other client.
 _SLICE = 500
-#: Of the scripts, the one for this.
+#: The script for the history.
 _SCRIPT = 1
 _INSTANT = 19
 
 
 class RedisHistory:
-    """What a repository of Redis adds to its rows."""
+    """The history methods of the Redis repository."""
 
     _connections: Connections
     _keys: Keys

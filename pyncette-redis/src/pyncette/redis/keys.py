@@ -1,4 +1,4 @@
-"""What is called how in Redis."""
+"""The names of keys and channels in Redis."""
 
 import urllib.parse
 import zlib
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 __all__ = ["Keys"]
 
-#: How many slots that partitions spread over the nodes of a cluster, and so few that each can be asked for its partitions.
+#: The number of slots for partitions: enough to spread over the nodes of a cluster, and few enough to list the partitions of each.
 _GROUPS = 256
 
 
@@ -14,16 +14,16 @@ class Keys:
     """The keys of a namespace. Those of a partition are in one slot."""
 
     def __init__(self, namespace: str) -> None:
-        # Nothing that is in braces: the first pair of them in a key decides on its slot.
+        # No braces: the first pair in a key determines its slot.
         self.prefix: str = f"{_quote(namespace)}:" if namespace else ""
 
     def rows(self, partition: str) -> Sequence[str]:
-        """Those of the script ``partition.lua``."""
+        """The keys for the script ``partition.lua``."""
         group, of = self._of(partition)
         return f"{of}:index", f"{of}:rows", f"{of}:specs", f"{group}:partitions"
 
     def history(self, partition: str) -> Sequence[str]:
-        """Those of the script ``history.lua``."""
+        """The keys for the script ``history.lua``."""
         group, of = self._of(partition)
         return f"{of}:history", f"{of}:history:names", f"{of}:history:expiries", f"{of}:history:entries", f"{group}:histories"
 
@@ -32,7 +32,7 @@ class Keys:
         return [f"{self.prefix}{{pyncette:{group}}}:{what}" for group in range(_GROUPS)]
 
     def hints(self, database: int) -> str:
-        """The channel of hints. Channels are not of one database, as keys are."""
+        """The channel of hints. Unlike keys, channels don't belong to one database."""
         return f"{self.prefix}pyncette:hints:{database}"
 
     def _of(self, partition: str) -> tuple[str, str]:
@@ -41,5 +41,5 @@ class Keys:
 
 
 def _quote(text: str) -> str:
-    """``text`` without braces, in ASCII; two texts never become one."""
+    """``text`` without braces, in ASCII. Different texts stay different."""
     return urllib.parse.quote(text, safe="!$&'()*+,-./:;<=>?@[]^_|~ ")

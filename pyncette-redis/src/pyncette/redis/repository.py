@@ -48,19 +48,19 @@ from pyncette.repository import (
 
 __all__ = ["RedisRepository", "backend", "redis_repository"]
 
-#: Raised whenever what is stored changes its meaning.
+#: Raised when the meaning of stored data changes.
 FORMAT = 1
 
 _SCRIPTS = [
     importlib.resources.files(__name__.rpartition(".")[0]).joinpath(name).read_text("utf-8")
     for name in ("partition.lua", "history.lua")
 ]
-#: The server serves nobody else during a run of the script: a few milliseconds for that many rows, and that many characters of arguments.
+#: The maximum number of rows, and of characters of arguments, per script, which blocks the server for a few milliseconds.
 _SLICE, _SLICE_LENGTH = 1000, 1_000_000
-#: Times 10,000 keys: how far an empty namespace is searched for what an earlier version has left.
+#: Times 10,000 keys: how far an empty namespace is searched for data of Pyncette 1.
 _LOOKS = 10
 
-#: How names that the store itself has told, and that may be no text, are passed back.
+#: The encoding for names from the store that may not be text, to pass them back unchanged.
 _ANY = "surrogateescape"
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
@@ -75,7 +75,7 @@ class RedisRepository(RedisHistory, Repository):
         self._keys = Keys(namespace)
         self._format: Sequence[Command] = ()
         self._channel = self._keys.hints(connections.database)
-        #: By which hints of its own are known.
+        #: Identifies this object's own hints.
         self._sender = secrets.token_hex(4)
 
     async def register(self, now: datetime, registrations: Sequence[Registration], *, force: bool = False) -> None:
@@ -108,7 +108,7 @@ class RedisRepository(RedisHistory, Repository):
         these = [each for each in usual if each is not None]
         written = iter(await self._each("settle_expected", [each.key for each in these], these, of_expected))
         outcomes = [Outcome.APPLIED if each is not None and next(written) == "1" else None for each in usual]
-        # What is rare, or was touched by somebody since its claim.
+        # rare settlements, and rows that changed since their claim
         left = [i for i, outcome in enumerate(outcomes) if outcome is None]
         if left:
             others = [settlements[i] for i in left]
@@ -129,7 +129,7 @@ class RedisRepository(RedisHistory, Repository):
         return Page([read_row(partition, row) for row in rows if row], following)
 
     async def server_time(self) -> datetime:
-        # In the script, so that in a cluster it is asked of the node that has the static tasks, and of the same at each call.
+        # Through the script, so that in a cluster every call asks the node with the static tasks.
         seconds, microseconds = await self._one("time", "static")
         return _1970 + timedelta(seconds=int(seconds), microseconds=int(microseconds))
 
@@ -140,7 +140,7 @@ class RedisRepository(RedisHistory, Repository):
     async def partitions(self) -> Sequence[str]:
         found = await self._connections.send([("SMEMBERS", key) for key in self._keys.known()])
         names = [name.decode() for members in found for name in members if is_text(name)]
-        # Somebody may have removed rows behind our back.
+        # rows may have been removed by hand
         counts = await self._connections.send([("HLEN", self._keys.rows(name)[1]) for name in names]) if names else []
         return [name for name, count in zip(names, counts, strict=True) if count]
 
@@ -162,7 +162,7 @@ class RedisRepository(RedisHistory, Repository):
         [found] = await self._connections.send([("GET", key)])
         if found is None:
             await self._refuse_tasks_of_version_1()
-            # To be written with the first row: who only looks leaves nothing.
+            # Written with the first row, so that reading leaves nothing behind.
             self._format = [("SET", key, FORMAT, "NX")]
         elif found not in {str(number).encode() for number in range(FORMAT + 1)}:
             raise RepositoryError(
@@ -172,8 +172,8 @@ class RedisRepository(RedisHistory, Repository):
 
     async def _refuse_tasks_of_version_1(self) -> None:
         if self._connections.is_cluster:
-            return  # where version 1 did not run
-        index = f"pyncette:{self._namespace}:index"  # and with a colon and a name, for each dynamic task
+            return  # version 1 was not used here
+        index = f"pyncette:{self._namespace}:index"  # the same with a colon and a name for each dynamic task
         pattern = re.sub(r"[\\\[*?]", r"\\\g<0>", index) + "*"
         cursor, keys = 0, []
         try:
@@ -184,7 +184,7 @@ class RedisRepository(RedisHistory, Repository):
         except TransientRepositoryError:
             raise
         except RepositoryError:
-            return  # our user may not look for keys, and need not
+            return  # the user may not have the permission for SCAN, which is optional
         if keys:
             raise RepositoryError(
                 f"{self._connections.where} has tasks of Pyncette 1 in the namespace {self._namespace!r}, which Pyncette 2 does not "
@@ -193,7 +193,7 @@ class RedisRepository(RedisHistory, Repository):
             )
 
     async def _one(self, call: str, partition: str, *arguments: Any, errors: str = "strict") -> Any:
-        """The answer of the script in one partition."""
+        """The answer of the script for one partition."""
         [reply] = await self._connections.send([self._command(call, partition, *arguments, errors=errors)])
         return loads(reply)
 
@@ -208,7 +208,7 @@ class RedisRepository(RedisHistory, Repository):
     ) -> Sequence[Any]:
         """The answer of the script to each of the ``elements``, which are those of ``keys``; or to each of the ``keys``.
 
-        :param fields: what the script wants to know of some elements, one list for each field.
+        :param fields: further arguments for the elements, one list for each field.
         """
         positions: defaultdict[str, list[int]] = defaultdict(list)
         for position, key in enumerate(keys):

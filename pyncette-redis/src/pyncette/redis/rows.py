@@ -25,14 +25,14 @@ __all__ = [
     "read_row",
 ]
 
-#: Between texts: no text has this byte in UTF-8.
+#: The separator of texts: a byte that never occurs in UTF-8.
 _MARK = b"\xff"
 _ORIGIN = datetime.min.replace(tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
-#: Epochs are stored as instants are, from another origin than the contract's.
+#: Epochs are stored like instants, counted from another origin than in the contract.
 _EPOCH_OFFSET = (_1970 - _ORIGIN) // _MICROSECOND
-#: Most instants are near this one, and reached from it in half the time.
+#: Most instants are near this one, and converting relative to it takes half the time.
 _NEAR = datetime(2026, 1, 1, tzinfo=UTC)
 _NEAR_OFFSET = (_NEAR - _ORIGIN) // _MICROSECOND
 
@@ -56,7 +56,7 @@ def instant(text: str | None) -> datetime | None:
 
 
 def columns(rows: Sequence[Sequence[Any]]) -> Sequence[Any]:
-    """One list for each field, in which JSON is read faster than in one for each row."""
+    """One list for each field, which parses faster as JSON than one for each row."""
     return list(zip(*rows, strict=True))
 
 
@@ -75,7 +75,7 @@ def of_expected(settled: Sequence[Settled]) -> Sequence[Any]:
 
 
 def _beginning(settled: Settled) -> str:
-    """The row from its occurrence to its lease, as it is to be; of one to be removed, what it has to have in common with the claim."""
+    """The new text of the row from its occurrence to its lease; for a row to be removed, the part that must match the claim."""
     same = _digits(settled.revision) + settled.lease
     if settled.removed:
         return same
@@ -105,9 +105,9 @@ def _settlement(settlement: Settlement) -> Sequence[Any]:
 
 
 def read_claims(partition: str, lease: str, found: bytes) -> tuple[Sequence[Claim], Sequence[Row]]:
-    """The rows that were claimed under the ``lease``; and those of which a text is not UTF-8, which the script does not see.
+    """The rows that were claimed under ``lease``, and those with invalid UTF-8, which the script does not notice.
 
-    The latter come back when the lease expires, as if they were put off.
+    Those become ready again when the lease expires, like postponed rows.
     """
     claims: list[Claim] = []
     not_text: list[Row] = []
@@ -163,7 +163,7 @@ def _microseconds(text: str | bytes) -> int:
 
 
 def loads(reply: bytes) -> Any:
-    """The answer of the script. A text in it that is no UTF-8 becomes bytes: it was stored by somebody else."""
+    """The answer of the script. A text that is not valid UTF-8, which somebody else has stored, becomes bytes."""
     try:
         return json.loads(reply)
     except UnicodeDecodeError:

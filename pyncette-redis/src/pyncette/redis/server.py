@@ -1,4 +1,4 @@
-"""One server, or the master that sentinels name, and the connections to it."""
+"""A server, or the master that sentinels name, with its connections."""
 
 import asyncio
 import contextlib
@@ -15,26 +15,26 @@ Command: TypeAlias = tuple[str | bytes | int, ...]
 
 
 class ClosedError(Exception):
-    """The server is not to be used any more."""
+    """The server is closed."""
 
 
 class Server:
-    """Up to ``limit`` connections, each opened when it is first needed. An exchange fails if it takes longer than ``timeout`` seconds."""
+    """Up to ``limit`` connections, opened on demand. An exchange fails if it takes longer than ``timeout`` seconds."""
 
     def __init__(self, connect: Callable[[], Any], *, timeout: float, limit: int) -> None:
         self._connect = connect
         self._timeout = timeout
-        # Some pools of the driver raise where they should wait for a connection to come back.
-        # Another sentinel may know better.
+        # Some pools of the driver raise an error instead of waiting for a free connection.
+        # another sentinel may know better
         self._turns = Turns(limit, timeout, self._renew, (TimeoutError, MasterNotFoundError))
         self._closed = False
         self._client = connect()
         self._retired: dict[Any, asyncio.Task[None]] = {}
 
     async def exchange(self, commands: Sequence[Command], *, urgent: bool = False) -> list[Any]:
-        """The replies to all ``commands``, which go out in one write; errors of theirs are among them.
+        """The replies to all ``commands``, which are sent in one write; error replies are among them.
 
-        Waiting for a connection is no fault of the server, as long as it answers others. Raises what the driver raises, or TimeoutError.
+        The wait for a connection does not count as long as the server answers others. Raises the driver's errors, or TimeoutError.
         """
         async with self._turns.turn(urgent=urgent):
             if self._closed:
@@ -45,11 +45,11 @@ class Server:
                 pipeline.execute_command(*command)
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
         if client is self._client and any(isinstance(reply, driver.ReadOnlyError | driver.MasterDownError) for reply in replies):
-            await self._renew()  # there may be another master by now
+            await self._renew()  # by now there may be another master
         return replies
 
     async def alone(self) -> Any:
-        """A connection beside the others, to be disconnected by the caller. Raises as :meth:`exchange` does."""
+        """A separate connection, which the caller disconnects. Raises the same errors as :meth:`exchange`."""
         if self._closed:
             raise ClosedError
         connection = self._client.connection_pool.make_connection()
@@ -83,7 +83,7 @@ class Server:
         finally:
             for task in self._retired.values():
                 task.cancel()
-            # To the end even if cancelled: what is half disconnected stays open.
+            # Runs to its end even if cancelled, because a half-disconnected connection stays open.
             await asyncio.shield(asyncio.gather(*map(_disconnect, [self._client, *self._retired])))
 
 
@@ -91,7 +91,7 @@ async def _disconnect(client: Any) -> None:
     pool = client.connection_pool
     clients = [client, *pool.sentinel_manager.sentinels] if isinstance(pool, SentinelConnectionPool) else [client]
     for each in clients:
-        # A server that does not answer is not waited for: the connection is closed on this side.
+        # Don't wait for a server that does not answer: close the connection on this side.
         with contextlib.suppress(driver.RedisError, OSError):
             async with asyncio.timeout(1):
                 await each.aclose()
