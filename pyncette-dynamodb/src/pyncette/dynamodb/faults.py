@@ -1,4 +1,4 @@
-"""What the errors of the driver and of the service mean."""
+"""Classifies the errors of the driver and of the service."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,14 +16,14 @@ def without_credentials(where: str, error: driver.BotoCoreError) -> RepositoryEr
             f"There are no AWS credentials for {where}, or not all of them; "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
         )
-    # Transient, since they are fetched again every few hours, and that may fail for once.
+    # Transient, because credentials are fetched every few hours, which may fail once.
     return TransientRepositoryError(
         f"The AWS credentials for {where} could not be fetched ({type(error).__name__}); check the source they come from"
     )
 
 
 def of_a_statement(error: Mapping[str, Any]) -> driver.ClientError:
-    """What would have been raised, had the statement been alone."""
+    """The error that a separate request for the statement would have raised."""
     code = str(error.get("Code", ""))
     status = 500 if code.startswith("InternalServer") else 400
     names = {"AccessDenied": "AccessDeniedException", "ItemCollectionSizeLimitExceeded": "ItemCollectionSizeLimitExceededException"}

@@ -16,37 +16,36 @@ from pyncette.repository import Entry, Key, Position
 
 __all__ = ["EXPIRY", "DynamoDBHistory"]
 
-#: The attribute that is the table's time to live: whole seconds since 1970.
+#: The attribute for the table's time to live: whole seconds since 1970.
 EXPIRY = "expires"
 _SEPARATOR = "#"
 _LOG = logging.getLogger(__name__)
 
 
 class DynamoDBHistory(ABC):
-    """What a repository of DynamoDB adds to its rows.
+    """The history methods of the DynamoDB repository.
 
-    The index of the rows is that of the entries of one key, too: where a row has its time, an entry has a digest of the name, and its
-    place.
+    The index of the rows also finds the entries of one key: in place of a row's time, an entry has a digest of the name, and its position.
     """
 
     _table: Table
     _prefix: str
 
     def __init__(self) -> None:
-        #: Whose expired entries this object removes itself: those that it has written.
+        #: The partitions to which this object has written entries, whose expired ones it removes itself.
         self._histories: set[str] = set()
-        #: Whether the service is yet to be told that it may remove them.
+        #: Whether the table's time to live has yet to be enabled.
         self._undeclared = False
 
     @abstractmethod
     async def _write_items(self, writes: Sequence[ItemWrite | Exception]) -> Sequence[bool | Exception]:
-        """Each on its own condition."""
+        """Append entries, each on its own condition."""
 
     async def append(self, entries: Sequence[Entry]) -> None:
         if self._undeclared:
             await self._declare_expiry()
         async with self._table.time_limit(len(entries)):
-            # One that is there already is left as it is.
+            # an existing entry stays as it is
             await self._written(
                 [self._item(entry) for entry in {(entry.key.partition, entry.position): entry for entry in entries}.values()]
             )
@@ -62,7 +61,7 @@ class DynamoDBHistory(ABC):
         return entries[:limit]
 
     async def prune(self, now: datetime, *, limit: int) -> int:
-        """Of what this object has written; the rest is the service's, see :data:`EXPIRY`."""
+        """Removes only entries that this object has written; the service removes the rest, see :data:`EXPIRY`."""
         removed = 0
         for partition in sorted(self._histories):
             if removed == limit:
@@ -91,7 +90,7 @@ class DynamoDBHistory(ABC):
     async def _newest(
         self, partition: str, name: str | None, limit: int, before: str | None
     ) -> AsyncIterator[Sequence[Mapping[str, Attribute]]]:
-        """Pages of items, the newest first; ``before`` may be among them."""
+        """Pages of items, newest first; they may include ``before`` itself."""
         condition, last = "partition_id = :partition", before
         values: dict[str, Attribute] = {}
         if name is None and before is not None:
@@ -123,7 +122,7 @@ class DynamoDBHistory(ABC):
             ConsistentRead=True,
             **arguments,
         )
-        assert answer is not None  # nothing was expected
+        assert answer is not None  # no error was expected
         return answer
 
     async def _remove(self, found: Sequence[Mapping[str, Attribute]]) -> int:
@@ -140,7 +139,7 @@ class DynamoDBHistory(ABC):
         return answers
 
     async def _declare_expiry(self) -> None:
-        """Make the attribute the table's time to live, if it has none and we are allowed to."""
+        """Enable the table's time to live on the attribute, if it has none and the permissions allow it."""
         declared = {"Enabled": True, "AttributeName": EXPIRY}
         refused = {"ValidationException", "AccessDeniedException", "ResourceInUseException", "UnknownOperationException"}
         try:
@@ -168,7 +167,7 @@ class DynamoDBHistory(ABC):
 
     def _partition_id(self, partition: str) -> Attribute:
         items.size(Key(partition, ""), partition)
-        # No partition of rows has such a beginning: in a prefix, a percent sign is followed by digits.
+        # No partition of rows begins like this: in a prefix, a percent sign is followed by digits.
         return {"S": f"{self._prefix[:-1]}%history:{partition}"}
 
 
@@ -177,7 +176,7 @@ def _place(position: Position) -> str:
 
 
 def _digest(name: str) -> str:
-    """A name may be too long for a key with more in it."""
+    """A digest, because a name may be too long for a key with more parts."""
     items.size(Key("", name), name)
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 

@@ -1,4 +1,4 @@
-"""From rows to items and back, and what is written of an item, in both of DynamoDB's languages."""
+"""Converts rows to items and back, and builds writes in both of DynamoDB's languages."""
 
 import contextlib
 import uuid
@@ -26,14 +26,14 @@ __all__ = [
     "update",
 ]
 
-#: A value with its type, as the service writes it: ``{"S": "a text"}``.
+#: A value with its type, in the service's form: ``{"S": "a text"}``.
 Attribute: TypeAlias = Mapping[str, Any]
 
-#: DynamoDB has no empty keys, and a name never has a NUL.
+#: Stands for the empty name: DynamoDB has no empty keys, and no name contains NUL.
 EMPTY_NAME = "\0"
-#: The version of an item that has none: somebody else wrote it.
+#: The version of an item without one, which somebody else wrote.
 NO_VERSION: Attribute = {}
-#: An item and its copy in the index may have 400 KB together. Of its half a task leaves this for what is not the user's.
+#: The maximum size of a task: an item and its copy in the index may have 400 KB together, and some of its half is needed for other fields.
 _MAX_BYTES = 400 * 1024 // 2 - 4 * 1024
 
 _TIMES = ("occurrence", "execute_after", "ready_at", "locked_until")
@@ -43,32 +43,32 @@ _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzin
 
 
 class ItemWrite(NamedTuple):
-    """What is to become of one item, on one condition."""
+    """A conditional write of one item."""
 
     key: Mapping[str, Attribute]
-    #: What the attributes have to be: None: not there, ``PRESENT``: anything. None altogether: there must be no item.
+    #: The expected attributes. None: absent; ``PRESENT``: any value. If this is None, there must be no item.
     guard: Mapping[str, Attribute | None] | None
-    #: Attributes to be set; None: to be removed. None altogether: the item is removed.
+    #: The attributes to set; None: remove the attribute. If this is None, the item is removed.
     values: Mapping[str, Attribute | None] | None
-    #: All other attributes, known or not, are removed.
+    #: Whether all other attributes are removed.
     whole: bool = False
 
     @property
     def plain(self) -> bool:
-        """Whether a statement can say it."""
+        """Whether a PartiQL statement can express this write."""
         replaced = self.whole and self.guard is not None
         damaged = any(value and value is not PRESENT and not {"S", "N"} & value.keys() for value in (self.guard or {}).values())
         return not replaced and not damaged
 
     def statement(self, table: str) -> dict[str, Any]:
-        """In PartiQL, for one of many that go out together."""
+        """The write in PartiQL, for a batch of statements."""
         if self.guard is None:
             item = {**self.key, **{name: value for name, value in (self.values or {}).items() if value is not None}}
             fields = ",".join(f"'{name}':?" for name in item)
             return {"Statement": f'INSERT INTO "{table}" VALUE {{{fields}}}', "Parameters": [*item.values()]}
         parameters: list[Attribute] = []
         if self.values is None:
-            # Otherwise there is no telling whether there was an item.
+            # otherwise the answer would not show whether there was an item
             head, tail = f'DELETE FROM "{table}"', " RETURNING ALL OLD *"  # noqa: S608 - the name of a table has no quotes
         else:
             given = {name: value for name, value in self.values.items() if value is not None}
@@ -87,7 +87,7 @@ class ItemWrite(NamedTuple):
         return {"Statement": f"{head} WHERE {' AND '.join(conditions)}{tail}", "Parameters": parameters}
 
     def request(self) -> tuple[str, dict[str, Any]]:
-        """The operation that does it alone, and its arguments but for the table."""
+        """The write as a single operation, with its arguments except the table."""
         names: dict[str, str] = {}
         values: dict[str, Attribute] = {}
 
@@ -126,18 +126,18 @@ class ItemWrite(NamedTuple):
         return operation, arguments
 
 
-#: Of an :class:`ItemWrite`: an attribute that has to be there.
+#: In an :class:`ItemWrite`: the attribute must be present.
 PRESENT: Attribute = {"present": True}
 
 
 def update(key: Mapping[str, Attribute], before: tuple[Row, Any] | None, after: Row | None) -> ItemWrite:
-    """What makes an item of the row ``after`` of one that is as it was ``before``, a row and its version."""
+    """The write that replaces the item of ``before``, a row and its version, by the row ``after``."""
     guard = None if before is None else {"version": before[1] or None}
     if after is None:
         return ItemWrite(key, guard, None)
     version = {"S": uuid.uuid4().hex}
     if after.state is State.UNREADABLE:
-        # Nothing but when it is ready; and another version, as ever.
+        # only ready_at, and a new version as always
         return ItemWrite(key, guard, {"ready_at": _time(after.ready_at or _EARLIEST), "version": version})
     if before is None or before[0].state is State.UNREADABLE:
         return ItemWrite(key, guard, {**item_of(after), "version": version}, whole=True)
@@ -150,7 +150,7 @@ def update(key: Mapping[str, Attribute], before: tuple[Row, Any] | None, after: 
 
 
 def settled(key: Mapping[str, Attribute], settled: Settled) -> ItemWrite:
-    """What is written of a settlement whose row is as its claim has left it."""
+    """The write of a settlement whose row is unchanged since its claim."""
     guard = {
         "lease": {"S": settled.lease},
         "revision": {"N": str(settled.revision)},
@@ -175,10 +175,10 @@ def settled(key: Mapping[str, Attribute], settled: Settled) -> ItemWrite:
 
 
 def size(key: Key, *texts: str) -> int:
-    """The bytes of ``texts``, which belong to the task ``key``."""
+    """The total size of ``texts`` of the task ``key`` (bytes)."""
     try:
         return sum(len(text.encode()) for text in texts)
-    except UnicodeEncodeError as error:  # JSON would have half a character, and the service store another
+    except UnicodeEncodeError as error:  # JSON would carry a lone surrogate, and the service would store another character
         raise RepositoryError(f"The task {key.name!r} of {key.partition!r} can't be stored as UTF-8 ({error.reason})") from None
 
 
@@ -192,7 +192,7 @@ def _check_size(row: Row) -> None:
 
 
 def item_of(row: Row) -> dict[str, Attribute | None]:
-    """All attributes of a row but its key and version; None for those that are not there."""
+    """All attributes of a row except its key and version; None for absent ones."""
     _check_size(row)
     return {name: _attribute(name, value) for name, value in row._asdict().items() if name != "key"}
 
@@ -204,7 +204,7 @@ def _attribute(name: str, value: Any) -> Attribute | None:
         return _time(value)
     if name in _NUMBERS:
         return {"N": str(value)}
-    return {"S": str(value)}  # also of a state
+    return {"S": str(value)}  # also for the values of a state
 
 
 def row_of(key: Key, item: Mapping[str, Attribute]) -> Row:
@@ -220,17 +220,17 @@ def row_of(key: Key, item: Mapping[str, Attribute]) -> Row:
         except (KeyError, TypeError, ValueError):
             values[name] = None
     for name in _TIMES:
-        with contextlib.suppress(TypeError, ValueError):  # the former also of a time without a zone
+        with contextlib.suppress(TypeError, ValueError):  # TypeError also for a time without a time zone
             values[name] = values[name] and to_microseconds(datetime.fromisoformat(values[name]))
     row = decode(key, **values)
     if row.state is State.UNREADABLE and row.ready_at is None and "" < text_of(item.get("ready_at")) < _time(_LATEST)["S"]:
-        # No time, but in the index among the times: it is in the way until it is put off.
+        # not a time, but sorted among the times of the index, where it blocks until it is postponed
         row = row._replace(ready_at=_EARLIEST)
     return row
 
 
 def text_of(attribute: Attribute | None) -> str:
-    """The text of an attribute; an empty one if it is not there."""
+    """The text of an attribute; empty if it is absent."""
     return str((attribute or {}).get("S", ""))
 
 
@@ -239,5 +239,5 @@ def _time(at: datetime) -> Attribute:
 
 
 def instant(at: datetime) -> str:
-    """In UTC and of one length, so that texts are in the order of time."""
+    """The time as text, in UTC and of fixed length, so that texts sort by time."""
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

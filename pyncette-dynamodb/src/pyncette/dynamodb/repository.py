@@ -1,4 +1,4 @@
-"""The contract on DynamoDB: rows are read, changed by core's rules, and written on condition that they are unchanged."""
+"""The contract on DynamoDB: reads rows, changes them by core's rules, and writes them if they are unchanged."""
 
 import asyncio
 import contextlib
@@ -24,14 +24,14 @@ __all__ = ["DynamoDBRepository", "backend", "dynamodb_repository"]
 
 T = TypeVar("T")
 
-#: Raised whenever what is stored changes its meaning.
+#: Raised when the meaning of stored data changes.
 FORMAT = 1
 
-#: Where the format is kept: in a partition of its own, since those of rows have a colon.
+#: The key of the format, in a separate partition: those of rows contain a colon.
 _FORMAT_KEY: Mapping[str, Attribute] = {"partition_id": {"S": "pyncette"}, "task_id": {"S": "format"}}
-#: Not as the condition says.
+#: The error code for a condition that does not hold.
 _BROKEN = {"ConditionalCheckFailedException"}
-#: How many items one request reads, and how many it writes, with how many bytes.
+#: The maximum number of items per read request and per write request, and of bytes per write request.
 _READ, _WRITTEN, _WRITTEN_BYTES = 100, 25, 1_000_000
 
 
@@ -42,7 +42,7 @@ class DynamoDBRepository(DynamoDBHistory, CompareAndSetRepository):
         super().__init__()
         self._table = table
         self._prefix = prefix.replace("%", "%25").replace(":", "%3A") + ":"
-        #: Whether the service takes many statements in a request, and says of each whether its condition holds.
+        #: Whether the service accepts many statements in a request, and reports for each whether its condition holds.
         self._takes_many = False
 
     async def read(self, key: Key) -> Stored | None:
@@ -60,7 +60,7 @@ class DynamoDBRepository(DynamoDBHistory, CompareAndSetRepository):
             before = write.before and (write.before.row, write.before.version)
             try:
                 return items.update(self._key(write.key), before, write.after)
-            except RepositoryError as error:  # too large, or no UTF-8
+            except RepositoryError as error:  # too large, or not valid UTF-8
                 return error
 
         return await self._write_items([planned(write) for write in writes])
@@ -73,7 +73,7 @@ class DynamoDBRepository(DynamoDBHistory, CompareAndSetRepository):
         return {each.key for each, answer in zip(expected, written, strict=True) if answer}
 
     async def _write_items(self, writes: Sequence[ItemWrite | Exception]) -> Sequence[bool | Exception]:
-        """Each on its own condition, as many as possible in a request."""
+        """Write items, each on its own condition, as many as possible per request."""
         results = dict[int, bool | Exception]()
         alone: list[tuple[int, ItemWrite]] = []
         together: list[list[tuple[int, ItemWrite, Mapping[str, Any]]]] = []
@@ -99,7 +99,7 @@ class DynamoDBRepository(DynamoDBHistory, CompareAndSetRepository):
             for (index, write, _), answer in zip(many, await self._table.execute([each[2] for each in many]), strict=True):
                 if isinstance(answer, Exception):
                     results[index] = answer
-                else:  # to remove what is not there is no failure to the service
+                else:  # the service does not report removing an absent item as a failure
                     results[index] = answer is not None and (write.values is not None or "Item" in answer)
 
         for (index, _), done in zip(alone, await self._side_by_side(send_one, alone), strict=True):
@@ -161,7 +161,7 @@ class DynamoDBRepository(DynamoDBHistory, CompareAndSetRepository):
                 rows[key] = error
         left = [wire for _, wire in items.values()]
         pauses = Backoff(0.025, 1, jitter=True)
-        while left:  # it answers no more than 16 MB, and less when it is busy
+        while left:  # an answer has at most 16 MB, and less when the service is busy
             answer = await self._send("BatchGetItem", RequestItems={self._table.name: {"Keys": left, "ConsistentRead": True}})
             found = answer["Responses"].get(self._table.name, ())
             for item in found:
@@ -180,23 +180,23 @@ class DynamoDBRepository(DynamoDBHistory, CompareAndSetRepository):
             await self._refuse_old()
         if "Item" not in found and create:
             item, absent = {**_FORMAT_KEY, "format": {"N": str(FORMAT)}}, "attribute_not_exists(partition_id)"
-            # It is no matter who is faster.
+            # whichever process is faster
             await self._table.send("PutItem", expected=_BROKEN, TableName=self._table.name, Item=item, ConditionExpression=absent)
             found = await self._send("GetItem", Key=_FORMAT_KEY, ConsistentRead=True)
-        # Who creates nothing leaves nothing: a table without a format is one that others have made, and of this one.
+        # Without permission to create, write nothing: a table without a format was created by somebody else, in this format.
         version = found["Item"].get("format", {}).get("N", "unknown") if "Item" in found else str(FORMAT)
         if version != str(FORMAT):
             raise RepositoryError(
                 f"The table {self._table.name!r} in {self._table.where} has the stored format {version}, "
                 f"but this Pyncette knows only {FORMAT}; upgrade pyncette-dynamodb"
             )
-        # Some that look like DynamoDB have no statements, or pay no heed to their conditions. This one never holds.
+        # Some compatible services have no statements, or ignore their conditions. This condition never holds.
         probe = ItemWrite(_FORMAT_KEY, {"format": {"N": "-1"}}, {"format": {"N": str(FORMAT)}}).statement(self._table.name)
         self._takes_many = await self._table.reports(probe)
 
     async def _refuse_old(self) -> None:
         """Raise :class:`RepositoryError` if the tasks in the table are those of Pyncette 1, whose keys are the same."""
-        denied = {"AccessDeniedException"}  # to work, one needs not be allowed this
+        denied = {"AccessDeniedException"}  # this permission is optional
         found = await self._table.send("Scan", expected=denied, TableName=self._table.name, Limit=25)
         if found and any("locked_by" in item for item in found["Items"]):
             raise RepositoryError(
@@ -217,7 +217,7 @@ class DynamoDBRepository(DynamoDBHistory, CompareAndSetRepository):
     async def _send(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         table = {} if "RequestItems" in arguments else {"TableName": self._table.name}
         answer = await self._table.send(operation, **table, **arguments)
-        assert answer is not None  # nothing was expected
+        assert answer is not None  # no error was expected
         return answer
 
     def _key(self, key: Key) -> dict[str, Attribute]:

@@ -1,7 +1,7 @@
-"""A table of DynamoDB: its requests, what their errors mean, and how it is created.
+"""A table of DynamoDB: its requests, the meaning of their errors, and its creation.
 
-The driver sends nothing twice: a conditional write that is sent again would find that it has broken its own condition. What the
-service has surely not applied, because it was too busy, is sent again here; what it may have applied is for the caller.
+The driver sends nothing twice: a repeated conditional write would find that it has broken its own condition. Requests that the service
+certainly did not apply, because it was too busy, are repeated here; those that it may have applied are left to the caller.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _SCHEMA: Mapping[str, Any] = {
 #: How long the service may take to create the table; usually it takes ten seconds.
 _CREATION_SECONDS = 120
 
-#: Refused before anything was done, and soon to be accepted: of a request, and, without an "Exception", of one statement of many.
+#: Refused before anything was done, and soon accepted: codes for a request and, without "Exception", for a statement in a batch.
 _BUSY = {
     "ProvisionedThroughputExceededException",
     "ProvisionedThroughputExceeded",
@@ -53,13 +53,13 @@ _BUSY = {
     "ThrottlingError",
     "Throttling",
     "RequestLimitExceeded",
-    "LimitExceededException",  # of tables that are being created at the same time
+    "LimitExceededException",  # raised while many tables are being created
     "TransactionConflictException",
     "TransactionConflict",
 }
 #: The condition of a statement does not hold.
 _BROKEN = {"ConditionalCheckFailed", "ConditionalCheckFailedException", "DuplicateItem", "DuplicateItemException"}
-#: Their messages may quote the request, with the session token in it.
+#: Errors whose messages may quote the request with its session token.
 _CREDENTIALS = {
     "UnrecognizedClientException",
     "InvalidClientTokenId",
@@ -73,7 +73,7 @@ _CREDENTIALS = {
     "ExpiredToken",
     "RequestExpired",
 }
-#: Raised by the driver itself. Their messages may be the output of a program that was to print the credentials.
+#: Errors of the driver itself, whose messages may contain the output of a program that prints credentials.
 _NO_CREDENTIALS = (
     driver.NoCredentialsError,
     driver.PartialCredentialsError,
@@ -84,7 +84,7 @@ _NO_CREDENTIALS = (
     driver.SSOError,
 )
 
-#: When the call must have ended that this request is a part of, on the clock of the event loop.
+#: The deadline of the call to which this request belongs, on the clock of the event loop.
 _DEADLINE: ContextVar[float | None] = ContextVar("pyncette_dynamodb_deadline", default=None)
 
 
@@ -103,8 +103,8 @@ class Table:
 
     @contextlib.asynccontextmanager
     async def time_limit(self, rows: int) -> AsyncIterator[None]:
-        """The requests of this block have one timeout among them, for each hundred rows that they are about."""
-        if _DEADLINE.get() is not None:  # part of another
+        """The requests in this block share a timeout, per hundred rows."""
+        if _DEADLINE.get() is not None:  # part of another call
             yield
             return
         token = _DEADLINE.set(asyncio.get_running_loop().time() + self._timeout * max(1.0, rows / 100))
@@ -126,7 +126,7 @@ class Table:
         raise AssertionError  # no, but the types do not tell
 
     async def execute(self, statements: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any] | RepositoryError | None]:
-        """Carry out up to 25 separate statements. For each: what the service says of it, None if its condition does not hold, or why not."""
+        """Execute up to 25 separate statements. Returns for each the service's answer, None if its condition does not hold, or an error."""
         results: dict[int, Mapping[str, Any] | RepositoryError | None] = {}
         left = list(range(len(statements)))
         try:
@@ -161,7 +161,7 @@ class Table:
         return [results[index] for index in range(len(statements))]
 
     async def reports(self, statement: Mapping[str, Any]) -> bool:
-        """Whether ``statement``, whose condition does not hold, is answered so."""
+        """Whether the service reports that the condition of ``statement`` does not hold."""
         refused = {
             "AccessDeniedException",
             "UnknownOperationException",
@@ -176,8 +176,8 @@ class Table:
 
     @contextlib.asynccontextmanager
     async def _patience(self) -> AsyncIterator[Callable[[driver.ClientError], Awaitable[None]]]:
-        """Around a request and its repetitions, until the time has passed. What is yielded waits a moment after an error that says that
-        the service is busy, and raises any other.
+        """Wraps a request and its repetitions, up to the timeout. The yielded function pauses after an error which says that the service is
+        busy, and raises any other.
         """
         deadline = _DEADLINE.get()
         if deadline is None:
@@ -222,12 +222,12 @@ class Table:
             raise RepositoryError(f"The repository of {self.where} is closed; use it within its context")
 
     async def open(self, *, create: bool) -> None:
-        """Create the table if it is absent, wait until it can be used, and see whether it is ours."""
+        """Create the table if it is absent, wait until it can be used, and check that it is one of Pyncette's."""
         description = await self._describe()
         if description is None:
             if not create:
                 raise self._missing("create it, or leave out dynamodb_skip_table_create")
-            # Somebody else may create it at this moment, or may have done so since.
+            # somebody else may be creating it, or may have created it since
             await self.send(
                 "CreateTable",
                 expected={"ResourceInUseException"},
@@ -277,7 +277,7 @@ class Table:
 async def connected(
     *, endpoint: str | None, region: str | None, table: str, timeout: float, max_connections: int
 ) -> AsyncIterator[Table]:
-    """The table, as far as it is known without asking the service."""
+    """The table, as far as it is known without a request."""
     if endpoint is not None:
         _check_endpoint(endpoint)
     async with contextlib.AsyncExitStack() as stack:
@@ -307,12 +307,12 @@ def _check_endpoint(endpoint: str) -> None:
         valid = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc and parts.port != 0
     except ValueError:
         valid = False
-    if not valid:  # and perhaps with a password, so it is not shown
+    if not valid:  # it may contain a password, so don't show it
         raise ConfigurationError("The dynamodb_endpoint is not the URL of a service; write for example 'http://127.0.0.1:8000'")
 
 
 def _shape(schema: Mapping[str, Any]) -> object:
-    """What makes a table one of Pyncette's. It may have further indexes."""
+    """The keys and the index that a table of Pyncette has. It may have further indexes."""
     types = {each["AttributeName"]: each["AttributeType"] for each in schema["AttributeDefinitions"]}
 
     def keys(of: Mapping[str, Any]) -> object:

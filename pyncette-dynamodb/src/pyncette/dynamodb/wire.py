@@ -1,7 +1,7 @@
-"""Requests to DynamoDB: through the driver's connections, with its credentials and signed by it, but put into JSON and read from it here.
+"""Requests to DynamoDB over the driver's connections, with its credentials and signatures, but with JSON encoded and decoded here.
 
-For each request the driver's client goes through its rules of endpoints and the description of all that the service can be asked. That
-takes longer than the service itself, and brings nothing for the few requests that there are.
+For each request, the driver's client evaluates endpoint rules and the description of the whole service. That takes longer than the service
+itself, and these few kinds of requests don't need it.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ class Wire:
         self.region = region
 
     async def post(self, operation: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The service's answer. Sent once; raises the driver's errors, ``ClientError`` for what the service refuses."""
+        """Send a request once, and return the answer; raises the driver's errors, ``ClientError`` if the service refuses."""
         headers = {
             "X-Amz-Target": f"DynamoDB_20120810.{operation}",
             "Content-Type": "application/x-amz-json-1.0",
             "User-Agent": "pyncette-dynamodb",
         }
         request = AWSRequest("POST", self._url, headers, json.dumps(body).encode())
-        # They may have to be fetched again, since those of a role are good for some hours.
+        # may fetch them again, because the credentials of a role expire after some hours
         SigV4Auth(await self._credentials.get_frozen_credentials(), "dynamodb", self.region).add_auth(request)
         response = await self._http.send(request.prepare())
         content = await response.content
@@ -50,7 +50,7 @@ class Wire:
             answer = None
         if response.status_code == 200 and isinstance(answer, dict):
             return answer
-        status = response.status_code if isinstance(answer, dict) else max(500, response.status_code)  # by something in between
+        status = response.status_code if isinstance(answer, dict) else max(500, response.status_code)  # from something in between
         said = answer if isinstance(answer, dict) else {"__type": f"HTTP {response.status_code}", "message": "no JSON"}
         error = {
             "Code": str(said.get("__type", status)).rpartition("#")[2],
@@ -61,7 +61,7 @@ class Wire:
 
 @contextlib.asynccontextmanager
 async def connected(*, endpoint: str | None, region: str | None, timeout: float, max_connections: int) -> AsyncIterator[Wire]:
-    """What is needed for requests, as far as it is known without asking the service. Raises the driver's errors."""
+    """Everything needed for requests, without contacting the service. Raises the driver's errors."""
     session = get_session()
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     url, region = await _address(session, endpoint, region)
@@ -69,7 +69,7 @@ async def connected(*, endpoint: str | None, region: str | None, timeout: float,
     if credentials is None:
         raise driver.NoCredentialsError
     settings: Mapping[str, Any] = {  # of these, the stubs know less than the driver
-        # To read the certificates of authorities takes most of the time of connecting; without TLS there is nothing to verify.
+        # Reading the certificates of authorities takes most of the time of connecting, and is not needed without TLS.
         "verify": not url.lower().startswith("http:")
         and (session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True),
         "timeout": (timeout / 2, timeout),
@@ -78,7 +78,7 @@ async def connected(*, endpoint: str | None, region: str | None, timeout: float,
         **settings,
         proxies=get_environ_proxies(url),
         max_pool_connections=max_connections,
-        # Once a call has ended by its timeout, no other connection from before is used either: they are likely as dead.
+        # after a timeout, older connections are not used either, because they are probably dead, too
         connector_args={"keepalive_timeout": min(12, 0.9 * timeout)},
     )
     async with http:
@@ -87,10 +87,10 @@ async def connected(*, endpoint: str | None, region: str | None, timeout: float,
 
 async def _address(session: AioSession, endpoint: str | None, region: str | None) -> tuple[str, str]:
     """The URL and the region, by all the rules and settings of AWS."""
-    if endpoint and region:  # nothing is left to rules
+    if endpoint and region:  # nothing is left to the rules
         validate_region_name(region)
         return endpoint, region
-    # It is never asked for anything, so neither are credentials looked for.
+    # it sends no request, so it looks up no credentials
     config = AioConfig(signature_version="v4", parameter_validation=False)
     async with session.create_client("dynamodb", endpoint_url=endpoint, region_name=region, config=config) as client:
         return client.meta.endpoint_url, client.meta.region_name
@@ -98,5 +98,5 @@ async def _address(session: AioSession, endpoint: str | None, region: str | None
 
 @functools.cache
 def _loader(data_path: str | None) -> Loader:
-    """Reads the descriptions of AWS' services. They take half the time of connecting, if not kept for the next time."""
+    """Loads and caches the descriptions of AWS services, which would otherwise take half the time of connecting."""
     return create_loader(data_path)

@@ -1,4 +1,4 @@
-"""Batches of any size as statements that the server takes."""
+"""Splits batches of any size into statements that fit the server's limits."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 def parts(items: Iterable[_T], characters: Callable[[_T], int], largest: int) -> Iterator[list[_T]]:
-    """``items`` in lists whose texts fit into packets of ``largest`` bytes, however they are written: four bytes each, escaped twice."""
+    """``items`` in lists whose texts fit into packets of ``largest`` bytes in the worst case: four bytes per character, escaped twice."""
     part: list[_T] = []
     room = largest // 8
     left = room
@@ -31,7 +31,7 @@ def parts(items: Iterable[_T], characters: Callable[[_T], int], largest: int) ->
 
 
 def selects(columns: str, keys: Sequence[Key], largest: int, locking: str = "") -> list[Statement]:
-    """What reads the rows of ``keys``."""
+    """The statements that read the rows of ``keys``."""
     found = []
     for part in parts(sorted(keys), _characters, largest):
         which, parameters = where(part)
@@ -40,7 +40,7 @@ def selects(columns: str, keys: Sequence[Key], largest: int, locking: str = "") 
 
 
 def written(updated: Sequence[Row], removed: Sequence[Key], inserted: Sequence[Row], largest: int) -> list[Statement]:
-    """What writes rows; each has to be there, or not to be there, as it should."""
+    """The statements that write rows; each row must exist, or not exist, as expected."""
     writes = _changes(statements.UPDATE, [statements.changed_in_json(row) for row in sorted(updated)], largest)
     for keys in parts(removed, _characters, largest):
         which, parameters = where(keys)
@@ -53,7 +53,7 @@ def written(updated: Sequence[Row], removed: Sequence[Key], inserted: Sequence[R
 
 
 def absent(rows: Sequence[Row], largest: int) -> list[Statement]:
-    """What writes those rows whose keys have none yet, and leaves the others as they are."""
+    """The statements that insert rows, leaving existing ones unchanged."""
     writes = []
     for part in parts(sorted(rows, key=lambda row: row.key), _size, largest):
         sql = statements.INSERT + ", ".join([statements.PLACES] * len(part)) + statements.UNLESS_THERE
@@ -62,8 +62,8 @@ def absent(rows: Sequence[Row], largest: int) -> list[Statement]:
 
 
 def settled(expected: Sequence[Settled], largest: int) -> list[Statement]:
-    """What writes settlements to rows that are as expected; one that is not is an error."""
-    ordered = sorted(expected)  # locks are taken in order
+    """The statements that write settlements to unchanged rows; any other row is an error."""
+    ordered = sorted(expected)  # sorted, so that locks are taken in order
     kept = [statements.settled_in_json(each) for each in ordered if not each.removed]
     removed = [statements.settled_in_json(each) for each in ordered if each.removed]
     return _changes(statements.SETTLE, kept, largest) + _changes(statements.REMOVE, removed, largest)

@@ -1,4 +1,4 @@
-"""Claims: a look that locks nothing, and if something is due, a select that skips what others have locked, and the writes."""
+"""Claims: a check without locks and, if something is due, a SELECT that skips locked rows, and the writes."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from pyncette.repository import ClaimResult, State
 
 __all__ = ["MySQLClaims"]
 
-#: How often a claim looks again for rows that are due but were locked.
+#: How often a claim retries for due rows that were locked.
 _LOOKS_AGAIN = 2
 
 
@@ -36,12 +36,12 @@ class MySQLClaims:
             left = limit - len(result.claims) - len(result.unreadable)
             if result.next_ready_at is None or result.next_ready_at > now or left < 1:
                 break
-            # A row that is due and was skipped is locked: by a claim of it, or for a moment by a scan of its neighbours.
+            # A due row that was skipped is locked: by another claim, or for a moment by a scan of neighbouring rows.
             await asyncio.sleep(random.uniform(0, 0.002))
             try:
                 more = await self._claim(now, partition, lease_duration, lease, left, names)
             except RepositoryError:
-                break  # what has been claimed must not be lost
+                break  # don't lose the rows already claimed
             unreadable = [*result.unreadable, *more.unreadable]
             result = ClaimResult([*result.claims, *more.claims], more.next_ready_at, more.missing, unreadable)
         return result
@@ -57,7 +57,7 @@ class MySQLClaims:
             look = (self._looks if names is None else Looks()).begin(partition, now)
             since = statements.EVER if look.since is None else to_microseconds(look.since)
             among, ahead = ([partition, since], [to_microseconds(look.until)]) if names is None else ([partition, *names], [])
-            # An idle poll ends here, with nothing locked.
+            # an idle poll ends here, without any locks
             [seen] = await run(Statement(peek, [*among, *ahead])) if names is None or names else [[]]
             took = seen[0][1] / 1e6 if names is None else 0
             known = {name.decode() for _, name in seen} if names is not None else set()

@@ -1,4 +1,4 @@
-"""Connections to the server: how they are made, and whose turn it is to have one."""
+"""Connections to the server, and the turns of calls at them."""
 
 import asyncio
 import struct
@@ -16,15 +16,15 @@ __all__ = ["Connection", "Connections", "NoTLSError"]
 
 
 class NoTLSError(Exception):
-    """The server, or somebody in between, offers no TLS where it is wanted. Nothing has been sent."""
+    """TLS is required, but the server, or somebody in between, does not offer it. Nothing has been sent."""
 
 
-#: One of the driver's, which has no types.
+#: A connection of the driver, which has no type annotations.
 Connection: TypeAlias = Any
 
 
 class _Connection(aiomysql.Connection):  # type: ignore[misc] # the driver has no types
-    """One that sends nothing to a server without TLS, if TLS is wanted: the driver itself would continue in clear."""
+    """A connection that sends nothing to a server without TLS, if TLS is required: the driver itself would continue in clear text."""
 
     def __init__(self, **options: Any) -> None:
         self._capabilities = 0
@@ -37,17 +37,17 @@ class _Connection(aiomysql.Connection):  # type: ignore[misc] # the driver has n
 
     @server_capabilities.setter
     def server_capabilities(self, capabilities: int) -> None:
-        # Set when the greeting of the server has been read, to which the answer would be the login.
+        # set after reading the server's greeting, before sending the login
         if self._tls_wanted and not capabilities & CLIENT.SSL:
             raise NoTLSError
         self._capabilities = capabilities
 
 
 class Connections:
-    """Up to ``size`` connections, opened when they are needed. One is kept for the calls that the engine lives on."""
+    """Up to ``size`` connections, opened on demand. One is reserved for claims and settlements."""
 
     def __init__(self, options: Callable[[], dict[str, Any]], size: int, timeout: float, where: str) -> None:
-        """``options``: those of a new connection. ``timeout``: in seconds, of a turn, and for how long a connection may be idle."""
+        """``options``: those of new connections. ``timeout``: the limit of a turn, and of a connection's idle time (seconds)."""
         self._options = options
         self._timeout = timeout
         self._where = where
@@ -61,7 +61,7 @@ class Connections:
         return self._turns.turn(urgent=urgent)
 
     async def take(self) -> tuple[Connection, bool]:
-        """A connection, and whether it was used before: then it may be dead."""
+        """A connection, and whether it was used before, so that it may be dead."""
         if self._closed:
             raise RepositoryError(f"The repository of {self._where} is closed; use it within its context")
         while self._free:
@@ -69,7 +69,7 @@ class Connections:
             if asyncio.get_running_loop().time() - connection.last_usage < self._timeout:
                 self._used.add(connection)
                 return connection, True
-            connection.close()  # the server does so in a moment
+            connection.close()  # the server would close it in a moment
         connection = _Connection(**self._options())
         self._used.add(connection)
         try:
@@ -83,7 +83,7 @@ class Connections:
         return connection, False
 
     def keep(self, connection: Connection) -> None:
-        """It is free again, with no transaction open and no answer to come."""
+        """Return a connection without an open transaction or a pending answer."""
         self._used.discard(connection)
         if self._closed:
             connection.close()
@@ -91,17 +91,17 @@ class Connections:
             self._free.append(connection)
 
     def discard(self, connection: Connection) -> None:
-        """It is perhaps in the middle of an answer; the server rolls back what it has begun."""
+        """Discard a connection that may be in the middle of an answer; the server rolls back its transaction."""
         self._used.discard(connection)
         connection.close()
 
     def forget(self) -> None:
-        """Close those that are free: they are as old as one that was found dead, or lead to a server that may no longer be the primary."""
+        """Close idle connections, because another of their age is dead, or because the server may no longer be the primary."""
         while self._free:
             self._free.pop().close()
 
     def close(self) -> None:
-        """Close all, also those in use: every call has ended, or is not worth waiting for."""
+        """Close all connections, even those in use: every call has ended, or need not be waited for."""
         self._closed = True
         self.forget()
         for connection in [*self._used]:

@@ -1,4 +1,4 @@
-"""What the errors of the driver and of the server mean."""
+"""Classifies the errors of the driver and of the server."""
 
 import ssl
 
@@ -15,33 +15,33 @@ __all__ = ["AGAIN", "DIED", "OtherRowsError", "code_of", "in_step", "is_elsewher
 _CONNECTION_KILLED = 1927  # MariaDB's
 _IDLE_FOR_TOO_LONG = 4031  # MySQL's
 _TLS_REQUIRED = 3159
-#: A select of two rows where one is wanted: how a statement ends a series that has gone wrong.
+#: A subquery with two rows where one is expected: how a statement aborts a series that went wrong.
 _OTHER_ROWS = ER.SUBQUERY_NO_1_ROW
 
-#: The transaction was rolled back or can be, and may be retried at once: deadlock, lock wait timeout, somebody else inserted the row.
+#: The transaction was or can be rolled back, and may be retried at once: deadlock, lock wait timeout, concurrent insert.
 _IN_THE_WAY = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.DUP_ENTRY}
-#: There may be room in a moment, even on an existing connection.
+#: Resources may be available again in a moment, even on an existing connection.
 _TOO_MANY = {ER.CON_COUNT_ERROR, ER.TOO_MANY_USER_CONNECTIONS, ER.USER_LIMIT_REACHED}
 #: To be retried until the call's time has passed.
 AGAIN = _IN_THE_WAY | _TOO_MANY
-#: The connection is no more.
+#: The connection is lost.
 DIED = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _CONNECTION_KILLED, _IDLE_FOR_TOO_LONG}
-#: The server or the way to it is at fault, and will be back: the call may be repeated.
+#: The server or the network is temporarily at fault, so the call may be repeated.
 _TRANSIENT = {
     *(CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_IPSOCK_ERROR),
     *(ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED, ER.OPTION_PREVENTS_STATEMENT),
     *(ER.DISK_FULL, ER.RECORD_FILE_FULL, ER.LOCK_TABLE_FULL),
-    *(1792, 1836),  # read-only: this was the primary until a moment ago
+    *(1792, 1836),  # read-only: this server was the primary until a moment ago
 }
 _TRANSIENT |= AGAIN | DIED
 
 
 class OtherRowsError(RepositoryError):
-    """A statement has written more or fewer rows than it was to write. All is rolled back."""
+    """A statement has written more or fewer rows than expected. Everything is rolled back."""
 
 
 def translated(error: Exception, where: str, table: str, timeout: float) -> RepositoryError:
-    """What ``error``, of the table ``table`` of the server ``where``, means to the caller."""
+    """The error to report for ``error`` of a call on ``table`` of the server ``where``."""
     what = f"MySQL at {where}"
     code = code_of(error)
     if isinstance(error, TimeoutError):
@@ -82,7 +82,7 @@ def translated(error: Exception, where: str, table: str, timeout: float) -> Repo
 
 
 def in_step(error: BaseException) -> bool:
-    """Whether a connection is as good as before: the server has told the error itself, or nothing has been sent to it."""
+    """Whether a connection is still usable: the server reported the error itself, or nothing was sent."""
     code = code_of(error)
     if code is not None:
         return not 2000 <= code < 3000 and code not in DIED
@@ -90,7 +90,7 @@ def in_step(error: BaseException) -> bool:
 
 
 def is_elsewhere(error: BaseException) -> bool:
-    """Whether the server that answered, if one did, is perhaps no longer the one that this address leads to."""
+    """Whether the address may now lead to another server than the one that answered."""
     return code_of(error) in _TRANSIENT - AGAIN
 
 

@@ -1,4 +1,4 @@
-"""The history: a table beside that of the rows, and the statements on it."""
+"""The history: a separate table, and its statements."""
 
 # ruff: noqa: S608 - nothing gets into a statement but the text here and a quoted identifier; values are parameters
 
@@ -32,7 +32,7 @@ _AFTER_ALL = 2**63 - 1, ""
 
 
 class MySQLHistory:
-    """What a repository of MySQL adds to its rows."""
+    """The history methods of the MySQL repository."""
 
     _transactions: Transactions
 
@@ -61,10 +61,10 @@ class MySQLHistory:
         return await self._delete(_of(_TRIM, name), [*_which(partition, name), limit, keep, partition])
 
     async def _create_history(self) -> None:
-        """Create its table. Without the right to do so the tasks run anyway."""
+        """Create the history table. Without the permission, tasks run anyway."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # others create it, too, at this moment
+                warnings.simplefilter("ignore")  # other processes may create it at this moment, too
                 await self._transactions.run(lambda run: run(Statement(HISTORY)))
         except TransientRepositoryError:
             raise

@@ -1,4 +1,4 @@
-"""A user's connection to MySQL or MariaDB, in whose transaction our statements run."""
+"""Runs statements within a user's transaction on MySQL or MariaDB."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class JoinedTransactions(Transactions):
-    """Stands in for the store's own transactions; all statements but those that begin and end one go to the user's."""
+    """Replaces the store's own transactions: all statements go to the user's, except those that begin and end a transaction."""
 
     def __init__(self, user: UserConnection, where: str, table: str, name: str, timeout: float, largest: int) -> None:
         self._user = user
@@ -34,7 +34,7 @@ class JoinedTransactions(Transactions):
         self.largest = largest
 
     async def run(self, call: Callable[[Run], Awaitable[_T]], *, urgent: bool = False) -> _T:
-        """The result of ``call``, which is called once: what was in its way has taken the user's transaction with it."""
+        """The result of ``call``, which is called only once, because a conflict also rolls back the user's transaction."""
         try:
             if self._user.blocking:
                 return await call(self._run)
@@ -53,8 +53,8 @@ class JoinedTransactions(Transactions):
     ) -> Sequence[tuple[Key, Change[None]]]:
         """Store the new rows, and return the changes to those that exist and so can be locked.
 
-        Under REPEATABLE READ, to look for a row that is not there locks the gap where it would be. Two transactions that each look before
-        they insert would wait for each other, and the server would roll one of them back.
+        Under REPEATABLE READ, reading a missing row locks the gap where it would be. Two transactions that read before they insert would
+        deadlock, and the server would roll one of them back.
         """
         rows = [lifecycle.register(None, now, registration, force=force) for registration in registrations]
         if rows:
@@ -71,7 +71,7 @@ class JoinedTransactions(Transactions):
         for statement in statements:
             found: Sequence[Any] = ()
             if statement not in (BEGIN, COMMIT):
-                # One that is too large would cost the connection, and so the transaction.
+                # a packet that is too large would close the connection and lose the transaction
                 size = len(statement.sql) + sum(_bytes(value) for value in statement.parameters)
                 if size > self.largest:
                     raise too_large(statement, size, self._where, self.largest)
@@ -81,7 +81,11 @@ class JoinedTransactions(Transactions):
 
     def _explained(self, error: BaseException) -> Exception | None:
         code = code_of(error)
-        if code is None and type(error).__name__ in ("OperationalError", "ProgrammingError", "InterfaceError"):  # of another driver
+        if code is None and type(error).__name__ in (
+            "OperationalError",
+            "ProgrammingError",
+            "InterfaceError",
+        ):  # from another driver
             code = error.args[0] if error.args and isinstance(error.args[0], int) else None
         again = "roll the transaction back, and repeat it as a whole"
         if code == ER.LOCK_DEADLOCK:
@@ -103,7 +107,7 @@ class JoinedTransactions(Transactions):
 
 
 def user_connection(connection: Any, where: str) -> UserConnection:
-    """What a user has passed. Raises :class:`ConfigurationError` if it is not a connection to MySQL."""
+    """Wrap a user's connection. Raises :class:`ConfigurationError` if it is not a connection to MySQL."""
     found: UserConnection | None
     if is_a(connection, "aiomysql", "Connection"):
         found = _Aiomysql(connection)
@@ -156,12 +160,12 @@ def _check(connection: Any, is_open: bool, how: str) -> None:
 
 
 def _bytes(value: object) -> int:
-    """What a parameter takes in a packet: a text between quotes, with a backslash before some of its characters."""
+    """The size of a parameter in a packet: a text in quotes, with a backslash before some characters."""
     if not isinstance(value, str):
         return 20
     return len(value.encode()) + 4 + sum(map(value.count, "\\'\"\0\n\r\x1a"))
 
 
 def _as_text(row: Sequence[Any]) -> Sequence[Any]:
-    """The row with its texts as such, also where the connection does without Unicode. The key comes first, in bytes."""
+    """The row with its texts decoded, even if the connection does not use Unicode. The key comes first, in bytes."""
     return [*row[:2], *(value.decode() if isinstance(value, bytes) else value for value in row[2:])]

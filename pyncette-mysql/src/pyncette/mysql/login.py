@@ -1,4 +1,4 @@
-"""What a new connection is given: the options in the words of the driver, TLS and the password among them."""
+"""The options of a new connection in the driver's terms, including TLS and the password."""
 
 import math
 import ssl
@@ -11,17 +11,17 @@ from pyncette.errors import ConfigurationError
 
 __all__ = ["TLS_MODES", "URL_OPTIONS", "from_url", "login", "tls"]
 
-# Once for each connection, in one round trip. A connection that died without warning would keep its locks, and every claim pass its
-# rows by, until the server's wait_timeout, which is eight hours by default; and a statement that waits for a lock would continue to do so
-# for 50 seconds after its caller has given up. The comments are read by MySQL or by MariaDB only.
+# Sent once per connection, in one round trip. Without it, a connection that died without warning would keep its locks, and every claim
+# would skip those rows, until the server's wait_timeout, which is eight hours by default; and a statement that waits for a lock would
+# continue for 50 seconds after its caller has given up. MySQL and MariaDB each read only their own comments.
 _SESSION = """SET SESSION wait_timeout = {idle:d}, SESSION innodb_lock_wait_timeout = {locked:d}, SESSION sql_mode = 'STRICT_ALL_TABLES',
 SESSION completion_type = 'NO_CHAIN', SESSION sql_big_selects = 1, SESSION sql_safe_updates = 0,
 /*!80000 SESSION transaction_isolation */ /*M! SESSION tx_isolation */ = 'READ-COMMITTED'"""
 
-#: The modes of MySQL's own programs, but for PREFERRED.
+#: The modes of MySQL's own programs, except PREFERRED.
 TLS_MODES = ("DISABLED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY")
 
-#: As MySQL's own programs spell them, and hosts hand them out.
+#: The spellings of MySQL's own programs, which hosting providers use in URLs.
 URL_OPTIONS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key")
 
 
@@ -35,7 +35,7 @@ def login(
     timeout: float,
     context: ssl.SSLContext | None,
 ) -> Callable[[], dict[str, Any]]:
-    """A function of the options of a connection: none of them lies in an object that might be shown."""
+    """A function that returns the options of a connection, so that no object whose repr might be shown contains them."""
     for name, value in {"mysql_user": user or "", "mysql_password": password, "mysql_database": database}.items():
         if "\0" in value or not _is_text(value):
             shown = "" if name == "mysql_password" else f"={value!r}"
@@ -47,13 +47,13 @@ def login(
             "port": port,
             "unix_socket": unix_socket,
             "user": user,
-            # The driver takes it for Latin-1; servers that are told passwords by today's clients have them in UTF-8.
+            # The driver would encode it as Latin-1, but servers store passwords from current clients in UTF-8.
             "password": password.encode().decode("latin-1"),
             "db": database,
             "charset": "utf8mb4",
             "autocommit": True,
             "connect_timeout": timeout,
-            # No call takes longer than the one; the other leaves a call the time to try again.
+            # A call takes no longer than the first; the second leaves a call time for a retry.
             "init_command": _SESSION.format(idle=math.ceil(timeout) + 1, locked=max(1, int(timeout / 2))),
             "local_infile": False,
             "ssl": context,
@@ -97,8 +97,8 @@ def tls(
     try:
         context = ssl.create_default_context(cafile=ca)
         if cert is not None:
-            context.load_cert_chain(cert, key, password=lambda: "")  # else OpenSSL would ask on the terminal
-    except (OSError, ValueError) as error:  # the former are TLS errors, too
+            context.load_cert_chain(cert, key, password=lambda: "")  # otherwise OpenSSL would prompt on the terminal
+    except (OSError, ValueError) as error:  # TLS errors are OSErrors, too
         what = f"{', '.join(given)} can't be used ({getattr(error, 'reason', None) or error})"
         raise ConfigurationError(
             f"{what}; they have to be PEM files, and the key not encrypted. Or pass a mysql_ssl_context"

@@ -50,7 +50,7 @@ __all__ = ["MySQLRepository", "backend", "mysql_repository", "schema"]
 
 T = TypeVar("T")
 
-#: Whether what continues is one of the calls that the engine lives on, which wait for no others.
+#: Whether the current call is a claim or a settlement, which wait for no other calls.
 _URGENT = ContextVar("pyncette_mysql_urgent", default=False)
 
 
@@ -67,7 +67,7 @@ class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
         self._database = ""
 
     def within(self, connection: object) -> Repository:
-        """On a connection of aiomysql, PyMySQL, SQLAlchemy or Django to the same server, whatever its database."""
+        """Join a transaction of aiomysql, PyMySQL, SQLAlchemy or Django on the same server, whatever its default database."""
         user = user_connection(connection, self._where)
         table = f"{quoted(self._database)}.{quoted(self._name)}"
         joined = copy.copy(self)
@@ -107,7 +107,7 @@ class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
         return [rows.get(key) for key in keys]
 
     async def list(self, partition: str, *, limit: int, token: str | None = None) -> Page:
-        # The token is the name that the next page begins with: at once or, if it is removed meanwhile, with the one after it.
+        # The token is the first name of the next page; if that row is removed meanwhile, the page begins with the following one.
         try:
             start = bytes.fromhex(token or "").hex()
         except ValueError:
@@ -125,7 +125,7 @@ class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
         return Stats(rows=rows, due=due, oldest_due=instant(oldest), failed=failed)
 
     async def partitions(self) -> Sequence[str]:
-        # InnoDB skips from one partition to the next in the index; nothing else is read.
+        # InnoDB skips from partition to partition in the index, and reads nothing else.
         return [
             partition.decode()
             for (partition,) in await self._fetch("SELECT DISTINCT `partition` FROM {table}")
@@ -154,10 +154,10 @@ class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
             return []
 
         async def update(run: Run) -> Sequence[T]:
-            # Most often a lone registration is of a new row: that is one statement and one round trip.
+            # A single registration is usually a new row: one statement and one round trip.
             alone = changes[0][1](None) if len(changes) == 1 and not self._joined else None
             if alone is not None and alone[0] is not None:
-                with contextlib.suppress(aiomysql.IntegrityError):  # there is such a row
+                with contextlib.suppress(aiomysql.IntegrityError):  # the row exists
                     insert, *_ = written((), (), [alone[0]], self._transactions.largest)
                     await self._written(run(insert, COMMIT), [alone[0]])
                     return [alone[1]]
@@ -176,7 +176,7 @@ class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
                     continue
                 replaced = old is None or row is None or not same or row.schedule != old.schedule or old.state is State.UNREADABLE
                 if old is not None and replaced:
-                    removed.append(key)  # rare, and so not worth a statement that would send the arguments every time
+                    removed.append(key)  # rare, so not worth a statement that always sends the arguments
                 if row is not None:
                     (inserted if replaced else updated).append(row)
             write = run(*written(updated, removed, inserted, self._transactions.largest), COMMIT)
@@ -204,7 +204,7 @@ class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
         """Create or check the table."""
         if create and await self._comment() is None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # others create it, too, at this moment
+                warnings.simplefilter("ignore")  # other processes may create it at this moment, too
                 await self._fetch(statements.SCHEMA.replace("{comment}", f"{statements.COMMENT}{statements.FORMAT}"))
         comment = await self._comment()
         table = f"The table {self._name!r} in {self._where}"
@@ -227,7 +227,7 @@ class MySQLRepository(MySQLClaims, MySQLHistory, RowwiseRepository):
         if create and await self._comment(table_of_history(self._name, statements.LONGEST_NAME)) is None:
             await self._create_history()
         [[largest, self._database]] = await self._fetch("SELECT @@max_allowed_packet, DATABASE()")
-        self._transactions.largest = largest - 1  # the byte of the command
+        self._transactions.largest = largest - 1  # minus the byte of the command
 
     async def _comment(self, table: str | None = None) -> str | None:
         sql = "SELECT table_comment FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s"

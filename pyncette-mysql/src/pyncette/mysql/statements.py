@@ -1,4 +1,4 @@
-"""What is stored in MySQL and MariaDB: the table, the statements on it, and rows to and from their values."""
+"""The format in MySQL and MariaDB: the table, its statements, and the conversion of rows to and from values."""
 
 # ruff: noqa: S608 - nothing gets into a statement but the text here and a quoted identifier; values are parameters
 
@@ -14,19 +14,19 @@ from pyncette.errors import ConfigurationError
 from pyncette.lifecycle import Settled
 from pyncette.repository import Key, Row, table_of_history
 
-#: Before the calendar, for rows that are damaged.
+#: Before the calendar, for damaged rows.
 EVER = -(2**63)
 _EARLIEST = to_microseconds(datetime.min.replace(tzinfo=UTC))
 _LATEST = to_microseconds(datetime.max.replace(tzinfo=UTC))
 
-#: Of a table: 64 characters, and so as many bytes or more.
+#: The maximum length of a table's name: 64 characters, and so at least as many bytes.
 LONGEST_NAME = 64
-#: The version of the stored format, kept in the comment of the table. Raised whenever what is stored changes its meaning.
+#: The version of the stored format, kept in the comment of the table. Raised when the meaning of stored data changes.
 FORMAT = 1
 COMMENT = "Pyncette, stored format "
 
-# Keys are VARBINARY, because every collation that is on all servers pads: 'a' = 'a '. Parameters are text anyway, since
-# aiomysql can't escape bytes; the server compares a VARBINARY with the UTF-8 bytes of the text.
+# Keys are VARBINARY, because every collation that all servers have ignores trailing spaces: 'a' = 'a '. Parameters are text, since aiomysql
+# can't escape bytes; the server compares a VARBINARY with the UTF-8 bytes of the text.
 SCHEMA = """CREATE TABLE IF NOT EXISTS {table} (
     `partition` VARBINARY(1100) NOT NULL,
     name VARBINARY(1000) NOT NULL,
@@ -64,23 +64,23 @@ FIELDS = (
     *("lease", "locked_until", "epoch", "revision", "attempt", "state", "error", "memo"),
 )
 COLUMNS = ", ".join(f"t.{field}" for field in FIELDS)
-# What is ready beyond the calendar never is.
+# A row whose time is beyond the calendar is never ready.
 _READY = f"`partition` = %s AND ready_at <= {_LATEST}"
-# From where on to where a claim looks, see pyncette.looks.
+# the range of times that a claim scans, see pyncette.looks
 _WITHIN = "`partition` = %s AND ready_at BETWEEN %s AND %s"
-# Rows that are named have to be sought by their names. On the other index a row may move, while that is read, from what comes
-# to what has been, and be missed: READ COMMITTED allows it, and the optimiser likes that index for small tables.
+# Find named rows by their names. In the other index, a row may move from the unread to the read part during the scan, and be missed:
+# READ COMMITTED allows that, and the optimiser prefers that index for small tables.
 BY_NAME = "{table} AS t FORCE INDEX (PRIMARY)"
 BY_TIME = "{table} AS t FORCE INDEX (ready)"
 SELECT = f"SELECT {COLUMNS} FROM"
-# Without large arguments, which are neither looked at nor changed but by a registration: their digest says whether they are others.
+# Without large arguments, which only registrations compare and change: a digest shows whether they differ.
 _LARGE, _DIGEST = 1000, "sha256:"
 BRIEF = SELECT.replace("t.spec", f"IF(LENGTH(t.spec) > {_LARGE}, CONCAT('{_DIGEST}', SHA2(t.spec, 256)), t.spec)")
-# How many microseconds it has taken the server to get so far: SYSDATE() is the time of its call, NOW() that of the statement.
+# The microseconds that the server has taken so far: SYSDATE() is the time of its evaluation, NOW() the start of the statement.
 _TOOK = "TIMESTAMPDIFF(MICROSECOND, NOW(6), SYSDATE(6))"
 PEEK = f"SELECT (SELECT ready_at FROM {BY_TIME} WHERE {_WITHIN} ORDER BY ready_at LIMIT 1), {_TOOK}"
 PEEK_NAMED = f"SELECT ready_at, name FROM {BY_NAME} WHERE `partition` = %s AND name IN ({{names}})"
-# What a claim needs, in few columns: each takes the driver as long as the conversion of a number. The state comes last, whatever is in it.
+# The fields that a claim needs, in few columns, because the driver takes long for each column. The state comes last, because it may be any text.
 _NUMBERS = (_TOOK, "occurrence", "execute_after", "ready_at", "COALESCE(locked_until, '')", "epoch", "revision", "attempt", "state")
 _TAKE = f"SELECT name, spec, schedule, memo, CONCAT_WS(' ', {', '.join(_NUMBERS)}) FROM"
 _DUE = " AND ready_at <= %s ORDER BY ready_at LIMIT %s FOR UPDATE SKIP LOCKED"
@@ -95,7 +95,7 @@ NEXT_NAMED = (
     f"SELECT ready_at FROM {BY_NAME} WHERE {_READY} AND name IN ({{names}}) AND NOT lease <=> %s{{but}} ORDER BY ready_at LIMIT 1"
 )
 CLAIMS = PEEK, TAKE, NEXT
-# Also of names that are not text.
+# also for names that are not text
 PUT_OFF = f"UPDATE {BY_NAME} SET ready_at = %s WHERE `partition` = %s AND name IN ({{some}})"
 _NAMED = "FROM {table} WHERE `partition` = %s AND name = UNHEX(%s)"
 FIND_NAMED, DELETE_NAMED = f"SELECT 1 {_NAMED} FOR UPDATE", f"DELETE {_NAMED}"
@@ -116,9 +116,9 @@ _TYPES = {
 
 
 def _among(*fields: str) -> str:
-    """Any number of rows, given as one JSON text with the key and ``fields`` of each, and those of the table that have their keys.
+    """A join of any number of rows, given as one JSON text with the key and ``fields`` of each, with the rows of the table.
 
-    The row alias of newer upserts is an error on MariaDB, and VALUES() deprecated on MySQL.
+    The row alias of newer upserts is an error on MariaDB, and VALUES() is deprecated on MySQL.
     """
     columns = "".join(f", {field} {_TYPES[field]} PATH '$[{index}]'" for index, field in enumerate(fields, 2))
     return f"""JSON_TABLE(%s, '$[*]' COLUMNS (
@@ -130,32 +130,32 @@ def _replaced(*fields: str) -> str:
     return ", ".join(f"t.{field} = j.{field}" for field in fields)
 
 
-# The key, the arguments and their schedule come first in a row: what runs change comes after, and arguments may be large.
+# Runs change only the fields after the key, the arguments and the schedule. Arguments may be large.
 CHANGED = FIELDS[4:]
 UPDATE = f"UPDATE {_among(*CHANGED)} SET {_replaced(*CHANGED)}"
-# Rows that are as their claims have left them, see RowwiseRepository.write_expected.
+# rows that their claims left unchanged, see RowwiseRepository.write_expected
 _EXPECTED = "t.lease = j.lease AND t.revision = j.revision AND t.locked_until IS NOT NULL AND t.state = 'scheduled'"
 _SETTLED = ("occurrence", "execute_after", "ready_at", "attempt")
 SETTLE = f"""UPDATE {_among("lease", "revision", *_SETTLED, "memo")} AND {_EXPECTED}
 SET {_replaced(*_SETTLED)}, t.memo = COALESCE(j.memo, t.memo), t.locked_until = NULL"""
 REMOVE = f"DELETE t FROM {_among('lease', 'revision')} AND {_EXPECTED}"
-# One pass over the index, which is smaller than the table.
+# a single pass over the index, which is smaller than the table
 STATS = f"""SELECT COUNT(*), COUNT(IF(ready_at <= %(now)s, 1, NULL)), MIN(IF(ready_at <= %(now)s, ready_at, NULL)),
 (SELECT COUNT(*) FROM {BY_TIME} WHERE `partition` = %(partition)s AND ready_at IS NULL AND state = 'failed')
 FROM {BY_TIME} WHERE `partition` = %(partition)s"""
 
 
 def schema(table: str) -> str:
-    """The statements that create the table called ``table`` and its history, for those who use ``mysql_skip_table_create``.
+    """The statements that create the table ``table`` and its history table, for use with ``mysql_skip_table_create``.
 
-    Each ends with a semicolon and a new line. Raises :class:`ConfigurationError` if a table can't be called so.
+    Each ends with a semicolon and a newline. Raises :class:`ConfigurationError` if a table can't have that name.
     """
     rows = SCHEMA.format(table=quoted(table), comment=f"{COMMENT}{FORMAT}")
     return f"{rows};\n{HISTORY.format(history=quoted(table_of_history(table, LONGEST_NAME)))};\n"
 
 
 def claims_among(names: int) -> Sequence[str]:
-    """The :data:`CLAIMS` of so many names."""
+    """The :data:`CLAIMS` for this many names."""
     return [sql.replace("{names}", places(names)) for sql in (PEEK_NAMED, TAKE_NAMED, NEXT_NAMED)]
 
 
@@ -164,17 +164,17 @@ def places(values: int) -> str:
 
 
 def instant(ready_at: int | None) -> datetime | None:
-    """When a row is ready; as early as can be, if it is damaged and even earlier."""
+    """When a row is ready; the earliest possible time for a damaged value before that."""
     return None if ready_at is None else from_microseconds(max(ready_at, _EARLIEST))
 
 
 def is_time(ready_at: int | None) -> bool:
-    """Whether a row with this ``ready_at`` is ever ready."""
+    """Whether a row with this ``ready_at`` can ever become ready."""
     return ready_at is not None and ready_at <= _LATEST
 
 
 def where(keys: Sequence[Key]) -> tuple[str, list[Any]]:
-    """Which rows have ``keys``: by partition, because MariaDB does not use an index for pairs; sorted, so that locks are taken in order."""
+    """The condition for rows with ``keys``: by partition, because MariaDB uses no index for pairs; sorted, so that locks are taken in order."""
     partitions: dict[str, list[str]] = {}
     for partition, name in sorted(keys):
         partitions.setdefault(partition, []).append(name)
@@ -205,17 +205,17 @@ def settled_in_json(settled: Settled) -> str:
 
 
 def in_json(values: Sequence[Any]) -> str:
-    # As they are: escaped, half a character would be stored by some server that can't send it back.
+    # Unescaped: some servers would store an escaped lone surrogate, and then can't send it back.
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
 def brief(spec: str) -> str:
-    """What :data:`BRIEF` reads of arguments."""
+    """The value of the arguments in :data:`BRIEF`."""
     return spec if len(text := spec.encode()) <= _LARGE else _DIGEST + hashlib.sha256(text).hexdigest()
 
 
 def due_row_of(partition: str, values: Sequence[Any]) -> Row:
-    """The row of these values, which are those of :data:`TAKE`: without its lease, which a claim replaces, and without an error."""
+    """The row with the values of :data:`TAKE`: without its lease, which a claim replaces, and without an error."""
     name, spec, schedule, memo, numbers = values
     _, at, after, ready, locked, epoch, revision, attempt, state = numbers.split(" ", 8)
     until = int(locked) if locked else None
@@ -228,12 +228,12 @@ def due_row_of(partition: str, values: Sequence[Any]) -> Row:
 
 
 def seconds_of(values: Sequence[Any]) -> float:
-    """How long it has taken the server to get to the row of these values of :data:`TAKE`."""
+    """How long the server took to reach the row with these values of :data:`TAKE`."""
     return int(values[-1].split(" ", 1)[0]) / 1e6
 
 
 def row_of(values: Sequence[Any]) -> Row:
-    """The row of these values, which are in the order of the fields."""
+    """The row with these values, which are in the order of the fields."""
     partition, name, *others = values
     partition = partition.decode()
     try:

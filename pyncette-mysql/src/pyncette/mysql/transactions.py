@@ -1,4 +1,4 @@
-"""Statements, and what happens to a transaction that something comes in the way of."""
+"""Runs statements in transactions, with retries after conflicts."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 #: The longest pauses before retrying a transaction (seconds).
 _FIRST_PAUSE, _LAST_PAUSE = 0.002, 0.25
-#: What every server takes, until we know what this one does.
+#: A packet size that every server accepts, until this server's limit is known.
 _SMALLEST_PACKET = 1024
 
 
@@ -29,23 +29,23 @@ class Statement(NamedTuple):
 
     sql: str
     parameters: Any = ()
-    #: What is too large if it is.
+    #: What to name in the error if the statement is too large.
     what: str = "A call"
 
 
 BEGIN, COMMIT = Statement("START TRANSACTION"), Statement("COMMIT")
 
-#: Runs statements in one round trip, or in some more if they are too large for that; for each, the rows of its answer.
+#: Runs statements in one round trip, or in several if they are too large; returns the rows of each.
 Run: TypeAlias = Callable[..., Awaitable[list[Sequence[Any]]]]
 
 
 def exactly(rows: int) -> Statement:
-    """Ends with an error unless the statement before it has written that many rows: a COMMIT that follows is not executed then."""
+    """A statement that fails unless the previous one has written that many rows, so that a following COMMIT is not executed."""
     return Statement("SELECT IF(ROW_COUNT() = %s, 0, (SELECT 1 UNION SELECT 2))", [rows])
 
 
 def too_large(statement: Statement, size: int, where: str, largest: int) -> RepositoryError:
-    """The error for a statement of ``size`` bytes where ``largest`` are taken."""
+    """The error for a statement of ``size`` bytes where ``largest`` are accepted."""
     return RepositoryError(
         f"{statement.what} takes {size:,} bytes, more than MySQL at {where} accepts in one packet; "
         f"raise its max_allowed_packet, which is {largest:,}"
@@ -53,26 +53,26 @@ def too_large(statement: Statement, size: int, where: str, largest: int) -> Repo
 
 
 class Transactions:
-    """Runs calls on connections, and again while others are in their way."""
+    """Runs calls on connections, and repeats them after conflicts."""
 
     def __init__(self, connections: Connections, where: str, table: str, name: str, timeout: float) -> None:
-        """``table``: as it is written in statements. ``timeout``: in seconds, of each call once it has a connection."""
+        """``table``: quoted for statements. ``timeout``: the limit of each call once it has a connection (seconds)."""
         self._connections = connections
         self._where = where
         self._names = {
-            # With the driver's format.
+            # in the driver's format
             "{table}": table.replace("%", "%%"),
             "{history}": quoted(table_of_history(name, LONGEST_NAME)).replace("%", "%%"),
         }
         self._name = name
         self._timeout = timeout
-        #: The bytes that a packet may have: the server's max_allowed_packet.
+        #: The maximum size of a packet (bytes): the server's max_allowed_packet.
         self.largest = _SMALLEST_PACKET
 
     async def run(self, call: Callable[[Run], Awaitable[_T]], *, urgent: bool = False) -> _T:
-        """The result of ``call``, which is called again if its transaction was rolled back because of another one.
+        """The result of ``call``, which is called again if a conflict rolled its transaction back.
 
-        :param urgent: it does not wait for those that are not.
+        :param urgent: don't wait for calls that are not urgent.
         """
         met: Exception | None = None
         try:
@@ -100,7 +100,7 @@ class Transactions:
             answer = await call(exchange.run)
         except BaseException as error:
             await self._after(error, connection)
-            # If nothing was to be written yet, again: those that are as old as this connection are forgotten.
+            # If nothing was written yet, repeat the call; connections as old as this one are dropped.
             if used and code_of(error) in DIED and not exchange.committing:
                 return await self._attempt(call)
             raise
@@ -108,7 +108,7 @@ class Transactions:
         return answer
 
     async def _after(self, error: BaseException, connection: Connection) -> None:
-        """Roll back what ``error`` has ended; where the connection may be in the middle of an answer, by closing it."""
+        """Roll back after ``error``, by closing the connection if it may be in the middle of an answer."""
         rolled_back = False
         try:
             if in_step(error):
@@ -129,7 +129,7 @@ class _Exchange:
         self._names = names
         self._where = where
         self._largest = largest
-        #: Whether something may have been written for good.
+        #: Whether something may have been committed.
         self.committing = False
 
     async def run(self, *statements: Statement) -> list[Sequence[Any]]:
@@ -144,7 +144,7 @@ class _Exchange:
         return results
 
     def _named(self, sql: str) -> str:
-        # One of them, and once: the name of a table may look like the other.
+        # Replace only once, because a table's name may look like the other placeholder.
         mark = "{history}" if "{history}" in sql else "{table}"
         return sql.replace(mark, self._names[mark])
 

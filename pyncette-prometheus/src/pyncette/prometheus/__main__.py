@@ -1,4 +1,4 @@
-"""Print what comes with this package for those around it: ``python -m pyncette.prometheus dashboard`` and ``... alerts``."""
+"""Print the files for Prometheus and Grafana: ``python -m pyncette.prometheus dashboard`` and ``... alerts``."""
 
 import sys
 from importlib.resources import files

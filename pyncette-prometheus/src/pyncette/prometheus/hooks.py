@@ -1,4 +1,4 @@
-"""From the hooks of an application to its metrics."""
+"""Feeds the metrics from the hooks of an application."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ __all__ = ["use_prometheus"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: The operations whose size is how many rows they are about. A claim tells apart how many it brought.
+#: The operations whose size is the number of their rows. A claim reports separately how many it returned.
 _BATCHED = frozenset({"register", "unregister", "settle", "get", "pause", "resume", "append"})
 
 _numbers = itertools.count(1)
@@ -122,7 +122,7 @@ class _Hooks(Instrumentation):
 
 
 class _Written:
-    """A call that writes entries to the history: they count if it succeeds."""
+    """A call that writes entries to the history, which count if it succeeds."""
 
     def __init__(self, measurement: Measurement, written: Counter, count: int) -> None:
         self._measurement = measurement
@@ -143,7 +143,7 @@ def _middleware(metrics: TaskMetrics) -> Middleware:
 
     @contextlib.contextmanager
     def harmless() -> Iterator[None]:
-        # A full disk, in multiprocess mode, must not be a failure of each run; hooks are guarded by core.
+        # In multiprocess mode, a full disk must not make each run fail; core guards the hooks.
         nonlocal logged
         try:
             yield
@@ -167,7 +167,7 @@ def _middleware(metrics: TaskMetrics) -> Middleware:
             await next()
             failed = False
         except asyncio.CancelledError:
-            failed = not context.app_context.stopping  # a run that the shutdown cuts off is given back
+            failed = not context.app_context.stopping  # a run that the shutdown cuts off is released
             raise
         finally:
             if run is not None and began is not None:

@@ -1,4 +1,4 @@
-"""The metrics, once for each registry."""
+"""The metrics of each registry."""
 
 import weakref
 from functools import cached_property
@@ -11,17 +11,17 @@ from pyncette.prometheus.state import StateCollector
 
 __all__ = ["Metrics", "TaskMetrics", "metrics_of"]
 
-#: Seconds: what a store takes, or a pass over all that is due.
+#: Buckets in seconds, for calls to the store and passes.
 _CALL_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-#: Seconds: bodies may take hours.
+#: Buckets in seconds, for bodies, which may take hours.
 _RUN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
 _STALENESS_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-#: Rows; 0 is a claim that brought nothing.
+#: Buckets in rows; 0 for a claim that returned none.
 _BATCH_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class TaskMetrics:
-    """What runs of tasks are measured by."""
+    """The metrics of runs."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.runs: Operation = Operation(registry, "task_run", "Runs of tasks", label="task", buckets=_RUN_BUCKETS)
@@ -38,19 +38,19 @@ class TaskMetrics:
         self.leases_lost: Counter = Counter("pyncette_leases_lost", "Runs that lost their lease.", ["task"], registry=registry)
 
     def declare(self, task: str) -> None:
-        """Have all metrics of ``task`` exist, at zero: a rate needs a value before the first event."""
+        """Create all metrics of ``task``, at zero, because a rate needs a value before the first event."""
         self.runs.of(task)
         for metric in (self.staleness, self.retries, self.leases_lost):
             metric.labels(task)
 
 
 class Metrics:
-    """All metrics of one registry. A group of them is registered when it is first asked for."""
+    """All metrics of one registry. Each group is registered when it is first used."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        # The registry lives as long as its owner wants it to.
+        # weak, so that the registry lives only as long as its owner needs it
         self._registry = weakref.proxy(registry)
-        #: The applications that are measured here.
+        #: The applications measured in this registry.
         self.apps: weakref.WeakSet[Pyncette] = weakref.WeakSet()
 
     @cached_property

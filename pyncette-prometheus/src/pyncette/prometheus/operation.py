@@ -11,7 +11,7 @@ __all__ = ["Measured", "Measurement", "Operation"]
 
 
 class Operation:
-    """The metrics of one thing, told apart by at most one label."""
+    """The metrics of one operation, with at most one label."""
 
     def __init__(
         self, registry: CollectorRegistry, name: str, what: str, *, label: str | None = None, buckets: Sequence[float]
@@ -28,7 +28,7 @@ class Operation:
         self._measured: dict[str | None, Measured] = {}
 
     def of(self, label: str | None = None) -> "Measured":
-        """The metrics for a value of the label; they exist from now on, at zero."""
+        """The metrics for a value of the label, created at zero."""
         measured = self._measured.get(label)
         if measured is None:
             if label is None:
@@ -45,7 +45,7 @@ class Operation:
 
 
 class Measured:
-    """The metrics of one thing with one value of its label."""
+    """The metrics of one operation with one value of its label."""
 
     __slots__ = ("_duration", "_failures", "_in_progress", "_total")
 
@@ -68,7 +68,7 @@ class Measured:
 
 
 class Measurement:
-    """Measures what is done within it, once. Being cancelled is not a failure."""
+    """Measures the code inside, once. A cancellation is not a failure."""
 
     __slots__ = ("_began", "_measured")
 

@@ -1,4 +1,4 @@
-"""What an application has, rather than what it does: read when the metrics are scraped, or at intervals in the background."""
+"""Metrics of an application's state, read when the metrics are scraped, or at intervals in the background."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ __all__ = ["Seen", "Source", "StateCollector", "Waiting"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: When the store is first looked at, after the start (seconds): by then the static tasks are there.
+#: How long after the start the store is first read (seconds): by then the static tasks are registered.
 _FIRST_LOOK = 1.0
 #: Counting takes at most this share of the time, however large the store is.
 _SHARE = 0.05
@@ -25,29 +25,29 @@ _SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the store has of one task, or of all instances of one template."""
+    """The stored state of one task, or of all instances of a template."""
 
     stored: int
     due: int
-    #: How long the longest due has been so (seconds); 0 if none is.
+    #: How long the one that has waited longest has been due (seconds); 0 if none is.
     oldest_due_age: float
     given_up: int
-    #: How many workers poll it: of a partitioned task, the partition that the fewest poll.
+    #: How many workers poll it; for a partitioned task, those of the partition with the fewest.
     workers: int
-    #: When a run last ended well, for a static task; None if that is not known.
+    #: When a static task last succeeded; None if that is not known.
     last_success: datetime | None = None
-    #: How many of its attempts in a row did not succeed.
+    #: How many consecutive attempts did not succeed.
     failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the store has of all."""
+    """The stored state of the whole application."""
 
     tasks: Mapping[str, Waiting]
-    #: How many workers are alive.
+    #: The number of live workers.
     workers: int
-    #: How long something waited for the event loop of this process (seconds), within a minute; None if it does not run.
+    #: The longest wait for the event loop of this process within a minute (seconds); None if it does not run.
     loop_lag: float | None
 
 
@@ -58,7 +58,7 @@ class Source:
         self.app_context = app_context
         self.slots = slots
         self.skew = skew
-        #: As of the last look; replaced as a whole, since scrapes are answered in other threads. None: it is not known.
+        #: The last state that was read; replaced as a whole, because other threads answer scrapes. None: unknown.
         self.seen: Seen | None = None
 
     async def keep_looking(self, interval: timedelta) -> None:
@@ -71,7 +71,7 @@ class Source:
             try:
                 self.seen = await _look(self.app_context)
             except Exception as error:
-                self.seen = None  # rather none than old ones
+                self.seen = None  # better none than outdated ones
                 logger.debug("What is due could not be counted: %s", error)
             pause = max(interval.total_seconds(), (loop.time() - began) / _SHARE)
 
@@ -96,7 +96,7 @@ async def _look(app_context: PyncetteContext) -> Seen:
                 last_success=stored.last_success,
                 failures=stored.failures,
             )
-    # Also those that are disabled here: this may be a web application that has its tasks run elsewhere.
+    # including tasks disabled here: this may be a web application whose tasks run elsewhere
     for template in app_context.tasks:
         if isinstance(template, Template) and isinstance(repository, SupportsStats):
             found[template.name] = await _count(repository, template, app_context, workers)
@@ -122,10 +122,10 @@ def _age(now: datetime, since: datetime | None) -> float:
 
 
 class StateCollector(Collector):
-    """What all applications of one registry have."""
+    """The state of all applications in one registry."""
 
     def __init__(self) -> None:
-        # Replaced as a whole, for the same reason.
+        # replaced as a whole, for the same reason
         self._sources: tuple[Source, ...] = ()
 
     def add(self, source: Source) -> None:
@@ -149,7 +149,7 @@ class StateCollector(Collector):
         if skews := [source.app_context.clock.skew.total_seconds() for source in sources if source.skew]:
             skew.add_metric([], max(skews, key=abs))
         yield skew
-        # Of two applications the larger number counts: most likely they share a store.
+        # The larger number of two applications counts, because they probably share a store.
         seen = [(source, source.seen) for source in sources if source.seen is not None]
         workers = GaugeMetricFamily("pyncette_workers", "Live workers.")
         lag = GaugeMetricFamily("pyncette_event_loop_lag_seconds", "The longest wait for the event loop within the last minute.")
