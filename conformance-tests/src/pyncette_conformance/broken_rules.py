@@ -1,4 +1,4 @@
-"""Rules with one mistake each: what the exhaustive exploration must find out, or it proves nothing."""
+"""Rules with one mistake each, which the exhaustive exploration must find; otherwise it proves nothing."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ Settled = tuple[Row | None, Outcome]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A mistake, where it shows, and the invariant that it breaks."""
+    """A mistake, the configuration in which it shows, and the invariant that it breaks."""
 
     rules: Rules
     configuration: str
@@ -213,7 +213,7 @@ def noting(note: Callable[[Row, Row, Settlement, Outcome], str | None]) -> Rules
 
 
 def sent(row: Row, after: Row, settlement: Settlement, outcome: Outcome) -> str | None:
-    """What came with the settlement, whichever worker holds the row."""
+    """The memo of the settlement, whichever worker holds the row."""
     return after.memo if isinstance(settlement, Extend) or settlement.memo is None else settlement.memo
 
 

@@ -28,7 +28,7 @@ __all__ = [
     "target",
 ]
 
-#: Far from the time of any test run, so that a store that looks at a clock of its own is found out.
+#: Far from the time of any test run, so that the tests notice a store that reads a clock.
 T0 = datetime(2041, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
 #: The smallest difference of two instants.
 TICK = timedelta(microseconds=1)
@@ -69,7 +69,7 @@ async def register(repository: Repository, *keys: Key, seconds: float = 0) -> No
 
 
 async def refused(call: Awaitable[object]) -> bool:
-    """Whether ``call`` is refused for good, with one of Pyncette's errors; it may raise nothing else."""
+    """Whether ``call`` is refused permanently, with one of Pyncette's errors; it may raise no others."""
     try:
         await call
     except RepositoryError as error:
@@ -113,12 +113,12 @@ def commit(claim: Claim, seconds: float = 60, jitter: float = 0, memo: str | Non
 
 
 def release(claim: Claim, seconds: float = 0, *, started: bool = True, memo: str | None = None) -> Release:
-    """Give the claim back, to be claimed again from ``seconds`` after T0 on."""
+    """Release the claim, which can be claimed again from ``seconds`` after T0 on."""
     return Release(claim, after(seconds), started=started, memo=memo)
 
 
 def epoch_at(now: datetime) -> int:
-    """The epoch of a row that is registered at ``now``, and the least of one that is claimed then."""
+    """The epoch of a row registered at ``now``, and the smallest epoch of one claimed then."""
     return to_microseconds(now)
 
 

@@ -1,4 +1,4 @@
-"""What a store says about itself: the only reasons for which a test of the suite may be excused."""
+"""What a store declares about itself: the only reasons that excuse a test of the suite."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,22 +10,22 @@ __all__ = ["Capabilities"]
 class Capabilities:
     """What the suite may expect of a store. The defaults describe a database: nothing is excused.
 
-    What is declared to be lacking is still tried: a test that passes in spite of its declaration fails, so that no
-    declaration outlives its reason.
+    Excused tests still run: one that passes despite its declaration makes the suite fail, so that no declaration outlives its
+    reason.
     """
 
-    #: What was written is still there after the repository is closed and opened again. Not so for memory.
+    #: Rows survive closing and reopening the repository. Not so in memory.
     durable: bool = True
 
     #: Repositories opened from the same factory see each other's rows. Not so for memory, and for SQLite's ":memory:".
     #: Where they don't, the suite's workers are several callers of one repository.
     shared: bool = True
 
-    #: The longest ``spec``, in UTF-8 bytes, that a row can hold; None if it is longer than the suite tries (200,000). The
-    #: contract wants 65,536 or more.
+    #: The longest ``spec`` that a row can hold, in UTF-8 bytes; None if it is longer than the suite tries (200,000). The
+    #: contract requires at least 65,536.
     max_spec_bytes: int | None = None
 
-    #: Each of the optional protocols: True if the store must have it, False if it must not, None to go by what it has.
+    #: For each optional protocol: True if the store must have it, False if it must not, None to test it if it is there.
     supports_server_time: bool | None = None
     #: See :attr:`supports_server_time`.
     supports_stats: bool | None = None

@@ -1,4 +1,4 @@
-"""Comparisons whose failure names the field that differs."""
+"""Comparisons whose failures name the fields that differ."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +11,12 @@ __all__ = ["assert_has", "differences", "explain", "same"]
 
 _RECORDS = (Row, Claim, Stats, ClaimResult, Page)
 _NOTHING = object()
-#: Of a longer text only what differs is shown.
+#: Of a longer text, only the difference is shown.
 _LONG = 200
 
 
 def assert_has(record: Any, **fields: object) -> None:
-    """Fail unless each of ``fields`` of ``record`` is as given; the others may be anything."""
+    """Fail unless ``fields`` of ``record`` have the given values; other fields may be anything."""
     assert record is not None, f"a row with {', '.join(fields)} was expected, but there is none"
     name = _name(record)
     if lines := [line for field, value in fields.items() for line in differences(getattr(record, field), value, f"{name}.{field}")]:
@@ -24,15 +24,15 @@ def assert_has(record: Any, **fields: object) -> None:
 
 
 def same(what: str, found: Sequence[object], expected: Sequence[object]) -> None:
-    """Compare, and say in few words how they differ: a test runner's own account of it takes long, and shrinking asks for many."""
+    """Compare, with a short failure message: a test runner's own message takes long to compute, and shrinking needs many."""
     if found != expected:
         raise AssertionError("\n  ".join([f"{what} differs from the reference's:", *differences(found, expected)]))
 
 
 def explain(found: object, expected: object) -> Sequence[str] | None:
-    """What pytest is to say of ``found == expected``; None if no records are compared, and it knows best itself."""
+    """pytest's explanation of ``found == expected``; None for other objects than records, which pytest explains itself."""
     if isinstance(found, str) and isinstance(expected, str) and max(len(found), len(expected)) > _LONG:
-        return list(differences(found, expected, "text"))  # pytest's own comparison of such takes many seconds
+        return list(differences(found, expected, "text"))  # pytest's own comparison of these takes many seconds
     values = found.values() if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else ()
     if isinstance(found, _RECORDS) or any(isinstance(value, _RECORDS) for value in values):
         return list(differences(found, expected))
@@ -40,9 +40,9 @@ def explain(found: object, expected: object) -> Sequence[str] | None:
 
 
 def differences(found: object, expected: object, path: str = "") -> Iterator[str]:
-    """What differs, a line for each field: ``row.ready_at: expected ..., got ...``.
+    """The differences, a line for each field: ``row.ready_at: expected ..., got ...``.
 
-    :param path: what ``found`` is called; by default after the kind of record that it is.
+    :param path: the name of ``found``; by default its kind of record.
     """
     if type(found) is type(expected) and isinstance(found, _RECORDS):
         for field in _fields(found):

@@ -1,7 +1,7 @@
-"""Rows that somebody else has damaged: a later release, an operator with a console, a disk.
+"""Rows that somebody or something else has damaged: a later release, an operator with a console, a disk.
 
-What a store has to make of them is the same for all; how junk gets into a store is not. So a backend that is tested says how it
-writes junk, past itself and natively, and derives from :class:`DamagedRows`::
+The requirements are the same for all stores, but not how junk gets into a store. So the tests of a backend define how to write junk
+natively, bypassing the repository, and derive from :class:`DamagedRows`::
 
     class TestDamagedRows(DamagedRows):
         @pytest.fixture
@@ -38,9 +38,9 @@ class Missing(enum.Enum):
     MISSING = "nothing at all"
 
 
-#: Instead of junk: the field is taken away.
+#: Instead of junk: remove the field.
 MISSING: Final = Missing.MISSING
-#: Instead of a field: the whole of what is stored for the row, where that is one value. The junk is bytes.
+#: Instead of a field: everything stored for the row, if that is one value. The junk is bytes.
 RECORD = "record"
 #: Instead of a field: an entry of the index, due long ago, that leads nowhere. The junk is what stands for the name: another name,
 #: that of no row, or bytes. Only where the index is an entry of its own.
@@ -95,11 +95,11 @@ def each_damage(test: _Test) -> Callable[..., None]:
 
 
 class DamagedRows(Conformance):
-    """I10. Whatever is damaged, the rows beside it are none the worse; what can't be read is shown, and can be removed."""
+    """I10. Damage does not affect other rows; an unreadable row is listed, and can be removed."""
 
     @pytest.fixture
     def damage_row(self) -> Writer:
-        """How junk gets into the store, past the repository."""
+        """Writes junk into the store, bypassing the repository."""
         raise NotImplementedError("override the fixture damage_row: it returns a function that writes junk into your store")
 
     @each_damage

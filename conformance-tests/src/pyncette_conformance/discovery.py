@@ -1,4 +1,4 @@
-"""Which stores a run of the suite tests."""
+"""Finds the stores that a run of the suite tests."""
 
 import functools
 import importlib.metadata
@@ -17,23 +17,23 @@ from pyncette_conformance.transactions import UserTransactions, opener
 __all__ = ["BackendUnderTest", "discover", "untested"]
 
 _ENVIRONMENT = re.compile(r"PYNCETTE_TEST_([A-Z0-9_]+)_URL")
-#: Stand in a URL for a directory that is made for the run, and for a name that nobody else uses.
+#: Placeholders in a URL: for a new directory, and for a unique name.
 _DIRECTORY, _UNIQUE = "{directory}", "{unique}"
 #: The backends that need no server, by scheme.
 _SELF_CONTAINED: Mapping[str, Mapping[str, str]] = {
     "memory": {"memory": "memory://"},
     "sqlite": {"sqlite-memory": "sqlite://", "sqlite-file": f"sqlite:///{_DIRECTORY}/conformance.db"},
 }
-#: What lives in the process, and ends with the repository.
+#: Capabilities of stores that live in the process, and end with the repository.
 _TRANSIENT = Capabilities(durable=False, shared=False)
 
 
 class BackendUnderTest:
-    """A repository factory with a name and the capabilities of what it opens."""
+    """A repository factory with a name, and the capabilities of its store."""
 
     def __init__(self, name: str, url: str, restart: str | None = None) -> None:
         self.name = name
-        #: The command that kills its server and starts it again, if there is one.
+        #: The command that kills and restarts its server, if there is one.
         self.restart = restart
         self._url = url
         self.capabilities: Capabilities = _TRANSIENT if _is_transient(url) else Capabilities()
@@ -42,7 +42,7 @@ class BackendUnderTest:
 
     @property
     def needs_directory(self) -> bool:
-        """Whether :meth:`within` has to be called before it is opened."""
+        """Whether :meth:`within` must be called before opening it."""
         return _DIRECTORY in self._url
 
     def within(self, directory: Path) -> None:
@@ -63,11 +63,11 @@ class BackendUnderTest:
 
     @property
     def user_transactions(self) -> UserTransactions | None:
-        """How a user of the same database opens a connection and begins a transaction; None if that is not known."""
+        """A function that opens a user's connection to the same database and begins a transaction; None if unknown."""
         return opener(self._url.replace(_DIRECTORY, str(self._directory)).replace(_UNIQUE, self._unique))
 
     def __repr__(self) -> str:
-        # Shown with the values of a failing test, so without the password.
+        # shown with the values of a failing test, so without the password
         return f"<{self.name}: {BackendURL.parse(self._url)}>"
 
 
@@ -91,7 +91,7 @@ def discover(urls: Sequence[str], environment: Mapping[str, str], restarts: Sequ
 
 
 def untested(urls: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
-    """The schemes that are installed but of which :func:`discover` finds no store."""
+    """The installed schemes for which :func:`discover` finds no store."""
     tested = {BackendURL.parse(url).scheme for url in urls or [url for _, url in _from_environment(environment)]}
     return sorted(_installed() - tested - _SELF_CONTAINED.keys())
 

@@ -1,7 +1,7 @@
-"""The pytest plugin: options, the stores to be tested, and the table of what they do.
+"""The pytest plugin: options, the stores to test, and the support table.
 
-It is loaded in every pytest run of an environment it is installed in. So until a test asks for one of its fixtures it does
-nothing, and imports nothing but pytest.
+Every pytest run in an environment with this package loads it. So until a test requests one of its fixtures, it does nothing, and imports
+only pytest.
 """
 
 import os
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="COMMAND",
-        help="for pyncette_conformance.faults.suite: what kills the server of a store and starts it again; one for each --pyncette-url",
+        help="for pyncette_conformance.faults.suite: the command that kills and restarts the server of a store; one for each --pyncette-url",
     )
     group.addoption(
         "--pyncette-quick",
@@ -59,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="how many rows are a large batch (an even number), instead of 1,100; fewer for stores that take long for each row",
+        help="the number of rows in a large batch (even), instead of 1,100; fewer for stores that are slow per row",
     )
     group.addoption(
         "--pyncette-support-table",
@@ -86,7 +86,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of the suite in the order in which an author gets them green; all others stay where they are."""
+    """Put the tests of the suite in the order in which an author makes them pass; all others stay in place."""
     order = getattr(sys.modules.get("pyncette_conformance.suite"), "ORDER", ())
     places: list[tuple[int, tuple[int, int]]] = []
     for place, item in enumerate(items):
@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> Sequence[str] | None:
-    # Asked in every run of an environment it is installed in: only where the suite is in use there is something to say.
+    # called in every pytest run, but only relevant if the suite is in use
     comparison = sys.modules.get("pyncette_conformance.comparison")
     return comparison.explain(left, right) if op == "==" and comparison is not None else None
 
@@ -119,7 +119,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 @pytest.fixture(scope="session")
 def pyncette_backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The store under test, of those that the options and the environment name."""
+    """The store under test, one of those that the options and the environment name."""
     backend = request.param
     if backend.needs_directory:
         backend.within(tmp_path_factory.mktemp("pyncette"))
@@ -130,14 +130,14 @@ def pyncette_backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
 def repository_factory(pyncette_backend: Any) -> Any:
     """Opens a repository: a callable without parameters that returns an asynchronous context manager of it.
 
-    Override it to test a store of your own. All that it opens must be on one store, where the store can be shared.
+    Override it to test your own store. All repositories that it opens must be on one store, if the store can be shared.
     """
     return pyncette_backend
 
 
 @pytest.fixture
 def repository_capabilities(repository_factory: Any) -> Capabilities:
-    """What the suite may expect of the store. Override it where the defaults don't hold."""
+    """What the suite may expect of the store. Override it if the defaults don't hold."""
     return getattr(repository_factory, "capabilities", Capabilities())
 
 

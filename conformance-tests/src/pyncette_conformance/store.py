@@ -1,6 +1,6 @@
-"""The store under test: opened as often as a test wants, used in partitions of the test's own, and left as it was found.
+"""The store under test: opened as often as a test needs, used in separate partitions, and left as it was found.
 
-A store may hold other people's rows. So each test works in partitions with random names and afterwards removes what it finds
+A store may contain other people's rows. So each test works in partitions with random names, and afterwards removes the rows that are
 listed there, and nothing else.
 """
 
@@ -55,7 +55,7 @@ _PROTOCOLS: dict[str, type] = {
     "supports_wake_up": SupportsWakeUp,
 }
 
-#: Entries of the history that are removed at once after a test.
+#: How many history entries are removed per call after a test.
 _TRIMMED = 1000
 
 #: A guard against stores that hang; no test comes near it.
@@ -95,7 +95,7 @@ class Store:
                 while await self.repository.trim(partition, None, keep=0, limit=_TRIMMED):
                     pass
         except Exception:
-            # A test that failed may have left the store in any state; its own error is the one to be seen.
+            # A failed test may have left the store in any state; its own error is the one to report.
             if error is None:
                 raise
         finally:
@@ -108,11 +108,11 @@ class Store:
         return self._repository
 
     async def open(self) -> Repository:
-        """One more repository on the store, closed at the end of the test."""
+        """Another repository on the store, closed at the end of the test."""
         return await self._stack.enter_async_context(self.factory())
 
     async def workers(self, count: int) -> Sequence[Repository]:
-        """``count`` repositories of the same rows: each with connections of its own, where the store can be shared."""
+        """``count`` repositories of the same rows, each with separate connections if the store can be shared."""
         if not self.capabilities.shared:
             return [self.repository] * count
         return [self.repository, *[await self.open() for _ in range(count - 1)]]
@@ -122,7 +122,7 @@ class Store:
         return self.adopt(f"{self._prefix}-{len(self._partitions)}{suffix}")
 
     def adopt(self, partition: str) -> str:
-        """Take care of a partition that the test names itself, beginning with the name of one of its own."""
+        """Clean up a partition that the test names itself, with the name of one of its partitions as a prefix."""
         self._partitions.append(partition)
         return partition
 
@@ -140,29 +140,29 @@ class Store:
         return [Key(partition, f"task-{number:05}") for number in range(count)]
 
     def mixed_keys(self, count: int) -> Sequence[Key]:
-        """Keys of three partitions that take turns, in the order of nothing: answers about them have only their places to go by."""
+        """Keys of three partitions in turn, in no particular order: only their positions connect answers with them."""
         partitions = [self.partition() for _ in range(3)]
         # 7 has no factor in common with 10.
         names = [f"task-{number * 7 % 10}{number // 10}" for number in range(count)]
         return [Key(partitions[number * number % 3 - number % 2], name) for number, name in enumerate(names)]
 
     def many_keys(self) -> Sequence[Key]:
-        """As many as there are in a large batch."""
+        """The number of rows in a large batch."""
         return self.keys(self._many)
 
     @property
     def several(self) -> int:
-        """As many rows as may show a race: few where each takes long."""
+        """A number of rows that may show a race; few if each takes long."""
         return max(2, min(10, self._many // 30))
 
     async def row(self, key: Key) -> Row:
-        """What is stored under ``key``, where something must be."""
+        """The row stored under ``key``, which must exist."""
         [row] = await self.repository.get([key])
         assert row is not None, f"nothing is stored under {key}"
         return row
 
     async def rows(self, keys: Sequence[Key]) -> Sequence[Row | None]:
-        """What is stored under ``keys``."""
+        """The rows stored under ``keys``."""
         return await self.repository.get(keys)
 
     def excused(self, test: str, requires: Sequence[Requirement]) -> str | None:
@@ -188,7 +188,7 @@ class Store:
 
 
 async def all_rows(repository: Repository, partition: str, limit: int = 500) -> Sequence[Row]:
-    """Everything that is listed in ``partition``."""
+    """All rows listed in ``partition``."""
     rows: list[Row] = []
     tokens: set[str | None] = set()
     page = await repository.list(partition, limit=limit)
@@ -202,9 +202,9 @@ async def all_rows(repository: Repository, partition: str, limit: int = 500) -> 
 
 
 def scenario(*requires: Requirement) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
-    """Make an asynchronous test method with a ``store`` parameter a plain one, run in an event loop of its own.
+    """Turn an asynchronous test method with a ``store`` parameter into a plain one, which runs a new event loop.
 
-    What it ``requires`` of the store, by the names of :class:`Capabilities`, excuses its failure where it is lacking.
+    If the store declares that it lacks what the test ``requires``, by the names of :class:`Capabilities`, the test is expected to fail.
     """
 
     def decorate(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

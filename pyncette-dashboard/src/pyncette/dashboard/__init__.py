@@ -1,4 +1,4 @@
-"""A dashboard: see what an application has stored, and steer it, in a browser. See :class:`Dashboard`."""
+"""A dashboard: inspect and control an application in a browser. See :class:`Dashboard`."""
 
 from pyncette.dashboard.application import Dashboard
 

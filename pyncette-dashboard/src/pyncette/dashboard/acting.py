@@ -1,4 +1,4 @@
-"""The pages that change something: what is asked, what is done, and jobs that continue."""
+"""The pages that change something: confirmations, actions, and jobs in the background."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -16,12 +16,12 @@ from pyncette.dashboard.safety import HEADERS, Guard, RefusedError
 
 __all__ = ["Acting"]
 
-#: How long what is done to many may take (seconds) to be shown as done at once.
+#: How long an action on many instances may take (seconds) to be shown as done at once.
 _SMALL_JOB = 0.1
 
 
 class Acting:
-    """They ask before they do anything, and say what they did."""
+    """Handlers that ask for confirmation, act, and report the result."""
 
     _guard: Guard
     _connection: Connection
@@ -60,7 +60,7 @@ class Acting:
             question=action.question.format(asked.what),
             cancel=asked.where,
             values=values,
-            # In the address, where browsers leave names as they are: in fields they change line breaks.
+            # In the address, where browsers keep names unchanged: in form fields they change line breaks.
             about={each: values.get(each, "") for each in ("do", "task", "name", "run", "kind", "state", "prefix")},
             start=(now - timedelta(days=1)).isoformat(timespec="minutes"),
             end=now.isoformat(timespec="minutes"),
@@ -104,7 +104,7 @@ class Acting:
         return self._done(request, words.link("task", name=asked.task.name) if gone else asked.where, job.told)
 
     def _asked(self, client: Client, user: str, do: str, values: Mapping[str, str]) -> actions.Request:
-        """What a form, or a link to one, is about; raises ConfigurationError if no task has that name."""
+        """The target of a form, or of a link to one; raises ConfigurationError if no task has that name."""
         undeclared = do == "discard-undeclared"
         target = (
             Undeclared(values.get("kind", ""), values.get("name", "")) if undeclared else declared(client, values.get("task", ""))

@@ -1,4 +1,4 @@
-"""What can be done: what each action asks, does, and says that it did. All of it through the client, with the user's name."""
+"""The actions: their questions, their effects and their reports. All act through the client, with the user's name."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ _PAGE = 250
 
 @dataclass
 class Request:
-    """Which action is asked for, on what, by whom."""
+    """A request for an action: its target and its user."""
 
     client: Client
     target: Task | Undeclared
@@ -44,12 +44,12 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The instance; empty for a static task, and for what is done to many."""
+        """The instance; empty for a static task, and for an action on many."""
         return self.values.get("name", "")
 
     @property
     def template(self) -> Template:
-        """The task, where it has to be a template: the client refuses others."""
+        """The task, typed as a template: the client refuses others."""
         return cast("Template", self.task)
 
     @property
@@ -61,7 +61,7 @@ class Request:
 
     @property
     def where(self) -> str:
-        """The page that shows it."""
+        """The page that shows the target."""
         if isinstance(self.target, Undeclared):
             return link("undeclared")
         if isinstance(self.task, Template) and not self.name:
@@ -74,7 +74,7 @@ class Request:
 
     @property
     def extra_run(self) -> str | None:
-        """That of its extra runs which is meant alone; None: it itself."""
+        """The single extra run that is meant; None: the task or instance itself."""
         return self.value("run") or None
 
     def value(self, name: str) -> str:
@@ -86,11 +86,11 @@ class Action:
     """One of them."""
 
     label: str
-    #: What is asked first.
+    #: The question to confirm.
     question: str
-    #: Does it, and says what was done.
+    #: Performs the action, and returns a report.
     run: Callable[[Request], Awaitable[str]] | None = None
-    #: Or continues in the background.
+    #: Or performs it in the background.
     work: Callable[[Request, Job], Awaitable[None]] | None = None
     #: Further fields of the form: "note", "schedule", "span".
     form: str = ""
@@ -98,11 +98,11 @@ class Action:
 
 
 def instant_of(text: str, zone: str) -> datetime:
-    """What is written in a field: with an offset, or what a clock in ``zone`` shows."""
+    """The instant in a field: with an offset, or as wall time in ``zone``."""
     try:
         at = datetime.fromisoformat(text.strip())
         return at if at.tzinfo is not None else at.replace(tzinfo=ZoneInfo(zone.strip() or "UTC"))
-    except (ValueError, OSError, KeyError) as error:  # unknown zones are KeyErrors; some names can't be those of files
+    except (ValueError, OSError, KeyError) as error:  # unknown zones raise KeyError, and impossible file names other errors
         raise ConfigurationError(
             f"{text!r} in {zone or 'UTC'!r} is not an instant; write 2026-07-01T09:00 and a time zone"
         ) from error
@@ -190,7 +190,7 @@ async def _discard_undeclared(request: Request, job: Job) -> None:
 
 
 def _each(call: Callable[[Request, str], Awaitable[bool]]) -> Callable[[Request, Job], Awaitable[None]]:
-    """Have ``call`` change all instances that the filter of the form meets, page by page."""
+    """Let ``call`` change all instances that match the filter of the form, page by page."""
 
     async def work(request: Request, job: Job) -> None:
         client, token = request.client, None
@@ -232,10 +232,10 @@ async def _unschedule_one(request: Request, name: str) -> bool:
 
 
 ACTIONS: Mapping[str, Action] = {
-    "trigger": Action("Run now", "Run {} again, now? Its schedule is left alone.", _trigger),
+    "trigger": Action("Run now", "Run {} again, now? Its schedule does not change.", _trigger),
     "pause": Action("Pause", "Pause {}? A run in progress continues.", _pause, form="note"),
     "resume": Action("Resume", "Resume {}? Of the occurrences it missed, the latest runs at once.", _resume),
-    "retry": Action("Retry", "Try {} again, at once and with all its attempts?", _retry),
+    "retry": Action("Retry", "Retry {}, at once and with all its attempts?", _retry),
     "reschedule": Action("Reschedule", "Give {} another schedule? Its arguments stay.", _reschedule, form="schedule"),
     "backfill": Action("Backfill", "Run {} for past times?", _backfill, form="span"),
     "unschedule": Action("Unschedule", "Remove {}? A run in progress continues to its end.", _unschedule, danger=True),
@@ -245,7 +245,7 @@ ACTIONS: Mapping[str, Action] = {
     "discard-all": Action("Discard all", "Remove all of {} that failed?", work=_discard_all, danger=True),
     "discard-undeclared": Action(
         "Remove",
-        "Remove everything the store keeps of {}? If another application uses it, it loses these rows.",
+        "Remove all rows of {} from the store? If another application uses them, it loses them.",
         work=_discard_undeclared,
         danger=True,
     ),

@@ -34,25 +34,25 @@ __all__ = ["Dashboard"]
 _STATIC = Path(__file__).parent / "static"
 _SESSION, _FLASH = "pyncette_dashboard", "pyncette_dashboard_done"
 _MOST_BYTES = 64 * 1024
-#: After how long a page asks for itself again (milliseconds).
+#: How often a page updates itself (milliseconds).
 _REFRESH = 4000
 
 _Page = Callable[[Request, str], Awaitable[Response]]
 
 
 class Dashboard(Pages, Acting):
-    """A dashboard of ``app``, as an ASGI application: to be mounted in another one, or served alone.
+    """A dashboard of ``app``, as an ASGI application to mount in another one, or to serve alone.
 
-    It opens the store when it is first asked, and needs no process that runs tasks.
+    It opens the store at the first request, and needs no process that runs tasks.
 
-    :param client: what has the store open already, such as the context of :meth:`Pyncette.create`, in the same event loop. Whoever opened it closes it.
-        A store in memory is seen through it alone.
-    :param authorize: told the request and what is asked for: "view", "arguments", or an action such as "pause". Returns the name of the
-        user, for the audit log; True, for somebody without a name; or False, to refuse. May be asynchronous. Without it, user and
-        password are those of ``PYNCETTE_DASHBOARD_USER`` and ``PYNCETTE_DASHBOARD_PASSWORD``; without these, only this machine may look.
+    :param client: an open client, such as the context of :meth:`Pyncette.create`, in the same event loop. The dashboard does not close it.
+        This is the only way to see a store in memory.
+    :param authorize: called with the request and the permission: "view", "arguments", or an action such as "pause". Returns the name of the
+        user for the audit log, True for somebody without a name, or False to refuse. May be asynchronous. Without it, user and
+        password are those of ``PYNCETTE_DASHBOARD_USER`` and ``PYNCETTE_DASHBOARD_PASSWORD``; without these, only this machine has access.
     :param read_only: allow no changes by anyone.
-    :param show_arguments: whether the arguments of tasks can be looked at.
-    :param user: who does things for whom there is no other name.
+    :param show_arguments: let viewers see the arguments of tasks.
+    :param user: the name recorded for changes if there is no other.
 
     Raises ConfigurationError if only one of user and password is in the environment.
     """
@@ -116,13 +116,13 @@ class Dashboard(Pages, Acting):
         mounted_at, page = _split(scope["path"], scope.get("root_path", ""))
         asked: bytes = scope.get("raw_path") or scope["path"].encode()
         if not page and scope["type"] == "http" and not asked.partition(b"?")[0].endswith(b"/"):
-            # All links are relative to a folder.
+            # all links are relative to a folder
             await RedirectResponse(f"{asked.rpartition(b'/')[2].decode()}/", 307, HEADERS)(scope, receive, send)
         else:
             await self._asgi({**scope, "root_path": mounted_at, "path": f"{mounted_at}/{page}"}, receive, send)
 
     async def close(self) -> None:
-        """Close the store. Not needed if the dashboard is served alone: the end of the server does it."""
+        """Close the store. Not needed if the dashboard is served alone, because the end of the server closes it."""
         self._jobs.stop()
         self._searches.stop()
         await self._survey.close()
@@ -181,7 +181,7 @@ class Dashboard(Pages, Acting):
             title=title,
             text=text,
             refresh=5000 if status == 503 else 0,
-            # Nothing of the store: who sees this may be nobody that may look.
+            # Show nothing from the store, because the viewer may not be authorised.
             now=None,
             silence=0.0,
             running=0,
@@ -199,7 +199,7 @@ class Dashboard(Pages, Acting):
         **values: Any,
     ) -> HTMLResponse:
         session = request.cookies.get(_SESSION) or secrets.token_urlsafe(24)
-        # Not for a page that asks for itself again, maybe in another tab: it would not show it.
+        # Not for a page that updates itself, perhaps in another tab, because it would not show the message.
         flash = self._read_flash(request) if request.headers.get("sec-fetch-mode", "navigate") == "navigate" else ""
         survey = self._survey
         known = {
@@ -224,7 +224,7 @@ class Dashboard(Pages, Acting):
         return response
 
     def _done(self, request: Request, where: str, text: str) -> Response:
-        """Continue to a page that says what was done."""
+        """Redirect to a page that reports the action."""
         self._changed()
         response = RedirectResponse(where, 303, HEADERS)
         told = base64.urlsafe_b64encode(text[:1000].encode()).decode()
@@ -253,7 +253,7 @@ class Dashboard(Pages, Acting):
 
 
 def _split(path: str, root: str) -> tuple[str, str]:
-    """Where the dashboard is mounted, and which of its pages is asked for.
+    """The path where the dashboard is mounted, and the requested page.
 
     Frameworks and proxies disagree: ``path`` may begin with all of ``root``, with the end of it, or without it, and end with a slash.
     """

@@ -1,4 +1,4 @@
-"""The open store, shared by all viewers: opened when first needed, opened again when that fails, and never waited for long."""
+"""The open store, shared by all viewers: opened on demand, reopened after a failure, and with short timeouts."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,9 @@ __all__ = ["PATIENCE", "Connection", "StoreAwayError"]
 
 _T = TypeVar("_T")
 
-#: How long a page waits for the store (seconds) before it says that it does not answer.
+#: How long a page waits for the store (seconds) before it reports that the store does not answer.
 PATIENCE = 0.8
-#: What was read is shown to others for that long (seconds).
+#: How long other viewers see what was read (seconds).
 _SHARED_FOR = 1.0
 _MOST_SHARED = 500
 _AGAIN_AFTER = 2.0
@@ -26,7 +26,7 @@ class StoreAwayError(Exception):
 
 
 class Connection:
-    """The client of ``app`` in the running event loop, or the one that is given."""
+    """The client of ``app`` in the running event loop, or the given one."""
 
     def __init__(self, app: Pyncette, given: Client | None = None) -> None:
         self._app, self._given = app, given
@@ -34,7 +34,7 @@ class Connection:
         self._keeper: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[Client] | None = None
         self._shared: dict[Hashable, tuple[float, asyncio.Task[Any]]] = {}
-        #: For reading many rows.
+        #: The repository, for reading many rows.
         self.reader: Reader = Reader()
         self.error: str = ""
 
@@ -49,7 +49,7 @@ class Connection:
         return await self.within(asyncio.shield(self._opened))
 
     async def within(self, waiting: Awaitable[_T]) -> _T:
-        """What is awaited; raises StoreAwayError if the store can't be reached, or takes too long."""
+        """The result of an awaitable; raises StoreAwayError if the store can't be reached, or takes too long."""
         try:
             return await asyncio.wait_for(waiting, PATIENCE)
         except TimeoutError:
@@ -58,7 +58,7 @@ class Connection:
             raise StoreAwayError(str(error)) from error
 
     async def ask(self, key: Hashable, load: Callable[[Client], Awaitable[_T]]) -> _T:
-        """What ``load`` gives, or gave to another viewer a moment ago. A call that takes too long continues, for who asks next."""
+        """The result of ``load``, or its recent result for another viewer. A call that takes too long continues for the next viewer."""
         client = await self.client()
         now = time.monotonic()
         at, found = self._shared.get(key, (0.0, None))
@@ -76,7 +76,7 @@ class Connection:
         return result
 
     def forget(self) -> None:
-        """Something was changed: what was read before is not shown any more."""
+        """Something was changed, so show nothing that was read before."""
         self._shared.clear()
 
     async def close(self) -> None:

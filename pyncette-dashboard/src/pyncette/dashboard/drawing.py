@@ -1,6 +1,7 @@
-"""Pictures, drawn as SVG: what comes, and what has been. Colours are the style sheet's.
+"""Charts as SVG: upcoming and past runs. The style sheet has the colours.
 
-Across, all is in hundredths of the width, and down, in heights of the text: so a picture is as wide as its page, and text never shrinks.
+Horizontal positions are percentages of the width, and vertical ones multiples of the text height: so a chart is as wide as its page, and text
+never shrinks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,14 +16,14 @@ __all__ = ["coming", "past"]
 
 _GOOD = (RunOutcome.SUCCEEDED, RunOutcome.STARTED)
 _LANES = 10
-#: How high the bars are, and how high a lane is, of which the name takes the upper part.
+#: The height of the bars, and of a lane, whose upper part contains the name.
 _BARS, _LANE, _NAME = 7.0, 2.9, 1.1
-#: What is left free on both sides of a lane, in hundredths.
+#: The margin on both sides of a lane, in percent.
 _EDGE = 1.0
 
 
 def coming(hours: Sequence[int], now: datetime) -> Markup:
-    """How many runs each of the coming hours has."""
+    """A chart of the number of runs in each of the coming hours."""
     top, step = max(*hours, 1), 100 / len(hours)
     parts = []
     for number, count in enumerate(hours):
@@ -47,7 +48,7 @@ def coming(hours: Sequence[int], now: datetime) -> Markup:
 
 
 def past(runs: Sequence[tuple[Task, RecordedRun]], now: datetime) -> Markup:
-    """The last runs, a lane for each task."""
+    """A chart of the last runs, with a lane for each task."""
     lanes: dict[str, list[RecordedRun]] = {}
     for task, run in runs:
         if task.name in lanes or len(lanes) < _LANES:

@@ -1,4 +1,4 @@
-"""What takes longer than a page may: it continues in the background, says how far it is, and can be stopped."""
+"""Jobs: actions that take longer than a request. They continue in the background, report progress, and can be stopped."""
 
 import asyncio
 import secrets
@@ -13,7 +13,7 @@ _KEPT = 50
 
 
 class Job:
-    """One of them."""
+    """A job."""
 
     def __init__(self, title: str, by: str, at: datetime, work: Callable[["Job"], Awaitable[None]]) -> None:
         self.id: str = secrets.token_hex(8)
@@ -24,7 +24,7 @@ class Job:
         #: "running", "done", "stopped" or "failed".
         self.state: str = "running"
         self.error: str = ""
-        #: What was done, in words, where that is not a number.
+        #: The result in words, if it is not a number.
         self.told: str = ""
         self._task = asyncio.create_task(self._run(work), name="pyncette-dashboard-job")
 
@@ -48,7 +48,7 @@ class Job:
 
 
 class Jobs:
-    """The last ones."""
+    """The last jobs."""
 
     def __init__(self) -> None:
         self.all: dict[str, Job] = {}
@@ -61,7 +61,7 @@ class Jobs:
         return job
 
     def forget(self, job: Job) -> None:
-        """It has been told already how ``job`` ended."""
+        """The viewer has already seen how ``job`` ended."""
         self.all.pop(job.id, None)
 
     def stop(self) -> None:

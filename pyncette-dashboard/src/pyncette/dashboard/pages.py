@@ -1,4 +1,4 @@
-"""The pages that look."""
+"""The pages that only read."""
 
 import contextlib
 import json
@@ -25,13 +25,13 @@ __all__ = ["STATES", "Pages", "declared"]
 _S = TypeVar("_S", bound=Search)
 
 _LIMIT, _RUNS = 50, 20
-#: How long a page waits for a search (seconds) before it shows what there is, and looks again.
+#: How long a page waits for a search (seconds) before it shows partial results, and updates later.
 _PATIENCE = 0.05
 STATES = ("scheduled", "due", "running", "retrying", "lease expired", "paused", "failed", "unreadable")
 
 
 class Pages:
-    """They read what all viewers share, or ask the store once for all of them."""
+    """Handlers that read shared results, or query the store once for all viewers."""
 
     _guard: Guard
     _connection: Connection

@@ -1,4 +1,4 @@
-"""Who may do what: users, tokens against forged requests, and the headers of every answer."""
+"""Access control: users, tokens against forged requests, and the headers of every answer."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ from pyncette import ConfigurationError
 
 __all__ = ["HEADERS", "Authorize", "Guard", "RefusedError"]
 
-#: Told the request and what is asked for ("view", "arguments", or an action such as "pause"); the name of the user, True, or False.
+#: Called with the request and the permission ("view", "arguments", or an action such as "pause"); returns the name of the user, True, or False.
 Authorize = Callable[[Request, str], str | bool | Awaitable[str | bool | None] | None]
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ HEADERS = {
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not "no-referrer": with that, browsers send forms without telling where they come from.
+    # Not "no-referrer", with which browsers send forms without their origin.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -51,7 +51,7 @@ class RefusedError(Exception):
 
 
 def credentials() -> tuple[str, str] | None:
-    """User and password of the environment; None if there are none."""
+    """User and password from the environment; None if there are none."""
     user, password = os.environ.get(_USER), os.environ.get(_PASSWORD)
     if bool(user) is not bool(password):
         raise ConfigurationError(f"Only one of {_USER} and {_PASSWORD} is set; set both, or neither")
@@ -59,9 +59,9 @@ def credentials() -> tuple[str, str] | None:
 
 
 class Guard:
-    """Decides for each request.
+    """Decides about each request.
 
-    :param local_user: who somebody on this machine is, where nobody has to say who they are.
+    :param local_user: the name of viewers on this machine, if no login is required.
     """
 
     def __init__(self, authorize: Authorize | None, local_user: str) -> None:
@@ -80,7 +80,7 @@ class Guard:
         if self._credentials is not None:
             return self._basic(request, self._credentials)
         peer = request.client.host if request.client else ""
-        # Proxies that forward nothing of the viewer, as nginx does unless it is told to, speak an old HTTP.
+        # Proxies that forward nothing about the viewer, like nginx by default, use HTTP/1.0.
         proxy = request.scope.get("http_version") == "1.0" or any(each in request.headers for each in _FORWARDED)
         if peer not in {*_LOCAL, ""} or _host(f"//{request.headers.get('host', '')}") not in _LOCAL or proxy:
             raise RefusedError(
@@ -115,7 +115,7 @@ class Guard:
     # --- forged requests --------------------------------------------------------------------------------------------------
 
     def token(self, session: str, user: str) -> str:
-        """What a form of this session has to send along."""
+        """The token that forms of this session must send."""
         return self.sign(f"token\0{session}\0{user}")
 
     def sign(self, text: str) -> str:
@@ -124,7 +124,7 @@ class Guard:
     def check_form(self, request: Request, session: str | None, user: str, token: str) -> None:
         """Raise RefusedError unless the request comes from one of the dashboard's forms."""
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-        # What the browser says of itself holds also behind a proxy that names another host.
+        # The browser's own header is right even behind a proxy that uses another host name.
         if site is None and origin is not None:
             site = "same-origin" if origin.partition("://")[2].lower() == request.headers.get("host", "").lower() else origin
         if site not in (None, "same-origin"):

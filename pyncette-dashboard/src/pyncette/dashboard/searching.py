@@ -1,4 +1,4 @@
-"""What is looked for among all rows: in the background, and shared by all who ask for the same."""
+"""Searches among all rows: in the background, and shared by all who search for the same thing."""
 
 import asyncio
 import time
@@ -11,25 +11,25 @@ from pyncette.dashboard.jobs import Job
 
 __all__ = ["Finding", "Reader", "Search", "Searches", "matches"]
 
-#: Rows that are requested and processed at a time, while viewers wait.
+#: How many rows are read and processed at a time while viewers wait.
 _PAGE = 250
 #: How many rows are read without a pause.
 _WITHOUT_PAUSE = 20_000
 #: The time after which a search is repeated (seconds), or this many times as long as it took.
 _FRESH_FOR, _REST = 3.0, 9
-#: A search that nobody has asked about for that long (seconds) ends.
+#: A search ends if nobody has asked for it for this long (seconds).
 _FORGOTTEN_AFTER = 15.0
 _MOST = 20
 
 
 class Reader:
-    """Reads all rows of templates for those who need them: in turn, and where there are many, for at most half of the time."""
+    """Reads all rows of templates for searches: in turns and, if there are many, for at most half of the time."""
 
     def __init__(self) -> None:
         self._turn, self._free_at = asyncio.Lock(), 0.0
 
     async def page(self, client: Client, task: Task, token: str | None, *, seen: int, extra_runs: bool = False) -> TaskPage:
-        """What follows ``token``; ``seen`` is how many rows were read before."""
+        """The rows after ``token``; ``seen`` is the number of rows read before."""
         async with self._turn:
             await asyncio.sleep(self._free_at - time.monotonic())
             begun = time.monotonic()
@@ -40,7 +40,7 @@ class Reader:
 
 
 class Search:
-    """One that continues, or has ended."""
+    """A search, in progress or ended."""
 
     def __init__(self, client: Client, reader: Reader) -> None:
         self.client: Client = client
@@ -55,7 +55,7 @@ class Search:
         raise NotImplementedError
 
     async def page(self, task: Task, token: str | None, *, extra_runs: bool = False) -> TaskPage:
-        """A page of what is looked through."""
+        """The next page of rows to search."""
         if time.monotonic() - self.asked > _FORGOTTEN_AFTER:
             raise asyncio.CancelledError
         page = await self._reader.page(self.client, task, token, seen=self.job.looked_at, extra_runs=extra_runs)
@@ -64,12 +64,12 @@ class Search:
 
     @property
     def age(self) -> float:
-        """How many seconds ago it ended."""
+        """How many seconds ago the search ended."""
         return 0.0 if self.ended is None else time.monotonic() - self.ended
 
     @property
     def fresh(self) -> bool:
-        """Whether it need not be looked for again."""
+        """Whether the result is recent enough."""
         if self.ended is None:
             return True
         return self.age < max(_FRESH_FOR, _REST * (self.ended - self.begun))
@@ -82,12 +82,12 @@ class Search:
 
 
 class Finding(Search):
-    """Looks for the instances of a template of one state, or whose names begin so, from ``token`` on, until there are enough."""
+    """Searches a template for instances by state or prefix, from ``token`` on, until there are enough."""
 
     def __init__(self, client: Client, reader: Reader, task: Task, token: str | None, state: str, prefix: str, limit: int) -> None:
         self._task, self._state, self._prefix, self._limit = task, state, prefix, limit
         self.found: list[ScheduledTask] = []
-        #: Where to continue; None at the end, and while it continues.
+        #: Where to continue; None at the end, and while the search is in progress.
         self.following: str | None = None
         self._token = token
         super().__init__(client, reader)
@@ -105,25 +105,25 @@ class Finding(Search):
 
 
 def matches(found: ScheduledTask, state: str, prefix: str, now: datetime) -> bool:
-    """Whether an instance is one of those that are asked for."""
+    """Whether an instance matches."""
     return (not prefix or found.name.startswith(prefix)) and (not state or found.state_at(now) == state)
 
 
 @dataclass
 class _Asked:
     running: Search
-    #: What is shown until that has ended.
+    #: The previous search, whose results are shown until this one has ended.
     shown: Search | None = None
 
 
 class Searches:
-    """Those that somebody asked for lately."""
+    """Recent searches."""
 
     def __init__(self) -> None:
         self._all: dict[Hashable, _Asked] = {}
 
     def get(self, key: Hashable, make: Callable[[], Search]) -> Search:
-        """The last search for ``key``: one that has ended, if there is any; it begins again where that is long ago."""
+        """The last search for ``key``, preferably one that has ended; restarted if that was long ago."""
         now = time.monotonic()
         self._all = {each: asked for each, asked in self._all.items() if now - asked.running.asked < _FORGOTTEN_AFTER}
         asked = self._all.pop(key, None)
@@ -138,7 +138,7 @@ class Searches:
         return asked.running if asked.shown is None or asked.running.ended is not None else asked.shown
 
     def forget(self) -> None:
-        """Something was changed: what was found before is not shown any more."""
+        """Something was changed, so show no earlier results."""
         self._all = {key: asked for key, asked in self._all.items() if asked.running.ended is None}
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What is known of all tasks: one scan in the background for all viewers, which costs the store nothing while nobody looks."""
+"""The state of all tasks: one background scan for all viewers, which costs the store nothing while nobody looks."""
 
 import asyncio
 import time
@@ -15,32 +15,32 @@ from pyncette.tasks import StaticTask
 __all__ = ["HOURS", "Counts", "Survey"]
 
 HOURS = 24
-#: Nobody has looked for that long (seconds): then nobody counts.
+#: The scan pauses after nobody has looked for this long (seconds).
 _ASLEEP_AFTER = 30.0
-#: Seconds between two looks at what is small, and at what has happened, and at what nobody declares.
+#: Seconds between two reads of small data, of the history, and of undeclared rows.
 _EVERY, _HISTORY_EVERY, _UNDECLARED_EVERY = 2.0, 5.0, 30.0
-#: How long the first viewer waits (seconds), once the store has answered, for what is counted to be complete.
+#: How long the first viewer waits for complete counts after the store has answered (seconds).
 _FIRST_LOOK = 0.12
-#: A scan takes at most a tenth of the time; and so does the store's own counting.
+#: The pause after a scan, in multiples of its duration: so scans take at most a tenth of the time, and so does the store's counting.
 _REST = 9
-#: How many rows that failed are kept of each template, and that many tasks asked for their last runs.
+#: How many failed rows are kept for each template, and how many tasks are asked for how many of their last runs.
 _KEPT = 100
 _ASKED, _RUNS = 40, 30
 
 
 @dataclass
 class Counts:
-    """What a scan has found of a template."""
+    """The result of scanning a template."""
 
     states: Counter[str] = field(default_factory=Counter)
     extra: int = 0
     next: datetime | None = None
     oldest_due: datetime | None = None
     last_run: Run | None = None
-    #: What failed, or will be retried, or is not reported in time; the first of them.
+    #: The first rows that have failed, will be retried, or whose lease has expired.
     attention: list[ScheduledTask] = field(default_factory=list)
     hours: list[int] = field(default_factory=lambda: [0] * HOURS)
-    #: When the scan had ended; None while it continues.
+    #: When the scan ended; None while it is in progress.
     at: datetime | None = None
 
     @property
@@ -75,7 +75,7 @@ def _end(run: Run) -> datetime:
 
 
 class Survey:
-    """What all viewers are shown."""
+    """The data that all viewers share."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -92,19 +92,19 @@ class Survey:
         self.workers: Sequence[Worker] = ()
         self.undeclared: Sequence[object] = ()
         self.runs: Sequence[tuple[Task, RecordedRun]] = ()
-        #: By the name of the template: what the store itself counts, within seconds, where it can.
+        #: By the name of the template: the store's own counts, if it can count.
         self.stats: Mapping[str, Stats] = {}
-        #: By the name of the template: the last scan that ended, and that which continues.
+        #: By the name of the template: the last completed scan, and the one in progress.
         self.counts: dict[str, Counts] = {}
         self.counting: dict[str, Counts] = {}
 
     async def look(self) -> None:
-        """Somebody looks: count from now on. Returns once there is something; raises StoreAwayError if there is nothing in time."""
+        """Called for each viewer: start or continue scanning. Returns once there are data; raises StoreAwayError if there are none in time."""
         loop = asyncio.get_running_loop()
         self._looked = time.monotonic()
         if self._task is None or self._task.done() or self._loop is not loop:
             self._loop, self._soon = loop, asyncio.Event()
-            self._ready, self.now = asyncio.Event(), None  # what was known when others looked is old
+            self._ready, self.now = asyncio.Event(), None  # data from earlier viewers are outdated
             self._task = asyncio.create_task(self._go_on(), name="pyncette-dashboard-survey")
         if self.now is None:
             await self._connection.within(self._first())
@@ -114,13 +114,13 @@ class Survey:
         await self._ready.wait()
 
     def changed(self) -> None:
-        """Somebody has changed something."""
+        """Called after a viewer has changed something."""
         self._connection.forget()
         self._soon.set()
 
     @property
     def silence(self) -> float:
-        """For how many seconds the store has not answered; 0 while it is not asked."""
+        """For how many seconds the store has not answered; 0 while there is no request."""
         return 0.0 if self.now is None or self._task is None or self._task.done() else time.monotonic() - self._tick
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What fires between two instants."""
+"""The occurrences between two instants."""
 
 import asyncio
 import heapq
@@ -11,15 +11,15 @@ from pyncette.errors import ScheduleError
 
 __all__ = ["MOST", "Upcoming"]
 
-#: How many are shown.
+#: The maximum number of occurrences shown.
 MOST = 200
 
-#: The time, the name of the task, and that of the instance.
+#: The time, the name of the task, and the name of the instance.
 Firing = tuple[datetime, str, str]
 
 
 class Upcoming(Search):
-    """Looks for it among all tasks, or those of one name."""
+    """Finds the occurrences of all tasks, or of one."""
 
     def __init__(self, client: Client, reader: Reader, start: datetime, end: datetime, task: str) -> None:
         self._start, self._end, self._task = start, end, task

@@ -1,4 +1,4 @@
-"""Values as people read them. Names and errors are hostile: whatever hides, or turns text around, is shown as an escape."""
+"""Formats values for people. Names and errors may be hostile, so characters that hide or reverse text are shown as escapes."""
 
 import unicodedata
 from datetime import UTC, datetime, timedelta
@@ -15,14 +15,14 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def visible(text: object) -> str:
-    """``text`` with what can't be seen escaped."""
+    """``text`` with invisible characters escaped."""
     return "".join(
         f"\\u{{{ord(each):x}}}" if unicodedata.category(each) in _HIDDEN and each != "\n" else each for each in str(text)
     )
 
 
 def name(text: object) -> Markup:
-    """A name, apart from the direction of the text around."""
+    """A name, isolated from the direction of the surrounding text."""
     return Markup("<bdi>{}</bdi>").format(visible(text))
 
 
@@ -45,7 +45,7 @@ def ago(at: datetime, now: datetime) -> str:
 
 
 def instant(at: datetime | None, now: datetime | None = None, zone: str = "") -> Markup:
-    """A time, which the script shows in the zone that the viewer has chosen; without it in UTC."""
+    """A time, which the script converts to the zone that the viewer has chosen; without JavaScript it is in UTC."""
     if at is None:
         return Markup('<span class="none">&ndash;</span>')
     at = at.astimezone(UTC)
@@ -78,6 +78,6 @@ def occurrences(found: ScheduledTask, count: int = 10) -> list[datetime]:
 
 
 def link(page: str, **values: object) -> str:
-    """A link to another page, relative: wherever the dashboard is mounted, all pages are beside each other."""
+    """A relative link to another page: wherever the dashboard is mounted, all pages are in the same folder."""
     query = urlencode({name: str(value) for name, value in values.items() if value not in (None, "")}, errors="surrogatepass")
     return f"{page}?{query}" if query else page
