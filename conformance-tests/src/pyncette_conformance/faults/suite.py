@@ -119,6 +119,24 @@ class TestConnections:
 
         through(what)
 
+    def test_a_call_that_is_cancelled_while_it_connects_ends(self, through: Through) -> None:
+        """I14. Whichever step of connecting the cancellation interrupts: one that is lost makes a call wait for ever."""
+
+        async def what(proxy: Proxy, repository: Repository) -> None:
+            for steps in range(30):
+                proxy.drop()
+                await asyncio.sleep(0.01)
+                proxy.freeze_new = True
+                connecting = asyncio.ensure_future(repository.get(self.KEYS))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                connecting.cancel()
+                await asyncio.wait({connecting}, timeout=5)
+                assert connecting.cancelled(), f"cancelled at step {steps}"
+                proxy.thaw()
+
+        through(what)
+
     def test_those_that_are_reset_are_replaced(self, through: Through) -> None:
         """I7. One call may find out, for all of them."""
 

@@ -51,7 +51,8 @@ class Connection:
     async def within(self, waiting: Awaitable[_T]) -> _T:
         """The result of an awaitable; raises StoreAwayError if the store can't be reached, or takes too long."""
         try:
-            return await asyncio.wait_for(waiting, PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                return await waiting
         except TimeoutError:
             raise StoreAwayError(self.error or f"The store has not answered within {PATIENCE} s") from None
         except TransientRepositoryError as error:

@@ -92,7 +92,8 @@ class Guard:
     async def _ask(self, authorize: Authorize, request: Request, action: str) -> str | bool | None:
         try:
             allowed = authorize(request, action)
-            return await asyncio.wait_for(allowed, _ANSWERS_WITHIN) if inspect.isawaitable(allowed) else allowed
+            async with asyncio.timeout(_ANSWERS_WITHIN):
+                return await allowed if inspect.isawaitable(allowed) else allowed
         except HTTPException as error:
             raise RefusedError(error.status_code, error.detail, dict(error.headers or {})) from error
         except TimeoutError as error:

@@ -160,13 +160,14 @@ class Survey:
                 except (StoreAwayError, RepositoryError) as error:
                     self.error = str(error)
                 try:
-                    await asyncio.wait_for(self._soon.wait(), _EVERY)
-                    self._soon.clear()
-                    self._next_scan = min(self._next_scan, time.monotonic() + 0.2)
-                    self._next_count = history = undeclared = 0.0
-                    await asyncio.sleep(0.2)
+                    async with asyncio.timeout(_EVERY):
+                        await self._soon.wait()
                 except TimeoutError:
-                    pass
+                    continue
+                self._soon.clear()
+                self._next_scan = min(self._next_scan, time.monotonic() + 0.2)
+                self._next_count = history = undeclared = 0.0
+                await asyncio.sleep(0.2)
         finally:
             if scan is not None:
                 scan.cancel()

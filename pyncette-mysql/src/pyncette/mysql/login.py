@@ -52,7 +52,8 @@ def login(
             "db": database,
             "charset": "utf8mb4",
             "autocommit": True,
-            "connect_timeout": timeout,
+            # No connect_timeout: the driver would use asyncio.wait_for, which can lose a cancellation before Python 3.12.
+            # A turn limits connecting, too.
             # A call takes no longer than the first; the second leaves a call time for a retry.
             "init_command": _SESSION.format(idle=math.ceil(timeout) + 1, locked=max(1, int(timeout / 2))),
             "local_infile": False,
