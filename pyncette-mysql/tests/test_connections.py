@@ -147,7 +147,7 @@ class TestInTheWay:
 
     def test_a_lock_that_is_held_for_long_is_named_and_leaves_nothing_waiting(self, server, table, connect):
         async def test():
-            options = {"mysql_table_name": table, "mysql_pool_size": 1, "mysql_timeout": 2.5}
+            options = {"mysql_table_name": table, "mysql_pool_size": 1, "mysql_timeout": 3.9}  # a wait for a lock ends after 1 s
             async with mysql_repository(**server, **options) as repository, connect() as other:
                 await repository.register(NOW, [registration("a")])
                 number = await connection_of(repository)
