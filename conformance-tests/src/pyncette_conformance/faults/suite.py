@@ -120,7 +120,7 @@ class TestConnections:
         through(what)
 
     def test_a_call_that_is_cancelled_while_it_connects_ends(self, through: Through) -> None:
-        """I14. Whichever step of connecting the cancellation interrupts: one that is lost makes a call wait for ever."""
+        """I14. Whichever step of connecting the cancellation interrupts: one that is lost makes a call wait forever."""
 
         async def what(proxy: Proxy, repository: Repository) -> None:
             for steps in range(30):
